@@ -1,0 +1,96 @@
+"""What a prior is: a denoiser ``D(x, sigma) ~ E[x0 | x0 + sigma * eps = x]`` in variance-exploding coordinates.
+
+Images are (B, C, H, W), nominal range [0, 1], never clipped; ``sigma`` is a standard deviation in the same unit, a
+number or a tensor of shape () or (B,). Score and noise follow from Tweedie's formula (MUPET, eq. 7):
+``score = (D - x) / sigma^2`` and ``noise = (x - D) / sigma``. Whatever a published network predicts (noise, score,
+image; variance preserving or exploding; [-1, 1] or [0, 1]) is translated once, in its adapter (``adapters.py``), so
+that no solver ever sees a time step.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+def per_image(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """``sigma`` as a tensor of shape (B,) with the dtype and device of ``x`` (B, ...).
+
+    Raises:
+        ValueError: ``sigma`` is neither a scalar nor of shape (B,), or not a positive finite number (0 is allowed).
+    """
+    levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if levels.ndim > 1 or (levels.ndim == 1 and levels.shape[0] not in (1, x.shape[0])):
+        raise ValueError(f"sigma must be a number or have shape ({x.shape[0]},), got shape {tuple(levels.shape)}")
+    if not bool(((levels >= 0) & levels.isfinite()).all()):
+        raise ValueError(f"sigma must be finite and not negative, got {sigma}")
+    return levels.expand(x.shape[0])
+
+
+class Prior(nn.Module):
+    """Base class of all priors. A subclass implements :meth:`denoise`.
+
+    Attributes:
+        sigma_min, sigma_max: the noise levels the network was trained for. Below ``sigma_min`` the prior is evaluated
+            at ``sigma_min``, which is what the published samplers do; above ``sigma_max`` it raises.
+        channels: 3 for colour, 1 for grey.
+        multiple: height and width must be multiples of this (1: any size).
+        image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
+        name: shown in reports.
+    """
+
+    def __init__(
+        self,
+        *,
+        sigma_min: float,
+        sigma_max: float,
+        channels: int = 3,
+        multiple: int = 1,
+        image_size: int | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.channels = channels
+        self.multiple = multiple
+        self.image_size = image_size
+        self.name = name or type(self).__name__
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Denoised image (B, C, H, W) for ``x`` of that shape and ``sigma`` of shape (B,), within the range."""
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """``E[x0 | x]`` for noisy ``x`` (B, C, H, W), range [0, 1] plus noise, at ``sigma`` () or (B,).
+
+        Raises:
+            ValueError: wrong number of channels or size, or ``sigma`` above ``sigma_max``, negative or not finite.
+        """
+        self.check(x)
+        levels = per_image(sigma, x)
+        if levels.numel() and float(levels.max()) > self.sigma_max * (1 + 1e-5):
+            raise ValueError(f"{self.name} knows noise up to sigma = {self.sigma_max:g}, got {float(levels.max()):g}")
+        return self.denoise(x, levels.clamp(min=self.sigma_min))
+
+    def score(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """``grad log p_sigma(x)`` (B, C, H, W), by Tweedie: ``(D - x) / sigma^2`` with sigma at least sigma_min."""
+        levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)
+        return (self(x, sigma) - x) / levels**2
+
+    def noise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """The unit noise the prior sees in ``x``: ``(x - D) / sigma``, with sigma at least sigma_min."""
+        levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)
+        return (x - self(x, sigma)) / levels
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError, saying what was expected and what came, unless the network takes images like ``x``."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"{self.name} takes images (B, {self.channels}, H, W), got shape {tuple(x.shape)}")
+        height, width = x.shape[-2:]
+        if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
+            raise ValueError(f"{self.name} takes {self.image_size}x{self.image_size} images, got {height}x{width}")
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(f"{self.name} takes sides that are multiples of {self.multiple}, got {height}x{width}")

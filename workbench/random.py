@@ -1,0 +1,50 @@
+"""Where noise comes from: one small convention, so that every stochastic call is reproducible and testable.
+
+A solver takes ``generator`` (a :class:`torch.Generator`, or one per image so that a batch gives exactly what single
+images give) or ``noise``, any function ``(like) -> tensor`` of the same shape, which tests use to replay stored draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+NoiseSource = Callable[[Tensor], Tensor]
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded with ``seed`` (0 is a seed like any other)."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def noise_source(generators: Generators) -> NoiseSource:
+    """Return ``draw(like)``: standard normal noise with the shape, dtype and device of ``like`` (B, ...).
+
+    Draws happen on the generator's own device and are moved, so that one seed means one image per device. With a
+    sequence of generators, image ``b`` draws from generator ``b`` alone.
+
+    Raises:
+        ValueError: the number of generators is not the batch size.
+    """
+    if generators is None or isinstance(generators, torch.Generator):
+
+        def draw(like: Tensor) -> Tensor:
+            device = like.device if generators is None else generators.device
+            return torch.randn(like.shape, generator=generators, dtype=like.dtype, device=device).to(like.device)
+
+        return draw
+
+    sources = list(generators)
+
+    def draw_each(like: Tensor) -> Tensor:
+        if len(sources) != like.shape[0]:
+            raise ValueError(f"expected one generator per image, got {len(sources)} for a batch of {like.shape[0]}")
+        rows = [
+            torch.randn(like.shape[1:], generator=source, dtype=like.dtype, device=source.device) for source in sources
+        ]
+        return torch.stack([row.to(like.device) for row in rows])
+
+    return draw_each
