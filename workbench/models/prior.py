@@ -10,6 +10,7 @@ that no solver ever sees a time step.
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class Prior(nn.Module):
         multiple: height and width must be multiples of this (1: any size).
         image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
         name: shown in reports.
+        card: facts about the weights (data, training, measured quality), empty unless a checkpoint brought them.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Prior(nn.Module):
         self.multiple = multiple
         self.image_size = image_size
         self.name = name or type(self).__name__
+        self.card: dict[str, Any] = {}
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

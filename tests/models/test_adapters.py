@@ -1,0 +1,142 @@
+"""Every adapter against a Gaussian image model, where denoiser, score and noise are known in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from workbench.models import EDMPrecond, PlainDenoiser, Prior, VEScore, VPNoise
+
+MEAN, SPREAD = 0.4, 0.3  # x0 ~ N(MEAN, SPREAD^2) per pixel, in [0, 1] units
+
+
+def posterior_mean(x: Tensor, sigma: Tensor) -> Tensor:
+    level = sigma.view(-1, 1, 1, 1)
+    return (SPREAD**2 * x + level**2 * MEAN) / (SPREAD**2 + level**2)
+
+
+class GaussianScore(torch.nn.Module):
+    """What a perfect score_sde network returns: sigma times the score, from a [-1, 1] image."""
+
+    def forward(self, u: Tensor, sigma: Tensor) -> Tensor:
+        x, level = (u + 1) / 2, sigma.view(-1, 1, 1, 1)
+        return level * (MEAN - x) / (SPREAD**2 + level**2)
+
+
+class GaussianNoise(torch.nn.Module):
+    """What a perfect VP network returns: the noise in ``sqrt(abar) u + sqrt(1 - abar) eps``, and a junk variance."""
+
+    def __init__(self, alphas: Tensor) -> None:
+        super().__init__()
+        self.alphas = alphas
+
+    def forward(self, state: Tensor, step: Tensor) -> Tensor:
+        alpha = self.alphas[step.long()].to(state.dtype).view(-1, 1, 1, 1)
+        mean, spread = 2 * MEAN - 1, 2 * SPREAD
+        noise = (1 - alpha).sqrt() * (state - alpha.sqrt() * mean) / (alpha * spread**2 + 1 - alpha)
+        return torch.cat([noise, torch.full_like(noise, 1e6)], dim=1)
+
+
+class GaussianEDM(torch.nn.Module):
+    """The preconditioned target ``(D_u - c_skip u) / c_out`` of the Gaussian model, from ``c_in u``."""
+
+    def __init__(self, data: float) -> None:
+        super().__init__()
+        self.data = data
+
+    def forward(self, scaled: Tensor, s: Tensor) -> Tensor:
+        level = s.view(-1, 1, 1, 1)
+        total = level**2 + self.data**2
+        u = scaled * total.sqrt()
+        clean = 2 * posterior_mean((u + 1) / 2, s / 2) - 1
+        return (clean - u * self.data**2 / total) / (level * self.data / total.sqrt())
+
+
+def priors() -> list[Prior]:
+    alphas = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    return [
+        VEScore(GaussianScore()),
+        VPNoise(GaussianNoise(alphas)),
+        EDMPrecond(GaussianEDM(0.5)),
+        PlainDenoiser(posterior_mean),
+    ]
+
+
+@pytest.mark.parametrize("prior", priors(), ids=lambda prior: prior.name)
+def test_denoiser_score_and_noise_are_those_of_the_gaussian(prior: Prior) -> None:
+    if isinstance(prior, VPNoise):  # exact only on its own grid of levels
+        alphas = prior.alphas_cumprod[[3, 400, 900]]
+        sigma = ((1 - alphas) / alphas).sqrt() / 2
+    else:
+        sigma = torch.tensor([0.02, 0.5, 20.0], dtype=torch.float64)
+    x = torch.randn(3, 3, 8, 6, dtype=torch.float64) * 0.5 + 0.5
+    expected = posterior_mean(x, sigma)
+    level = sigma.view(-1, 1, 1, 1)
+    torch.testing.assert_close(prior(x, sigma), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(prior.score(x, sigma), (MEAN - x) / (SPREAD**2 + level**2), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(prior.noise(x, sigma), (x - expected) / level, rtol=1e-8, atol=1e-8)
+
+
+def test_vp_steps_are_the_nearest_in_log_noise() -> None:
+    prior = VPNoise(torch.nn.Identity())
+    levels = ((1 - prior.alphas_cumprod) / prior.alphas_cumprod).sqrt() / 2
+    assert prior.sigma_min == pytest.approx(float(levels[0]))
+    assert prior.sigma_max == pytest.approx(78.8, abs=0.1)  # half of the sqrt(1 / abar_999 - 1) = 157.4 of DDPM
+    middle = (levels[500] * levels[501]).sqrt()
+    assert prior.steps(torch.stack([middle * 0.9999, middle * 1.0001])).tolist() == [500, 501]
+
+
+def test_levels_below_sigma_min_are_those_of_sigma_min() -> None:
+    prior = VEScore(GaussianScore(), sigma_min=0.01)
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(prior(x, 0.0), prior(x, 0.01))
+    assert bool(prior.score(x, 0.0).isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        (51.0, "knows noise up to sigma = 50, got 51"),
+        (-0.1, "finite and not negative"),
+        (math.nan, "finite and not negative"),
+        (torch.tensor([0.1, 0.1, 0.1]), r"shape \(2,\), got shape \(3,\)"),
+        (torch.zeros(2, 1), r"shape \(2,\), got shape \(2, 1\)"),
+    ],
+)
+def test_wrong_levels_are_refused(sigma: float | Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VEScore(GaussianScore())(torch.rand(2, 3, 4, 4), sigma)
+
+
+def test_wrong_images_are_refused() -> None:
+    prior = VEScore(GaussianScore(), multiple=4, name="ours")
+    with pytest.raises(ValueError, match=r"ours takes images \(B, 3, H, W\), got shape \(1, 1, 8, 8\)"):
+        prior(torch.rand(1, 1, 8, 8), 0.1)
+    with pytest.raises(ValueError, match="multiples of 4, got 8x6"):
+        prior(torch.rand(1, 3, 8, 6), 0.1)
+
+
+def test_edm_target_has_unit_variance_at_every_level() -> None:
+    """With data of spread ``sigma_data`` the network's target has variance one: what preconditioning is for."""
+    torch.manual_seed(0)
+    clean = torch.randn(200_000, dtype=torch.float64) * 0.5
+    for level in (0.01, 0.3, 5.0):
+        noisy = clean + level * torch.randn_like(clean)
+        total = level**2 + 0.25
+        target = (clean - noisy * 0.25 / total) / (level * 0.5 / math.sqrt(total))
+        assert float(target.std()) == pytest.approx(1.0, abs=0.01)
+        prior = EDMPrecond(_Constant(target), sigma_max=50.0, channels=1)
+        restored = prior(((noisy + 1) / 2).view(1, 1, 400, 500), level / 2)
+        torch.testing.assert_close(restored.flatten(), (clean + 1) / 2, rtol=0, atol=1e-9)
+
+
+class _Constant(torch.nn.Module):
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor, _: Tensor) -> Tensor:
+        return self.value.view(x.shape)

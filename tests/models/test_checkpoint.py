@@ -1,0 +1,167 @@
+"""Checkpoints come back as they were saved; broken ones are named; shipped ones can be used at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from workbench.models import (
+    EDMPrecond,
+    NCSNpp,
+    NCSNppConfig,
+    PlainDenoiser,
+    Prior,
+    VEScore,
+    VPNoise,
+    available_priors,
+    describe_priors,
+    load_checkpoint,
+    load_prior,
+    save_prior,
+)
+
+CONFIG = NCSNppConfig(width=8, multipliers=(1, 2), blocks=1, attention_levels=(1,), sigmas=10)
+
+
+def network() -> NCSNpp:
+    torch.manual_seed(0)
+    net = NCSNpp(CONFIG)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return net.eval()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.safetensors"
+    save_prior(EDMPrecond(network(), sigma_max=20.0, multiple=2), path, card={"steps": 7})
+    return path
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        EDMPrecond(network(), sigma_max=20.0, sigma_data=0.4, multiple=2),
+        VEScore(network(), sigma_max=378.0, scale_by_sigma=False, multiple=2),
+        VPNoise(network(), alphas_cumprod=torch.linspace(0.99, 0.01, 50, dtype=torch.float64), multiple=2),
+    ],
+    ids=lambda prior: prior.name,
+)
+def test_round_trip(prior: Prior, tmp_path: Path) -> None:
+    save_prior(prior, tmp_path / "mine.safetensors", card={"data": "none"})
+    loaded = load_prior(tmp_path / "mine.safetensors")
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(loaded(x, torch.tensor([0.1, 2.0])), prior(x, torch.tensor([0.1, 2.0])))
+    assert (loaded.sigma_min, loaded.sigma_max, loaded.multiple) == (prior.sigma_min, prior.sigma_max, prior.multiple)
+    assert loaded.card == {"data": "none"}
+    assert loaded.name == "mine"
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_half_precision_storage_is_close_and_half_as_large(tmp_path: Path) -> None:
+    prior = EDMPrecond(network(), multiple=2)
+    save_prior(prior, tmp_path / "single.safetensors")
+    save_prior(prior, tmp_path / "half.safetensors", dtype=torch.float16)
+    x = torch.rand(1, 3, 8, 8)
+    loaded = load_checkpoint(tmp_path / "half.safetensors")
+    assert next(loaded.parameters()).dtype == torch.float32
+    # float16 has 11 significant bits: 5e-4 per weight, a few times that through the network.
+    torch.testing.assert_close(loaded(x, 0.2), prior(x, 0.2), rtol=0, atol=5e-3)
+    sizes = [(tmp_path / name).stat().st_size for name in ("single.safetensors", "half.safetensors")]
+    assert sizes[1] < 0.65 * sizes[0]
+
+
+def rewrite(path: Path, change) -> None:
+    with safe_open(path, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(path)
+    change(tensors, metadata)
+    save_file(tensors, path, metadata=metadata)
+
+
+def test_truncated_file(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"mine\.safetensors \(\d+ bytes\) is not a whole safetensors file"):
+        load_prior(saved)
+
+
+def test_text_file(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_prior(tmp_path / "a.safetensors")
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file"):
+        load_prior(tmp_path / "nowhere.safetensors")
+    with pytest.raises(ValueError, match="it is a folder"):
+        load_prior(tmp_path)
+
+
+def test_foreign_safetensors(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="expected header 'workbench', found format"):
+        load_prior(tmp_path / "a.safetensors")
+
+
+def test_renamed_tensor(saved: Path) -> None:
+    rewrite(saved, lambda tensors, _: tensors.update(strange=tensors.pop("first.bias")))
+    with pytest.raises(ValueError, match=r"1 tensors missing \(first\.bias\), 1 left over \(strange\)"):
+        load_prior(saved)
+
+
+def test_wrong_shape(saved: Path) -> None:
+    rewrite(saved, lambda tensors, _: tensors.update({"first.bias": torch.zeros(5)}))
+    with pytest.raises(ValueError, match=r"first\.bias: expected shape \(8,\), found \(5,\)"):
+        load_prior(saved)
+
+
+def test_not_a_number(saved: Path) -> None:
+    rewrite(saved, lambda tensors, _: tensors["first.bias"].fill_(float("nan")))
+    with pytest.raises(ValueError, match=r"first\.bias holds values that are not finite"):
+        load_prior(saved)
+
+
+def test_newer_format(saved: Path) -> None:
+    def change(_, metadata):
+        metadata["workbench"] = json.dumps(json.loads(metadata["workbench"]) | {"format": 9})
+
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match="expected checkpoint format 1, found 9"):
+        load_prior(saved)
+
+
+def test_saving_what_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got PlainDenoiser around Identity"):
+        save_prior(PlainDenoiser(torch.nn.Identity()), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    name = available_priors()[0]
+    with pytest.raises(ValueError, match=f"did you mean '{name}'"):
+        load_prior(name[:-1])
+
+
+@pytest.mark.parametrize("name", available_priors())
+def test_shipped_priors_denoise_any_size(name: str) -> None:
+    """On a smooth image the shipped network removes most of the noise, also at sizes it was not trained on."""
+    prior = load_prior(name)
+    height, width = 72, 56
+    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
+    clean = torch.stack([rows + 0 * columns, 0 * rows + columns, (rows + columns) / 2])[None] * 0.6 + 0.2
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    error = (prior(noisy, 0.1) - clean).pow(2).mean().sqrt()
+    assert error < 0.03, float(error)
+
+
+def test_shipped_cards_state_what_a_user_needs() -> None:
+    for card in describe_priors():
+        assert card["megabytes"] <= 8.0
+        assert {"summary", "data", "images", "seconds", "hardware", "denoising_psnr"} <= set(card), card["name"]

@@ -1,0 +1,108 @@
+"""NCSN++ against the published code's outputs, and against the tensor lists of the published checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
+from workbench.models.score_sde import config_from_published, load_published, published_names
+
+CASES = ["ncsnpp_cifar_a", "ncsnpp_cifar_b", "ncsnpp_bedroom_a", "ddpmpp_vp_a"]
+MANIFESTS = ["cifar10_ncsnpp_continuous", "bedroom_ncsnpp_continuous", "church_ncsnpp_continuous"]
+
+
+def reference_case(shared: Path, name: str) -> tuple[dict, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    folder = shared / "reference" / "models"
+    description = json.loads((folder / f"{name}.json").read_text())
+    tensors = load_file(folder / f"{name}.safetensors")
+    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
+    return description, state, tensors
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reproduces_the_published_network(shared: Path, name: str) -> None:
+    description, state, tensors = reference_case(shared, name)
+    config = config_from_published(description["config"])
+    net = NCSNpp(config).eval()
+    load_published(net, state)
+    x, conditioning = tensors["input"].float(), tensors["sigma_or_t"].float()
+    if not description["config"]["data"]["centered"]:
+        x = 2 * x - 1
+    with torch.no_grad():
+        output = net(x, conditioning)
+    if description["config"]["model"]["scale_by_sigma"]:
+        output = output / conditioning.view(-1, 1, 1, 1)
+    # The stated noise floor is how far the published code is from itself under one other convolution backend; another
+    # processor or thread count is one more such draw. (Float64 is up to 7 floors away: that is float32's own error.)
+    assert (output - tensors["output"]).abs().max() <= 1.5 * description["max_abs_diff_mkldnn_off"]
+
+
+@pytest.mark.parametrize("name", [*MANIFESTS, "cifar10_ddpmpp_continuous_vp"])
+def test_every_published_tensor_lands_once(shared: Path, name: str) -> None:
+    manifest = json.loads((shared / "reference" / "manifests" / f"score_sde_{name}.json").read_text())
+    with torch.device("meta"):
+        net = NCSNpp(config_from_published(manifest["config"]))
+    pairs = list(published_names(net))
+    assert [theirs for theirs, _ in pairs] == [entry["name"] for entry in manifest["state_dict"]]
+    ours = net.state_dict()
+    assert sorted(name for _, name in pairs) == sorted(ours)
+    for (theirs, name), entry in zip(pairs, manifest["state_dict"], strict=True):
+        shape = list(ours[name].shape)
+        expected = entry["shape"][::-1] if theirs.endswith(".W") and len(shape) == 2 else entry["shape"]
+        assert shape == expected, (theirs, name)
+    assert sum(p.numel() for p in net.parameters()) == manifest["n_parameters_requires_grad"]
+
+
+def test_a_missing_and_a_misshapen_tensor_are_named(shared: Path) -> None:
+    description, state, _ = reference_case(shared, "ncsnpp_cifar_a")
+    net = NCSNpp(config_from_published(description["config"]))
+    renamed = {("strange" if key == "all_modules.1.bias" else key): value for key, value in state.items()}
+    with pytest.raises(ValueError, match=r"all_modules\.1\.bias.*strange"):
+        load_published(net, renamed)
+    wrong = state | {"all_modules.3.weight": torch.zeros(4, 3, 3, 3)}
+    with pytest.raises(ValueError, match=r"all_modules\.3\.weight.*\(16, 3, 3, 3\).*\(4, 3, 3, 3\)"):
+        load_published(net, wrong)
+
+
+def test_fully_convolutional_network_is_translation_equivariant() -> None:
+    """Without attention, moving a large image by the coarsest pixel moves the interior of the output."""
+    torch.manual_seed(0)
+    config = NCSNppConfig(
+        width=8, multipliers=(1, 2), blocks=1, attention_levels=(), middle_attention=False, input_pyramid="none"
+    )
+    net = NCSNpp(config).double().eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    # Group normalisation sees the whole image: a periodic image keeps its statistics under the shift.
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64).repeat(1, 1, 8, 8)
+    shifted = torch.roll(x, (2, 4), (-2, -1))
+    sigma = torch.tensor([0.3], dtype=torch.float64)
+    a, b = torch.roll(net(x, sigma), (2, 4), (-2, -1)), net(shifted, sigma)
+    assert a.std() > 1e-3
+    inside = (slice(None), slice(None), slice(24, 40), slice(24, 40))
+    # The border (zero padding) still reaches the statistics: 1e-2 of the output's spread, no more.
+    assert (a - b)[inside].abs().max() < 1e-2 * a.std()
+
+
+def test_config_refuses_what_is_not_there() -> None:
+    with pytest.raises(ValueError, match="embedding must be one of fourier, positional, got 'sine'"):
+        NCSNppConfig(embedding="sine")
+    with pytest.raises(ValueError, match="multiple of 4"):
+        NCSNppConfig(width=10)
+
+
+def test_conditioning_is_per_image() -> None:
+    torch.manual_seed(0)
+    net = NCSNpp(NCSNppConfig(width=8, multipliers=(1, 2), blocks=1, fourier_scale=1.0)).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, sigma = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 2.0])
+    both = net(x, sigma)
+    for image in range(2):
+        torch.testing.assert_close(both[image : image + 1], net(x[image : image + 1], sigma[image : image + 1]))
+    assert (net(x, sigma.flip(0)) - both).abs().max() > 1e-3

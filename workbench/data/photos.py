@@ -1,0 +1,232 @@
+"""Photos to training batches: random crops, flips, antialiased resizing; deterministic, resumable, sharded.
+
+Sample number p of a run is a pure function of the seed and p: which source it comes from, which image, which crop,
+which flip. Batch b of rank r holds samples ``(b * ranks + r) * size ... + size - 1``. So the order does not depend on
+the number of workers, and a run resumes at any batch. Streamed sources cannot jump: resuming reads (without
+decoding) up to the place, and every worker reads the whole stream and decodes its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm.auto import tqdm
+
+from workbench.data.sources import Indexed, Sample, Streamed, open_source
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (B, 3, size, size), float32 in [0, 1], and the names of files skipped on the way (with the reason)."""
+
+    images: Tensor
+    skipped: list[str] = field(default_factory=list)
+
+
+class Photos(IterableDataset):
+    """An endless stream of :class:`Batch`.
+
+    Args:
+        sources: specs (``sources.py``) or opened sources; samples are drawn from source i with chance ``weights[i]``.
+        size: side of the square crops.
+        batch_size: images per batch and rank.
+        resize: short side after antialiased resizing, before cropping; None keeps the size. One for all or one each.
+        scales: (smallest, largest) random zoom factor, uniform, antialiased; (1, 1) for none. One tuple for all or
+            a list of one each. An image smaller than the crop is enlarged to it.
+        flip: mirror half of the images.
+        preload: decode indexed sources once into memory (before workers start, so that they share it).
+        seed, start: order, and the batch to begin with.
+        rank, ranks: this process among those that train together.
+
+    Raises:
+        ValueError: numbers out of range, or lists of different lengths.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str | Path | Indexed | Streamed] | str | Path,
+        *,
+        size: int,
+        batch_size: int,
+        weights: Sequence[float] | None = None,
+        resize: int | Sequence[int | None] | None = None,
+        scales: tuple[float, float] | list[tuple[float, float]] = (1.0, 1.0),
+        flip: bool = True,
+        preload: bool = False,
+        seed: int = 0,
+        start: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        super().__init__()
+        given = [sources] if isinstance(sources, str | Path) else list(sources)
+        self.sources = [open_source(item) if isinstance(item, str | Path) else item for item in given]
+        count = len(self.sources)
+        shares = np.asarray([1.0] * count if weights is None else list(weights), dtype=float)
+        self.resize = [resize] * count if resize is None or isinstance(resize, int) else list(resize)
+        self.scales = [scales] * count if isinstance(scales, tuple) else list(scales)
+        if not count or len(shares) != count or len(self.resize) != count or len(self.scales) != count:
+            raise ValueError(
+                f"expected one weight, resize and scale per source: {count} sources, {len(shares)} weights, "
+                f"{len(self.resize)} sizes, {len(self.scales)} scales"
+            )
+        if not (shares >= 0).all() or not np.isfinite(shares).all() or shares.sum() <= 0:
+            raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
+        if size < 1 or batch_size < 1:
+            raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
+        if any(not 0 < low <= high for low, high in self.scales):
+            raise ValueError(f"scales must be 0 < smallest <= largest, got {self.scales}")
+        self.shares = shares / shares.sum()
+        self.size, self.batch_size, self.flip = size, batch_size, flip
+        self.seed, self.start, self.rank, self.ranks = seed, start, rank, ranks
+        if preload:
+            self.sources = [s if isinstance(s, Streamed) else _Preloaded(s) for s in self.sources]
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        cursors = [_cursor(source, self.seed) for source in self.sources]
+        batch = 0
+        while True:
+            # Batches are dealt to workers in turn, counted from `start`: the loader collects them in that order.
+            mine = batch >= self.start and (batch - self.start) % workers == number
+            for rank in range(self.ranks):
+                first = (batch * self.ranks + rank) * self.batch_size
+                if mine and rank == self.rank:
+                    yield self._batch(first, cursors)
+                else:
+                    self._pass(first, cursors)
+            batch += 1
+
+    def _choose(self, position: int) -> tuple[int, np.random.Generator]:
+        rng = np.random.default_rng((self.seed, position))
+        return int(rng.choice(len(self.shares), p=self.shares)), rng
+
+    def _batch(self, first: int, cursors: list[_IndexedCursor | _StreamCursor]) -> Batch:
+        images: list[Tensor] = []
+        skipped: list[str] = []
+        for position in range(first, first + self.batch_size):
+            which, rng = self._choose(position)
+            for name, decode in cursors[which].candidates(position):
+                try:
+                    images.append(self._crop(decode(), which, rng))
+                    break
+                except Exception as error:  # decoders raise anything: the file is named, counted and left out
+                    skipped.append(f"{name}: {type(error).__name__}: {error}")
+        if not images:
+            raise ValueError(f"none of {len(skipped)} images could be decoded, the last: {skipped[-1]}")
+        # A stream has no other image to offer without moving all that follow: one of this batch stands in.
+        images += [images[k % len(images)] for k in range(self.batch_size - len(images))]
+        return Batch(torch.stack(images), skipped)
+
+    def _pass(self, first: int, cursors: list[_IndexedCursor | _StreamCursor]) -> None:
+        """Advance the streamed sources past a batch that another worker or rank makes."""
+        if all(isinstance(cursor, _IndexedCursor) for cursor in cursors):
+            return
+        for position in range(first, first + self.batch_size):
+            next(cursors[self._choose(position)[0]].candidates(position))
+
+    def _crop(self, pixels: np.ndarray, which: int, rng: np.random.Generator) -> Tensor:
+        height, width = pixels.shape[:2]
+        low, high = self.scales[which]
+        zoom = rng.uniform(low, high) if high > low else low
+        target = self.resize[which]
+        zoom *= target / min(height, width) if target is not None else 1.0
+        zoom = max(zoom, self.size / min(height, width))
+        new = (max(round(height * zoom), self.size), max(round(width * zoom), self.size))
+        if new != (height, width):
+            image = Image.fromarray(np.ascontiguousarray(pixels))
+            # Pillow widens the filter when it shrinks: antialiased.
+            pixels = np.asarray(image.resize((new[1], new[0]), Image.Resampling.BICUBIC))
+        top = int(rng.integers(new[0] - self.size + 1))
+        left = int(rng.integers(new[1] - self.size + 1))
+        crop = pixels[top : top + self.size, left : left + self.size]
+        if self.flip and rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float() / 255
+
+
+class _IndexedCursor:
+    """Random access: position p is entry p of an endless sequence of permutations, one per epoch."""
+
+    def __init__(self, source: Indexed, seed: int) -> None:
+        self.source, self.seed = source, seed
+        self.epoch, self.order = -1, np.empty(0, dtype=int)
+
+    def candidates(self, position: int) -> Iterator[Sample]:
+        """The sample at ``position``, then (should it not decode) those that follow it, at most a hundred."""
+        count = len(self.source)
+        for attempt in range(min(count, 100)):
+            epoch, place = divmod(position + attempt, count)
+            if epoch != self.epoch:
+                self.epoch, self.order = epoch, np.random.default_rng((self.seed, epoch, 1)).permutation(count)
+            yield self.source[int(self.order[place])]
+
+
+class _StreamCursor:
+    """Sequential access: each call takes the next sample, epoch after epoch."""
+
+    def __init__(self, source: Streamed, seed: int) -> None:
+        self.samples = self._endless(source, seed)
+
+    @staticmethod
+    def _endless(source: Streamed, seed: int) -> Iterator[Sample]:
+        epoch = 0
+        while True:
+            empty = True
+            for sample in source.stream(seed, epoch):
+                empty = False
+                yield sample
+            if empty:
+                raise ValueError("the stream holds no image")
+            epoch += 1
+
+    def candidates(self, position: int) -> Iterator[Sample]:
+        yield next(self.samples)
+
+
+def _cursor(source: Indexed | Streamed, seed: int) -> _IndexedCursor | _StreamCursor:
+    return _StreamCursor(source, seed) if isinstance(source, Streamed) else _IndexedCursor(source, seed)
+
+
+class _Preloaded:
+    """An indexed source held in memory, decoded. A broken file keeps raising its error."""
+
+    def __init__(self, source: Indexed) -> None:
+        self.samples = [self._decoded(source[index]) for index in tqdm(range(len(source)), desc="decode", leave=False)]
+
+    @staticmethod
+    def _decoded(sample: Sample) -> Sample:
+        name, decode = sample
+        try:
+            pixels = decode()
+        except Exception:
+            return sample
+        return name, lambda: pixels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+def loader(photos: Photos, *, workers: int = 2, pin_memory: bool = False) -> Iterator[Batch]:
+    """Batches of ``photos`` in order, prepared ahead by ``workers`` processes (0: in this one)."""
+    data = DataLoader(
+        photos,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        # Batches are keyed by seed and position; the workers' own random states must not draw from the global one.
+        generator=torch.Generator().manual_seed(photos.seed),
+    )
+    return iter(data)

@@ -1,0 +1,198 @@
+"""Where training photos come from: a folder, an array, tar shards, a Hugging Face data set. One spec string each.
+
+=====================================  ==================================================================
+spec                                   what
+=====================================  ==================================================================
+``photos/``                            every image below the folder, sorted by path
+``photos.npz``, ``photos.npy``         uint8 (N, 3, H, W) or (N, H, W, 3); key ``images`` or the only one
+``shards-{00..05}.tar``, ``a.tar``     WebDataset shards (webdataset's brace notation or ``*``), streamed
+``hf:NAME[:SPLIT[:COLUMN]]``           a data set by name (or local folder), streamed by ``datasets``
+=====================================  ==================================================================
+
+Indexed sources (folder, array) know their length. Streamed ones are read in order, shuffled through a buffer; raw
+bytes are decoded only where a sample is used. A sample is ``(name, decode)``; ``decode()`` returns uint8 (H, W, 3) and
+raises whatever the decoder raises on a broken file.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+Decode = Callable[[], np.ndarray]
+Sample = tuple[str, Decode]
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+SHUFFLE_BUFFER = 1000
+
+
+class Indexed(Protocol):
+    """A source with random access (anything with these two methods)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """A source that is read from its start; ``stream(seed, epoch)`` yields one epoch in an order fixed by the two."""
+
+    def stream(self, seed: int, epoch: int) -> Iterator[Sample]: ...
+
+
+def open_source(spec: str | Path) -> Indexed | Streamed:
+    """The source that ``spec`` names (see the table above).
+
+    Raises:
+        ValueError: nothing there, no image in it, or an array of another layout; what was found is said.
+    """
+    text = str(spec)
+    if text.startswith("hf:"):
+        return HuggingFace(text.removeprefix("hf:"))
+    if text.endswith(".tar"):
+        return TarShards(text)
+    path = Path(text)
+    if path.is_dir():
+        return Folder(path)
+    if path.suffix in (".npy", ".npz"):
+        return Array(path)
+    raise ValueError(f"no photos at {text!r}: expected a folder, a .npz or .npy file, .tar shards or hf:NAME")
+
+
+def decode_image(data: bytes | Path) -> np.ndarray:
+    """uint8 (H, W, 3) from encoded bytes or a file."""
+    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+class Folder:
+    """Every image file below a folder, in sorted order."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not self.files:
+            raise ValueError(f"no images below {path} (looked for {', '.join(sorted(SUFFIXES))})")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        file = self.files[index]
+        return str(file), partial(decode_image, file)
+
+
+class Array:
+    """A uint8 array of images in a ``.npy`` (memory-mapped) or ``.npz`` file."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"no photos at {str(path)!r}: no such file")
+        self.path = path
+        if path.suffix == ".npy":
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as archive:
+                keys = archive.files
+                if "images" not in keys and len(keys) != 1:
+                    raise ValueError(f"{path}: expected a key 'images' or a single array, found {', '.join(keys)}")
+                images = archive["images" if "images" in keys else keys[0]]
+        if images.dtype != np.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
+            raise ValueError(
+                f"{path}: expected uint8 images (N, 3, H, W) or (N, H, W, 3), found {images.dtype} {images.shape}"
+            )
+        if not len(images):
+            raise ValueError(f"{path}: no images in it, shape {images.shape}")
+        self.images = images if images.shape[3] == 3 else images.transpose(0, 2, 3, 1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return f"{self.path}[{index}]", lambda: np.asarray(self.images[index])
+
+
+def _buffered(samples: Iterator[Any], rng: random.Random) -> Iterator[Any]:
+    """Shuffle a stream through a buffer of fixed size."""
+    buffer: list[Any] = []
+    for sample in samples:
+        if len(buffer) < SHUFFLE_BUFFER:
+            buffer.append(sample)
+            continue
+        slot = rng.randrange(SHUFFLE_BUFFER)
+        buffer[slot], sample = sample, buffer[slot]
+        yield sample
+    rng.shuffle(buffer)
+    yield from buffer
+
+
+class TarShards:
+    """WebDataset shards, read by the webdataset library: shard order and a buffer are shuffled per epoch."""
+
+    def __init__(self, pattern: str) -> None:
+        from webdataset.shardlists import expand_urls
+
+        self.shards = sorted(glob.glob(pattern)) if "*" in pattern else expand_urls(pattern)
+        missing = [shard for shard in self.shards if "://" not in shard and not Path(shard).is_file()]
+        if missing or not self.shards:
+            raise ValueError(f"no tar shard {missing[0] if missing else pattern!r}")
+
+    def stream(self, seed: int, epoch: int) -> Iterator[Sample]:
+        import webdataset
+
+        rng = random.Random(f"{seed}/{epoch}")
+        shards = rng.sample(self.shards, len(self.shards))
+        # Batches are dealt to ranks and workers in photos.py: here every process reads the whole stream.
+        dataset = webdataset.WebDataset(
+            shards, shardshuffle=False, nodesplitter=None, workersplitter=None, empty_check=False
+        )
+        found = (
+            (f"{item['__url__']}:{item['__key__']}.{suffix}", data)
+            for item in dataset
+            for suffix, data in item.items()
+            if f".{suffix.rsplit('.', 1)[-1].lower()}" in SUFFIXES
+        )
+        for name, data in _buffered(found, rng):
+            yield name, partial(decode_image, data)
+
+
+class HuggingFace:
+    """A data set of the Hugging Face Hub, or a local folder in the same format, streamed without unpacking."""
+
+    def __init__(self, spec: str) -> None:
+        parts = spec.split(":")
+        if not parts[0] or len(parts) > 3:
+            raise ValueError(f"expected hf:NAME[:SPLIT[:COLUMN]], got 'hf:{spec}'")
+        self.name = parts[0]
+        self.split = parts[1] if len(parts) > 1 and parts[1] else "train"
+        self.column = parts[2] if len(parts) > 2 else None
+
+    def stream(self, seed: int, epoch: int) -> Iterator[Sample]:
+        import datasets
+
+        try:
+            data = datasets.load_dataset(self.name, split=self.split, streaming=True)
+        except Exception as error:
+            raise ValueError(f"cannot open the data set {self.name!r} (split {self.split!r}): {error}") from error
+        features = data.features or {}
+        columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        column = self.column or (columns[0] if columns else None)
+        if column not in columns:
+            raise ValueError(
+                f"data set {self.name!r}: no image column {self.column or ''!r}, it has "
+                f"{', '.join(f'{name} ({type(feature).__name__})' for name, feature in features.items()) or 'none'}"
+            )
+        data = data.cast_column(column, datasets.Image(decode=False))
+        data = data.shuffle(seed=seed * 1_000_003 + epoch, buffer_size=SHUFFLE_BUFFER)
+        # `iter` reads the whole stream; plain iteration would deal rows to loader workers a second time.
+        raws = (raw for rows in data.iter(batch_size=16) for raw in rows[column])
+        for number, raw in enumerate(raws):
+            content = raw["bytes"] if raw["bytes"] is not None else Path(raw["path"])
+            yield raw["path"] or f"{self.name}[{number}]", partial(decode_image, content)

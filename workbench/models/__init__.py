@@ -1,0 +1,22 @@
+"""Priors: networks, their adapters to one denoiser convention, checkpoints and the registry of shipped weights."""
+
+from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
+from workbench.models.checkpoint import load_checkpoint, save_prior
+from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
+from workbench.models.prior import Prior
+from workbench.models.registry import available_priors, describe_priors, load_prior
+
+__all__ = [
+    "EDMPrecond",
+    "NCSNpp",
+    "NCSNppConfig",
+    "PlainDenoiser",
+    "Prior",
+    "VEScore",
+    "VPNoise",
+    "available_priors",
+    "describe_priors",
+    "load_checkpoint",
+    "load_prior",
+    "save_prior",
+]

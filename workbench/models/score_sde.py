@@ -1,0 +1,160 @@
+"""Published score_sde configurations and tensors into our :mod:`~workbench.models.ncsnpp` network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.models.ncsnpp import DownLevel, NCSNpp, NCSNppConfig, ResidualBlock, UpLevel
+
+
+def config_from_published(config: Mapping[str, Any]) -> NCSNppConfig:
+    """Translate a published configuration (sections ``model`` and ``data``).
+
+    Raises:
+        ValueError: a setting this implementation does not compute, with its value.
+    """
+    model, data = config["model"], config["data"]
+    fixed = {
+        "resblock_type": "biggan",
+        "skip_rescale": True,
+        "nonlinearity": "swish",
+        "conditional": True,
+        "resamp_with_conv": True,
+    }
+    for key, expected in fixed.items():
+        if model[key] != expected:
+            raise ValueError(f"published configurations have {key} = {expected!r}, got {model[key]!r}")
+    if model["progressive_input"] == "input_skip" and model["progressive_combine"] != "sum":
+        raise ValueError(f"progressive_combine must be 'sum', got {model['progressive_combine']!r}")
+    if model["fir"] and list(model["fir_kernel"]) != [1, 3, 3, 1]:
+        raise ValueError(f"fir_kernel must be [1, 3, 3, 1], got {model['fir_kernel']}")
+    levels = {data["image_size"] // 2**level: level for level in range(len(model["ch_mult"]))}
+    return NCSNppConfig(
+        channels=data["num_channels"],
+        width=model["nf"],
+        multipliers=tuple(model["ch_mult"]),
+        blocks=model["num_res_blocks"],
+        attention_levels=tuple(levels[size] for size in model["attn_resolutions"] if size in levels),
+        embedding=model["embedding_type"],
+        fourier_scale=float(model["fourier_scale"]),
+        fir=model["fir"],
+        input_pyramid=model["progressive_input"],
+        output_pyramid=model["progressive"],
+        dropout=float(model["dropout"]),
+        sigmas=model["num_scales"],
+    )
+
+
+def load_published(net: NCSNpp, state: Mapping[str, Tensor]) -> None:
+    """Copy a published state dict (names ``all_modules.N...`` without prefix) into ``net``, every tensor once.
+
+    Raises:
+        ValueError: tensors missing, left over or of another shape, named with expected and found.
+    """
+    pairs = list(published_names(net))
+    missing = [theirs for theirs, _ in pairs if theirs not in state]
+    extra = sorted(set(state) - {theirs for theirs, _ in pairs})
+    if missing or extra:
+        raise ValueError(
+            f"not the tensors of this network: {len(missing)} missing ({', '.join(missing[:3]) or 'none'}), "
+            f"{len(extra)} left over ({', '.join(extra[:3]) or 'none'})"
+        )
+    ours = net.state_dict()
+    with torch.no_grad():
+        for theirs, name in pairs:
+            tensor = state[theirs]
+            if theirs.endswith(".W") and tensor.ndim == 2:
+                tensor = tensor.T
+            if tensor.shape != ours[name].shape:
+                raise ValueError(f"{theirs}: expected shape {tuple(ours[name].shape)}, got {tuple(tensor.shape)}")
+            ours[name].copy_(tensor)
+
+
+def published_names(net: NCSNpp) -> Iterator[tuple[str, str]]:
+    """Pairs (published name, our name) for every tensor, in the published state dict's order.
+
+    Published files number their modules in one flat list, ``all_modules.N``; the walk below is that list's order.
+    NIN layers (``W`` of shape (in, out), ``b``) are our linear layers: their weights are the transpose.
+    """
+    config = net.config
+    if config.sigmas:
+        yield "sigmas", "sigmas"
+    for number, (kind, path) in enumerate(_published_modules(net)):
+        for theirs, ours in _TENSORS[kind]:
+            if ours.startswith("shortcut"):
+                block = net.get_submodule(path)
+                assert isinstance(block, ResidualBlock)
+                if block.shortcut is None:
+                    continue
+            yield f"all_modules.{number}.{theirs}", f"{path}.{ours}"
+
+
+def _affine(theirs: str, ours: str) -> list[tuple[str, str]]:
+    return [(f"{theirs}{part}", f"{ours}{part}") for part in ("weight", "bias")]
+
+
+_TENSORS: dict[str, list[tuple[str, str]]] = {
+    "fourier": [("W", "frequencies")],
+    "layer": _affine("", ""),
+    "combine": _affine("Conv_0.", ""),
+    "pyramid": _affine("Conv2d_0.", "conv."),
+    "block": [
+        *_affine("GroupNorm_0.", "norm_in."),
+        *_affine("Conv_0.", "conv_in."),
+        *_affine("Dense_0.", "embed."),
+        *_affine("GroupNorm_1.", "norm_out."),
+        *_affine("Conv_1.", "conv_out."),
+        *_affine("Conv_2.", "shortcut."),
+    ],
+    "attention": [
+        *_affine("GroupNorm_0.", "norm."),
+        *(
+            pair
+            for index, ours in enumerate(("query", "key", "value", "out"))
+            for pair in ((f"NIN_{index}.W", f"{ours}.weight"), (f"NIN_{index}.b", f"{ours}.bias"))
+        ),
+    ],
+}
+
+
+def _published_modules(net: NCSNpp) -> Iterator[tuple[str, str]]:
+    """Pairs (kind, path of our module) in the order of the published flat module list."""
+    if net.config.embedding == "fourier":
+        yield "fourier", "embedding"
+    yield "layer", "embed_in"
+    yield "layer", "embed_out"
+    yield "layer", "first"
+    for i, down in enumerate(net.down):
+        assert isinstance(down, DownLevel)
+        for j in range(len(down.blocks)):
+            yield "block", f"down.{i}.blocks.{j}"
+            if down.attentions:
+                yield "attention", f"down.{i}.attentions.{j}"
+        if down.down is not None:
+            yield "block", f"down.{i}.down"
+            if down.combine is not None:
+                yield "combine", f"down.{i}.combine"
+            elif down.pyramid_down is not None:
+                yield "pyramid", f"down.{i}.pyramid_down"
+    yield "block", "middle_in"
+    if net.middle_attention is not None:
+        yield "attention", "middle_attention"
+    yield "block", "middle_out"
+    for i, up in enumerate(net.up):
+        assert isinstance(up, UpLevel)
+        for j in range(len(up.blocks)):
+            yield "block", f"up.{i}.blocks.{j}"
+        if up.attention is not None:
+            yield "attention", f"up.{i}.attention"
+        if up.head is not None:
+            yield "layer", f"up.{i}.head.0"
+            yield "layer", f"up.{i}.head.2"
+        if up.up is not None:
+            yield "block", f"up.{i}.up"
+    if net.head is not None:
+        yield "layer", "head.0"
+        yield "layer", "head.2"
