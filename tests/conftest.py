@@ -19,5 +19,6 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _threads() -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+def _one_thread() -> None:
+    """Tests are many small problems, run side by side: one thread each is faster than sharing."""
+    torch.set_num_threads(1)

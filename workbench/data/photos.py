@@ -8,6 +8,7 @@ decoding) up to the place, and every worker reads the whole stream and decodes i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,12 @@ class Photos(IterableDataset):
         self.seed, self.start, self.rank, self.ranks = seed, start, rank, ranks
         if preload:
             self.sources = [s if isinstance(s, Streamed) else _Preloaded(s) for s in self.sources]
+
+    def from_batch(self, start: int, rank: int, ranks: int) -> Photos:
+        """The same stream, from another batch on and for another process; sources are shared."""
+        photos = copy.copy(self)
+        photos.start, photos.rank, photos.ranks = start, rank, ranks
+        return photos
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()

@@ -1,0 +1,48 @@
+"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS [BATCH] [WEIGHTS]``.
+
+It prints nothing; the weights of the averaged prior go to ``FOLDER/weights.pt``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from workbench.data import Photos
+from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, Prior
+from workbench.trainers import DSM, Progress, TrainSettings, train
+
+CONFIG = NCSNppConfig(
+    width=8, multipliers=(1, 2), blocks=1, attention_levels=(), middle_attention=False, fir=False, fourier_scale=1.0
+)
+
+
+def small_prior() -> Prior:
+    torch.manual_seed(1)
+    net = NCSNpp(CONFIG)
+    return EDMPrecond(net, sigma_max=10.0, multiple=net.multiple)
+
+
+def small_run(
+    folder: Path, photos: Path, *, steps: int = 12, batch: int = 4, stop_after: float | None = None, **changes
+) -> tuple[Prior, Progress]:
+    options = {"warmup": 2, "log_every": 4, "save_every": 1, "workers": 0} | changes
+    settings = TrainSettings(steps=steps, **options)
+    return train(
+        small_prior(),
+        DSM(),
+        Photos(photos, size=8, batch_size=batch),
+        settings,
+        folder,
+        max_seconds=stop_after,
+        progress_bar=False,
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    target = Path(sys.argv[1])
+    prior, _ = small_run(target, Path(sys.argv[2]), steps=int(sys.argv[3]), batch=int(sys.argv[4]))
+    torch.save(prior.state_dict(), target / "weights.pt")

@@ -1,0 +1,165 @@
+"""The loop learns, resumes exactly after a kill, and gives the same curve on two processes as on one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainers.small_run import small_prior, small_run
+from workbench.data import Photos
+from workbench.trainers import DSM, TrainSettings, train
+from workbench.trainers.loop import published_ema
+
+PROGRAM = Path(__file__).with_name("small_run.py")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Soft blobs: structure that a small network can learn."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.random((64, 3, 3, 3)))
+    images = torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic").clamp(0, 1)
+    path = tmp_path / "photos.npy"
+    np.save(path, (images * 255).byte().numpy())
+    return path
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def start(folder: Path, photos: Path, steps: int, batch: int, *launcher: str) -> subprocess.Popen:
+    root = str(PROGRAM.parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, *launcher, str(PROGRAM), str(folder), str(photos), str(steps), str(batch)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path: Path) -> None:
+    prior, progress = small_run(tmp_path / "run", photos, steps=200, batch=16, learning_rate=5e-3, save_every=100)
+    losses = [line["loss"] for line in log_of(tmp_path / "run")]
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+    assert (progress.step, progress.images) == (200, 3200)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["settings.steps"] == 200
+    assert settings["objective"] == "DSM"
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert not prior.training
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
+
+
+def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path) -> None:
+    whole, _ = small_run(tmp_path / "whole", photos)
+    for _ in range(12):  # a slice of no length does one step
+        sliced, progress = small_run(tmp_path / "sliced", photos, stop_after=0.0)
+    assert progress.step == 12
+    assert same_weights(whole.state_dict(), sliced.state_dict())
+    again, progress = small_run(tmp_path / "sliced", photos)  # finished: nothing left to do
+    assert progress.step == 12
+    assert same_weights(whole.state_dict(), again.state_dict())
+
+
+def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path) -> None:
+    steps = 400
+    killed = start(tmp_path / "killed", photos, steps, 4)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 60
+    while not checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "weights.pt").exists()
+    assert 0 < torch.load(checkpoint, weights_only=True)["progress"]["step"] < steps
+    resumed, whole = start(tmp_path / "killed", photos, steps, 4), start(tmp_path / "whole", photos, steps, 4)
+    for process in (resumed, whole):
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    weights = [torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("killed", "whole")]
+    assert same_weights(*weights)
+    steps_logged = [line["step"] for line in log_of(tmp_path / "killed")]
+    assert steps_logged == [line["step"] for line in log_of(tmp_path / "whole")]
+
+
+def test_two_processes_split_the_batch(photos: Path, tmp_path: Path) -> None:
+    """Two ranks with half the batch each see the photos of one rank with the whole batch, at other noise draws."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = start(tmp_path / "two", photos, 8, 4, *launcher)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    settings = json.loads((tmp_path / "two" / "settings.json").read_text())
+    assert settings["photos.batch"] == 8  # two processes did train
+    assert log_of(tmp_path / "two")[-1]["images"] == 64
+
+
+def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: Path) -> None:
+    small_run(tmp_path / "run", photos, steps=2)
+    with pytest.raises(ValueError, match=r"settings\.learning_rate was 0\.001 and is 0\.1"):
+        small_run(tmp_path / "run", photos, steps=2, learning_rate=0.1)
+    small_run(tmp_path / "run", photos, steps=2, log_every=1)  # what does not touch the weights may change
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_the_checkpoint(photos: Path, tmp_path: Path) -> None:
+    class Exploding(DSM):
+        calls = 0
+
+        def __call__(self, prior, images, generator):
+            type(self).calls += 1
+            loss, values = super().__call__(prior, images, generator)
+            return (loss * float("nan") if self.calls > 3 else loss), values
+
+    settings = TrainSettings(steps=8, log_every=1, save_every=1, workers=0)
+    with pytest.raises(FloatingPointError, match="loss is nan at step 4"):
+        train(small_prior(), Exploding(), Photos(photos, size=8, batch_size=2), settings, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["progress"]["step"] == 3
+    assert all(bool(value.isfinite().all()) for value in state["model"].values())
+
+
+def test_sample_grids_are_drawn_from_the_average(photos: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def sampler(prior, generator):
+        seen.append(prior.training)
+        return torch.rand(4, 3, 8, 8, generator=generator)
+
+    settings = TrainSettings(steps=4, sample_every=2, workers=0)
+    train(small_prior(), DSM(), Photos(photos, size=8, batch_size=2), settings, tmp_path / "run", sampler=sampler)
+    assert sorted(file.name for file in (tmp_path / "run" / "samples").iterdir()) == ["0000002.png", "0000004.png"]
+    assert seen == [False, False]
+
+
+def test_average_follows_the_published_rule() -> None:
+    """score_sde's reference: decays 2/11, 3/12, 4/13 for the first three updates."""
+    average, value = [torch.zeros(1)], [torch.ones(1)]
+    expected = 0.0
+    for n, decay in ((1, 2 / 11), (2, 3 / 12), (3, 4 / 13)):
+        published_ema(0.999)(average, value, n)
+        expected -= (1 - decay) * (expected - 1)
+        assert float(average[0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_rates_warm_up_and_fall_to_two_percent() -> None:
+    settings = TrainSettings(steps=100, learning_rate=1.0, warmup=10)
+    assert settings.rate(0) == pytest.approx(0.1, rel=1e-2)
+    assert settings.rate(50) == pytest.approx(0.51)
+    assert settings.rate(100) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"precision": "fp16"}, {"steps": 0}])
+def test_wrong_settings_are_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        TrainSettings(**({"steps": 1} | change))

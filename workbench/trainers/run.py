@@ -1,0 +1,166 @@
+"""The folder of a training run: settings, checkpoint, logs, sample grids."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.data import Photos
+from workbench.models.prior import Prior
+
+if TYPE_CHECKING:
+    from workbench.trainers.loop import Sampler, TrainSettings
+
+log = logging.getLogger(__name__)
+
+# What a resumed run may change: it does not touch the weights.
+FREE = {"settings.log_every", "settings.save_every", "settings.sample_every", "settings.workers"}
+
+
+@dataclass
+class Progress:
+    """Where a run stands: optimiser steps done, clean images seen by all processes, seconds of training, and images
+    that could not be decoded (counted by the main process).
+    """
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+class Run:
+    """Reads and writes the folder; with several processes only the main one writes."""
+
+    def __init__(self, folder: Path, settings: TrainSettings, objective: Any, photos: Photos, accelerator: Any) -> None:
+        self.folder, self.seed, self.main = folder, settings.seed, accelerator.is_main_process
+        self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
+        described = {
+            **{f"settings.{name}": value for name, value in asdict(settings).items()},
+            **{f"objective.{name}": value for name, value in asdict(objective).items()},
+            "objective": type(objective).__name__,
+            "photos.size": photos.size,
+            "photos.seed": photos.seed,
+            "photos.batch": photos.batch_size * self.ranks,
+        }
+        self._settle(json.loads(json.dumps(described)))
+        self.writer: Any = None
+        if self.main:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                log.warning("tensorboard is not installed: %s has the same numbers", folder / "log.jsonl")
+            else:
+                self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def _settle(self, described: dict[str, Any]) -> None:
+        """Record the settings before the first step, or compare them with those of the run that is continued."""
+        file = self.folder / "settings.json"
+        if self._checkpoint.is_file() and file.is_file():
+            found = json.loads(file.read_text())
+            differing = [
+                f"{name} was {found.get(name)!r} and is {described.get(name)!r}"
+                for name in sorted((set(found) | set(described)) - FREE)
+                if found.get(name) != described.get(name)
+            ]
+            if differing:
+                raise ValueError(
+                    f"{self.folder} holds a run with other settings: {'; '.join(differing)}. "
+                    "Give another folder, or delete this one to start over"
+                )
+        elif self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(described, indent=1))
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def noise_seed(self, step: int, part: int) -> int:
+        """Seed of the noise of one batch: distinct for every (seed, step, accumulation part, rank)."""
+        mixed = 0
+        for value in (self.seed, step, part, self.rank):
+            mixed = (mixed * 1_000_003 + value + 1) % 2**63
+        return mixed
+
+    def resume(
+        self, prior: Prior, average: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
+    ) -> Progress:
+        """Load the checkpoint, if there is one, into the three; return the progress."""
+        if not self._checkpoint.is_file():
+            return Progress()
+        state = torch.load(self._checkpoint, map_location=device, weights_only=True)
+        prior.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        progress = Progress(**state["progress"])
+        if self.main:
+            self._cut_log(progress.step)
+        return progress
+
+    def _cut_log(self, step: int) -> None:
+        """Drop log lines of steps that a killed run took after its last checkpoint: they come again."""
+        file = self.folder / "log.jsonl"
+        if file.is_file():
+            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            file.write_text("".join(f"{line}\n" for line in kept))
+
+    def save(self, progress: Progress, model: nn.Module, average: nn.Module, optimiser: Any) -> None:
+        """Replace the checkpoint atomically."""
+        if not self.main:
+            return
+        state = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "progress": asdict(progress),
+        }
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self._checkpoint)
+
+    def log(self, progress: Progress, values: dict[str, float], waiting: float) -> None:
+        """One line of ``log.jsonl`` and the same numbers for TensorBoard. ``waiting``: share of time without data."""
+        if not self.main:
+            return
+        line = {**asdict(progress), **values, "waiting": round(waiting, 4)}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, progress.step)
+            self.writer.add_scalar("data/waiting", waiting, progress.step)
+            self.writer.add_scalar("data/skipped", progress.skipped, progress.step)
+
+    def report_skipped(self, skipped: list[str]) -> None:
+        """Name the files that could not be decoded."""
+        for entry in skipped:
+            log.warning("skipped %s", entry)
+
+    def grid(self, progress: Progress, sampler: Sampler, prior: Prior) -> None:
+        """Draw samples, always from the same noise, and write them as one picture."""
+        if not self.main:
+            return
+        from torchvision.utils import make_grid, save_image
+
+        device = next(prior.parameters()).device
+        with torch.no_grad():
+            images: Tensor = sampler(prior, torch.Generator(device).manual_seed(0)).clamp(0, 1).float().cpu()
+        picture = make_grid(images, nrow=max(1, round(len(images) ** 0.5)), padding=1)
+        folder = self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        save_image(picture, folder / f"{progress.step:07}.png")
+        if self.writer is not None:
+            self.writer.add_image("samples", picture, progress.step)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
