@@ -191,3 +191,15 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
         Photos(tmp_path / "a.npy", size=0, batch_size=1)
     with pytest.raises(ValueError, match="scales must be"):
         Photos(tmp_path / "a.npy", size=8, batch_size=1, scales=(1.0, 0.5))
+
+
+def test_a_zoomed_crop_is_the_crop_of_the_zoomed_image(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (1, 40, 30, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    crop = batches(str(tmp_path / "a.npy"), 1, batch_size=1, scales=(0.5, 0.5), flip=False)[0][0]
+    whole = np.asarray(Image.fromarray(pixels[0]).resize((15, 20), Image.Resampling.BICUBIC))
+    found = (crop.permute(1, 2, 0) * 255).round().byte().numpy()
+    places = [(y, x) for y in range(13) for x in range(8)]
+    errors = [int(np.abs(whole[y : y + 8, x : x + 8].astype(int) - found).max()) for y, x in places]
+    assert min(errors) <= 1  # one grey level: Pillow rounds between its two passes

@@ -148,16 +148,20 @@ class Photos(IterableDataset):
         zoom *= target / min(height, width) if target is not None else 1.0
         zoom = max(zoom, self.size / min(height, width))
         new = (max(round(height * zoom), self.size), max(round(width * zoom), self.size))
-        if new != (height, width):
-            image = Image.fromarray(np.ascontiguousarray(pixels))
-            # Pillow widens the filter when it shrinks: antialiased.
-            pixels = np.asarray(image.resize((new[1], new[0]), Image.Resampling.BICUBIC))
         top = int(rng.integers(new[0] - self.size + 1))
         left = int(rng.integers(new[1] - self.size + 1))
-        crop = pixels[top : top + self.size, left : left + self.size]
+        if new == (height, width):
+            crop = pixels[top : top + self.size, left : left + self.size]
+        else:
+            # The crop of the resized image, without resizing the rest of it. Pillow widens the filter when it
+            # shrinks (antialiased) and reads past the box.
+            down, right = height / new[0], width / new[1]
+            box = (left * right, top * down, (left + self.size) * right, (top + self.size) * down)
+            image = Image.fromarray(np.ascontiguousarray(pixels))
+            crop = np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box))
         if self.flip and rng.random() < 0.5:
             crop = crop[:, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float() / 255
+        return torch.from_numpy(crop.copy()).permute(2, 0, 1).float() / 255
 
 
 class _IndexedCursor:

@@ -2,6 +2,6 @@
 
 from workbench.trainers.loop import TrainSettings, train
 from workbench.trainers.objectives import DSM, Objective
-from workbench.trainers.run import Progress
+from workbench.trainers.run import Progress, training_card
 
-__all__ = ["DSM", "Objective", "Progress", "TrainSettings", "train"]
+__all__ = ["DSM", "Objective", "Progress", "TrainSettings", "train", "training_card"]

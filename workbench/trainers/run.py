@@ -164,3 +164,17 @@ class Run:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
+
+
+def training_card(progress: Progress, folder: str | Path, data: list[str]) -> dict[str, Any]:
+    """The facts of a run that belong into a checkpoint's card: data, length, time, hardware, settings."""
+    settings = json.loads((Path(folder) / "settings.json").read_text())
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    return {
+        "data": ", ".join(data),
+        "steps": progress.step,
+        "images": progress.images,
+        "seconds": round(progress.seconds),
+        "hardware": f"{hardware}, torch {torch.__version__}",
+        "training": settings,
+    }

@@ -1,0 +1,102 @@
+"""Measure a trained prior and ship it: weights with their card into the package, the card's page into docs/priors.
+
+    python scripts/publish_prior.py runs/photo-dsm/prior.safetensors --name photo-dsm --data ../shared/data
+
+Everything in the card is measured here or recorded by the training run. ``--data`` holds ``bsds500/test`` and ``set5``
+(benchmarks/denoising.py says how they are used); neither is seen in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torchvision.utils import save_image
+
+from workbench.models import load_checkpoint, save_prior
+from workbench.random import generator
+from workbench.solvers import DDIM
+
+ROOT = Path(__file__).parents[1]
+
+
+def measured(weights: Path, data: Path, crops: int) -> dict:
+    """PSNR per set, method and level, by the benchmark script."""
+    output = weights.with_suffix(".denoising.json")
+    script = str(ROOT / "benchmarks" / "denoising.py")
+    command = [sys.executable, script, "--prior", str(weights), "--data", str(data), "--crops", str(crops)]
+    subprocess.run([*command, "--json", str(output)], check=True)
+    result = json.loads(output.read_text())
+    for methods in result["psnr"].values():
+        methods["this prior"] = methods.pop(str(weights))
+    return {**result, "crops": crops}
+
+
+def page(name: str, card: dict, megabytes: float, parameters: int) -> str:
+    """The card as Markdown."""
+    denoising = card["denoising_psnr"]
+    levels = denoising["sigma_255"]
+    lines = [
+        f"# {name}",
+        "",
+        card["summary"],
+        "",
+        "| fact | value |",
+        "| --- | --- |",
+        f"| parameters | {parameters / 1e6:.2f} million, {megabytes:.2f} MB as float16 |",
+        f"| data | {card['data']} |",
+        f"| training | {card['images']:,} images, {card['steps']:,} steps, {card['seconds'] / 60:.0f} minutes |",
+        f"| hardware | {card['hardware']} |",
+        "",
+        "## Denoising, PSNR in dB",
+        "",
+        f"BSDS500: {denoising['crops']} test crops of 128x128 (the centres of the first test photos by name). "
+        "Set5: whole images. The same noise for every method; all are told its level. "
+        "Reproduce with `benchmarks/denoising.py`.",
+        "",
+    ]
+    for group, methods in denoising["psnr"].items():
+        lines += [f"| {group} | " + " | ".join(f"σ = {level}/255" for level in levels) + " |"]
+        lines += ["| --- |" + " ---: |" * len(levels)]
+        ordered = sorted(methods.items(), key=lambda item: item[0] != "this prior")
+        lines += [
+            f"| {method} | " + " | ".join(f"{value:.2f}" for value in values) + " |" for method, values in ordered
+        ]
+        lines += [""]
+    lines += ["## The noisy end", "", f"DDIM samples, 100 steps, seed 0: ![samples]({name}-samples.png)", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--summary", help="one line; default: the one in the file")
+    parser.add_argument("--crops", type=int, default=40)
+    parser.add_argument("--size", type=int, default=32, help="side of the samples")
+    arguments = parser.parse_args()
+
+    prior = load_checkpoint(arguments.weights)
+    card = dict(prior.card)
+    card["summary"] = arguments.summary or card["summary"]
+    card["denoising_psnr"] = measured(arguments.weights, arguments.data, arguments.crops)
+    target = ROOT / "workbench" / "models" / "weights" / f"{arguments.name}.safetensors"
+    save_prior(prior, target, card=card, dtype=torch.float16)
+    docs = ROOT / "docs" / "priors"
+    docs.mkdir(parents=True, exist_ok=True)
+    samples = DDIM(steps=100)(prior, (36, prior.channels, arguments.size, arguments.size), generator=generator(0)).image
+    enlarged = torch.nn.functional.interpolate(samples.clamp(0, 1), scale_factor=3, mode="nearest")
+    save_image(enlarged, docs / f"{arguments.name}-samples.png", nrow=6, padding=4, pad_value=1)
+    parameters = sum(parameter.numel() for parameter in prior.parameters())
+    text = page(arguments.name, card, target.stat().st_size / 1e6, parameters)
+    (docs / f"{arguments.name}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
