@@ -1,0 +1,42 @@
+# make setup      install into .venv (once; again after pyproject.toml or constraints.txt changed)
+# make reproduce  restore real photos four ways and write results/quick/report.html
+# make test       lint, types, notebook pairs, unit tests, notebooks
+# make lab        JupyterLab on the notebooks
+# Another interpreter: make PYTHON=/path/to/python3.12
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+# The kernels of .venv, whatever is installed for the user.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: setup reproduce test lint lab clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into .venv: about 6 GB, a few minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+# Two jobs of one thread each: faster on two cores than one job of two threads.
+reproduce: $(STAMP)
+	@$(BIN)/workbench run pipelines/quick.yaml --out results/quick --workers 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_notebooks.py
+
+# One thread per test process: two processes share two cores. loadfile: the cells of a notebook stay together.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
+
+lab: $(STAMP)
+	@$(BIN)/jupyter lab $(shell test "$$(id -u)" = 0 && echo --allow-root) notebooks/basics/quickstart.ipynb
+
+clean:
+	rm -rf .venv results restored .pytest_cache .mypy_cache .ruff_cache *.egg-info

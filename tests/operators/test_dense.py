@@ -1,0 +1,132 @@
+"""Against explicit matrices: tiny operators column by column, solved by LAPACK. And the errata of the papers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from operator_cases import EACH, SPECTRAL, Case, normal, single
+from torch import Tensor
+
+from workbench.operators import Inpainting, Operator, SpectralOperator, SuperResolution, gaussian_kernel, random_mask
+from workbench.operators.least_squares import solve_least_squares
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def basis(shape: tuple[int, ...]) -> Tensor:
+    """All unit images (N, C, H, W)."""
+    pixels = math.prod(shape)
+    return torch.eye(pixels, dtype=torch.float64).view(pixels, *shape)
+
+
+def matrix(op: Operator, image_shape: tuple[int, ...]) -> Tensor:
+    """``A`` (M, N) on flattened images (C, H, W)."""
+    return op(basis(image_shape)).flatten(1).T
+
+
+def tiny(case: Case) -> tuple[Operator, Tensor]:
+    op = single(case.make(case.tiny), 0)
+    return op, matrix(op, case.tiny[1:])
+
+
+@EACH
+def test_adjoint_is_the_transpose(case: Case) -> None:
+    op, a = tiny(case)
+    measurement = op.measurement_shape((1, *case.tiny[1:]))[1:]
+    torch.testing.assert_close(op.adjoint(basis(measurement)).flatten(1), a, rtol=0, atol=1e-14)
+
+
+@EACH
+def test_pinv_and_null_space_are_lapacks(case: Case) -> None:
+    op, a = tiny(case)
+    measurement = op.measurement_shape((1, *case.tiny[1:]))[1:]
+    # The cut-off of the package, 1.5e-8 of the largest singular value; conjugate gradients stop at 4e-11.
+    inverse = torch.linalg.pinv(a, rtol=1.5e-8)
+    tolerance = {"rtol": 0, "atol": 1e-14 * float(torch.linalg.matrix_norm(inverse, 2)) ** 2 * 10}
+    if not case.exact:
+        tolerance["atol"] = 1e-8
+    torch.testing.assert_close(op.pinv(basis(measurement)).flatten(1).T, inverse, **tolerance)
+    null = torch.eye(a.shape[1], dtype=a.dtype) - inverse @ a
+    # Where a cut-off lies between two close singular values, LAPACK's rounding decides; there is none such here.
+    torch.testing.assert_close(op.project_null(basis(case.tiny[1:])).flatten(1).T, null, **tolerance)
+
+
+@EACH
+@pytest.mark.parametrize("weight", [1e-6, 1e-3, 1.0, 1e3, 1e6])
+def test_prox_is_lapacks(case: Case, weight: float) -> None:
+    op, a = tiny(case)
+    z, y = normal((1, *case.tiny[1:]), 1), normal(op.measurement_shape((1, *case.tiny[1:])), 2)
+    stacked = torch.cat([a, math.sqrt(weight) * torch.eye(a.shape[1], dtype=a.dtype)])
+    right = torch.cat([y.flatten(), math.sqrt(weight) * z.flatten()])
+    solved = torch.linalg.lstsq(stacked, right[:, None], driver="gelsd").solution.flatten()
+    # Conditioning of the stacked matrix is 1/sqrt(weight) at worst, in both solvers.
+    near = 1e-14 * max(1, weight**-0.5) if case.exact else 1e-9
+    assert float((op.prox(z, y, weight).flatten() - solved).norm()) <= 20 * near * float(z.norm() + solved.norm())
+
+
+@EACH
+def test_conjugate_gradients_agree(case: Case) -> None:
+    """The general path on the same operator, from z, as solvers of users' operators take it."""
+    op, _, z, y = case.data(torch.float64, "cpu")
+    weight = torch.tensor([0.1, 3.0], dtype=torch.float64)
+    general = z + solve_least_squares(op, y - op(z), weight, 1e-12, 500)
+    # Iterative operators stop at 4e-11 of a residual that is divided by the weight.
+    torch.testing.assert_close(op.prox(z, y, weight), general, rtol=0, atol=1e-10 if case.exact else 1e-8)
+
+
+@SPECTRAL
+def test_spectral_form_is_the_singular_value_decomposition(case: Case) -> None:
+    op, a = tiny(case)
+    assert isinstance(op, SpectralOperator)
+    images = basis(case.tiny[1:])
+    v = op.analysis(images).flatten(1)
+    identity = torch.eye(len(images), dtype=v.dtype)
+    # V is orthogonal: white noise stays white.
+    torch.testing.assert_close(v @ v.T, identity, rtol=0, atol=1e-13)
+    torch.testing.assert_close(op.synthesis(op.analysis(images)).flatten(1), identity, rtol=0, atol=1e-13)
+    values = op.singular_values(images[:1]).broadcast_to(op.analysis(images[:1]).shape).flatten()
+    lapack = torch.linalg.svdvals(a)
+    expected = torch.cat([lapack, lapack.new_zeros(max(0, len(values) - len(lapack)))])[: len(values)]
+    torch.testing.assert_close(values.sort(descending=True).values, expected, rtol=0, atol=1e-13)
+
+
+def test_ud2m_data_step_for_inpainting() -> None:
+    """Errata 7: in UD2M's eq. (15) the denominator is sigma^2 + kappa."""
+    mask = random_mask((6, 5), 0.4, torch.Generator().manual_seed(0)).double()
+    y, mean_t, guess = mask * normal((1, 3, 6, 5), 1), normal((1, 3, 6, 5), 2), normal((1, 3, 6, 5), 3)
+    sigma, sigma_t, delta = 0.3, 0.7, 1.9
+    kappa = 1 / (1 / sigma_t**2 + 1 / delta)
+    centre = kappa * (mean_t / sigma_t**2 + guess / delta)
+    paper = centre + mask * kappa / (sigma**2 + kappa) * (y - centre)
+    # Errata 9: the quadratic of both centres is one prox, with their weighted mean.
+    ours = Inpainting(mask).prox(centre, y, sigma**2 / kappa)
+    torch.testing.assert_close(ours, paper, rtol=0, atol=1e-14)
+    objective_gradient = (mask * ours - y) * mask / sigma**2 + (ours - mean_t) / sigma_t**2 + (ours - guess) / delta
+    assert float(objective_gradient.abs().max()) < 1e-13
+
+
+@pytest.mark.parametrize("weight", [1e-4, 1.0])
+def test_ud2m_data_step_for_super_resolution(weight: float) -> None:
+    """Errata 8: UD2M's eq. (16) with kappa and r corrected, by full transforms and the mean over aliases."""
+    s, shape = 2, (1, 1, 8, 12)
+    op = SuperResolution(s, gaussian_kernel(1.2, size=6, dtype=torch.float64))
+    y, mean_t, guess = normal((1, 1, 4, 6), 1), normal(shape, 2), normal(shape, 3)
+    sigma, sigma_t, delta = math.sqrt(weight), 0.7, 1.9
+    kappa = sigma**2 * (1 / sigma_t**2 + 1 / delta)
+    r = op.adjoint(y) + sigma**2 * (mean_t / sigma_t**2 + guess / delta)
+    first = torch.zeros_like(y)
+    first[..., 0, 0] = 1
+    # The weights of y's first pixel are the kernel mirrored.
+    blur = torch.fft.fft2(op.adjoint(first)).conj()
+
+    def alias_mean(spectrum: Tensor) -> Tensor:
+        return spectrum.unflatten(-1, (s, -1)).unflatten(-3, (s, -1)).mean((-4, -2))
+
+    spectrum = torch.fft.fft2(r)
+    ratio = alias_mean(blur * spectrum) / (alias_mean(blur.abs() ** 2) + kappa)
+    paper = torch.fft.ifft2((spectrum - blur.conj() * ratio.repeat(1, 1, s, s)) / kappa).real
+    centre = (mean_t / sigma_t**2 + guess / delta) / (1 / sigma_t**2 + 1 / delta)
+    # The paper's form cancels: it loses 1/kappa of its digits.
+    torch.testing.assert_close(op.prox(centre, y, kappa), paper, rtol=0, atol=1e-14 / min(1, kappa) * 100)

@@ -1,0 +1,310 @@
+"""Conjugate gradients, functions as operators, what is remembered, and input that makes no sense."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from operator_cases import normal
+from torch import Tensor
+
+from workbench.operators import (
+    Blur,
+    Compose,
+    FunctionOperator,
+    Grayscale,
+    Identity,
+    Inpainting,
+    Operator,
+    SpectralOperator,
+    SuperResolution,
+    WalshHadamard,
+    block_mask,
+    gaussian_kernel,
+    motion_kernel,
+    random_mask,
+    scratches_mask,
+    stripes_mask,
+    text_mask,
+    uniform_kernel,
+)
+
+F64 = torch.float64
+
+
+def ill_conditioned(**options: object) -> Blur:
+    return Blur(gaussian_kernel(2.0, dtype=F64), boundary="replicate", **options)
+
+
+def test_unreached_tolerance_is_reported_with_the_residual() -> None:
+    op = ill_conditioned(max_iterations=3)
+    y = normal((2, 3, 16, 16), 1)
+    with pytest.warns(RuntimeWarning, match=r"Blur: .* after 3 iterations at a relative residual of \d.*, not 3.7e-11"):
+        op.pinv(y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        op.prox(y, y, 1e6)
+
+
+def test_tolerance_is_kept() -> None:
+    y, z = normal((2, 3, 16, 16), 1), normal((2, 3, 16, 16), 2)
+    for tolerance in (1e-2, 1e-5, 1e-9):
+        op = ill_conditioned(tolerance=tolerance)
+        x = op.prox(z, y, 1e-3)
+        gradient = op.adjoint(op(x) - y) + 1e-3 * (x - z)
+        start = op.adjoint(op(z) - y)
+        shares = gradient.flatten(1).norm(dim=1) / start.flatten(1).norm(dim=1)
+        assert float(shares.max()) <= tolerance * (1 + 1e-3)
+        # Not by doing far too much.
+        assert float(shares.min()) >= tolerance / 1e3
+
+
+def test_each_image_stops_by_itself() -> None:
+    """An image that converges at once neither costs nor changes when another takes long."""
+    op = ill_conditioned(tolerance=1e-8)
+    y, z = normal((2, 1, 16, 16), 1), normal((2, 1, 16, 16), 2)
+    weight = torch.tensor([1e4, 1e-3], dtype=F64)
+    together = op.prox(z, y, weight)
+    assert torch.equal(together[:1], op.prox(z[:1], y[:1], weight[:1]))
+    zero = op.pinv(torch.zeros_like(y))
+    assert torch.equal(zero, torch.zeros_like(zero))
+
+
+def test_rounding_does_not_make_it_diverge() -> None:
+    """float32 cannot reach 1e-12: the iteration stays where rounding stops it, for all the steps that are left."""
+    y, z = normal((2, 3, 33, 20), 1), normal((2, 3, 33, 20), 2)
+    for weight in (1e-2, 1.0, 1e3):
+        op = Blur(gaussian_kernel(1.0), boundary="reflect", tolerance=1e-12, max_iterations=300)
+        with pytest.warns(RuntimeWarning, match="not 1.0e-12"):
+            found = op.prox(z.float(), y.float(), weight)
+        exact = Blur(gaussian_kernel(1.0), boundary="reflect", max_iterations=2000).prox(z, y, weight)
+        assert float((found - exact).norm()) <= 1e-5 * float(exact.norm())
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 0}, {"tolerance": -1}, {"tolerance": 2.0}, {"max_iterations": 0}])
+def test_bad_settings(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ill_conditioned(**options)
+
+
+def test_gradient_of_the_weight_and_second_derivatives() -> None:
+    op = Compose(
+        Inpainting(random_mask((4, 5), 0.5, torch.Generator().manual_seed(0))), Blur(normal((3, 3), 3)), tolerance=1e-13
+    )
+    assert not isinstance(op, SpectralOperator)
+    y, z = normal((2, 1, 4, 5), 1).requires_grad_(), normal((2, 1, 4, 5), 2).requires_grad_()
+    weight = torch.tensor([0.5, 2.0], dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(op.prox, (z, y, weight), fast_mode=True, atol=1e-6)
+    assert torch.autograd.gradgradcheck(lambda z, y: op.prox(z, y, 0.5).sin(), (z, y), fast_mode=True, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["blur", "super-resolution"])
+def test_kernels_can_be_learned(name: str) -> None:
+    """A kernel that requires a gradient gets one, through every method, and nothing of it is remembered."""
+    x = normal((2, 2, 6, 4), 1)
+    make = {"blur": Blur, "super-resolution": lambda kernel: SuperResolution(2, kernel)}[name]
+
+    def everything(kernel: Tensor) -> tuple[Tensor, ...]:
+        op = make(kernel)
+        y = op(x)
+        return y, op.adjoint(y), op.pinv(y), op.prox(x, y.detach(), 0.3)
+
+    kernel = (normal((3, 4), 2) + 4 * torch.eye(3, 4, dtype=F64)).requires_grad_()
+    assert torch.autograd.gradcheck(everything, kernel, fast_mode=True, atol=1e-6)
+    op = make(torch.nn.Parameter(kernel.detach()))
+    first = op(x)
+    with torch.no_grad():
+        op.kernel.mul_(2)
+    torch.testing.assert_close(op(x), 2 * first)
+
+
+def test_what_is_remembered_follows_the_kernel() -> None:
+    x = normal((1, 3, 9, 8), 1)
+    op = Blur(normal((3, 3), 2))
+    first = op(x)
+    op.kernel.mul_(2)
+    torch.testing.assert_close(op(x), 2 * first)
+    op.kernel = op.kernel * 2
+    torch.testing.assert_close(op(x), 4 * first)
+    op.load_state_dict({"kernel": op.kernel / 4})
+    torch.testing.assert_close(op(x), first)
+    # Sizes and precisions do not mix, however many there are.
+    for size in range(3, 16):
+        for dtype in (torch.float32, F64):
+            part = normal((1, 1, size, size + 1), size, dtype)
+            tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+            torch.testing.assert_close(op(part).double(), Blur(op.kernel)(part.double()), rtol=0, atol=tolerance)
+    assert "_memo" not in op.state_dict()
+    masked = Inpainting(torch.tensor([[1.0, 0.0]]))
+    z, y = normal((1, 1, 1, 2), 1), normal((1, 1, 1, 2), 2)
+    masked.prox(z, y, 1.0)
+    masked.mask.mul_(0.5)
+    torch.testing.assert_close(masked.prox(z, y, 1.0)[..., 0], (0.5 * y + z)[..., 0] / 1.25)
+
+
+def test_cut_off_of_the_pseudo_inverse() -> None:
+    """Singular values up to rcond times the largest count as zero, for each image by itself."""
+    mask = torch.tensor([1.0, 1e-2, 1e-3, 1e-5]).view(1, 1, 1, 4)
+    y = torch.ones(1, 1, 1, 4)
+    assert Inpainting(mask).pinv(y).flatten().tolist() == pytest.approx(
+        [1, 100, 1000, 0], rel=1e-6
+    )  # 3.5e-4 in float32
+    assert Inpainting(mask).pinv(y.double()).flatten().tolist() == pytest.approx([1, 100, 1e3, 1e5], rel=1e-6)
+    assert Inpainting(mask, rcond=5e-3).pinv(y).flatten().tolist() == pytest.approx([1, 100, 0, 0], rel=1e-6)
+    assert Inpainting(mask, rcond=0).pinv(y).flatten().tolist() == pytest.approx([1, 100, 1e3, 1e5], rel=1e-6)
+    both = torch.cat([mask, 1e-5 * mask])
+    small = Inpainting(both).pinv(y.expand(2, 1, 1, 4))
+    torch.testing.assert_close(small[1], 1e5 * small[0])
+    # forward and prox at a positive weight know nothing of it.
+    assert Inpainting(mask).prox(torch.zeros_like(y), y, 1e-8).flatten()[3] == pytest.approx(
+        1e-5 / (1e-10 + 1e-8), rel=1e-5
+    )
+    for make in (lambda r: Blur(torch.ones(2, 2), rcond=r), lambda r: SuperResolution(2, rcond=r)):
+        for bad in (-0.1, 1.0, float("nan")):
+            with pytest.raises(ValueError, match=r"rcond must be in \[0, 1\)"):
+                make(bad)
+
+
+def test_noise_free_deblurring_in_float32_does_not_explode() -> None:
+    """The float32 measurement of a strong blur, inverted: its rounding is magnified to sqrt(eps), not to 1e6."""
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    op = Blur(gaussian_kernel(2.0))
+    restored, seen = op.pinv(op(x)), x - op.project_null(x)
+    assert float((restored - seen).abs().max()) < 1e-3
+    assert float((op(restored) - op(x)).abs().max()) < 1e-3
+
+
+def test_function_must_be_linear() -> None:
+    for function, message in [
+        (lambda x: x**2, "not linear"),
+        (lambda x: x + 1e-2, "not linear"),
+        (lambda x: x.clamp(0, 1), "not linear"),
+        (lambda x: x * torch.nan, "not linear"),
+        (lambda x: x.sum(), "the batch must stay first"),
+        (lambda x: x.transpose(0, 1), "the batch must stay first"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            FunctionOperator(function, (3, 4, 5))
+    for shape in [(4, 5), (3, 0, 5)]:
+        with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\)"):
+            FunctionOperator(lambda x: x, shape)  # type: ignore[arg-type]
+
+
+class Halved(SpectralOperator):
+    """The ten lines that a new operator takes."""
+
+    def analysis(self, x: Tensor) -> Tensor:
+        return x.flip(-1)
+
+    synthesis = data_analysis = data_synthesis = analysis
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        return torch.full_like(x[:1, :1], 0.5)
+
+
+def test_a_new_spectral_operator_inherits_everything() -> None:
+    op, x, y = Halved(), normal((2, 3, 4, 5), 1), normal((2, 3, 4, 5), 2)
+    torch.testing.assert_close(op(x), x / 2)
+    torch.testing.assert_close(op.adjoint(y), y / 2)
+    torch.testing.assert_close(op.pinv(y), 2 * y)
+    torch.testing.assert_close(op.prox(x, y, 1.0), (0.5 * y + x) / 1.25)
+    assert not op.project_null(x).any()
+    assert op.adjointness_error((2, 3, 4, 5), dtype=F64) < 1e-14
+
+
+def test_a_new_operator_needs_two_methods() -> None:
+    class Twice(Operator):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+        def adjoint(self, y: Tensor) -> Tensor:
+            return 2 * y
+
+    x, y = normal((2, 3, 4, 5), 1), normal((2, 3, 4, 5), 2)
+    torch.testing.assert_close(Twice().pinv(y), y / 2)
+    torch.testing.assert_close(Twice().prox(x, y, 1.0), (2 * y + x) / 5)
+
+    class Wrong(Twice):
+        def adjoint(self, y: Tensor) -> Tensor:
+            return 2.01 * y
+
+    assert Twice().adjointness_error((2, 3, 4, 5), torch.Generator().manual_seed(0)) < 1e-7
+    assert Wrong().adjointness_error((2, 3, 4, 5), torch.Generator().manual_seed(0)) > 1e-5
+
+
+IMAGE = torch.zeros(2, 3, 8, 8)
+BAD_CALLS = {
+    "no batch": (lambda: Identity()(IMAGE[0]), r"must be \(B, C, H, W\), got shape \(3, 8, 8\)"),
+    "empty": (lambda: Identity()(IMAGE[:0]), "got shape"),
+    "bytes": (lambda: Blur(torch.ones(2, 2))(IMAGE.byte()), "torch.float32 or torch.float64, got torch.uint8"),
+    "half": (lambda: SuperResolution(2)(IMAGE.half()), "got torch.float16"),
+    "weight < 0": (lambda: Identity().prox(IMAGE, IMAGE, -1.0), "weight must be finite and not negative, got -1.0"),
+    "weight nan": (lambda: Blur(torch.ones(2, 2)).prox(IMAGE, IMAGE, float("nan")), "weight must be finite"),
+    "weight inf": (lambda: Grayscale().prox(IMAGE, IMAGE[:, :1], float("inf")), "weight must be finite"),
+    "weights nan": (lambda: Identity().prox(IMAGE, IMAGE, torch.tensor([1.0, torch.nan])), "weight must be finite"),
+    "three weights": (lambda: Identity().prox(IMAGE, IMAGE, torch.ones(3)), r"have shape \(2,\), got shape \(3,\)"),
+    "y of another size": (lambda: SuperResolution(2).prox(IMAGE, IMAGE, 1.0), r"to \(2, 3, 4, 4\), got y of shape"),
+    "one y for two": (lambda: Identity().prox(IMAGE, IMAGE[:1], 1.0), "got y of shape"),
+    "mask of another size": (lambda: Inpainting(torch.ones(4, 4))(IMAGE), r"\(1, 1, 4, 4\) does not fit images"),
+    "mask of three": (lambda: Inpainting(torch.ones(3, 1, 8, 8))(IMAGE), "does not fit images"),
+    "mask nan": (lambda: Inpainting(torch.full((4, 4), torch.nan)), "real and finite"),
+    "mask 3d": (lambda: Inpainting(torch.ones(1, 4, 4)), "mask must be"),
+    "kernel 1d": (lambda: Blur(torch.ones(3)), "kernel must be"),
+    "kernel zero": (lambda: Blur(torch.zeros(3, 3)), "must not be all zero"),
+    "kernel inf": (lambda: SuperResolution(2, torch.full((3, 3), torch.inf)), "real and finite"),
+    "kernel complex": (lambda: Blur(torch.ones(3, 3, dtype=torch.complex64)), "real and finite"),
+    "kernels of three": (lambda: Blur(torch.ones(3, 1, 2, 2))(IMAGE), r"\(3, 1, 2, 2\) does not fit images"),
+    "boundary": (
+        lambda: Blur(torch.ones(2, 2), boundary="mirror"),
+        "must be one of circular, reflect, .*, got 'mirror'",
+    ),
+    "reflect small": (lambda: Blur(torch.ones(17, 1), boundary="reflect")(IMAGE), "larger than half the kernel"),
+    "valid small": (lambda: Blur(torch.ones(9, 1), boundary="valid")(IMAGE), "at least as large as the kernel"),
+    "factor 0": (lambda: SuperResolution(0), "factor must be a whole number from 1, got 0"),
+    "factor 2.5": (lambda: SuperResolution(2.5), "got 2.5"),  # type: ignore[arg-type]
+    "factor 3 of 8": (lambda: SuperResolution(3)(IMAGE), "the factor 3 does not divide the image size 8x8"),
+    "kernel name": (lambda: SuperResolution(2, "sinc"), "one of bicubic, average, gaussian, got 'sinc'"),
+    "grey of 4": (lambda: Grayscale()(torch.zeros(1, 4, 8, 8)), r"\(B, 3, H, W\), got shape \(1, 4, 8, 8\)"),
+    "grey weights": (lambda: Grayscale([0.0, 0.0]), "not all zero"),
+    "grey nan": (lambda: Grayscale([0.5, float("nan")]), "finite"),
+    "hadamard size": (lambda: WalshHadamard((8, 12), 0.5), "power of two, got 8x12"),
+    "hadamard ratio": (lambda: WalshHadamard((8, 8), 0.0), r"ratio must be in \(0, 1\]"),
+    "hadamard image": (lambda: WalshHadamard((4, 4), 0.5)(IMAGE), r"expected images \(B, C, 4, 4\)"),
+    "hadamard y": (lambda: WalshHadamard((8, 8), 0.5).pinv(IMAGE), r"expected measurements \(B, C, 32\)"),
+    "grey y": (lambda: Grayscale().pinv(IMAGE), r"measurements must be \(B, 1, H, W\)"),
+    "function image": (lambda: FunctionOperator(lambda x: x, (3, 4, 4))(IMAGE), r"expected images \(B, 3, 4, 4\)"),
+    "function y": (
+        lambda: FunctionOperator(lambda x: x, (3, 4, 4)).pinv(IMAGE),
+        r"expected measurements \(B, 3, 4, 4\)",
+    ),
+    "old photo": (lambda: Compose(Inpainting(torch.ones(1, 3, 8, 8)), Grayscale()), "one channel"),
+    "missing share": (lambda: random_mask((8, 8), 1.2), r"in \[0, 1\], got 1.2"),
+    "missing nan": (lambda: random_mask((8, 8), float("nan")), r"in \[0, 1\], got nan"),
+    "large block": (lambda: block_mask((8, 8), 9), "9x9 does not fit into an image of 8x8"),
+    "no block": (lambda: block_mask((8, 8), 0), "does not fit"),
+    "stripes": (lambda: stripes_mask((8, 8), period=4, width=5), "0 < width <= period"),
+    "no text": (lambda: text_mask((8, 8), "  "), "visible letters"),
+    "no pixels": (lambda: scratches_mask((0, 8)), "at least one pixel"),
+    "sigma": (lambda: gaussian_kernel(0.0), "sigma must be positive"),
+    "sigma nan": (lambda: gaussian_kernel((1.0, float("nan"))), "sigma must be positive"),
+    "motion": (lambda: motion_kernel(0), "length must be at least 1"),
+    "box": (lambda: uniform_kernel(0), "at least one pixel"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_says_what_was_expected_and_what_came(name: str) -> None:
+    call, message = BAD_CALLS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_unknown_options_raise() -> None:
+    for call in (
+        lambda: Blur(torch.ones(2, 2), padding="valid"),
+        lambda: Compose(Inpainting(torch.ones(4, 4)), Grayscale(), rcond=1),
+        lambda: Identity()(IMAGE, 3),
+    ):
+        with pytest.raises(TypeError):
+            call()

@@ -1,0 +1,133 @@
+"""JPEG beside Pillow's libjpeg, on photos."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from operator_cases import normal
+from PIL import Image
+from torch import Tensor
+
+from workbench.operators import JPEG, Compose, Inpainting, SuperResolution, stripes_mask
+
+QUALITIES = [5, 10, 25, 50, 75, 90, 95]
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return skimage.data.astronaut()[60:317, 130:331]  # 257 x 201: no side is a multiple of 2
+
+
+def pillow(photo: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def as_image(photo: np.ndarray) -> Tensor:
+    return torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10 * (a - b).square().mean().log10())
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+@pytest.mark.parametrize("size", [(257, 201), (256, 192), (33, 50), (7, 9), (1, 1)])
+def test_decodes_as_pillow_does(photo: np.ndarray, quality: int, size: tuple[int, int]) -> None:
+    part = np.ascontiguousarray(photo[: size[0], : size[1]])
+    ours, theirs = JPEG(quality)(as_image(part)), as_image(pillow(part, quality))
+    assert psnr(ours, theirs) >= 40
+    # And not because compression does nothing: it is nearer to Pillow's picture than to the photo.
+    if quality <= 75 and min(size) > 1:
+        assert psnr(ours, theirs) > psnr(ours, as_image(part)) + 3
+
+
+def test_extreme_qualities(photo: np.ndarray) -> None:
+    x = as_image(photo)
+    assert psnr(JPEG(1)(x), as_image(pillow(photo, 1))) >= 40
+    # At 100 what is left is chroma at half resolution.
+    assert psnr(JPEG(100)(x), as_image(pillow(photo, 100))) >= 40
+    losses = [psnr(JPEG(q)(x), x) for q in QUALITIES]
+    assert losses == sorted(losses)
+
+
+def test_stays_in_range_and_follows_dtype() -> None:
+    x = torch.rand(2, 3, 20, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 - 1
+    before = x.clone()
+    y = JPEG(20)(x)
+    assert y.dtype == torch.float64
+    assert 0 <= float(y.min()) <= float(y.max()) <= 1
+    assert torch.equal(x, before)
+    torch.testing.assert_close(JPEG(20)(x[1:]), y[1:], rtol=0, atol=1e-12)
+
+
+def test_gradient_passes_straight_through() -> None:
+    """The gradient is that of the chain without rounding: colour transform and chroma at half resolution."""
+    x = 0.3 + 0.4 * torch.rand(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    weights = normal(x.shape, 1)
+    (gradient,) = torch.autograd.grad((JPEG(5)(x) * weights).sum(), x)
+    # At quality 100, steps of 1/255, the differences of a large step see through the rounding: about 1 % is left.
+    direction = normal(x.shape, 2)
+    fine = JPEG(100)
+    ahead, behind = (fine(x.detach() + sign * 0.1 * direction) for sign in (1, -1))
+    slope = float(((ahead - behind) * weights).sum() / 0.2)
+    assert slope == pytest.approx(
+        float((gradient * direction).sum()), abs=0.03 * float(weights.norm() * direction.norm()) / 10
+    )
+
+
+def test_adjoint_and_pinv_are_stand_ins(photo: np.ndarray) -> None:
+    op, y = JPEG(30), JPEG(30)(as_image(photo))
+    assert not op.linear
+    for result in (op.adjoint(y), op.pinv(y)):
+        assert torch.equal(result, y)
+        assert result.data_ptr() != y.data_ptr()
+    # Compressing a decoded photo again changes little beside what the first time did.
+    assert psnr(op(y), y) > psnr(y, as_image(photo)) + 6
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 10.0])
+def test_prox_descends(photo: np.ndarray, weight: float) -> None:
+    op, x = JPEG(10), as_image(photo[64:128, 64:128]).repeat(2, 1, 1, 1)
+    y = op(x)
+    z = (x + 0.1 * normal(x.shape, 0, torch.float32)).requires_grad_()
+
+    def objective(image: Tensor) -> Tensor:
+        return 0.5 * ((op(image) - y).square().sum((1, 2, 3)) + weight * (image - z).square().sum((1, 2, 3)))
+
+    with torch.inference_mode():
+        found = op.prox(z, y, weight)
+    assert bool((objective(found) < 0.75 * objective(z)).all())
+    assert not found.requires_grad
+    torch.testing.assert_close(op.prox(z[:1], y[:1], weight), found[:1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(op.prox(z, y, 1e8), z.detach(), rtol=0, atol=1e-6)
+
+
+def test_in_a_composition(photo: np.ndarray) -> None:
+    x = as_image(photo[:64, :64])
+    op = Compose(JPEG(50), SuperResolution(2, "average"))
+    assert not op.linear
+    y = op(x)
+    assert y.shape == (1, 3, 32, 32)
+    assert op.pinv(y).shape == x.shape
+    z = torch.full_like(x, 0.5)
+    better = op.prox(z, y, 1e-3)
+    assert float((op(better) - y).norm()) < 0.2 * float((op(z) - y).norm())
+    assert Compose(Inpainting(stripes_mask((64, 64))), JPEG(50))(x).shape == x.shape
+
+
+@pytest.mark.parametrize("quality", [0, 101, -5, 10.5, float("nan"), True])
+def test_bad_quality(quality: float) -> None:
+    with pytest.raises(ValueError, match="whole number from 1 to 100"):
+        JPEG(quality)  # type: ignore[arg-type]
+
+
+def test_needs_colour() -> None:
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got shape \(1, 1, 8, 8\)"):
+        JPEG(50)(torch.zeros(1, 1, 8, 8))

@@ -1,0 +1,175 @@
+"""DeqIR: the parallel fixed point is the sequential chain; the paper's equation in its corrected form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
+from torch import Tensor
+
+from workbench.random import generator
+from workbench.solvers import DDNM, DeqIR
+from workbench.solvers.base import initial_image, noise_levels
+
+SIZE = 6
+OPERATORS = sorted(matrices(SIZE))
+
+
+def problem(name: str, dtype: torch.dtype = torch.float64, batch: int = 2) -> tuple[MatrixOperator, Tensor]:
+    op = MatrixOperator(matrices(SIZE)[name], (1, SIZE, SIZE))
+    x = torch.rand(batch, 1, SIZE, SIZE, generator=generator(1), dtype=torch.float64)
+    return op, op(x).to(dtype)
+
+
+@pytest.mark.parametrize("memory", [0, 5])
+@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_t_iterations_are_the_sequential_chain(name, sigma_noise, memory):
+    op, y = problem(name)
+    settings = {"steps": 12, "eta": 0.3}
+    arguments = {"sigma_noise": sigma_noise, "prior": curved_prior()}
+    expected = DDNM(**settings)(y, op, generator=generator(0), **arguments)
+    result = DeqIR(**settings, iterations=12, memory=memory, tolerance=0.0)(y, op, generator=generator(0), **arguments)
+    torch.testing.assert_close(result.image, expected.image, atol=1e-9, rtol=0)
+    assert result.converged.all()
+    # 12 + 11 + ... + 1: exact states are not evaluated again.
+    assert (result.evaluations <= 78).all()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_float32_agrees_to_float32(name):
+    op, y = problem(name, torch.float32)
+    expected = DDNM(steps=20, eta=0.15)(y, op, curved_prior(), generator=generator(0))
+    result = DeqIR(iterations=20, tolerance=0.0)(y, op, curved_prior(), generator=generator(0))
+    assert result.image.dtype == torch.float32
+    # States of size 80 in float32 carry 5e-6 of rounding each.
+    torch.testing.assert_close(result.image, expected.image, atol=1e-4, rtol=0)
+
+
+def vp(case: dict, printed: bool) -> Tensor:
+    """The right side of eq. (9), all states from the given ones, in VP coordinates with explicit matrices.
+
+    ``printed`` takes the coefficients of Proposition 1 as printed (errata 1).
+    """
+    a, x, e, eps, proj, y, eta = (case[k] for k in ("abar", "x", "e", "eps", "proj", "y", "eta"))
+    steps = len(a) - 1
+    null = torch.eye(len(proj), dtype=torch.float64) - proj
+    z = {}
+    for s in range(1, steps + 1):
+        level = 1 - (a[s] if printed else a[s - 1])
+        c2, c1 = level.sqrt() * (1 - eta**2) ** 0.5, level.sqrt() * eta
+        scale = ((1 - a[s]) / a[s]).sqrt() * (1 if printed else a[s - 1].sqrt())
+        z[s] = c2 * e[s] - scale * null @ e[s] + a[s - 1].sqrt() * y + c1 * eps[s]
+    out = []
+    for j in range(steps):
+        total = (a[j] / a[steps]).sqrt() * null @ x[steps] + proj @ z[j + 1]
+        total = total + sum((a[j] / a[s]).sqrt() * null @ z[s + 1] for s in range(j, steps))
+        out.append(total)
+    return torch.stack(out)
+
+
+def test_equation_9_holds_on_the_sequential_chain_with_the_corrected_coefficients():
+    """Errata 1: x_0 ... x_{T-1} of DDNM's chain satisfy eq. (9); with the printed coefficients they do not."""
+    op, y = problem("dense", batch=1)
+    steps, eta = 8, 0.4
+    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.3, steps, dtype=torch.float64), 0)
+    abar = torch.cat([torch.ones(1, dtype=torch.float64), abar])
+    levels = ((1 - abar) / abar).sqrt().flip(0)
+    seen: list[tuple[Tensor, Tensor]] = []
+    inner = curved_prior()
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        clean = inner.denoise(x, sigma)
+        seen.append((x, (x - clean) / sigma.view(-1, 1, 1, 1)))
+        return clean
+
+    noises = list(torch.randn(steps + 1, 1, 1, SIZE, SIZE, generator=generator(3), dtype=torch.float64))
+    solver = DDNM(steps, eta, tuple(levels.tolist()))
+    image = solver(y, op, FunctionPrior(denoise, channels=1), noise=replay(noises)).image
+    states = [u for u, _ in seen] + [image]
+    x = {steps - k: abar[steps - k].sqrt() * u.flatten() for k, u in enumerate(states)}
+    case = {
+        "abar": abar,
+        "x": x,
+        "e": {steps - k: e.flatten() for k, (_, e) in enumerate(seen)},
+        "eps": {steps - k: noises[k + 1].flatten() for k in range(steps)},
+        "proj": torch.linalg.pinv(op.matrix) @ op.matrix,
+        "y": op.pinv(y).flatten(),
+        "eta": eta,
+    }
+    expected = torch.stack([x[j] for j in range(steps)])
+    torch.testing.assert_close(vp(case, printed=False), expected, atol=1e-10, rtol=0)
+    assert (vp(case, printed=True) - expected).abs().max() > 0.1
+
+
+def test_one_iteration_is_the_cumulative_sum_of_errata_2():
+    """u_0 = N u_T + P z_1 + sum_s N z_s, with e_s at the documented start of every state."""
+    op, y = problem("blur")
+    steps, eta, prior = 6, 0.3, curved_prior()
+    noises = list(torch.randn(steps + 1, 2, 1, SIZE, SIZE, generator=generator(5), dtype=torch.float64))
+    levels = [40.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0]
+    solver = DeqIR(steps, 1, eta, 0, 0.0, levels)
+    image = solver(y, op, prior, noise=replay(noises)).image
+    top = 0.5 + levels[0] * noises[0]
+    base = initial_image(op, y, noise_levels(0.0, y))
+    states = [top, *(base + level * noises[0] for level in levels[1:-1])]
+    total, first = op.project_null(top), op.pinv(y)
+    for k, state in enumerate(states):
+        e = (state - prior(state, levels[k])) / levels[k]
+        drive = levels[k + 1] * ((1 - eta**2) ** 0.5 * e + eta * noises[k + 1])
+        z = first + drive - levels[k] * op.project_null(e)
+        total = total + op.project_null(z)
+    expected = total + z - op.project_null(z)
+    torch.testing.assert_close(image, expected, atol=1e-10, rtol=0)
+
+
+def test_the_data_are_met_after_any_number_of_iterations():
+    op, y = problem("dense")
+    for iterations in (1, 3, 7):
+        image = DeqIR(iterations=iterations)(y, op, curved_prior(), generator=generator(0)).image
+        torch.testing.assert_close(op(image), y, atol=1e-9, rtol=0)
+
+
+def test_evaluations_are_what_the_network_was_asked():
+    asked = [0]
+    inner = curved_prior()
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        asked[0] += len(x)
+        return inner.denoise(x, sigma)
+
+    op, y = problem("mask", batch=3)
+    result = DeqIR(iterations=9)(y, op, FunctionPrior(denoise, channels=1), generator=generator(0))
+    assert int(result.evaluations.sum()) == asked[0]
+    assert result.evaluations.max() <= sum(range(12, 21))
+
+
+def test_images_stop_by_themselves_and_equal_single_runs():
+    """Image 0 starts at its own solution: mid-grey data, no noise drawn, a prior that leaves mid-grey alone."""
+    op, y = problem("mask", batch=3)
+    y[0] = 0.5
+    prior, solver = curved_prior(), DeqIR(iterations=20, tolerance=1e-6)
+    stored = torch.randn(21, 3, 1, SIZE, SIZE, generator=generator(4), dtype=torch.float64)
+    stored[:, 0] = 0
+    together = solver(y, op, prior, noise=replay(stored))
+    assert together.iterations[0] == 1
+    assert together.iterations[1:].min() > 5
+    assert together.residuals[0, 1:].isnan().all()
+    for b in range(3):
+        alone = solver(y[b : b + 1], op, prior, noise=replay(stored[:, b : b + 1]))
+        torch.testing.assert_close(together.image[b : b + 1], alone.image, atol=1e-9, rtol=0)
+        assert together.evaluations[b] == alone.evaluations[0]
+        assert together.iterations[b] == alone.iterations[0]
+
+
+def test_anderson_beats_picard_on_the_way():
+    """Errata 3: what acceleration and start are for. Distance to the sequential image after 6 of 20 iterations."""
+    op, y = problem("means", batch=4)
+    prior = gaussian_prior(SIZE)
+    expected = DDNM(steps=20, eta=0.15)(y, op, prior, generator=generator(0)).image
+
+    def error(memory: int) -> float:
+        run = DeqIR(iterations=6, memory=memory, tolerance=0.0)
+        return float((run(y, op, prior, generator=generator(0)).image - expected).norm())
+
+    assert error(5) < 0.5 * error(0)

@@ -1,0 +1,140 @@
+"""Noise schedules, and samples of the prior against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from solver_problems import gaussian_prior, replay
+
+from workbench.random import generator
+from workbench.solvers import DDIM, PredictorCorrector
+from workbench.solvers.ddnm import travel
+from workbench.solvers.schedules import geometric_sigmas, karras_sigmas, sampling_sigmas, vp_sigmas
+
+
+def test_geometric_levels_have_a_constant_ratio():
+    levels = geometric_sigmas(5, 10.0, 0.001)
+    assert levels.dtype == torch.float64
+    torch.testing.assert_close(levels, torch.tensor([10, 1, 0.1, 0.01, 0.001], dtype=torch.float64))
+    assert geometric_sigmas(1, 3.0, 0.1).tolist() == [3.0]
+
+
+def test_karras_levels_are_linear_in_their_root():
+    levels = karras_sigmas(9, 80.0, 0.002)
+    roots = levels ** (1 / 7)
+    torch.testing.assert_close(roots.diff(), roots.diff()[:1].expand(8))
+    assert levels[[0, -1]].tolist() == pytest.approx([80.0, 0.002])
+
+
+def test_vp_levels_are_the_published_ones_in_the_unit_of_01_images(shared):
+    from solver_problems import Case
+
+    for name in ("ddnm_svd_sr4_T20_eta0", "ddnm_svd_sr4_T100_eta085"):
+        case = Case(shared, name)
+        t = case["schedule/time_pairs"][:, 0]
+        alpha_bar = case["schedule/alphas_cumprod"].double()[t]
+        # The published cumulative product is float32.
+        torch.testing.assert_close(vp_sigmas(len(t)), ((1 - alpha_bar) / alpha_bar).sqrt() / 2, rtol=2e-4, atol=0)
+
+
+def test_vp_levels_start_where_they_are_told():
+    levels = vp_sigmas(20, 2.0)
+    assert 1.5 < levels[0] <= 2.0
+    assert levels[-1] == vp_sigmas(1000)[-1] == pytest.approx(math.sqrt(1e-4 / (1 - 1e-4)) / 2)
+    assert (levels.diff() < 0).all()
+    with pytest.raises(ValueError, match="steps must be between 1 and"):
+        vp_sigmas(1001)
+
+
+@pytest.mark.parametrize("schedule", ["vp", "geometric", "karras"])
+def test_sampling_levels_descend_from_at_most_the_top_to_zero(schedule):
+    levels = sampling_sigmas(schedule, 15, 0.01, 50.0)
+    assert levels.shape == (16,)
+    assert levels[0] <= 50.0
+    assert levels[-1] == 0
+    assert (levels.diff() < 0).all()
+
+
+def test_bad_schedules_are_named():
+    with pytest.raises(ValueError, match="'vp', 'geometric', 'karras' or a list of levels, got 'cosine'"):
+        sampling_sigmas("cosine", 5, 0.01, 1.0)
+    for levels in ([1.0, 0.0], [1.0, 0.5, 0.1], [1.0, 2.0, 0.0], [1.0, math.nan, 0.0]):
+        with pytest.raises(ValueError, match="expected 3 descending levels that end with 0"):
+            sampling_sigmas(levels, 2, 0.01, 10.0)
+    with pytest.raises(ValueError, match="knows noise up to sigma = 10, the schedule starts at 11"):
+        sampling_sigmas([11.0, 1.0, 0.0], 2, 0.01, 10.0)
+    with pytest.raises(ValueError, match="levels must be positive, finite and descending"):
+        geometric_sigmas(3, 0.1, 1.0)
+
+
+def test_travel_goes_back_and_comes_again():
+    assert travel(3, 1, 1) == [(0, 1), (1, 2), (2, 3)]
+    # Levels 2 and 4 of 5 are reached, left backwards by 2, and reached again.
+    assert travel(5, 2, 2) == [
+        (0, 1), (1, 2), (2, 0), (0, 1), (1, 2), (2, 3), (3, 4), (4, 2), (2, 3), (3, 4), (4, 5),
+    ]  # fmt: skip
+
+
+def test_deterministic_ddim_is_the_probability_flow():
+    """Gaussian prior: x_0 = mean + sqrt(S / (S + sigma_T^2)) (x_T - mean) per frequency, first order in the step."""
+    prior = gaussian_prior(6, sigma_min=1e-3, sigma_max=20.0)
+    unit = torch.randn(3, 1, 6, 6, generator=generator(0), dtype=torch.float64)
+    gain = (prior.spectrum / (prior.spectrum + 400.0)).sqrt()
+    expected = 0.5 + torch.fft.ifft2(gain * torch.fft.fft2(20.0 * unit)).real
+
+    def error(steps: int) -> float:
+        result = DDIM(steps, schedule="geometric")(prior, unit.shape, noise=replay([unit]), like=unit)
+        return float((result.image - expected).abs().max())
+
+    assert error(2000) < 6e-3
+    assert error(1000) / error(2000) == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        DDIM(200, 0.0, "karras"),
+        DDIM(200, 1.0, "karras"),
+        PredictorCorrector(200),
+        PredictorCorrector(200, batch_norms=True),
+        PredictorCorrector(200, corrector_steps=0),
+    ],
+)
+def test_samples_have_the_prior_s_mean_and_spectrum(sampler):
+    prior = gaussian_prior(8, sigma_min=0.01, sigma_max=20.0)
+    result = sampler(prior, (1500, 1, 8, 8), generator=generator(0), like=torch.empty(0, dtype=torch.float64))
+    power = torch.fft.fft2(result.image - 0.5, norm="ortho").abs().square().mean((0, 1))
+    assert abs(float(result.image.mean()) - 0.5) < 0.02
+    # Monte Carlo: 4 % per frequency; the rest is the number of levels, and the step's bias on images this small.
+    torch.testing.assert_close(power, prior.spectrum[0], rtol=0.25, atol=0)
+    assert float((power / prior.spectrum[0]).mean()) == pytest.approx(1, abs=0.1)
+    per_level = 2 if getattr(sampler, "corrector_steps", 0) else 1
+    assert result.evaluations[0] == 200 * per_level
+
+
+@pytest.mark.parametrize("sampler", [DDIM(10, 0.5), PredictorCorrector(10)])
+def test_samples_repeat_and_do_not_depend_on_their_batch(sampler):
+    prior, like = gaussian_prior(4, sigma_max=20.0), torch.empty(0, dtype=torch.float64)
+    together = sampler(prior, (2, 1, 4, 4), generator=[generator(5), generator(6)], like=like).image
+    for b in range(2):
+        alone = sampler(prior, (1, 1, 4, 4), generator=generator(5 + b), like=like).image
+        torch.testing.assert_close(together[b : b + 1], alone, atol=1e-11, rtol=0)
+    assert sampler(prior, (2, 1, 4, 4), generator=generator(0)).image.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DDIM(0),
+        lambda: DDIM(eta=1.1),
+        lambda: DDIM(eta=math.nan),
+        lambda: PredictorCorrector(0),
+        lambda: PredictorCorrector(snr=0.0),
+        lambda: PredictorCorrector(corrector_steps=-1),
+    ],
+)
+def test_bad_settings_are_refused(make):
+    with pytest.raises(ValueError, match="must be"):
+        make()

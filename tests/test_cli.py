@@ -1,0 +1,235 @@
+"""The command line: what it writes, and what it says to bad input (one line, exit code 2, no traceback)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench.cli import main
+from workbench.images import load_image, sample_photo, save_image
+
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--solver", "diffpir", "--set", "steps=2")
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path) -> Run:
+    """Runs the command in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "cat.png"
+    save_image(sample_photo("cat", 32), path)
+    return path
+
+
+def test_restore_writes_pictures_and_metrics(run, photo, tmp_path):
+    out = tmp_path / "new" / "out"
+    code, said, errors = run(
+        *("restore", photo, "--degrade", "sr:4", "--noise", 0.01, "--seed", 3, "--out", out, *QUICK)
+    )
+    assert code == 0, errors
+    assert {file.name for file in out.iterdir()} == {"original.png", "degraded.png", "restored.png", "metrics.json"}
+    assert torch.equal(load_image(out / "original.png"), load_image(photo))
+    assert load_image(out / "degraded.png").shape == (1, 3, 8, 8)
+    assert load_image(out / "restored.png").shape == (1, 3, 32, 32)
+    metrics = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert 5 < metrics["psnr"] < 50
+    assert 0 < metrics["ssim"] < 1
+    assert metrics["lpips"] is not None or "unavailable: place" in metrics["lpips_reason"]
+    assert metrics["evaluations"] == 2
+    assert metrics["seconds"] > 0
+    assert metrics["solver"] == "diffpir"
+    assert metrics["solver_settings"]["steps"] == 2
+    assert (metrics["operator"], metrics["noise"], metrics["seed"]) == ("sr:4", 0.01, 3)
+    assert metrics["size"] == [32, 32]
+    assert metrics["photo"] == str(photo)
+    assert metrics["environment"]["torch"] == torch.__version__
+    assert f"PSNR {metrics['psnr']:.2f}" in said
+    assert "diffpir: 100%" in errors  # the progress bar
+
+
+def test_the_seed_decides_and_results_are_replaced(run, photo, tmp_path):
+    def restored(seed: int) -> torch.Tensor:
+        code, _, errors = run("restore", photo, "--degrade", "inpaint:0.8", "--seed", seed, "--out", "out", *QUICK)
+        assert code == 0, errors
+        return torch.cat([load_image(tmp_path / "out" / f"{name}.png") for name in ("degraded", "restored")])
+
+    first, again, other = restored(0), restored(0), restored(1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], other[0])  # other pixels are missing
+    assert not torch.equal(first[1], other[1])
+    assert not [file.name for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
+
+
+def test_a_photo_that_came_degraded_has_no_scores(run, photo, tmp_path):
+    run("restore", photo, "--out", "out", *QUICK)
+    small = tmp_path / "small.png"
+    save_image(sample_photo("cat", 8), small)
+    code, said, errors = run("restore", small, "--degrade", "none", "--operator", "sr:4", "--out", "out", *QUICK)
+    assert code == 0, errors
+    assert "no original to compare" in said
+    assert torch.equal(load_image(tmp_path / "out" / "degraded.png"), load_image(small))
+    assert load_image(tmp_path / "out" / "restored.png").shape == (1, 3, 32, 32)
+    assert not (tmp_path / "out" / "original.png").exists()  # that of the run before would be misleading
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["psnr"] is None
+    assert metrics["lpips_reason"] == "no original to compare"
+
+
+@pytest.mark.parametrize("degrade", ["blur:1", "gray", "block:8", "text", "hadamard:0.5", "jpeg:10", "denoise"])
+def test_every_kind_of_measurement_has_a_picture(run, photo, tmp_path, degrade):
+    code, _, errors = run("restore", photo, "--degrade", degrade, "--noise", 0.02, "--out", "out", *QUICK)
+    assert code == 0, errors
+    assert load_image(tmp_path / "out" / "degraded.png").shape == (1, 3, 32, 32)
+
+
+def test_size_takes_the_centre_and_wide_photos_work(run, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (40, 72, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "wide.png")
+    assert run("restore", "wide.png", "--out", "a", "--degrade", "blur:1", *QUICK)[0] == 0
+    assert load_image(tmp_path / "a" / "restored.png").shape == (1, 3, 40, 72)
+    assert run("restore", "wide.png", "--out", "b", "--size", 32, *QUICK)[0] == 0
+    assert load_image(tmp_path / "b" / "restored.png").shape == (1, 3, 32, 32)
+
+
+BAD = {
+    "no file": (["restore", "none.png"], "none.png: no such file"),
+    "a folder": (["restore", "."], "is a folder"),
+    "not an image": (["restore", "text.png"], "text.png: not an image"),
+    "empty": (["restore", "empty.png"], "empty.png: the file is empty"),
+    "unknown solver": (["restore", "cat.png", "--solver", "deqri"], "unknown solver 'deqri'.*'deqir'"),
+    "unknown prior": (["restore", "cat.png", "--prior", "photo-dms"], "unknown prior 'photo-dms'.*'photo-dsm'"),
+    "no checkpoint": (["restore", "cat.png", "--prior", "none.safetensors"], "none.safetensors"),
+    "unknown operator": (["restore", "cat.png", "--degrade", "blurr:2"], "'blurr'.*blur"),
+    "bad factor": (["restore", "cat.png", "--degrade", "sr:x"], "sr:x"),
+    "zero factor": (["restore", "cat.png", "--degrade", "sr:0"], "sr:0|factor"),
+    "bad share": (["restore", "cat.png", "--degrade", "inpaint:1.5"], "1.5"),
+    "size and factor": (["restore", "cat.png", "--degrade", "sr:5"], r"32x32.*\(--size 20\)"),
+    "size and prior": (["restore", "odd.png", "--degrade", "blur:1"], r"multiples of 4, got 34x34; 32x32 would do"),
+    "no size": (["restore", "cat.png", "--size", "0"], "at least 1 pixel"),
+    "noise below 0": (["restore", "cat.png", "--noise", "-0.1"], "noise .* got -0.1"),
+    "noise nan": (["restore", "cat.png", "--noise", "nan"], "noise .* got nan"),
+    "noise inf": (["restore", "cat.png", "--noise", "inf"], "noise .* got inf"),
+    "noise text": (["restore", "cat.png", "--noise", "much"], "--noise"),
+    "seed below 0": (["restore", "cat.png", "--seed", "-1"], "seed must be 0 or more"),
+    "seed text": (["restore", "cat.png", "--seed", "x"], "--seed"),
+    "unknown setting": (["restore", "cat.png", "--set", "step=3"], "setting of deqir 'step', did you mean 'steps'"),
+    "bad setting": (["restore", "cat.png", "--set", "steps=0"], "steps must be at least 1, got 0"),
+    "setting of wrong type": (
+        ["restore", "cat.png", "--set", "steps=many"],
+        "setting steps of deqir must be int, got 'many'",
+    ),
+    "fraction of a step": (["restore", "cat.png", "--set", "steps=2.5"], "setting steps of deqir must be int, got 2.5"),
+    "no setting": (["restore", "cat.png", "--set", "steps"], "NAME=VALUE"),
+    "setting twice": (["restore", "cat.png", "--set", "steps=2", "--set", "steps=3"], "steps is given twice"),
+    "solver and operator": (["restore", "cat.png", "--degrade", "jpeg:10", "--solver", "ddnm"], "linear"),
+    "none alone": (["restore", "cat.png", "--degrade", "none"], "--operator"),
+    "operator alone": (["restore", "cat.png", "--operator", "sr:4"], "--degrade none"),
+    "chance": (["restore", "cat.png", "--degrade", "none", "--operator", "inpaint:0.8"], "which"),
+    "no picture": (["restore", "cat.png", "--degrade", "none", "--operator", "hadamard:0.5"], "hadamard"),
+    "no device": (["restore", "cat.png", "--device", "abacus"], "no device 'abacus'"),
+    "out is a file": (["restore", "cat.png", "--out", "text.png"], "cannot write to the folder text.png"),
+    "out in a file": (["restore", "cat.png", "--out", "text.png/x"], "cannot write to the folder"),
+    "no photo": (["restore"], "photo"),
+    "unknown option": (["restore", "cat.png", "--sed", "1"], "No such option: --sed"),
+    "unknown command": (["restor"], "'restor'.*'restore'"),
+    "no pipeline": (["run", "none.yaml"], "none.yaml: no such file"),
+    "no workers": (["run", "p/p.yaml", "--workers", "0"], "workers must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_line_and_code_2(run, photo, tmp_path, case):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    save_image(sample_photo("cat", 34), tmp_path / "odd.png")
+    if case == "no workers":
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "p.yaml").write_text("name: p\ntitle: p\njobs: [{notebook: restore}]")
+        jobs = tmp_path / "notebooks" / "jobs"
+        jobs.mkdir(parents=True)
+        jobs.joinpath("restore.ipynb").write_bytes(
+            (Path(__file__).parents[1] / "notebooks" / "jobs" / "restore.ipynb").read_bytes()
+        )
+    arguments, message = BAD[case]
+    code, said, errors = run(*arguments)
+    assert code == 2
+    assert said == ""
+    lines = [line for line in errors.splitlines() if line.startswith("workbench: ")]
+    assert len(lines) == 1, errors
+    assert len(errors.splitlines()) == 1, errors
+    import re
+
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in errors
+    assert not list(tmp_path.glob("restored/*"))
+
+
+def test_bugs_are_not_hidden(run, photo, monkeypatch):
+    import workbench.restore
+
+    def bug(*_: object, **__: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(workbench.restore, "restore", bug)
+    with pytest.raises(TypeError, match="a bug"):
+        main(["restore", str(photo)])
+
+
+def test_lists_say_what_there_is(run):
+    from workbench.models import available_priors
+    from workbench.solvers import SOLVERS
+
+    code, said, _ = run("solvers")
+    assert code == 0
+    assert {line.split()[0] for line in said.splitlines()} == set(SOLVERS)
+    code, said, _ = run("operators")
+    assert code == 0
+    assert {line.split()[0].split(":")[0] for line in said.splitlines()} >= {
+        *("sr", "blur", "motion", "inpaint", "block", "text", "gray", "oldphoto", "hadamard", "jpeg", "denoise")
+    }
+    code, said, _ = run("models")
+    assert code == 0
+    assert {line.split()[0] for line in said.splitlines()} == set(available_priors())
+
+
+@pytest.mark.parametrize("command", [(), ("restore",), ("run",), ("models",), ("solvers",), ("operators",)])
+def test_help_is_there(run, command):
+    code, said, _ = run(*command, "--help")
+    assert code == 0
+    assert said.startswith("Usage: ")
+    assert run()[1].startswith("Usage: ")  # without arguments too
+
+
+def test_the_installed_command_says_its_line_and_nothing_else(tmp_path):
+    command = Path(sys.executable).parent / "workbench"
+    done = subprocess.run([command, "restore", "none.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "workbench: none.png: no such file\n"
+
+
+def test_a_closed_pipe_is_no_error():
+    command = Path(sys.executable).parent / "workbench"
+    pipe = subprocess.Popen([command, "operators"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe.stdout.close()
+    _, errors = pipe.communicate()
+    assert errors == b""

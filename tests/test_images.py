@@ -1,0 +1,224 @@
+"""Reading hostile and unusual image files, and writing what was read."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench import images
+
+
+def _gradient(height: int = 12, width: int = 20) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 20, columns * 12, (rows + columns) * 8], axis=-1).astype(np.uint8)
+
+
+def _png(width: int, height: int, data: bytes) -> bytes:
+    """A PNG whose header claims any size."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(data)),
+        (b"IEND", b""),
+    ]
+    body = b"".join(
+        struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_what_is_saved_is_read_back_exactly(tmp_path):
+    image = torch.from_numpy(_gradient()).permute(2, 0, 1)[None].float() / 255
+    images.save_image(image, tmp_path / "a.png")
+    assert torch.equal(images.load_image(tmp_path / "a.png"), image)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_saving_clips_once_and_rounds(tmp_path):
+    image = torch.tensor([-0.5, 0.0, 0.4999, 1.0, 7.0]).view(1, 1, 1, 5)
+    images.save_image(image, tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as file:
+        assert file.mode == "L"
+        assert list(file.tobytes()) == [0, 0, 127, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.full((1, 3, 4, 4), torch.nan), "NaN"),
+        (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\)"),
+        (torch.zeros(1, 2, 4, 4), r"\(1, 2, 4, 4\)"),
+        (torch.zeros(3, 4, 4), r"\(3, 4, 4\)"),
+    ],
+)
+def test_what_is_no_picture_is_not_saved(tmp_path, image, message):
+    with pytest.raises(ValueError, match=message):
+        images.save_image(image, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    target = tmp_path / "a.png"
+    images.save_image(torch.zeros(1, 3, 4, 4), target)
+    before = target.read_bytes()
+    monkeypatch.setattr(Image.Image, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        images.save_image(torch.ones(1, 3, 4, 4), target)
+    assert target.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def _hostile(folder: Path, kind: str) -> Path:
+    path = folder / "photo.png"
+    whole = folder / "whole.png"
+    Image.fromarray(_gradient(200, 300)).save(whole)
+    match kind:
+        case "missing":
+            pass
+        case "folder":
+            path.mkdir()
+        case "empty":
+            path.touch()
+        case "text":
+            path.write_text("not an image at all")
+        case "truncated":
+            path.write_bytes(whole.read_bytes()[:-200])
+        case "truncated-jpeg":
+            path = folder / "photo.jpg"
+            Image.fromarray(_gradient(200, 300)).save(path)
+            path.write_bytes(path.read_bytes()[:2000])
+        case "zero-sided":
+            path.write_bytes(_png(0, 5, b""))
+        case "bomb":
+            path.write_bytes(_png(60_000, 60_000, b"\0" * 1000))
+        case "large":
+            path.write_bytes(_png(10_000, 8_000, b"\0" * 1000))
+        case "float":
+            path = folder / "photo.tif"
+            Image.fromarray(np.ones((4, 4), np.float32)).save(path)
+        case "32-bit":
+            path = folder / "photo.tif"
+            Image.fromarray(np.full((4, 4), 100_000, np.int32)).save(path)
+        case "device":
+            path = Path("/dev/null")
+    return path
+
+
+HOSTILE = {
+    "missing": "no such file",
+    "folder": "is a folder",
+    "empty": "the file is empty",
+    "text": "not an image",
+    "truncated": "damaged or truncated",
+    "truncated-jpeg": "damaged or truncated",
+    "zero-sided": "not an image|damaged",
+    "bomb": "limit of 50,000,000",
+    "large": "10000x8000 pixels, the limit is 50,000,000",
+    "float": "floating-point pixels",
+    "32-bit": "exceed 16 bits",
+    "device": "not a regular file",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_files_are_refused_in_one_line_with_their_name(tmp_path, kind, recwarn):
+    path = _hostile(tmp_path, kind)
+    with pytest.raises(ValueError, match=HOSTILE[kind]) as caught:
+        images.load_image(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not recwarn.list
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    picture = Image.fromarray(_gradient())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees clockwise when shown
+    picture.save(tmp_path / "a.png", exif=exif)
+    expected = torch.from_numpy(np.rot90(_gradient(), -1).copy()).permute(2, 0, 1)[None] / 255
+    assert torch.equal(images.load_image(tmp_path / "a.png"), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pictures_lie_on_white(tmp_path, mode):
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2, :, 3] = 255  # upper half black, lower half transparent
+    picture = Image.fromarray(rgba)
+    if mode == "P":
+        picture = picture.quantize(4)
+    picture = picture.convert(mode)
+    picture.save(tmp_path / "a.png")
+    image = images.load_image(tmp_path / "a.png")
+    assert float(image[:, :, :2].max()) == 0
+    assert float(image[:, :, 2:].min()) == 1
+
+
+def test_half_transparent_is_half_way_to_white(tmp_path):
+    rgba = np.zeros((1, 1, 4), np.uint8)
+    rgba[..., 3] = 51
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert torch.equal(images.load_image(tmp_path / "a.png"), torch.full((1, 3, 1, 1), 204 / 255))
+
+
+def test_sixteen_bits_keep_their_grey_levels(tmp_path):
+    grey = np.array([[0, 257, 32896, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert images.load_image(tmp_path / "a.png")[0, 0, 0].mul(255).tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk_grey_palette_and_one_bit_become_rgb(tmp_path):
+    red = Image.new("RGB", (6, 5), (255, 0, 0))
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    red.quantize(2).save(tmp_path / "palette.png")
+    for name in ("cmyk.jpg", "palette.png"):
+        image = images.load_image(tmp_path / name)
+        assert image.shape == (1, 3, 5, 6)
+        torch.testing.assert_close(
+            image.mean((0, 2, 3)), torch.tensor([1.0, 0, 0]), atol=0.02, rtol=0
+        )  # JPEG's rounding
+    for mode in ("L", "1"):
+        Image.new(mode, (6, 5), 255 if mode == "L" else 1).save(tmp_path / "white.png")
+        assert torch.equal(images.load_image(tmp_path / "white.png"), torch.ones(1, 3, 5, 6))
+
+
+def test_animations_give_their_first_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("white", "black")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert torch.equal(images.load_image(tmp_path / "a.gif"), torch.ones(1, 3, 4, 4))
+
+
+def test_size_takes_the_centre_square(tmp_path):
+    picture = np.zeros((10, 30, 3), np.uint8)
+    picture[:, 10:20] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    assert torch.equal(images.load_image(tmp_path / "a.png", size=10), torch.ones(1, 3, 10, 10))
+    assert images.load_image(tmp_path / "a.png", size=7).shape == (1, 3, 7, 7)
+    with pytest.raises(ValueError, match="at least 1"):
+        images.load_image(tmp_path / "a.png", size=0)
+
+
+def test_shrinking_is_antialiased(tmp_path):
+    checkers = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(checkers).save(tmp_path / "a.png")
+    # Without the filter, sampling every fourth pixel would see one colour only.
+    image = images.load_image(tmp_path / "a.png", size=16)
+    torch.testing.assert_close(image, torch.full((1, 3, 16, 16), 0.5), atol=0.02, rtol=0)
+
+
+def test_sample_photos_come_without_network(monkeypatch):
+    import socket
+
+    def refuse(*args: object) -> None:
+        raise AssertionError(f"tried to connect to {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    photos = images.sample_photos(24, tuple(images.SAMPLES))
+    assert photos.shape == (len(images.SAMPLES), 3, 24, 24)
+    assert float(photos.flatten(1).std(dim=1).min()) > 0.04
+    with pytest.raises(ValueError, match="unknown sample photo 'dog', there are astronaut, coffee"):
+        images.sample_photo("dog", 24)

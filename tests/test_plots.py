@@ -1,0 +1,40 @@
+"""Figures hold the pictures they were given."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from workbench.images import to_uint8
+from workbench.plots import curves, show
+
+matplotlib.use("Agg")
+
+
+def test_pictures_are_drawn_as_they_are():
+    colour = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    small = colour[:, :1, :2, :2]
+    figure = show({"a": colour, "b": small}, ["one", "two"], {"b": ["20 dB", "30 dB"]})
+    axes = np.array(figure.axes).reshape(2, 2)
+    for row in range(2):
+        assert np.array_equal(axes[row, 0].images[0].get_array(), to_uint8(colour)[row])
+        assert np.array_equal(axes[row, 1].images[0].get_array(), to_uint8(small)[row, ..., 0])
+    assert [axis.get_title() for axis in axes[0]] == ["a", "b"]
+    assert axes[1, 0].get_ylabel() == "two"
+    assert axes[1, 1].get_xlabel() == "30 dB"
+
+
+def test_columns_must_agree():
+    with pytest.raises(ValueError, match=r"'a': 1, 'b': 2"):
+        show({"a": torch.zeros(1, 3, 4, 4), "b": torch.zeros(2, 3, 4, 4)})
+
+
+def test_curves_carry_their_values():
+    figure = curves({"residual": torch.tensor([1.0, 0.1, torch.nan])}, x="iteration", y="residual")
+    line = figure.axes[0].lines[0]
+    assert line.get_label() == "residual"
+    assert list(line.get_xdata()) == [1, 2, 3]
+    np.testing.assert_allclose(line.get_ydata(), [1, 0.1, np.nan], rtol=1e-6)
+    assert figure.axes[0].get_yscale() == "log"

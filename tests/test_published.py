@@ -1,0 +1,122 @@
+"""The transcribed tables: well formed, plausible, and consistent with what the papers say twice."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PUBLISHED = yaml.safe_load((Path(__file__).parents[1] / "pipelines" / "published.yaml").read_text(encoding="utf-8"))
+TABLES: dict[str, dict[str, Any]] = {table["id"]: table for table in PUBLISHED["tables"]}
+
+
+def _value(table: str, labels: tuple[Any, ...], column: str) -> float | None:
+    """One figure; the labels must name exactly one row."""
+    entry = TABLES[table]
+    rows = [row for row in entry["rows"] if tuple(row[: len(entry["labels"])]) == labels]
+    assert len(rows) == 1, (table, labels)
+    return rows[0][len(entry["labels"]) + entry["columns"].index(column)]
+
+
+def test_all_tables_are_there():
+    counts = {paper: sum(t["paper"] == paper for t in TABLES.values()) for paper in PUBLISHED["papers"]}
+    assert counts == {"mupet": 2, "deqir": 5, "mtdeq": 2, "ud2m": 10}
+    assert len(TABLES) == len(PUBLISHED["tables"])
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_tables_are_well_formed(table):
+    assert set(table) <= {"id", "paper", "table", "caption", "labels", "columns", "rows", "notes"}
+    width = len(table["labels"]) + len(table["columns"])
+    names = [tuple(row[: len(table["labels"])]) for row in table["rows"]]
+    assert len(set(names)) == len(names)
+    assert len(set(table["columns"])) == len(table["columns"])
+    for row in table["rows"]:
+        assert len(row) == width, row
+        assert all(value is None or type(value) in (int, float) for value in row[len(table["labels"]) :]), row
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_figures_lie_within_their_metric(table):
+    bounds = {"PSNR": (9, 50), "SSIM": (0.1, 1), "LPIPS": (0, 1), "FID": (0, 170), "NFEs": (1, 1000)}
+    for row, (index, column) in itertools.product(table["rows"], enumerate(table["columns"])):
+        value = row[len(table["labels"]) + index]
+        for metric, (low, high) in bounds.items():
+            if value is not None and column.split()[-1] == metric:
+                assert low <= value <= high, (row, column)
+
+
+def test_the_differences_that_mtdeq_prints_are_those_of_its_rows():
+    compared = 0
+    for name in ("mtdeq-1", "mtdeq-2"):
+        table = TABLES[name]
+        for row in table["rows"]:
+            *place, method = row[: len(table["labels"])]
+            if method != "Proposed vs. Gauss":
+                continue
+            for column in table["columns"]:
+                difference = _value(name, (*place, "Proposed"), column) - _value(name, (*place, "Gauss"), column)
+                assert _value(name, (*place, method), column) == pytest.approx(difference, abs=1e-9)
+                compared += 1
+    assert compared == 12
+
+
+def test_ud2m_repeats_itself():
+    for task in ("deblur Gaussian", "deblur uniform", "SR x4"):
+        for metric in ("PSNR", "LPIPS", "FID"):
+            column = f"{task} {metric}"
+            assert _value("ud2m-7", (task, "Spec"), metric) == _value("ud2m-1", ("Ours (w/ RAM)",), column)
+            assert _value("ud2m-7", (task, "DiffPIR"), metric) == _value("ud2m-1", ("DiffPIR",), column)
+    for metric in ("PSNR", "LPIPS", "FID"):
+        assert _value("ud2m-4", (5,), metric) == _value("ud2m-1", ("Ours (w/ RAM)",), f"SR x4 {metric}")
+    for panel, K in (("K=3", 3), ("K=1", 1)):
+        for steps in (1, 3, 9, 27):
+            assert _value("ud2m-3", (panel, steps), "NFEs") == steps * (K + 1)
+    assert _value("ud2m-8", ("Model 1 w/ LoRA",), "LoRA parameters") == _value("ud2m-4", (5,), "LoRA parameters")
+    assert _value("ud2m-6", ("SR x4",), "CoSIGN PSNR") == _value("ud2m-2", ("CoSIGN",), "SR x4 PSNR")
+
+
+def test_deqir_repeats_itself():
+    assert _value("deqir-4", ("DDRM",), "PSNR") == _value("deqir-1", ("ImageNet", "DDRM"), "deblur anisotropic PSNR")
+    assert _value("deqir-4", ("DDNM",), "PSNR") == _value("deqir-1", ("ImageNet", "DDNM"), "deblur anisotropic PSNR")
+    assert _value("deqir-4", ("DPS",), "PSNR") == _value("deqir-1", ("ImageNet", "DPS"), "deblur anisotropic PSNR")
+    # Section 5.1: "by a PSNR margin of up to 0.98dB", "LPIPS margin of up to 0.036"; 5.2: "up to 1.07dB".
+    margin = {
+        column: _value("deqir-1", ("ImageNet", "DeqIR"), column) - _value("deqir-1", ("ImageNet", "DDNM"), column)
+        for column in ("SR x4 PSNR", "SR x4 LPIPS", "deblur anisotropic PSNR")
+    }
+    assert margin["SR x4 PSNR"] == pytest.approx(0.98, abs=1e-9)
+    assert margin["SR x4 LPIPS"] == pytest.approx(-0.036, abs=1e-9)
+    assert margin["deblur anisotropic PSNR"] == pytest.approx(1.07, abs=1e-9)
+
+
+def test_mupet_says_what_its_text_says():
+    def change(task: str, column: str) -> float:
+        return _value("mupet-2", (task, "MUPET"), column) / _value("mupet-2", (task, "DSM"), column) - 1
+
+    # "LPIPS improves notably by 20%-27% in super-resolution and deblurring tasks"
+    changes = [change(task, "LPIPS") for task in ("2xSR", "3xSR", "4xSR", "deblur")]
+    assert min(changes) == pytest.approx(-0.27, abs=0.005)
+    assert max(changes) == pytest.approx(-0.20, abs=0.005)
+    # "small drops in PSNR by up to 0.23 dB for completion": the table's largest is 0.19.
+    drops = [
+        _value("mupet-2", (task, "DSM"), "PSNR") - _value("mupet-2", (task, "MUPET"), "PSNR")
+        for task in ("80% pix", "90% pix", "24 block", "64 block")
+    ]
+    assert max(drops) == pytest.approx(0.19, abs=1e-9)
+    assert _value("mupet-1", ("MUPET",), "FID test set") == 4.50
+
+
+def test_the_transcription_holds_every_figure_of_the_papers(shared):
+    """Where the papers are at hand: every number of every table stands in the extracted text of that paper."""
+    import re
+
+    for table in TABLES.values():
+        text = (shared / "papers" / f"{table['paper']}.md").read_text(encoding="utf-8")
+        numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)}
+        for row in table["rows"]:
+            for value in row[len(table["labels"]) :]:
+                assert value is None or value < 1e-3 or float(value) in numbers, (table["id"], row, value)

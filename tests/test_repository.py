@@ -1,0 +1,182 @@
+"""The repository around the package: environments in step, notebook pairs in sync, quick imports, files as promised."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _conda_problems(text: str) -> list[str]:
+    """What keeps an environment.yml from installing the same as pyproject.toml does."""
+    environment = yaml.safe_load(text)
+    problems = []
+    if environment.get("channels") != ["conda-forge", "nodefaults"]:
+        problems.append("channels must be conda-forge, nodefaults")
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    pip = [line for entry in environment["dependencies"] if isinstance(entry, dict) for line in entry["pip"]]
+    names = [re.split(r"[=<>]", entry)[0] for entry in plain]
+    if sorted(names) != ["pip", "python"]:
+        problems.append(f"packages belong into pyproject.toml: {names}")
+    version = next(entry.split("=")[-1] for entry in plain if entry.startswith("python"))
+    if not SpecifierSet(PROJECT["requires-python"]).contains(f"{version}.0"):
+        problems.append(f"python {version} is outside {PROJECT['requires-python']}")
+    match = re.fullmatch(r"-e \.\[(\w+)\]", pip[0]) if len(pip) == 1 else None
+    if match is None:
+        problems.append(f"expected one pip line '-e .[EXTRA]', got {pip}")
+    elif match[1] not in PROJECT["optional-dependencies"]:
+        problems.append(f"unknown extra {match[1]}")
+    return problems
+
+
+def test_conda_users_get_the_same():
+    assert _conda_problems((ROOT / "environment.yml").read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("python=3.11", "python=3.9", "outside"),
+        ("  - pip\n", "  - pip\n  - numpy\n", "belong into pyproject"),
+        (".[all]", ".[everything]", "unknown extra"),
+        ("-e .[all]", "torch", "one pip line"),
+        ("nodefaults", "defaults", "channels"),
+    ],
+)
+def test_the_conda_check_sees_each_slip(old, new, problem):
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert old in text
+    (found,) = _conda_problems(text.replace(old, new))
+    assert problem in found
+
+
+def test_constraints_pin_every_direct_dependency_within_its_range():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if "://" in line or line.startswith("-")]
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+    wanted = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert requirement.specifier.contains(pins[name], prereleases=True), requirement
+
+
+def _check_notebooks():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import check_notebooks
+    finally:
+        sys.path.pop(0)
+    return check_notebooks
+
+
+def test_notebooks_and_their_text_twins_are_in_step():
+    assert _check_notebooks().problems(ROOT / "notebooks") == []
+
+
+PAIR = """# ---
+# jupyter:
+#   kernelspec:
+#     name: python3
+#     language: python
+#     display_name: Python 3 (ipykernel)
+# ---
+
+# %% [markdown]
+# Title
+
+# %% tags=["parameters"]
+a = 1
+
+# %%
+print(a)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("", "", None),
+        ("a = 1", "a = 2", "cell 2 differs in source"),
+        (' tags=["parameters"]', "", "cell 2 differs in tags"),
+        (" [markdown]", "", "cell 1 differs in"),
+        ("\n# %%\nprint(a)\n", "", "3 cells in a.ipynb, 2 in a.py"),
+        ("name: python3", "name: mine", "'mine', expected 'python3'"),
+    ],
+)
+def test_the_notebook_check_sees_each_difference(tmp_path, old, new, problem):
+    jupytext.write(jupytext.reads(PAIR, "py:percent"), tmp_path / "a.ipynb")
+    (tmp_path / "a.py").write_text(PAIR.replace(old, new) if old else PAIR, encoding="utf-8")
+    found = _check_notebooks().problems(tmp_path)
+    assert (found == []) if problem is None else problem in found[0]
+
+
+def test_a_missing_twin_is_found(tmp_path):
+    (tmp_path / "a.py").write_text(PAIR)
+    assert "a.ipynb is missing" in _check_notebooks().problems(tmp_path)[0]
+
+
+def _seconds(statement: str) -> float:
+    code = f"import time, torch; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+    return min(
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+        for _ in range(2)
+    )
+
+
+def test_imports_are_quick():
+    everything = "import workbench, workbench.operators, workbench.solvers, workbench.models, workbench.restore"
+    assert _seconds(everything) < 1.0
+
+
+def test_the_command_line_answers_without_torch():
+    code = "import sys, workbench.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ci_is_a_script_that_runs():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_make_knows_its_targets():
+    for target in ("setup", "reproduce", "test", "lab", "lint", "clean"):
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_no_file_names_a_place_on_the_authors_machine():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    texts = {".py", ".md", ".yaml", ".yml", ".toml", ".ipynb", ".txt", ".cfg", ""}
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in texts and path.is_file() and path != Path(__file__):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            assert not re.search(r"/(home|Users|root)/\w", text), name
+
+
+def test_the_readme_says_what_exists():
+    """Links point to files that are there, and the commands it shows are commands there are."""
+    from workbench.cli import app
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", readme):
+        assert (ROOT / target).exists(), target
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    used = set(re.findall(r"\.venv/bin/workbench (\w+)", readme))
+    assert used
+    assert used <= known
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"make (\w+)", readme)) <= targets

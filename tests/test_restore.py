@@ -1,0 +1,153 @@
+"""From photo to result: what the seed fixes, what a batch means, which sizes are proposed, what is recorded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from workbench.images import load_image, sample_photos
+from workbench.models import PlainDenoiser, load_prior
+from workbench.restore import degrade, fitting_size, observe, restore, save
+from workbench.solvers import DiffPIR, PseudoInverse
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("photo-dsm")
+
+
+@pytest.fixture(scope="module")
+def photos() -> torch.Tensor:
+    return sample_photos(32, ("cat", "coffee"))
+
+
+@pytest.mark.parametrize("spec", ["inpaint:0.8", "blur:1", "sr:4"])
+def test_a_batch_gives_what_single_photos_give(photos, prior, spec):
+    solver = DiffPIR(steps=3)
+    together = degrade(photos, spec, 0.05, seed=7, prior=prior)
+    image = restore(together, solver, prior).image
+    for index in range(2):
+        alone = degrade(photos[index : index + 1], spec, 0.05, seed=7, prior=prior)
+        torch.testing.assert_close(alone.y[0], together.y[index], rtol=0, atol=1e-6)
+        # Convolutions round differently for different batch sizes.
+        torch.testing.assert_close(restore(alone, solver, prior).image[0], image[index], rtol=0, atol=1e-4)
+
+
+def test_the_seed_fixes_everything_and_zero_is_a_seed(photos, prior):
+    def image(seed: int) -> torch.Tensor:
+        return restore(degrade(photos, "inpaint:0.5", 0.1, seed, prior), DiffPIR(steps=2), prior).image
+
+    torch.manual_seed(1)
+    first = image(0)
+    torch.manual_seed(2)
+    assert torch.equal(first, image(0))
+    assert not torch.equal(first, image(1))
+
+
+def test_the_noise_has_the_stated_level_and_does_not_depend_on_the_operator(photos):
+    """Operator and noise draw from streams of their own: noise is the same whichever pixels are missing."""
+    clean, noisy = degrade(photos, "denoise", 0.0, seed=3), degrade(photos, "denoise", 0.1, seed=3)
+    noise = noisy.y - clean.y
+    # 3072 draws: the standard deviation is known to 1.3 %.
+    assert float(noise[0].std()) == pytest.approx(0.1, rel=0.05)
+    masked = degrade(photos, "inpaint:0.8", 0.1, seed=3)
+    torch.testing.assert_close(masked.y - masked.op(photos), noise, rtol=0, atol=1e-6)
+    assert torch.equal(masked.op(photos), degrade(photos, "inpaint:0.8", 0.0, seed=3).y)
+
+
+def test_neighbouring_seeds_have_unrelated_noise(photos):
+    def noise(seed: int) -> torch.Tensor:
+        return (degrade(photos[:1], "denoise", 0.1, seed).y - photos[:1]).flatten()
+
+    correlations = torch.corrcoef(torch.stack([noise(seed) for seed in range(6)])) - torch.eye(6)
+    assert float(correlations.abs().max()) < 0.08  # 4.4 standard errors of 3072 draws
+
+
+def test_the_solver_gets_the_noise_level_and_the_inputs_stay_as_they_are(photos, prior):
+    before = photos.clone()
+    degraded = degrade(photos, "sr:2", 0.05, 0, prior)
+    y = degraded.y.clone()
+    seen = []
+
+    class Spy:
+        def __call__(self, y, op, prior, *, sigma_noise, generator, callback):
+            seen.append((sigma_noise, len(generator)))
+            return PseudoInverse()(y, op, prior, sigma_noise=sigma_noise)
+
+    spy = dataclass(Spy)()
+    restore(degraded, spy, prior)
+    assert seen == [(0.05, 2)]
+    assert torch.equal(photos, before)
+    assert torch.equal(degraded.y, y)
+
+
+def test_records_are_json_and_complete(photos, prior):
+    result = restore(degrade(photos, "sr:4", 0.01, 0, prior), DiffPIR(steps=2), prior, name="diffpir")
+    rows = json.loads(json.dumps(result.records, allow_nan=False))
+    assert [row["solver"] for row in rows] == ["diffpir"] * 2
+    assert rows[0]["solver_settings"]["zeta"] == 0.3
+    assert rows[0]["psnr"] != rows[1]["psnr"]
+    assert all(row["evaluations"] == 2 and row["prior"] == prior.name and row["batch"] == 2 for row in rows)
+    assert all(math.isfinite(row["seconds"]) for row in rows)
+
+
+def test_small_pictures_are_kept_as_they_are_and_other_measurements_are_shown_in_image_space(photos):
+    assert torch.equal(degrade(photos, "sr:4").picture, degrade(photos, "sr:4").y)
+    hadamard = degrade(photos, "hadamard:0.5")
+    assert hadamard.picture.shape == photos.shape
+    torch.testing.assert_close(hadamard.picture, hadamard.op.adjoint(hadamard.y))
+
+
+def test_a_size_that_fits_is_proposed(photos, prior):
+    assert prior.multiple == 4
+    assert fitting_size("sr:5", 64, prior) == 60
+    assert fitting_size("sr:3", 64, None) == 63
+    assert fitting_size("hadamard:0.5", 100, None) == 64
+    assert fitting_size("sr:1000", 64, None) is None
+    with pytest.raises(ValueError, match=r"20x20 would do \(--size 20\)"):
+        degrade(photos, "sr:5", prior=prior)
+    only = PlainDenoiser(lambda x, sigma: x)
+    only.image_size = 16
+    with pytest.raises(ValueError, match="16x16 would do"):
+        degrade(photos, "sr:4", prior=only)
+
+
+def test_a_bad_operator_is_reported_as_such_without_a_size(photos):
+    with pytest.raises(ValueError, match="sr:x") as caught:
+        degrade(photos, "sr:x")
+    assert "would do" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("noise", "seed"), [(-0.1, 0), (math.nan, 0), (math.inf, 0), (0.1, -1)])
+def test_bad_numbers_are_refused(photos, noise, seed):
+    with pytest.raises(ValueError, match=r"noise is .* got|seed must be"):
+        degrade(photos, "sr:4", noise, seed)
+    with pytest.raises(ValueError, match=r"noise is .* got|seed must be"):
+        observe(photos[:1], "sr:4", noise, seed)
+
+
+def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(photos, prior):
+    photo = photos[:1, :, :10, :12]
+    for spec, size in (("sr:4", (40, 48)), ("sr:2:average", (20, 24)), ("blur:1", (10, 12)), ("denoise", (10, 12))):
+        degraded = observe(photo, spec)
+        assert torch.equal(degraded.y, photo)
+        assert degraded.op.pinv(degraded.y).shape == (1, 3, *size)
+    grey = observe(photo, "gray")
+    torch.testing.assert_close(grey.y, photo.mean(dim=1, keepdim=True))
+    with pytest.raises(ValueError, match="multiples of 4, got 10x12"):
+        observe(photo, "blur:1", prior=prior)
+    with pytest.raises(ValueError, match="at random"):
+        observe(photo, "inpaint:0.8")
+    with pytest.raises(ValueError, match="hadamard"):
+        observe(photos[:1], "hadamard:0.5")
+
+
+def test_saved_pictures_are_those_of_the_result(photos, prior, tmp_path):
+    result = restore(degrade(photos[:1], "sr:4", 0, 0, prior), PseudoInverse(), prior)
+    save(result, tmp_path)
+    torch.testing.assert_close(load_image(tmp_path / "restored.png"), result.image.clamp(0, 1), atol=0.5 / 255, rtol=0)
+    assert torch.equal(load_image(tmp_path / "original.png"), photos[:1])

@@ -1,0 +1,255 @@
+"""The command ``workbench``: restore a photo, run a pipeline, list what there is.
+
+Bad input ends with one line on standard error and exit code 2. Imports of torch and the like happen inside the
+commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from workbench.solvers.base import Step
+
+app = typer.Typer(
+    name="workbench",
+    help="Restore images with diffusion priors and equilibrium (fixed-point) methods.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def restore(
+    photo: Annotated[Path, typer.Argument(help="The photo: any image file that Pillow reads.", show_default=False)],
+    degrade: Annotated[
+        str, typer.Option(help="How to degrade it first ('workbench operators' lists them), or 'none'.")
+    ] = "sr:4",
+    operator: Annotated[
+        str | None, typer.Option(help="With --degrade none: what degraded the photo.", show_default=False)
+    ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="Standard deviation of the noise, on the [0, 1] scale: added, or with --degrade none present."
+        ),
+    ] = 0.0,
+    solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
+    prior: Annotated[
+        str, typer.Option(help="A shipped prior ('workbench models' lists them) or a file.")
+    ] = "photo-dsm",
+    seed: Annotated[int, typer.Option(help="Fixes degradation and restoration.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the results; existing ones are replaced.")] = Path("restored"),
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the solver, as NAME=VALUE; may be repeated.", show_default=False),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Take the centre square and resize it to this many pixels.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
+) -> None:
+    """Degrade a photo and restore it.
+
+    Writes original.png, degraded.png, restored.png and metrics.json (scores, cost and all settings) into --out.
+    """
+    if (operator is None) != (degrade != "none"):
+        raise typer.BadParameter(
+            "--degrade none and --operator go together: the latter says what degraded the photo (denoise: noise alone)"
+        )
+    settings = _settings(set_ or [])
+    _prepare(out)
+    # Names are checked before the slow part, cheapest first.
+    from workbench.images import load_image
+
+    image = load_image(photo, size)
+    from workbench.models import load_prior
+    from workbench.restore import degrade as degrade_photo
+    from workbench.restore import observe, save, solver_of
+    from workbench.restore import restore as restore_photo
+
+    method = solver_of(solver, settings)
+    network = load_prior(prior, device=_device(device))
+    image = image.to(_device(device))
+    if operator is None:
+        degraded = degrade_photo(image, degrade, noise, seed, network)
+    else:
+        degraded = observe(image, operator, noise, seed, network)
+    with _Bar(solver) as bar:
+        result = restore_photo(degraded, method, network, name=solver, callback=bar)
+    result.records[0]["photo"] = str(photo)
+    save(result, out)
+    typer.echo(_summary(result.records[0], out))
+
+
+@app.command()
+def run(
+    pipeline: Annotated[
+        Path, typer.Argument(help="A pipeline file, such as pipelines/quick.yaml.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.  [default: results/NAME]", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Jobs at the same time.")] = 1,
+    notebooks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the job notebooks.  [default: notebooks/jobs beside the pipeline's folder]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run the jobs of a pipeline and write its report.
+
+    Jobs that are done already are kept. Ends with a table of the jobs, and with exit code 1 if any failed.
+    """
+    from workbench.pipelines import load_pipeline
+    from workbench.pipelines.runner import run_pipeline, table
+    from workbench.report import write_report
+
+    plan = load_pipeline(pipeline, notebooks)
+    folder = out or Path("results") / plan.name
+    outcomes = run_pipeline(plan, folder, workers)
+    report = write_report(plan, outcomes, folder)
+    typer.echo(table(outcomes))
+    typer.echo(f"Report: {report}")
+    if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def models() -> None:
+    """List the priors that come with the package."""
+    from workbench.models import describe_priors
+
+    rows = []
+    for card in describe_priors():
+        facts = {key: value for key, value in card.items() if key not in ("name", "summary")}
+        rows.append((card["name"], str(card.get("summary") or _brief(facts))))
+    _list(rows, "No prior is shipped; give --prior the path of a checkpoint.")
+
+
+@app.command()
+def solvers() -> None:
+    """List the methods that restore."""
+    from workbench.solvers import describe_solvers
+
+    _list([(name, f"{summary} ({paper})") for name, summary, paper in describe_solvers()], "")
+
+
+@app.command()
+def operators() -> None:
+    """List the degradations and how they are written."""
+    from workbench.operators.parse import describe_operators
+
+    _list(describe_operators(), "")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point: run the command and turn bad input into one line and exit code 2."""
+    try:
+        code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
+    except (typer.TyperException, ValueError) as error:
+        # ValueError is how the whole package says that an argument is wrong.
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"workbench: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("workbench: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `workbench operators | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Bar:
+    """A progress bar over the steps of a solver, fed by its callback."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None  # drawn once there is a step: a solver may refuse its input
+
+    def __call__(self, step: Step) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(desc=self._name, unit="step", total=step.total)
+        self._bar.update(step.index - self._bar.n)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"--set expects NAME=VALUE, got {pair!r}")
+        if name in settings:
+            raise typer.BadParameter(f"--set {name} is given twice")
+        try:
+            settings[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    return settings
+
+
+def _prepare(out: Path) -> None:
+    """Find out before the slow part whether results can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to the folder {out} ({error.strerror})") from None
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise typer.BadParameter(f"no device {name!r} here") from None
+    return torch.device(name)
+
+
+def _summary(record: dict[str, Any], out: Path) -> str:
+    scores = ", ".join(
+        f"{label} {record[key]:{form}}"
+        for key, label, form in (("psnr", "PSNR", ".2f"), ("ssim", "SSIM", ".3f"), ("lpips", "LPIPS", ".3f"))
+        if record[key] is not None
+    )
+    cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
+    lines = [f"{scores or 'no original to compare'}; {cost}; written to {out}"]
+    return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
+
+
+def _brief(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, (str, int, float)))
+
+
+def _list(rows: Sequence[tuple[str, str]], nothing: str) -> None:
+    if not rows:
+        typer.echo(nothing)
+        return
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        typer.echo(f"{name:<{width}}  {text}")

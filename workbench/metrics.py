@@ -1,0 +1,141 @@
+"""How close a restored photo is to the original: PSNR, SSIM and LPIPS, one value per image.
+
+All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
+SSIM_WINDOW = 11  # pixels
+LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
+
+
+def psnr(restored: Tensor, original: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, (B,), for a data range of 1; infinite where the images are equal.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    restored, original = _pair(restored, original)
+    error = (restored - original).double().square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(error)
+
+
+def ssim(restored: Tensor, original: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5), (B,), averaged over the channels.
+
+    As in the reference implementation and scikit-image, only windows that lie inside the picture count; torchmetrics
+    by itself also averages over windows that see the mirrored border, which matters for small pictures.
+
+    Raises:
+        ValueError: the shapes differ, or a side is shorter than the window.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    restored, original = _pair(restored, original)
+    if min(original.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW} pixels, got {_size(original)}")
+    _, windows = structural_similarity_index_measure(
+        restored, original, data_range=1.0, reduction="none", return_full_image=True
+    )
+    border = SSIM_WINDOW // 2
+    return windows[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+
+
+def lpips(restored: Tensor, original: Tensor) -> Tensor:
+    """Learned perceptual distance (Zhang et al. 2018; AlexNet, version 0.1), (B,).
+
+    Raises:
+        ValueError: the shapes differ, or :func:`lpips_unavailable` says why it cannot be computed.
+    """
+    restored, original = _pair(restored, original)
+    reason = lpips_unavailable(original)
+    if reason is not None:
+        raise ValueError(reason)
+    network = _lpips_network(str(_lpips_weights())).to(original.device)
+    with torch.no_grad():
+        return network(restored.float(), original.float(), normalize=True).reshape(-1)
+
+
+def lpips_unavailable(images: Tensor | None = None) -> str | None:
+    """Why LPIPS cannot be computed (for ``images``, if given), or None when it can.
+
+    LPIPS needs the weights of AlexNet. They are looked for where torch keeps them and never downloaded: a network with
+    random weights would give a number too, but that number would not be LPIPS.
+    """
+    weights = _lpips_weights()
+    if not weights.is_file():
+        return f"unavailable: place {weights.name} in {weights.parent}"
+    if images is not None and min(images.shape[-2:]) < LPIPS_SIDE:
+        return f"unavailable: LPIPS needs sides of at least {LPIPS_SIDE} pixels, got {_size(images)}"
+    return None
+
+
+def score(restored: Tensor, original: Tensor) -> list[dict[str, float | str | None]]:
+    """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, and for each that is None a
+    ``*_reason``.
+
+    Raises:
+        ValueError: the shapes differ, or ``restored`` is not finite.
+    """
+    restored, original = _pair(restored, original)
+    decibel = [float(value) for value in psnr(restored, original)]
+    small = min(original.shape[-2:]) < SSIM_WINDOW
+    similarity = [None] * len(decibel) if small else [float(value) for value in ssim(restored, original)]
+    reason = lpips_unavailable(original)
+    distance = [None] * len(decibel) if reason else [float(value) for value in lpips(restored, original)]
+
+    rows: list[dict[str, float | str | None]] = []
+    for index, value in enumerate(decibel):
+        row: dict[str, float | str | None] = {"psnr": value, "ssim": similarity[index], "lpips": distance[index]}
+        if math.isinf(value):
+            row |= {"psnr": None, "psnr_reason": "infinite: the restored image equals the original"}
+        if small:
+            row["ssim_reason"] = (
+                f"unavailable: SSIM needs sides of at least {SSIM_WINDOW} pixels, got {_size(original)}"
+            )
+        if reason:
+            row["lpips_reason"] = reason
+        rows.append(row)
+    return rows
+
+
+def as_text(value: float | None, kind: str) -> str:
+    """A score or cost as reports print it; ``kind`` is psnr, ssim, lpips, evaluations or seconds. None is a dash."""
+    digits = {"psnr": 2, "ssim": 3, "lpips": 3, "evaluations": 0, "seconds": 2}[kind]
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _pair(restored: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
+    if restored.shape != original.shape or original.ndim != 4:
+        raise ValueError(
+            f"expected two batches (B, C, H, W) of one shape, got {tuple(restored.shape)} and {tuple(original.shape)}"
+        )
+    if not bool(restored.isfinite().all() and original.isfinite().all()):
+        raise ValueError("an image has pixels that are NaN or infinite")
+    return restored.clamp(0, 1), original.clamp(0, 1)
+
+
+def _size(images: Tensor) -> str:
+    return f"{images.shape[-2]}x{images.shape[-1]}"
+
+
+def _lpips_weights() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS
+
+
+@lru_cache(maxsize=1)
+def _lpips_network(weights: str) -> torch.nn.Module:
+    import lpips as package
+
+    with warnings.catch_warnings():  # the package calls torchvision the old way
+        warnings.simplefilter("ignore", UserWarning)
+        return package.LPIPS(net="alex", verbose=False).eval()

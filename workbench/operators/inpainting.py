@@ -1,0 +1,131 @@
+"""Denoising and inpainting: ``y = m x``, pixel by pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workbench.operators.base import Shape, SpectralOperator, check_image, column, damped_gain
+from workbench.operators.fourier import Memo
+
+
+class Identity(SpectralOperator):
+    """``y = x``: denoising. Any size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A copy of ``x`` (B, C, H, W)."""
+        check_image(x)
+        return x.clone()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A copy of ``y`` (B, C, H, W)."""
+        return self(y)
+
+    def analysis(self, x: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return x.clone()
+
+    def synthesis(self, c: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return c.clone()
+
+    def data_analysis(self, y: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return y.clone()
+
+    def data_synthesis(self, c: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return c.clone()
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        """One, (1, 1, 1, 1)."""
+        return x.new_ones(1, 1, 1, 1)
+
+    def row_gram(self) -> float:
+        """1."""
+        return 1.0
+
+
+class Inpainting(SpectralOperator):
+    """``y = m x``: pixels are kept (1), lost (0) or scaled (any finite number). ``y`` has the size of ``x``.
+
+    ``workbench.operators.masks`` makes masks: random pixels, a block, text, stripes, scratches.
+
+    Args:
+        mask: (H, W) or (1 or B, 1 or C, H, W), bool, integer or real; fixes the size of the images.
+        rcond: see :class:`SpectralOperator`; matters only for masks with small values.
+
+    Raises:
+        ValueError: a mask of another shape, or not finite.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, *, rcond: float | None = None) -> None:
+        super().__init__(rcond=rcond)
+        if mask.ndim == 2:
+            mask = mask[None, None]
+        if mask.ndim != 4 or mask.numel() == 0:
+            raise ValueError(f"mask must be (H, W) or (1 or B, 1 or C, H, W), got shape {tuple(mask.shape)}")
+        if mask.is_complex() or not bool(mask.isfinite().all()):
+            raise ValueError("mask must be real and finite")
+        self.register_buffer("mask", mask if mask.is_floating_point() else mask.to(torch.get_default_dtype()))
+        self._memo = Memo()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``m x`` for images (B, C, H, W)."""
+        return x * self._mask(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``m y``, images (B, C, H, W)."""
+        return y * self._mask(y)
+
+    def damped_pinv(self, r: Tensor, weight: Tensor) -> Tensor:
+        """``m/(m^2 + weight) r``, images (B, C, H, W)."""
+        return r * damped_gain(self._mask(r), weight, self.rcond)
+
+    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
+        """``(m y + weight z)/(m^2 + weight)``, images (B, C, H, W); see :meth:`Operator.prox`."""
+        weight, mask = self.check_prox(z, y, weight), self._mask(z)
+        if self._memo.get(self.mask, "binary", lambda: bool(((self.mask == 0) | (self.mask == 1)).all())):
+            # One pass over the images instead of the two below; z + gain (y - m z) would take three.
+            return torch.lerp(z, y, mask / (1 + column(weight, mask)))
+        gain = damped_gain(mask, weight, self.rcond)
+        return (y * gain).addcmul_(z, 1 - mask * gain)
+
+    def analysis(self, x: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return x.clone()
+
+    def synthesis(self, c: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return c.clone()
+
+    def data_analysis(self, y: Tensor) -> Tensor:
+        """The pixels, with the sign of the mask."""
+        return torch.where(self._mask(y) < 0, -y, y)
+
+    def data_synthesis(self, c: Tensor) -> Tensor:
+        """The pixels, with the sign of the mask."""
+        return self.data_analysis(c)
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        """``|m|``, the shape of the mask."""
+        return self._mask(x).abs()
+
+    def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
+        """The same shape."""
+        _check_fits(self.mask.shape, image_shape)
+        return tuple(image_shape)
+
+    def _mask(self, x: Tensor) -> Tensor:
+        check_image(x)
+        mask = self.mask
+        _check_fits(mask.shape, x.shape)
+        return mask.to(x)
+
+
+def _check_fits(mask: Shape, image: Shape) -> None:
+    fits = mask[2] == image[2] and mask[3] == image[3] and mask[0] in (1, image[0]) and mask[1] in (1, image[1])
+    if not fits:
+        raise ValueError(f"a mask of shape {tuple(mask)} does not fit images {tuple(image)}")

@@ -1,0 +1,92 @@
+"""Blur kernels: (kh, kw), non-negative, sum 1, at any size, odd or even.
+
+Computed in float64 and returned in ``dtype`` (torch's default if None). Rows run down, columns to the right; angles are
+in degrees, counter-clockwise from the direction of the rows as one looks at the picture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def gaussian_kernel(
+    sigma: float | tuple[float, float],
+    angle: float = 0.0,
+    size: int | tuple[int, int] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """A Gaussian sampled at pixel centres, around the middle of the kernel (between pixels where a side is even).
+
+    Args:
+        sigma: standard deviation in pixels; two of them are along ``angle`` and across it.
+        angle: of the first one; 0 is horizontal.
+        size: of the kernel; None takes the odd size that reaches four standard deviations.
+
+    Raises:
+        ValueError: a standard deviation that is not positive and finite, or no pixels.
+    """
+    along, across = (sigma, sigma) if isinstance(sigma, int | float) else sigma
+    if not (0 < along < math.inf and 0 < across < math.inf and math.isfinite(angle)):
+        raise ValueError(f"sigma must be positive and finite, got {sigma} at angle {angle}")
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    if size is None:
+        reach = (math.hypot(along * sin, across * cos), math.hypot(along * cos, across * sin))
+        size = (2 * math.ceil(4 * reach[0]) + 1, 2 * math.ceil(4 * reach[1]) + 1)
+    down, right = _offsets(size)
+    u, v = cos * right - sin * down, sin * right + cos * down
+    exponent = (u / along) ** 2 + (v / across) ** 2
+    # Relative to the tap nearest to the middle, so that a kernel far smaller than a pixel is an impulse and not 0/0.
+    return _normalised(torch.exp((exponent.min() - exponent) / 2), dtype)
+
+
+def uniform_kernel(size: int | tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
+    """A box: the mean over ``size`` pixels. Raises ValueError for a size below 1."""
+    down, right = _offsets(size)
+    return _normalised(torch.ones_like(down * right), dtype)
+
+
+def motion_kernel(length: int, angle: float = 0.0, dtype: torch.dtype | None = None) -> Tensor:
+    """Straight motion: ``length`` points one pixel apart, each shared (bilinearly) by the four pixels around it.
+
+    Raises:
+        ValueError: length below 1, or an angle that is not finite.
+    """
+    if length < 1 or not math.isfinite(angle):
+        raise ValueError(f"length must be at least 1 and angle finite, got {length} at {angle}")
+    t = torch.arange(length, dtype=torch.float64) - (length - 1) / 2
+    radius = math.ceil((length - 1) / 2)
+    # Rounded so that 90 degrees is vertical to the last bit.
+    rows = (radius - t * math.sin(math.radians(angle))).round(decimals=9)
+    columns = (radius + t * math.cos(math.radians(angle))).round(decimals=9)
+    grid = torch.arange(2 * radius + 1, dtype=torch.float64)
+    share = [(1 - (grid[None] - at[:, None]).abs()).clamp(min=0) for at in (rows, columns)]
+    return _normalised(share[0].T @ share[1], dtype)
+
+
+def bicubic_kernel(factor: int, dtype: torch.dtype | None = None) -> Tensor:
+    """The antialiasing bicubic filter (a = -1/2) that shrinks by ``factor``, as Pillow, torch and MATLAB resize.
+
+    4 ``factor`` taps a side for even factors, 4 ``factor`` - 1 for odd ones (whose outermost taps are 0). Some taps are
+    negative.
+    """
+    taps = 4 * factor - factor % 2
+    t = _offsets(taps)[1].flatten().abs() / factor
+    near, far = (1.5 * t - 2.5) * t**2 + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+    line = torch.where(t <= 1, near, torch.where(t < 2, far, 0.0))
+    return _normalised(torch.outer(line, line), dtype)
+
+
+def _offsets(size: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Pixel centres relative to the middle of the kernel, (kh, 1) and (1, kw)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise ValueError(f"a kernel has at least one pixel, got size {size}")
+    down, right = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in (height, width))
+    return down[:, None], right[None]
+
+
+def _normalised(kernel: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return (kernel / kernel.sum()).to(dtype or torch.get_default_dtype())

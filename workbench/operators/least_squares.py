@@ -1,0 +1,151 @@
+"""The general path: least squares by conjugate gradients for linear operators, by descent for the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from workbench.operators.base import Operator
+
+Map = Callable[[Tensor], Tensor]
+
+
+def vjp(function: Map, x: Tensor, v: Tensor) -> Tensor:
+    """``J^T v`` (like ``x``) with ``J`` the Jacobian of ``function`` at ``x``; differentiable with respect to ``v``."""
+    # Works under no_grad and inference_mode too, where solvers run.
+    with torch.inference_mode(False), torch.enable_grad():
+        point = x.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(point), point, v.clone(), create_graph=v.requires_grad)
+    return gradient
+
+
+def solve_least_squares(op: Operator, r: Tensor, weight: Tensor, tolerance: float, max_iterations: int) -> Tensor:
+    """``argmin_d 1/2 ||A d - r||^2 + weight/2 ||d||^2`` per image, of least norm where ``weight`` is 0.
+
+    Differentiable: the gradient solves the same problem for ``A^T``.
+
+    Args:
+        r: (B, ...), like the measurement.
+        weight: () or (B,).
+        tolerance, max_iterations: see :class:`Operator`.
+    """
+    problem = _Problem(op, op.adjoint, tolerance, max_iterations, type(op).__name__)
+    return _LeastSquares.apply(r, weight.to(r.device).expand(r.shape[0]), problem)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    forward: Map
+    adjoint: Map
+    tolerance: float
+    max_iterations: int
+    name: str
+
+    def transposed(self) -> _Problem:
+        return _Problem(self.adjoint, self.forward, self.tolerance, self.max_iterations, self.name)
+
+
+class _LeastSquares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, weight: Tensor, problem: _Problem) -> Tensor:
+        d = _cgls(problem, r, weight)
+        ctx.save_for_backward(weight, d)
+        ctx.problem = problem
+        return d
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = gradients
+        weight, d = ctx.saved_tensors
+        # The adjoint of A^T (A A^T + w)^-1 is (A A^T + w)^-1 A: the same map for the transposed operator.
+        to_r = _LeastSquares.apply(g, weight, ctx.problem.transposed())
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            # d/dw of (A^T A + w)^-1 A^T r is -(A^T A + w)^-1 d, and (A^T A + w)^-1 g = (g - A^T to_r)/w.
+            solved = (g - ctx.problem.adjoint(to_r)).flatten(1) / weight[:, None]
+            to_weight = -(solved * d.flatten(1)).sum(1)
+        return to_r, to_weight, None
+
+
+def _cgls(problem: _Problem, r: Tensor, weight: Tensor) -> Tensor:
+    """Conjugate gradients on ``(A^T A + w) d = A^T r`` from zero, never forming ``A^T A`` (Björck 1996, 7.4.1)."""
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).reshape(a.shape[0], -1).sum(1)
+
+    def scale(values: Tensor, a: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (a.ndim - 1)) * a
+
+    gradient = problem.adjoint(r)
+    d, direction = torch.zeros_like(gradient), gradient
+    power = start = dot(gradient, gradient)
+    goal = problem.tolerance**2 * start
+    for _ in range(problem.max_iterations):
+        active = power > goal
+        if not bool(active.any()):
+            return d
+        seen = problem.forward(direction)
+        curvature = dot(seen, seen) + weight * dot(direction, direction)
+        moves = active & (curvature > 0)
+        # The textbook writes power in place of this product. They are equal until rounding takes over; then only the
+        # product keeps the objective from rising. An image that has converged takes steps of length 0 from then on.
+        step = torch.where(moves, dot(gradient, direction) / torch.where(moves, curvature, 1.0), 0.0)
+        d = d + scale(step, direction)
+        r = r - scale(step, seen)
+        gradient = problem.adjoint(r) - scale(weight, d)
+        following = torch.where(active, dot(gradient, gradient), power)
+        direction = gradient + scale(torch.where(active, following / torch.where(active, power, 1.0), 0.0), direction)
+        power = following
+    if bool((power > goal).any()):
+        reached = float((power / start).max().sqrt())
+        warnings.warn(
+            f"{problem.name}: conjugate gradients stopped after {problem.max_iterations} iterations at a relative "
+            f"residual of {reached:.1e}, not {problem.tolerance:.1e}; give the operator more max_iterations or a "
+            "larger tolerance, or the problem a larger weight",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return d
+
+
+def descend(op: Operator, z: Tensor, y: Tensor, weight: Tensor, max_iterations: int) -> Tensor:
+    """Decrease ``1/2 ||A(x) - y||^2 + weight/2 ||x - z||^2`` from ``z`` by gradient steps.
+
+    For an ``A`` that is not linear. The gradient is autograd's. Steps halve, image by image, until the objective falls,
+    and an image stops once 12 halvings have not helped or ``max_iterations`` are done. The result carries no gradient.
+
+    Args:
+        z: (B, C, H, W).
+        y: (B, ...), like the measurement.
+        weight: (B,).
+    """
+
+    def objective(seen: Tensor, x: Tensor) -> Tensor:
+        return ((seen - y).flatten(1).square().sum(1) + weight * (x - z).flatten(1).square().sum(1)) / 2
+
+    def column(values: Tensor, like: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (like.ndim - 1))
+
+    with torch.no_grad():
+        x, seen = z.clone(), op(z)
+        value = objective(seen, x)
+        step = longest = 1 / (1 + weight)
+        gradient = vjp(op, x, seen - y)
+        for _ in range(max_iterations):
+            trial = x - column(step, x) * gradient
+            trial_seen = op(trial)
+            trial_value = objective(trial_seen, trial)
+            better = trial_value < value
+            x, value = torch.where(column(better, x), trial, x), torch.where(better, trial_value, value)
+            seen = torch.where(column(better, seen), trial_seen, seen)
+            step = torch.where(better, torch.minimum(2 * step, longest), step / 2)
+            if not bool((step > longest / 2**12).any()):
+                break
+            gradient = vjp(op, x, seen - y) + column(weight, x) * (x - z)
+    return x

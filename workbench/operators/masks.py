@@ -1,0 +1,102 @@
+"""Masks for ``Inpainting``: (1, 1, H, W) or (B, 1, H, W) float, 1 keeps a pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+def random_mask(size: Size, missing: float, generator: torch.Generator | None = None, batch: int = 1) -> Tensor:
+    """A share ``missing`` of the pixels lost, exactly (to the nearest pixel), drawn for each of ``batch`` images.
+
+    Raises:
+        ValueError: missing outside [0, 1].
+    """
+    if not 0 <= missing <= 1:
+        raise ValueError(f"the missing share must be in [0, 1], got {missing}")
+    pixels = _pixels(size)
+    device = generator.device if generator is not None else None
+    rank = torch.rand(batch, pixels, generator=generator, device=device).argsort(1).argsort(1)
+    return (rank >= round(missing * pixels)).float().view(batch, 1, *size)
+
+
+def block_mask(size: Size, side: int | Size, generator: torch.Generator | None = None) -> Tensor:
+    """A missing rectangle of ``side`` (height, width), in the middle, or anywhere if there is a ``generator``.
+
+    Raises:
+        ValueError: a block that is larger than the image, or without pixels.
+    """
+    block = (side, side) if isinstance(side, int) else side
+    _pixels(size)
+    if not all(1 <= b <= n for b, n in zip(block, size, strict=True)):
+        raise ValueError(f"a block of {block[0]}x{block[1]} does not fit into an image of {size[0]}x{size[1]}")
+    room = [n - b for b, n in zip(block, size, strict=True)]
+    if generator is None:
+        top, left = (r // 2 for r in room)
+    else:
+        top, left = (int(torch.randint(r + 1, (), generator=generator, device=generator.device)) for r in room)
+    mask = torch.ones(1, 1, *size)
+    mask[..., top : top + block[0], left : left + block[1]] = 0
+    return mask
+
+
+def text_mask(size: Size, text: str = "the quick brown fox jumps over the lazy dog ") -> Tensor:
+    """Lines of ``text`` written all over the image, lost where there is ink. Letters are about 1/8 of the height.
+
+    Raises:
+        ValueError: no visible text.
+    """
+    if not text.strip():
+        raise ValueError("text must have visible letters")
+    _pixels(size)
+    height, width = size
+    letter = max(8, height // 8)
+    font = ImageFont.load_default(letter)
+    canvas = Image.new("L", (width, height), 255)
+    draw = ImageDraw.Draw(canvas)
+    repeated = text * (2 + 4 * width // letter)
+    for line, top in enumerate(range(0, height, letter + letter // 4)):
+        # Each line starts elsewhere in the text, so that letters do not stand in columns.
+        draw.text((1, top), repeated[7 * line % len(text) :][: 4 * width // letter + 1], fill=0, font=font)
+    return _from_canvas(canvas)
+
+
+def stripes_mask(size: Size, period: int = 8, width: int = 2) -> Tensor:
+    """Diagonal stripes lost, ``width`` of every ``period`` pixels of a row.
+
+    Raises:
+        ValueError: unless 0 < width <= period.
+    """
+    if not 0 < width <= period:
+        raise ValueError(f"stripes need 0 < width <= period, got width {width} and period {period}")
+    _pixels(size)
+    diagonal = torch.arange(size[0])[:, None] + torch.arange(size[1])
+    return (diagonal % period >= width).float()[None, None]
+
+
+def scratches_mask(size: Size, count: int = 12, generator: torch.Generator | None = None) -> Tensor:
+    """``count`` straight scratches from edge to edge lost, at random; their width is 1/64 of the smaller side."""
+    _pixels(size)
+    height, width = size
+    device = generator.device if generator is not None else None
+    ends = torch.rand(count, 4, generator=generator, device=device).tolist()
+    canvas = Image.new("L", (width, height), 255)
+    draw = ImageDraw.Draw(canvas)
+    for index, (a, b, c, d) in enumerate(ends):
+        across = [(0, a * height), (width, b * height)] if index % 2 else [(c * width, 0), (d * width, height)]
+        draw.line(across, fill=0, width=max(1, min(size) // 64))
+    return _from_canvas(canvas)
+
+
+def _from_canvas(canvas: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(canvas) >= 128).float()[None, None]
+
+
+def _pixels(size: Size) -> int:
+    if size[0] < 1 or size[1] < 1:
+        raise ValueError(f"a mask has at least one pixel, got size {size}")
+    return size[0] * size[1]

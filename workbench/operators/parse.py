@@ -1,0 +1,162 @@
+"""Operators from short texts such as ``sr:4`` or ``blur:20,1``, for the command line, pipelines and the demo."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from workbench.operators.base import Operator
+from workbench.operators.blur import Blur
+from workbench.operators.color import Grayscale
+from workbench.operators.compose import Compose
+from workbench.operators.hadamard import WalshHadamard
+from workbench.operators.inpainting import Identity, Inpainting
+from workbench.operators.jpeg import JPEG
+from workbench.operators.kernels import gaussian_kernel, motion_kernel
+from workbench.operators.masks import block_mask, random_mask, scratches_mask, stripes_mask, text_mask
+from workbench.operators.super_resolution import KERNELS, SuperResolution
+
+# Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
+LARGEST = 1000
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What a builder gets: the arguments after the name, the image's (C, H, W), the source of random choices."""
+
+    arguments: list[str]
+    shape: tuple[int, ...]
+    generator: torch.Generator | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.shape[1], self.shape[2]
+
+    def number(self, index: int, low: float, high: float, default: float | None = None) -> float:
+        """Argument ``index`` as a number in [low, high]."""
+        if index >= len(self.arguments) and default is not None:
+            return default
+        text = self.arguments[index] if index < len(self.arguments) else ""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"needs a number from {low:g} to {high:g}, got {text!r}")
+        return value
+
+    def whole(self, index: int, low: int, high: int) -> int:
+        """Argument ``index`` as a whole number in [low, high]."""
+        value = self.number(index, low, high)
+        if value != int(value):
+            raise ValueError(f"needs a whole number, got {self.arguments[index]!r}")
+        return int(value)
+
+
+def _super_resolution(problem: _Problem) -> Operator:
+    factor = problem.whole(0, 1, min(problem.size))
+    kernel = problem.arguments[1] if len(problem.arguments) > 1 else "bicubic"
+    if kernel not in KERNELS:
+        raise ValueError(f"knows the kernels {', '.join(KERNELS)}, got {kernel!r}{_nearest(kernel, KERNELS)}")
+    op = SuperResolution(factor, kernel)
+    op.measurement_shape((1, *problem.shape))
+    return op
+
+
+def _blur(problem: _Problem) -> Operator:
+    along = problem.number(0, 0.01, LARGEST)
+    return Blur(gaussian_kernel((along, problem.number(1, 0.01, LARGEST, default=along))))
+
+
+def _motion(problem: _Problem) -> Operator:
+    return Blur(motion_kernel(problem.whole(0, 1, LARGEST), problem.number(1, -360, 360, default=45)))
+
+
+def _inpaint(problem: _Problem) -> Operator:
+    return Inpainting(random_mask(problem.size, problem.number(0, 0, 1), problem.generator))
+
+
+def _block(problem: _Problem) -> Operator:
+    return Inpainting(block_mask(problem.size, problem.whole(0, 1, min(problem.size))))
+
+
+def _gray(problem: _Problem) -> Operator:
+    return Grayscale([1 / problem.shape[0]] * problem.shape[0])
+
+
+def _old_photo(problem: _Problem) -> Operator:
+    return Compose(Inpainting(scratches_mask(problem.size, generator=problem.generator)), _gray(problem))
+
+
+def _hadamard(problem: _Problem) -> Operator:
+    return WalshHadamard(problem.size, problem.number(0, 1e-6, 1), problem.generator)
+
+
+def _jpeg(problem: _Problem) -> Operator:
+    if problem.shape[0] != 3:
+        raise ValueError(f"needs an RGB image, got {problem.shape[0]} channels")
+    return JPEG(problem.whole(0, 1, 100))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    syntax: str
+    description: str
+    build: Callable[[_Problem], Operator]
+    most: int = 0
+
+
+OPERATORS = {
+    "sr": _Entry("sr:FACTOR[:KERNEL]", "super-resolution; KERNEL bicubic, average or gaussian", _super_resolution, 2),
+    "blur": _Entry("blur:SIGMA[,SIGMA2]", "Gaussian blur, in pixels; two: along rows, along columns", _blur, 2),
+    "motion": _Entry(
+        "motion:LENGTH[,ANGLE]", "straight motion blur, in pixels; ANGLE in degrees, 45 if not given", _motion, 2
+    ),
+    "inpaint": _Entry("inpaint:SHARE", "random pixels missing; SHARE from 0 to 1", _inpaint, 1),
+    "block": _Entry("block:SIDE", "a square of SIDE pixels missing in the middle", _block, 1),
+    "text": _Entry("text", "pixels missing under written text", lambda p: Inpainting(text_mask(p.size))),
+    "stripes": _Entry("stripes", "diagonal stripes missing", lambda p: Inpainting(stripes_mask(p.size))),
+    "gray": _Entry("gray", "colours missing (mean of the channels)", _gray),
+    "oldphoto": _Entry("oldphoto", "colours missing, and pixels under random scratches", _old_photo),
+    "hadamard": _Entry("hadamard:SHARE", "compressed sensing: SHARE of the Walsh-Hadamard coefficients", _hadamard, 1),
+    "jpeg": _Entry("jpeg:QUALITY", "JPEG compression; QUALITY from 1 to 100 (not linear)", _jpeg, 1),
+    "denoise": _Entry("denoise", "nothing but the noise", lambda p: Identity()),
+    "none": _Entry("none", "nothing: the photo is taken as it is", lambda p: Identity()),
+}
+
+
+def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
+    """The operator written ``spec`` for images of ``image_shape`` (C, H, W).
+
+    ``generator`` draws missing pixels, scratches and Hadamard patterns.
+
+    Raises:
+        ValueError: one line that names the valid names, or what the arguments should be, or why the size does not fit.
+    """
+    shape = tuple(image_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+    name, *arguments = spec.strip().replace(",", ":").split(":")
+    if name not in OPERATORS:
+        raise ValueError(f"unknown operator {name!r}{_nearest(name, OPERATORS)}; there are {', '.join(OPERATORS)}")
+    entry = OPERATORS[name]
+    try:
+        if len(arguments) > entry.most:
+            raise ValueError(f"takes at most {entry.most} arguments, got {len(arguments)}")
+        return entry.build(_Problem(arguments, shape, generator))
+    except ValueError as error:
+        raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}") from None
+
+
+def describe_operators() -> list[tuple[str, str]]:
+    """(how it is written, one line that says what it does) for every operator that :func:`parse_operator` knows."""
+    return [(entry.syntax, entry.description) for entry in OPERATORS.values()]
+
+
+def _nearest(name: str, known: Sequence[str] | dict[str, _Entry]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {matches[0]!r}?" if matches else ""

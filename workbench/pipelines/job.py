@@ -1,0 +1,97 @@
+"""One job: executing its notebook (``python -m workbench.pipelines.job FOLDER``), and what a notebook calls.
+
+The runner puts ``job.json`` into the job's folder and starts this module there, one process per job: output,
+environment and working directory are the job's own, and a job can be ended without harm to others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
+NOTEBOOK, LOG = "notebook.ipynb", "log.txt"
+
+
+def write_result(result: dict[str, Any]) -> None:
+    """Say that this job is done: the last cell of a job notebook calls it, once, with what the report needs.
+
+    Writes ``result.json`` in one step, stamped with the job's id. In a notebook opened by hand it writes nothing.
+
+    Raises:
+        ValueError: ``result`` holds NaN or infinity, which JSON cannot.
+    """
+    if not Path(JOB).is_file():
+        print("Not run by a pipeline, so no result file is written.")
+        return
+    job = json.loads(Path(JOB).read_text(encoding="utf-8"))
+    write_json(Path(RESULT), {"job": job["id"], "parameters": job["parameters"], **result})
+
+
+def progress(done: int, total: int) -> None:
+    """Tell the runner's progress bar how far this job is; nothing happens in a notebook opened by hand."""
+    if Path(JOB).is_file():
+        write_json(Path(PROGRESS), {"done": done, "total": total})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that ``path`` holds either the old or the new content, never a part."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether ``folder`` holds the result of the job it is named after. Nothing else counts.
+
+    papermill's own record does not: it calls a notebook whose kernel died, or that ran out of time, completed.
+    """
+    try:
+        return json.loads((folder / RESULT).read_text(encoding="utf-8"))["job"] == folder.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def main(folder: Path) -> int:
+    """Execute the notebook of the job in ``folder``; the last line printed says what went wrong."""
+    import papermill
+
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    try:
+        papermill.execute_notebook(
+            job["notebook"],
+            str(folder / NOTEBOOK),
+            parameters=job["parameters"],
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar=False,
+            autosave_cell_every=5,
+        )
+    except papermill.PapermillExecutionError as error:
+        print(error, file=sys.stderr)
+        print(f"{error.ename}: {error.evalue}".splitlines()[0], file=sys.stderr)
+        return 1
+    except Exception as error:  # a dead kernel, a missing kernel, a full disk: all end this process, none is a bug here
+        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+        return 1
+    return 0
+
+
+def _end_with_the_runner() -> None:
+    # The runner holds the other end of standard input: it closes when the runner ends in whatever way.
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    sys.exit(main(Path(sys.argv[1])))

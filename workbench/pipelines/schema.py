@@ -1,0 +1,237 @@
+"""What a pipeline file may say, checked in full before anything runs.
+
+    name: quick
+    title: Real photos restored four ways
+    jobs:
+      - notebook: restore                       # notebooks/jobs/restore.ipynb
+        parameters: {size: 64, noise: 0.01}     # names and types of its `parameters` cell
+        grid: {degradation: ["sr:4", "blur:2"]} # one job per combination
+      - notebook: compare
+        name: comparison
+        needs: [other]                          # names of entries whose jobs must be done first
+
+papermill only warns of an unknown parameter and passes any type; here both are errors.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+
+class Entry(BaseModel):
+    """One entry of ``jobs``: a notebook and the parameters of one job or, with ``grid``, of several."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    notebook: str
+    name: str | None = None
+    parameters: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    needs: list[str] = []
+    timeout: float = Field(default=3600, gt=0, description="seconds a job may take")
+
+
+class PipelineFile(BaseModel):
+    """A whole pipeline file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    description: str = ""
+    note: str = Field(default="", description="what a reader of the report must bear in mind, such as its scale")
+    jobs: list[Entry] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook and one set of parameters.
+
+    Attributes:
+        id: notebook name and a hash of notebook, parameters, code version and of the jobs it needs; also its folder.
+        label: what tells it from the other jobs, for people.
+        needs: ids of the jobs that must be done first, by entry name.
+        timeout: seconds.
+    """
+
+    id: str
+    notebook: Path
+    parameters: dict[str, Any]
+    label: str
+    needs: dict[str, list[str]]
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A checked pipeline; ``jobs`` are in an order in which every job follows those it needs."""
+
+    name: str
+    title: str
+    description: str
+    note: str
+    jobs: list[Job]
+    code: str
+
+
+def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipeline:
+    """Read and check a pipeline file.
+
+    Args:
+        notebooks: folder of the job notebooks; by default ``notebooks/jobs`` beside the folder of ``path``.
+
+    Raises:
+        ValueError: one line that says what is wrong and where, with the nearest name for an unknown one.
+    """
+    path = Path(path)
+    file = _read(path)
+    folder = Path(notebooks).resolve() if notebooks else path.resolve().parent.parent / "notebooks" / "jobs"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder of job notebooks")
+    code = code_version()
+    named: dict[str, list[str]] = {}
+    jobs: list[Job] = []
+    for index, entry in enumerate(file.jobs, start=1):
+        where = f"{path}: job {index} ({entry.notebook})"
+        new = _expand(entry, folder, named, code, where)
+        for job in new:
+            if any(job.id == other.id for other in jobs):
+                raise ValueError(f"{where}: the same notebook and parameters as an earlier job ({job.label})")
+            jobs.append(job)
+        if entry.name is not None:
+            if entry.name in named:
+                raise ValueError(f"{where}: the name {entry.name!r} is taken by an earlier job")
+            named[entry.name] = [job.id for job in new]
+    return Pipeline(file.name, file.title, file.description, file.note, jobs, code)
+
+
+def code_version() -> str:
+    """A hash of the package's source and shipped weights: results of other code are not reused."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.safetensors")]):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def notebook_parameters(path: Path) -> dict[str, Any]:
+    """Names and types in the cell tagged ``parameters``: annotations, else the types of the defaults.
+
+    ``papermill.inspect_notebook`` reads the same line by line and loses annotations such as ``int | None``.
+
+    Raises:
+        ValueError: not a notebook, or no such cell, or the cell is not Python.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(c["source"]) for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+        if len(sources) != 1:
+            raise ValueError(f"expected one cell tagged 'parameters', found {len(sources)}")
+        types: dict[str, Any] = {}
+        for node in ast.parse(sources[0]).body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                types[node.target.id] = eval(ast.unparse(node.annotation), {"Any": Any, "Literal": Literal})
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                default = ast.literal_eval(node.value)
+                types[node.targets[0].id] = Any if default is None else type(default)
+    except (KeyError, TypeError, ValueError, SyntaxError, NameError) as error:
+        raise ValueError(f"{path}: not a job notebook ({error})") from None
+    return types
+
+
+def _read(path: Path) -> PipelineFile:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping with name, title and jobs, got {type(content).__name__}")
+    try:
+        return PipelineFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model = Entry if first["loc"][0] == "jobs" else PipelineFile
+            raise ValueError(f"{path}: {unknown('key', str(first['loc'][-1]), list(model.model_fields))}") from None
+        raise ValueError(f"{path}: {place}: {first['msg']}") from None
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """The message for an unknown name, with the nearest known one."""
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near else f", there are {', '.join(sorted(known)) or 'none'}"
+    return f"unknown {what} {name!r}{hint}"
+
+
+def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], code: str, where: str) -> list[Job]:
+    notebook = folder / f"{entry.notebook}.ipynb"
+    if not notebook.is_file():
+        known = [file.stem for file in folder.glob("*.ipynb")]
+        raise ValueError(f"{where}: {unknown('notebook', entry.notebook, known)}")
+    types = notebook_parameters(notebook)
+    for key in (*entry.parameters, *entry.grid):
+        if key not in types:
+            raise ValueError(f"{where}: {unknown('parameter', key, list(types))}")
+    both = set(entry.parameters) & set(entry.grid)
+    if both:
+        raise ValueError(f"{where}: {', '.join(sorted(both))} stands in both parameters and grid")
+    for need in entry.needs:
+        if need not in named:
+            raise ValueError(f"{where}: needs {unknown('earlier job', need, list(named))}")
+    needs = {need: named[need] for need in entry.needs}
+    jobs = []
+    for values in itertools.product(*entry.grid.values()):
+        varied = dict(zip(entry.grid, values, strict=True))
+        parameters = entry.parameters | varied
+        for key, value in parameters.items():
+            _check_type(key, value, types[key], where)
+        label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
+        identity = [_code_cells(notebook), parameters, code, needs]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+        jobs.append(Job(f"{entry.notebook}-{digest}", notebook, parameters, label, needs, entry.timeout))
+    if not jobs:
+        raise ValueError(f"{where}: the grid has an empty list, so there is no job")
+    return jobs
+
+
+def _check_type(key: str, value: Any, expected: Any, where: str) -> None:
+    try:
+        TypeAdapter(expected).validate_python(value, strict=True)
+        json.dumps(value, allow_nan=False)
+    except (ValidationError, ValueError, TypeError):
+        name = expected.__name__ if isinstance(expected, type) and not hasattr(expected, "__args__") else str(expected)
+        # YAML 1.1 reads 1e-3 as text: say how to write it.
+        hint = " (YAML wants a dot in 1.0e-3)" if isinstance(value, str) and _is_number(value) else ""
+        raise ValueError(f"{where}: parameter {key!r} must be {name}, got {value!r}{hint}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _short(key: str, value: Any) -> str:
+    return str(value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
+
+
+def _code_cells(notebook: Path) -> list[str]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

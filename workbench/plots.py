@@ -1,0 +1,90 @@
+"""Figures of the notebooks: pictures side by side with their scores, and curves of what a solver did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from workbench.images import to_uint8
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_PIXELS_SHARP = 160  # smaller pictures are drawn with visible pixels, larger ones smoothly
+
+
+def show(
+    columns: Mapping[str, Tensor],
+    rows: Sequence[str] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    height: float = 1.9,
+) -> Figure:
+    """Pictures side by side: one column per entry, one row per image of the batch.
+
+    Args:
+        columns: title -> images (B, 1 or 3, H, W), nominal [0, 1]; sizes may differ between columns, B may not.
+        rows: a name for each row.
+        notes: title -> a line under each picture of that column, such as its PSNR.
+        height: of a row, in inches.
+
+    Raises:
+        ValueError: the columns hold different numbers of images.
+    """
+    import matplotlib.pyplot as plt
+
+    counts = {title: len(images) for title, images in columns.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"every column needs the same number of images, got {counts}")
+    number = next(iter(counts.values()))
+    figure, axes = plt.subplots(
+        number,
+        len(columns),
+        figsize=(height * len(columns), height * 1.12 * number),
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, (title, images) in enumerate(columns.items()):
+        pixels = to_uint8(images)
+        for row in range(number):
+            axis = axes[row, column]
+            smooth = max(pixels.shape[1:3]) > MAX_PIXELS_SHARP
+            picture = pixels[row, ..., 0] if pixels.shape[-1] == 1 else pixels[row]
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="antialiased" if smooth else "nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+            if row == 0:
+                axis.set_title(title, fontsize=10)
+            if column == 0 and rows is not None:
+                axis.set_ylabel(rows[row], fontsize=10)
+            if notes is not None and title in notes:
+                axis.set_xlabel(notes[title][row], fontsize=9)
+    return figure
+
+
+def curves(
+    lines: Mapping[str, Sequence[float] | Tensor], *, x: str, y: str, log: bool = True, height: float = 2.6
+) -> Figure:
+    """Values over iterations, one labelled line per entry.
+
+    Args:
+        lines: label -> values; NaN ends a line.
+        x, y: names of the axes.
+        log: logarithmic vertical axis.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(height * 2, height), layout="constrained")
+    for label, values in lines.items():
+        points = [float(value) for value in values]
+        axis.plot(range(1, len(points) + 1), points, marker=".", label=label)
+    if log:
+        axis.set_yscale("log")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure

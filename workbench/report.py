@@ -1,0 +1,159 @@
+"""The report of a pipeline: one HTML file that needs nothing else, and the same figures as CSV and JSON.
+
+It shows jobs whose result has ``records``: a list of rows as :func:`workbench.restore.restore` makes them, each with
+``photo`` and the file names ``original``, ``degraded`` and ``image`` in the job's folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import jinja2
+
+from workbench.metrics import as_text
+from workbench.pipelines.job import RESULT, is_done, write_json
+from workbench.pipelines.runner import Outcome
+from workbench.pipelines.schema import Pipeline
+
+FIGURES = ("psnr", "ssim", "lpips", "evaluations", "seconds")
+COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "prior", "seed", "job")
+
+
+def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -> Path:
+    """Write ``report.html``, ``table.csv`` and ``table.json`` into ``out`` and return the path of the first.
+
+    What is not done yet is missing from the tables and named as such.
+    """
+    out = Path(out).resolve()
+    records = [record for job in pipeline.jobs for record in _records(out / "jobs" / job.id)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("workbench"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = as_text
+    html = environment.get_template("report.html.j2").render(
+        pipeline=pipeline,
+        outcomes=outcomes,
+        groups=_groups(records, out),
+        methods=_settings(records),
+        environments=_distinct(record["environment"] for record in records),
+        priors=_distinct(record["prior"] for record in records),
+        cards={card["name"]: card for card in _cards()},
+        unavailable=_distinct(record["lpips_reason"] for record in records if record.get("lpips_reason")),
+        out=out,
+        date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
+    )
+    _replace(out / "report.html", html)
+    _replace(out / "table.csv", _csv(records))
+    write_json(out / "table.json", [{column: record.get(column) for column in COLUMNS} for record in records])
+    return out / "report.html"
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    if not is_done(folder):
+        return []
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return [record | {"job": result["job"]} for record in result.get("records", [])]
+
+
+def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """One group per operator, size and noise: its averages per method, and its photos with their pictures."""
+    groups: list[dict[str, Any]] = []
+    operators = _distinct(record["operator"] for record in records)
+    keys = _distinct((record["operator"], record["noise"], record["size"]) for record in records)
+    for operator, noise, size in sorted(keys, key=lambda key: (operators.index(key[0]), key[2], -key[1])):
+        rows = [r for r in records if (r["operator"], r["noise"], r["size"]) == (operator, noise, size)]
+        methods = _distinct(row["solver"] for row in rows)
+        averages = [{"solver": m} | _average([row for row in rows if row["solver"] == m]) for m in methods]
+        photos = []
+        for photo, job in _distinct((row["photo"], row["job"]) for row in rows):
+            shots = [row for row in rows if (row["photo"], row["job"]) == (photo, job)]
+            folder = out / "jobs" / job
+            photos.append(
+                {
+                    "photo": photo,
+                    "original": _inline(folder / shots[0]["original"]),
+                    "degraded": _inline(folder / shots[0]["degraded"]),
+                    "shots": [shot | {"picture": _inline(folder / shot["image"])} for shot in shots],
+                    "best": _best(shots),
+                }
+            )
+        groups.append(
+            {
+                "anchor": f"group{len(groups) + 1}",
+                "operator": operator,
+                "noise": noise,
+                "size": f"{size[1]}×{size[0]}",
+                "averages": averages,
+                "best": _best(averages),
+                "photos": photos,
+                "methods": methods,
+            }
+        )
+    return groups
+
+
+def _average(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The mean of each figure over the photos, or None where one photo has none."""
+    columns = {key: [row[key] for row in rows] for key in FIGURES}
+    return {key: None if None in values else fmean(values) for key, values in columns.items()} | {"photos": len(rows)}
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, str | None]:
+    """The best value of each score, as it is printed: equal printed figures are equally good."""
+    best: dict[str, str | None] = {}
+    for key, choose in (("psnr", max), ("ssim", max), ("lpips", min)):
+        values = [row[key] for row in rows if row[key] is not None]
+        best[key] = as_text(choose(values), key) if len(values) > 1 else None
+    return best
+
+
+def _settings(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Each method with its settings, once per distinct setting."""
+    said = _distinct((record["solver"], json.dumps(record["solver_settings"])) for record in records)
+    return [(name, ", ".join(f"{key} = {value}" for key, value in json.loads(text).items())) for name, text in said]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    result: list[Any] = []
+    for value in values:
+        if value not in result:
+            result.append(value)
+    return result
+
+
+def _cards() -> list[dict[str, Any]]:
+    from workbench.models import describe_priors
+
+    return describe_priors()
+
+
+def _inline(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        row = record | {"size": "x".join(map(str, record["size"]))}
+        writer.writerow(["" if row.get(column) is None else row[column] for column in COLUMNS])
+    return text.getvalue()
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)

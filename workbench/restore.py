@@ -1,0 +1,297 @@
+"""From a photo to a restored photo and its scores: what the command line, the notebooks and the pipelines share.
+
+    photo -> degrade (operator, noise) -> solver -> Result (pictures, scores, settings)
+
+One seed fixes everything. It feeds independent streams: the operator (which pixels are missing), the noise added to
+the measurement, and the solver. In a batch each image has its own streams of that seed, so that a batch gives what
+single images give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import time
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from workbench.images import save_image
+from workbench.metrics import score
+from workbench.models.prior import Prior
+from workbench.operators.base import Operator
+from workbench.operators.parse import parse_operator
+from workbench.pipelines.job import write_json
+from workbench.random import generator, noise_source
+from workbench.solvers import SOLVERS, make_solver
+from workbench.solvers.base import Callback, Restoration, Solver
+
+LARGEST_FACTOR = 16  # of operators that make pictures smaller
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """A measurement and what is known about it.
+
+    Attributes:
+        op: the forward model, for images of the original's size.
+        y: the measurement ``op(original) + noise * eps``.
+        picture: (B, 1 or 3, h, w), ``y`` where that is a picture, else its adjoint image.
+        original: (B, 3, H, W), or None for photos that came degraded.
+        spec, noise, seed: how it was made.
+    """
+
+    op: Operator
+    y: Tensor
+    picture: Tensor
+    original: Tensor | None
+    spec: str
+    noise: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restoration and its scores.
+
+    Attributes:
+        degraded: what was restored.
+        restoration: what the solver returned.
+        records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips`` (None with a ``*_reason`` where not
+            defined), ``evaluations``, ``seconds``, ``converged``, ``message`` and all settings and versions.
+    """
+
+    degraded: Degraded
+    restoration: Restoration
+    records: list[dict[str, Any]]
+
+    @property
+    def image(self) -> Tensor:
+        """The restored images (B, 3, H, W), nominal range [0, 1], not clipped."""
+        return self.restoration.image
+
+
+def solver_of(name: str, settings: dict[str, Any]) -> Solver:
+    """The solver ``name`` with ``settings`` that somebody wrote, on a command line or in a file: types are checked too.
+
+    Raises:
+        ValueError: unknown solver or setting, with the nearest name; or a value of the wrong type or out of range.
+    """
+    if name in SOLVERS:
+        types = get_type_hints(SOLVERS[name])
+        for key, value in settings.items():
+            try:
+                TypeAdapter(types.get(key, Any)).validate_python(value, strict=True)
+            except ValidationError:
+                expected = getattr(types[key], "__name__", types[key])
+                raise ValueError(f"setting {key} of {name} must be {expected}, got {value!r}") from None
+    return make_solver(name, **settings)
+
+
+def degrade(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+    """Degrade ``photos`` (B, 3, H, W) in [0, 1] by the operator written ``spec`` ("sr:4"), then add noise.
+
+    Args:
+        noise: standard deviation, in units of the [0, 1] range.
+        prior: if given, also check that it takes pictures of this size.
+
+    Raises:
+        ValueError: bad ``spec``, ``noise`` or ``seed``, or a size that operator or prior cannot take; the message
+            names a size that they can.
+    """
+    _check(noise, seed)
+    op = _operator(spec, photos, seed, prior)
+    clean = op(photos)
+    y = clean + noise * noise_source(_streams(seed, "noise", photos))(clean) if noise else clean
+    return Degraded(op, y, _picture(op, y), photos, spec, noise, seed)
+
+
+def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+    """Take ``photo`` (1, 3, h, w) as it is for the measurement of operator ``spec``; ``noise`` is what it contains.
+
+    Raises:
+        ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
+            chance (which pixels are missing?) and cannot be that of an existing photo.
+    """
+    _check(noise, seed)
+    op, blank = _behind(spec, photo, seed)
+    if prior is not None:
+        prior.check(blank)
+    y = photo if op.measurement_shape(blank.shape)[1] == photo.shape[1] else photo.mean(dim=1, keepdim=True)
+    return Degraded(op, y, _picture(op, y), None, spec, noise, seed)
+
+
+def restore(
+    degraded: Degraded,
+    solver: Solver,
+    prior: Prior,
+    *,
+    name: str = "",
+    callback: Callback | None = None,
+) -> Result:
+    """Run ``solver`` on a degraded batch and score what comes out.
+
+    Args:
+        name: what to call the solver in the records.
+
+    Raises:
+        ValueError: the solver cannot treat this operator, noise or prior.
+    """
+    y = degraded.y
+    images = y.shape[0]
+    started = time.perf_counter()
+    with torch.no_grad():
+        restoration = solver(
+            y,
+            degraded.op,
+            prior,
+            sigma_noise=degraded.noise,
+            generator=_streams(degraded.seed, "solver", y),
+            callback=callback,
+        )
+    if y.is_cuda:
+        torch.cuda.synchronize(y.device)
+    seconds = (time.perf_counter() - started) / images
+
+    original = degraded.original
+    if original is None:
+        nothing: dict[str, Any] = {"psnr": None, "ssim": None, "lpips": None, "lpips_reason": "no original to compare"}
+        scores = [dict(nothing) for _ in range(images)]
+    else:
+        scores = score(restoration.image, original)
+    common = {
+        "solver": name or type(solver).__name__.lower(),
+        "solver_settings": _settings(solver),
+        "prior": prior.name,
+        "operator": degraded.spec,
+        "noise": degraded.noise,
+        "seed": degraded.seed,
+        "size": list(restoration.image.shape[-2:]),
+        "batch": images,
+        "environment": environment(y.device),
+    }
+    converged = restoration.converged
+    records = [
+        scores[index]
+        | {
+            "evaluations": int(restoration.evaluations[index]),
+            "iterations": int(restoration.iterations[index]),
+            "seconds": seconds,
+            "converged": None if converged is None else bool(converged[index]),
+            "message": restoration.message,
+        }
+        | common
+        for index in range(images)
+    ]
+    return Result(degraded, restoration, records)
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write the first image of ``result`` as original.png, degraded.png and restored.png, and metrics.json.
+
+    Each file is replaced in one step, metrics.json last. original.png is removed where there is no original.
+    """
+    if result.degraded.original is None:
+        (folder / "original.png").unlink(missing_ok=True)
+    else:
+        save_image(result.degraded.original[:1], folder / "original.png")
+    save_image(result.degraded.picture[:1], folder / "degraded.png")
+    save_image(result.image[:1], folder / "restored.png")
+    write_json(folder / "metrics.json", result.records[0])
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware that a figure depends on."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "workbench": version("restoration-workbench"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": device.type,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def fitting_size(spec: str, limit: int, prior: Prior | None) -> int | None:
+    """The largest square side of at most ``limit`` pixels that operator and prior take, or None if none was found."""
+    step = prior.multiple if prior is not None else 1
+    sides = [limit - limit % step - step * k for k in range(64)] + [2**k for k in range(12, 3, -1)]
+    for side in (side for side in sides if 0 < side <= limit):
+        try:
+            blank = torch.zeros(1, 3, side, side)
+            parse_operator(spec, tuple(blank.shape[1:]), generator(0))
+            if prior is not None:
+                prior.check(blank)
+        except ValueError:
+            continue
+        return side
+    return None
+
+
+def _behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
+    """The operator that measures ``photo`` (1, 3, h, w), and a blank image of the size that it takes."""
+    problem: ValueError | None = None
+    for factor in range(1, LARGEST_FACTOR + 1):
+        blank = photo.new_zeros(*photo.shape[:2], *(factor * side for side in photo.shape[-2:]))
+        chance = _stream(seed, "operator")
+        before = chance.get_state()
+        try:
+            op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
+        except ValueError as error:
+            problem = problem or error
+            continue
+        measured = op.measurement_shape(blank.shape)
+        if len(measured) == 4 and measured[-2:] == photo.shape[-2:]:
+            if not torch.equal(before, chance.get_state()):
+                raise ValueError(f"{spec!r} is drawn at random: which pixels of this photo are missing cannot be known")
+            return op, blank
+    if problem is not None:
+        raise problem
+    size = "x".join(map(str, photo.shape[-2:]))
+    raise ValueError(f"{spec!r} does not turn pictures into pictures, so a photo of {size} pixels is not its result")
+
+
+def _settings(solver: Any) -> dict[str, Any]:
+    values = {field.name: getattr(solver, field.name) for field in fields(solver)}
+    return {name: getattr(value, "__name__", value) for name, value in values.items()}
+
+
+def _operator(spec: str, photos: Tensor, seed: int, prior: Prior | None) -> Operator:
+    try:
+        op = parse_operator(spec, tuple(photos.shape[1:]), _stream(seed, "operator")).to(photos.device)
+        if prior is not None:
+            prior.check(photos)
+    except ValueError as error:
+        side = fitting_size(spec, min(photos.shape[-2:]), prior)
+        if side is None or photos.shape[-2:] == (side, side):
+            raise
+        raise ValueError(f"{error}; {side}x{side} would do (--size {side})") from None
+    return op
+
+
+def _picture(op: Operator, y: Tensor) -> Tensor:
+    return y if y.ndim == 4 and y.shape[1] in (1, 3) else op.adjoint(y)
+
+
+def _check(noise: float, seed: int) -> None:
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise is a standard deviation on the [0, 1] scale, so finite and at least 0, got {noise}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
+
+
+def _stream(seed: int, purpose: str) -> torch.Generator:
+    # Hashing, not seed + constant: streams of neighbouring seeds must not coincide either.
+    digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+    return generator(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _streams(seed: int, purpose: str, batch: Tensor) -> list[torch.Generator]:
+    return [_stream(seed, purpose) for _ in range(batch.shape[0])]

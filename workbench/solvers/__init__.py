@@ -1,0 +1,72 @@
+"""Solvers: restore images from measurements. One registry serves the command line, pages, notebooks and pipelines."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import fields
+from typing import Any
+
+from workbench.solvers.base import Callback, Restoration, Solver, Step
+from workbench.solvers.ddnm import DDNM
+from workbench.solvers.deqir import DeqIR
+from workbench.solvers.diffpir import DiffPIR
+from workbench.solvers.fixed_point import FixedPointResult, solve_fixed_point
+from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
+from workbench.solvers.methods import Adam, Anderson, Broyden, Picard
+from workbench.solvers.pinv import PseudoInverse
+from workbench.solvers.sample import DDIM, PredictorCorrector
+
+__all__ = [
+    "DDIM",
+    "DDNM",
+    "SOLVERS",
+    "Adam",
+    "Anderson",
+    "Broyden",
+    "Callback",
+    "DeqIR",
+    "DiffPIR",
+    "Exact",
+    "FixedPointResult",
+    "JacobianFree",
+    "Neumann",
+    "Picard",
+    "PredictorCorrector",
+    "PseudoInverse",
+    "Restoration",
+    "Solver",
+    "Step",
+    "attach_gradient",
+    "describe_solvers",
+    "implicit_fixed_point",
+    "make_solver",
+    "solve_fixed_point",
+]
+
+SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR]] = {
+    "pinv": PseudoInverse,
+    "diffpir": DiffPIR,
+    "ddnm": DDNM,
+    "deqir": DeqIR,
+}
+
+
+def make_solver(name: str, **settings: Any) -> Solver:
+    """The solver ``name`` with ``settings``. Raises ValueError for an unknown name or setting, naming the nearest."""
+    _known("solver", name, list(SOLVERS))
+    kind = SOLVERS[name]
+    for setting in settings:
+        _known(f"setting of {name}", setting, [field.name for field in fields(kind)])
+    return kind(**settings)
+
+
+def describe_solvers() -> list[tuple[str, str, str]]:
+    """(name, one line, paper) of every solver."""
+    return [(name, kind.summary, kind.paper) for name, kind in SOLVERS.items()]
+
+
+def _known(what: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, 1, 0.0)
+        hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"unknown {what} {name!r}{hint} There are: {', '.join(names) or 'none'}")

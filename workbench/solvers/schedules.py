@@ -1,0 +1,82 @@
+"""Noise levels: descending standard deviations in the unit of [0, 1] images, float64.
+
+Solvers need nothing else of a diffusion: in variance-exploding coordinates a schedule is a list of numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from workbench.solvers.methods import require
+
+
+def geometric_sigmas(steps: int, start: float, end: float) -> Tensor:
+    """``steps`` levels from ``start`` down to ``end`` in constant ratio (VE SDE; MUPET supplement): (steps,)."""
+    _check(steps, start, end)
+    if steps == 1:
+        return torch.tensor([start], dtype=torch.float64)
+    return start * (end / start) ** torch.linspace(0, 1, steps, dtype=torch.float64)
+
+
+def karras_sigmas(steps: int, start: float, end: float, rho: float = 7.0) -> Tensor:
+    """``steps`` levels from ``start`` to ``end``, linear in ``sigma^(1/rho)`` (Karras et al. 2022, eq. 5): (steps,)."""
+    _check(steps, start, end)
+    if steps == 1:
+        return torch.tensor([start], dtype=torch.float64)
+    ramp = torch.linspace(start ** (1 / rho), end ** (1 / rho), steps, dtype=torch.float64)
+    return ramp**rho
+
+
+def vp_sigmas(steps: int, start: float = math.inf) -> Tensor:
+    """The levels of the DDPM schedule at the evenly spaced time steps of DDNM and DDRM: (steps,).
+
+    ``abar`` is the cumulative product of ``1 - beta`` with 1000 betas from 1e-4 to 0.02, and the level of time t is
+    ``sqrt((1 - abar_t) / abar_t)`` for images in [-1, 1], so half of it here: 78.9 at t = 999, 0.005 at t = 0. Time
+    steps are ``(steps - 1) s, ..., s, 0`` with ``s = n // steps``, ``n`` the number of times whose level is at most
+    ``start`` (1000 if no ``start`` is given, which is the published choice).
+    """
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    levels = ((1 - alpha_bar) / alpha_bar).sqrt() / 2
+    usable = int((levels <= start).sum())
+    require(1 <= steps <= usable, "steps", f"between 1 and {usable} for levels up to {start:g}", steps)
+    return levels[torch.arange(steps - 1, -1, -1) * (usable // steps)]
+
+
+def sampling_sigmas(schedule: str | Sequence[float], steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+    """The ``steps + 1`` levels of a sampler, ending with 0, never above ``sigma_max``.
+
+    Args:
+        schedule: "vp", "geometric", "karras", or the levels themselves (steps + 1 numbers, strictly descending, the
+            last one 0), which are taken as they are.
+        steps: number of network evaluations.
+        sigma_min, sigma_max: the range the prior knows. "geometric" and "karras" span it; "vp" starts at the
+            highest published level that fits.
+
+    Raises:
+        ValueError: unknown schedule, or levels that do not fit ``steps`` or the prior.
+    """
+    if isinstance(schedule, str):
+        if schedule == "vp":
+            levels = vp_sigmas(steps, sigma_max)
+        elif schedule == "geometric":
+            levels = geometric_sigmas(steps, sigma_max, sigma_min)
+        elif schedule == "karras":
+            levels = karras_sigmas(steps, sigma_max, sigma_min)
+        else:
+            raise ValueError(f"schedule must be 'vp', 'geometric', 'karras' or a list of levels, got {schedule!r}")
+        return torch.cat([levels, levels.new_zeros(1)])
+    levels = torch.as_tensor(schedule, dtype=torch.float64)
+    if levels.shape != (steps + 1,) or levels[-1] != 0 or not bool((levels.diff() < 0).all()):
+        raise ValueError(f"expected {steps + 1} descending levels that end with 0, got {list(schedule)}")
+    if float(levels[0]) > sigma_max * (1 + 1e-5):
+        raise ValueError(f"the prior knows noise up to sigma = {sigma_max:g}, the schedule starts at {levels[0]:g}")
+    return levels
+
+
+def _check(steps: int, start: float, end: float) -> None:
+    require(steps >= 1, "steps", "at least 1", steps)
+    require(0 < end <= start < math.inf, "levels", "positive, finite and descending", f"{start:g} to {end:g}")
