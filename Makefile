@@ -2,6 +2,7 @@
 # make reproduce  restore real photos four ways and write results/quick/report.html
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make lab        JupyterLab on the notebooks
+# make notebooks  run notebooks/basics/*.py again and store their output (after a change of the text or of a prior)
 # Another interpreter: make PYTHON=/path/to/python3.12
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
@@ -10,7 +11,7 @@ STAMP := .venv/.installed
 # The kernels of .venv, whatever is installed for the user.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: setup reproduce test lint lab clean
+.PHONY: setup reproduce test lint lab notebooks clean
 
 setup: $(STAMP)
 
@@ -35,8 +36,13 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
 
+notebooks: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py
+	$(BIN)/jupytext --quiet --to ipynb notebooks/jobs/*.py
+
 lab: $(STAMP)
-	@$(BIN)/jupyter lab $(shell test "$$(id -u)" = 0 && echo --allow-root) notebooks/basics/quickstart.ipynb
+	@$(BIN)/jupyter lab $(shell test "$$(id -u)" = 0 && echo --allow-root) --ServerApp.root_dir=$(CURDIR)/notebooks \
+	  --LabApp.default_url=/lab/tree/basics/quickstart.ipynb
 
 clean:
 	rm -rf .venv results restored .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from workbench.images import save_image
+from workbench.images import sample_photo, save_image
 from workbench.pipelines import load_pipeline
 from workbench.pipelines.runner import Outcome, run_pipeline, table
 from workbench.report import write_report
@@ -32,14 +32,17 @@ noise: float = 0.1
 steps: int | None = None
 names: list[str] = ["a"]
 size = 64
+start = "HERE"
 """
 
 TASK = """
-import os, time
+import json, os, time
 from pathlib import Path
-from workbench.pipelines import progress, write_result
+from workbench.pipelines import input_path, needed, progress, write_result
 Path("half.txt").write_text("half a result")
+assert input_path("a/b") == Path(start) / "a/b"
 progress(1, 2)
+if how == "after": assert [json.loads((f / "result.json").read_text())["value"] for f in needed("base")] == [0.5, 2]
 if how == "badly": raise RuntimeError("the network diverged\\nand more")
 if how == "killed": os.kill(os.getpid(), 9)
 if how == "slowly": time.sleep(600)
@@ -58,7 +61,7 @@ def _notebook(folder: Path, name: str, *sources: str, tag: str = "parameters") -
 
 def _project(folder: Path, text: str) -> Path:
     """A folder like the repository's: notebooks/jobs/task.ipynb and pipelines/p.yaml."""
-    _notebook(folder / "notebooks" / "jobs", "task", PARAMETERS, TASK, LAST)
+    _notebook(folder / "notebooks" / "jobs", "task", PARAMETERS.replace("HERE", str(Path.cwd())), TASK, LAST)
     (folder / "pipelines").mkdir(exist_ok=True)
     path = folder / "pipelines" / "p.yaml"
     path.write_text(text)
@@ -380,3 +383,53 @@ def test_a_relative_folder_of_notebooks_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (job,) = load_pipeline(path, "notebooks/jobs").jobs
     assert job.notebook.is_absolute()
+
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--solver", "diffpir", "--set", "steps=2")
+
+
+@pytest.mark.parametrize("path", [p for p in ROOT.glob("pipelines/**/*.yaml") if p.name != "published.yaml"])
+def test_every_pipeline_of_the_repository_is_valid(path):
+    assert load_pipeline(path).jobs
+
+
+def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
+    """The whole way from YAML to report with the real notebook, a sample photo and one of the user's own."""
+    text = """
+- notebook: restore
+  parameters:
+    photos: ["cat:32", "mine/dog.png:32", "mine/dog.png:16"]
+    methods: [pinv, diffpir]
+    settings: {diffpir: {steps: 2}}
+  grid: {degradation: ["sr:4", "inpaint:0.8"]}
+"""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(_yaml(text))
+    (tmp_path / "mine").mkdir()
+    save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
+    pipeline = load_pipeline("p.yaml", ROOT / "notebooks" / "jobs")
+    outcomes = run_pipeline(pipeline, "out", workers=2)
+    assert [o.state for o in outcomes] == ["done", "done"], table(outcomes)
+    page = _Page()
+    page.feed(write_report(pipeline, outcomes, "out").read_text(encoding="utf-8"))
+    assert page.outside == []
+    assert len(page.pictures) == 2 * 3 * 4
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert len(rows) == 2 * 3 * 2
+    assert all(5 < row["psnr"] < 50 for row in rows)
+    names = {(row["photo"], tuple(row["size"])) for row in rows}
+    assert names == {("cat", (32, 32)), ("mine/dog.png", (32, 32)), ("mine/dog.png", (16, 16))}
+    # A batch gives what the photo alone gives: here the command line's figure for the same seed.
+    from workbench.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["restore", "mine/dog.png", "--size", "32", "--noise", "0.01", "--out", "alone", *QUICK])
+    assert stop.value.code == 0
+    alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    (row,) = [
+        r
+        for r in rows
+        if (r["photo"], r["size"], r["operator"], r["solver"]) == ("mine/dog.png", [32, 32], "sr:4", "diffpir")
+    ]
+    assert row["psnr"] == pytest.approx(alone["psnr"], abs=1e-3)  # batch sizes round differently

@@ -167,6 +167,19 @@ def test_no_file_names_a_place_on_the_authors_machine():
             assert not re.search(r"/(home|Users|root)/\w", text), name
 
 
+def test_the_readmes_example_runs(tmp_path, monkeypatch):
+    from workbench.images import sample_photo, save_image
+
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    save_image(sample_photo("cat", 64), tmp_path / "photo.jpg")
+    names: dict = {}
+    # A shorter chain than the README's: what is tested are the names and the arguments.
+    exec(example.replace("steps=20", "steps=4"), names)
+    assert names["result"].image.shape == (1, 3, 64, 64)
+    assert names["result"].records[0]["psnr"] > 5
+
+
 def test_the_readme_says_what_exists():
     """Links point to files that are there, and the commands it shows are commands there are."""
     from workbench.cli import app

@@ -30,7 +30,9 @@ app = typer.Typer(
 
 @app.command()
 def restore(
-    photo: Annotated[Path, typer.Argument(help="The photo: any image file that Pillow reads.", show_default=False)],
+    photo: Annotated[
+        Path, typer.Argument(metavar="PHOTO", help="Any image file that Pillow reads.", show_default=False)
+    ],
     degrade: Annotated[
         str, typer.Option(help="How to degrade it first ('workbench operators' lists them), or 'none'.")
     ] = "sr:4",
@@ -51,7 +53,9 @@ def restore(
     out: Annotated[Path, typer.Option(help="Folder for the results; existing ones are replaced.")] = Path("restored"),
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the solver, as NAME=VALUE; may be repeated.", show_default=False),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -95,7 +99,7 @@ def restore(
 @app.command()
 def run(
     pipeline: Annotated[
-        Path, typer.Argument(help="A pipeline file, such as pipelines/quick.yaml.", show_default=False)
+        Path, typer.Argument(metavar="FILE", help="A pipeline file, such as pipelines/quick.yaml.", show_default=False)
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.  [default: results/NAME]", show_default=False)
@@ -104,7 +108,7 @@ def run(
     notebooks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the job notebooks.  [default: notebooks/jobs beside the pipeline's folder]",
+            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline]",
             show_default=False,
         ),
     ] = None,
@@ -132,11 +136,13 @@ def models() -> None:
     """List the priors that come with the package."""
     from workbench.models import describe_priors
 
-    rows = []
-    for card in describe_priors():
-        facts = {key: value for key, value in card.items() if key not in ("name", "summary")}
-        rows.append((card["name"], str(card.get("summary") or _brief(facts))))
-    _list(rows, "No prior is shipped; give --prior the path of a checkpoint.")
+    cards = describe_priors()
+    for card in cards:
+        typer.echo(f"{card.pop('name')}  {card.pop('summary', '')}".rstrip())
+        for key, value in card.items():
+            typer.echo(f"    {key.replace('_', ' ')}: {_plain(value)}")
+    if not cards:
+        typer.echo("No prior is shipped; give --prior the path of a checkpoint.")
 
 
 @app.command()
@@ -144,7 +150,7 @@ def solvers() -> None:
     """List the methods that restore."""
     from workbench.solvers import describe_solvers
 
-    _list([(name, f"{summary} ({paper})") for name, summary, paper in describe_solvers()], "")
+    _list([(name, f"{summary}; {paper}") for name, summary, paper in describe_solvers()])
 
 
 @app.command()
@@ -152,7 +158,7 @@ def operators() -> None:
     """List the degradations and how they are written."""
     from workbench.operators.parse import describe_operators
 
-    _list(describe_operators(), "")
+    _list(describe_operators())
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -242,14 +248,14 @@ def _summary(record: dict[str, Any], out: Path) -> str:
     return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
 
 
-def _brief(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, (str, int, float)))
+def _plain(value: Any) -> str:
+    """A fact of a card on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
-def _list(rows: Sequence[tuple[str, str]], nothing: str) -> None:
-    if not rows:
-        typer.echo(nothing)
-        return
+def _list(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         typer.echo(f"{name:<{width}}  {text}")

@@ -41,7 +41,7 @@ photo = sample_photo("astronaut", size=64)
 
 # %%
 for syntax, meaning in describe_operators():
-    print(f"{syntax:20} {meaning}")
+    print(f"{syntax:22} {meaning}")
 
 # %%
 names = ["sr:4", "blur:2", "motion:9", "inpaint:0.8", "block:24", "text", "gray", "oldphoto", "hadamard:0.5", "jpeg:10"]

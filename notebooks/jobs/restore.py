@@ -13,7 +13,10 @@
 # parameters; opened by hand it runs with these.
 
 # %% tags=["parameters"]
-photos: list[str] = ["astronaut:64", "cat:64"]  # NAME:SIZE of a sample photo, or PATH:SIZE; centre square
+photos: list[str] = [
+    "astronaut:64",
+    "cat:64",
+]  # NAME:SIZE of a sample photo, or PATH:SIZE (from where the run is started); centre square
 degradation: str = "sr:4"  # as `workbench operators` lists them
 noise: float = 0.01  # standard deviation, pixel values from 0 to 1
 methods: list[str] = ["pinv", "diffpir", "ddnm", "deqir"]
@@ -29,7 +32,7 @@ import torch
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.metrics import as_text
 from workbench.models import load_prior
-from workbench.pipelines import progress, write_result
+from workbench.pipelines import input_path, progress, write_result
 from workbench.plots import show
 from workbench.restore import degrade, restore, solver_of
 
@@ -49,7 +52,7 @@ for entry in photos:
 
 
 def load(name, size):
-    return sample_photo(name, size) if name in SAMPLES else load_image(name, size)
+    return sample_photo(name, size) if name in SAMPLES else load_image(input_path(name), size)
 
 
 # %% [markdown]

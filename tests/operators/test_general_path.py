@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import warnings
 
 import pytest
@@ -105,10 +107,11 @@ def test_kernels_can_be_learned(name: str) -> None:
     x = normal((2, 2, 6, 4), 1)
     make = {"blur": Blur, "super-resolution": lambda kernel: SuperResolution(2, kernel)}[name]
 
+    y = normal(make(torch.ones(3, 4)).measurement_shape(x.shape), 4)
+
     def everything(kernel: Tensor) -> tuple[Tensor, ...]:
         op = make(kernel)
-        y = op(x)
-        return y, op.adjoint(y), op.pinv(y), op.prox(x, y.detach(), 0.3)
+        return op(x), op.adjoint(y), op.pinv(y), op.prox(x, y, 0.3), op.project_null(x)
 
     kernel = (normal((3, 4), 2) + 4 * torch.eye(3, 4, dtype=F64)).requires_grad_()
     assert torch.autograd.gradcheck(everything, kernel, fast_mode=True, atol=1e-6)
@@ -246,6 +249,7 @@ BAD_CALLS = {
     "three weights": (lambda: Identity().prox(IMAGE, IMAGE, torch.ones(3)), r"have shape \(2,\), got shape \(3,\)"),
     "y of another size": (lambda: SuperResolution(2).prox(IMAGE, IMAGE, 1.0), r"to \(2, 3, 4, 4\), got y of shape"),
     "one y for two": (lambda: Identity().prox(IMAGE, IMAGE[:1], 1.0), "got y of shape"),
+    "y of another dtype": (lambda: Identity().prox(IMAGE, IMAGE.double(), 1.0), "same dtype, got torch.float64"),
     "mask of another size": (lambda: Inpainting(torch.ones(4, 4))(IMAGE), r"\(1, 1, 4, 4\) does not fit images"),
     "mask of three": (lambda: Inpainting(torch.ones(3, 1, 8, 8))(IMAGE), "does not fit images"),
     "mask nan": (lambda: Inpainting(torch.full((4, 4), torch.nan)), "real and finite"),
@@ -298,6 +302,13 @@ def test_says_what_was_expected_and_what_came(name: str) -> None:
     call, message = BAD_CALLS[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("module", ["blur", "function"])
+def test_examples_in_docstrings(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"workbench.operators.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_unknown_options_raise() -> None:

@@ -41,7 +41,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def test_decodes_as_pillow_does(photo: np.ndarray, quality: int, size: tuple[int, int]) -> None:
     part = np.ascontiguousarray(photo[: size[0], : size[1]])
     ours, theirs = JPEG(quality)(as_image(part)), as_image(pillow(part, quality))
-    assert psnr(ours, theirs) >= 40
+    # The bar is 40. All coefficients agree; what is left is libjpeg's integer arithmetic and rounding to 8 bits.
+    assert psnr(ours, theirs) >= 47
     # And not because compression does nothing: it is nearer to Pillow's picture than to the photo.
     if quality <= 75 and min(size) > 1:
         assert psnr(ours, theirs) > psnr(ours, as_image(part)) + 3

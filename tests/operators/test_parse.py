@@ -71,7 +71,7 @@ BAD = {
     "": r"unknown operator ''; there are sr, blur, .*, none",
     "blurr:2": r"unknown operator 'blurr', did you mean 'blur'\?; there are sr, blur",
     "inpaiting:0.5": r"did you mean 'inpaint'\?",
-    "colourise": "unknown operator 'colourise'; there are",
+    "xyz": "unknown operator 'xyz'; there are",
     "sr": r"'sr' \(sr:FACTOR\[:KERNEL\]\): needs a number from 1 to 48, got ''",
     "sr:": "needs a number from 1 to 48, got ''",
     "sr:0": "from 1 to 48, got '0'",

@@ -134,6 +134,44 @@ def test_ddnm_reproduces(shared, name):
     torch.testing.assert_close(2 * result.image - 1, case["output_x"], atol=case.atol, rtol=0)
 
 
+def ddnm_plus_dense(case: Case, matrix: Tensor) -> Tensor:
+    """DDNM+ as the paper has it (section 3.3), on [-1, 1] images in VP coordinates with a dense SVD, in float64."""
+    info, alpha_bar = case.info, torch.cat([case["schedule/alphas_cumprod"].double(), torch.ones(1).double()])
+    u, values, vh = torch.linalg.svd(matrix)
+    s = torch.cat([values, values.new_zeros(matrix.shape[1] - len(values))])
+    seen, level, eta = s > 0, info["sigma_y_used"], info["eta"]
+    y_bar = torch.zeros(2, len(s), dtype=torch.float64)
+    y_bar[:, : len(values)] = case["y"].double() @ u / values
+    x = case["x_T"].double()
+    for (t, after), noise in zip(case["schedule/time_pairs"].tolist(), case["noise"].double(), strict=True):
+        a, b = alpha_bar[t].sqrt(), alpha_bar[after].sqrt()
+        e = case.vp_noise(x, torch.full((2,), t))
+        clean = ((x - (1 - a**2).sqrt() * e) / a).flatten(1) @ vh.T
+        sigma = (1 - b**2).sqrt()
+        reached = seen & (sigma * s >= b * level)
+        pull = torch.where(reached, 1.0, s * sigma * (1 - eta**2) ** 0.5 / (b * level)) * seen
+        left = (sigma**2 - (b * level / s.clamp(min=1e-9)) ** 2).clamp(min=0).sqrt()
+        fresh = torch.where(reached, left, sigma * eta)
+        drift = torch.where(seen, 0.0, sigma * (1 - eta**2) ** 0.5)
+        coefficients = b * (clean + pull * (y_bar - clean))
+        coefficients = coefficients + fresh * (noise.flatten(1) @ vh.T) + drift * (e.flatten(1) @ vh.T)
+        x = (coefficients @ vh).view_as(x)
+    return x
+
+
+def test_ddnm_plus_on_super_resolution_is_the_paper_s_form(shared):
+    """The published code multiplies noise and eps by V without V^T (svd_operators.py:579-617): its result depends on an
+    arbitrary basis: the stored output is another image. Against the paper's form by a dense SVD instead."""
+    case = Case(shared, "ddnmplus_svd_sr4_T20_sy01")
+    op, y = ddnm_operator(case)
+    solver = DDNM(20, case.info["eta"], ddnm_levels(case))
+    image = solver(y, op, case.vp_prior(), sigma_noise=0.1, noise=ddnm_noise(case)).image
+    basis = torch.eye(768, dtype=torch.float64).view(768, 3, 16, 16)
+    expected = ddnm_plus_dense(case, op(basis).flatten(1).T).float()
+    torch.testing.assert_close(2 * image - 1, expected, atol=case.atol, rtol=0)
+    assert (case["output_x"] - expected).abs().max() > 0.1
+
+
 def published_prox(batch_limit: int = 100):
     """MUPET's data step (MAP_tst_utils.py:9): gradient descent, stopped early by one rule for the batch."""
 

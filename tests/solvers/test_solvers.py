@@ -204,7 +204,7 @@ def test_diffpir_without_noise_added_is_half_quadratic_splitting_on_its_levels()
 
 def test_diffpir_levels_never_fall_below_the_noise_of_each_image():
     prior = curved_prior(sigma_max=5.0)
-    levels = DiffPIR(30).levels(torch.tensor([0.0, 0.2, 9.0], dtype=torch.float64), prior)
+    levels = DiffPIR(30, sigma_start=10.0).levels(torch.tensor([0.0, 0.2, 9.0], dtype=torch.float64), prior)
     assert levels.shape == (30, 3)
     assert (levels[0] == 5.0).all()
     assert levels[-1].tolist() == pytest.approx([0.01, 0.2, 5.0])

@@ -89,7 +89,7 @@ class Operator(nn.Module):
         ``z + A^+ (y - A z)``.
 
         Raises:
-            ValueError: weight negative or not finite, or a shape that does not fit.
+            ValueError: weight negative or not finite, or shapes or dtypes that do not fit.
         """
         checked = self.check_prox(z, y, weight)
         if not self.linear:
@@ -122,6 +122,8 @@ class Operator(nn.Module):
     def check_prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         """``weight`` as a tensor () or (B,) of z's dtype; raise ValueError unless it, ``z`` and ``y`` fit together."""
         check_image(z)
+        if y.dtype != z.dtype:
+            raise ValueError(f"y and z must have the same dtype, got {y.dtype} and {z.dtype}")
         expected = self.measurement_shape(z.shape)
         if tuple(y.shape) != expected:
             raise ValueError(

@@ -64,7 +64,10 @@ class JPEG(Operator):
         # Whole blocks of 16 x 16 (8 x 8 at half the resolution), the edge repeated as libjpeg does.
         ycc = pad(ycc, (0, -width % 16, 0, -height % 16), mode="replicate")
         luma = _code(ycc[:, :1] - 128, self._table(LUMA, x))[..., :height, :width]
-        chroma = _code(_rounded(avg_pool2d(ycc[:, 1:], 2)), self._table(CHROMA, x))
+        means = avg_pool2d(ycc[:, 1:], 2)
+        # libjpeg rounds halves down and up in turn from column to column, so as not to drift.
+        turn = (1 + torch.arange(means.shape[-1], device=x.device) % 2) / 4
+        chroma = _code(_straight_through(means, (means + turn).floor()), self._table(CHROMA, x))
         # libjpeg's "fancy" upsampling: weights 3/4 and 1/4, over the chroma samples of the picture without its padding.
         chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
         chroma = interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
@@ -101,7 +104,9 @@ def _code(plane: Tensor, steps: Tensor) -> Tensor:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    return _straight_through(x, x.round())
+    # Halves go away from zero, as in libjpeg's integers: means of blocks are often halves of a step, and one step is
+    # 20 grey levels at quality 5. The hair on top is for halves that floating point put just below.
+    return _straight_through(x, x.sign() * (x.abs() + 0.5 + 1e-5).floor())
 
 
 def _straight_through(x: Tensor, changed: Tensor) -> Tensor:

@@ -34,6 +34,25 @@ def write_result(result: dict[str, Any]) -> None:
     write_json(Path(RESULT), {"job": job["id"], "parameters": job["parameters"], **result})
 
 
+def input_path(path: str | Path) -> Path:
+    """A path that a parameter gives: a relative one starts where the pipeline was started, not in the job's folder."""
+    if Path(JOB).is_file():
+        return Path(json.loads(Path(JOB).read_text(encoding="utf-8"))["started_in"]) / path
+    return Path(path)
+
+
+def needed(name: str) -> list[Path]:
+    """The folders of the jobs of the entry called ``name``, which this job needs: their results and files.
+
+    Raises:
+        ValueError: this job does not need an entry of that name.
+    """
+    needs = json.loads(Path(JOB).read_text(encoding="utf-8"))["needs"]
+    if name not in needs:
+        raise ValueError(f"this job does not need {name!r}, it needs {', '.join(needs) or 'nothing'}")
+    return [Path(folder) for folder in needs[name]]
+
+
 def progress(done: int, total: int) -> None:
     """Tell the runner's progress bar how far this job is; nothing happens in a notebook opened by hand."""
     if Path(JOB).is_file():

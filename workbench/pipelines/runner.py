@@ -89,6 +89,7 @@ def _run(pipeline: Pipeline, out: Path, workers: int) -> list[Outcome]:
         _write_summary(pipeline, out, outcomes)
 
     bar = tqdm(total=len(waiting), bar_format="{l_bar}{bar}| {n:.1f}/{total} jobs, {elapsed}<{remaining}{postfix}")
+    shown = 0.0
     with bar, ThreadPoolExecutor(workers) as pool:
         try:
             while waiting or futures:
@@ -110,7 +111,10 @@ def _run(pipeline: Pipeline, out: Path, workers: int) -> list[Outcome]:
                 names = [job.label for job in futures.values() if job.id in running.shares]
                 bar.set_postfix_str(", ".join(names), refresh=False)
                 bar.n = len(outcomes) + sum(running.shares.values())
-                bar.refresh()
+                # A line a second on a screen, one per finished job in a log.
+                if finished or (not waiting and not futures) or (sys.stderr.isatty() and time.monotonic() > shown + 1):
+                    bar.refresh()
+                    shown = time.monotonic()
         except BaseException:
             running.stopping.set()
             for future in futures:
@@ -126,7 +130,7 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running) -> Outcome:
     folder.mkdir()
     needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
     specification = {"id": job.id, "notebook": str(job.notebook), "parameters": job.parameters, "needs": needs}
-    write_json(folder / JOB, specification)
+    write_json(folder / JOB, specification | {"started_in": str(Path.cwd())})
     started = time.monotonic()
     running.shares[job.id] = 0.0
     try:

