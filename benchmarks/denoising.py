@@ -74,7 +74,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", action="append", required=True, help="name or file; may be given several times")
+    parser.add_argument("--prior", action="append", default=[], help="name or file; may be given several times")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--crops", type=int, default=20)
     parser.add_argument("--device", default="cpu")
@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
+    if not arguments.prior and arguments.no_classical:
+        raise SystemExit("nothing to measure: give --prior, or leave --no-classical out")
     methods = {name: network(load_prior(name, device=arguments.device)) for name in arguments.prior}
     if not arguments.no_classical:
         methods |= classical()
@@ -98,7 +100,9 @@ def main() -> None:
             columns = "  ".join(f"{value:6.2f}" for value in means)
             print(f"{group:8} {name:32} {columns}   ({time.perf_counter() - started:.0f} s)", flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"sigma_255": LEVELS, "psnr": results}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"sigma_255": LEVELS, "crops": arguments.crops, "psnr": results}, indent=1)
+        )
 
 
 if __name__ == "__main__":

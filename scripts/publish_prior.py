@@ -24,16 +24,24 @@ from workbench.solvers import DDIM
 ROOT = Path(__file__).parents[1]
 
 
-def measured(weights: Path, data: Path, crops: int) -> dict:
-    """PSNR per set, method and level, by the benchmark script."""
+def measured(weights: Path, data: Path, crops: int, classical: Path | None) -> dict:
+    """PSNR per set, method and level, by the benchmark script; the classical methods' from ``classical`` if given."""
     output = weights.with_suffix(".denoising.json")
     script = str(ROOT / "benchmarks" / "denoising.py")
     command = [sys.executable, script, "--prior", str(weights), "--data", str(data), "--crops", str(crops)]
+    if classical is not None:
+        command.append("--no-classical")
     subprocess.run([*command, "--json", str(output)], check=True)
     result = json.loads(output.read_text())
+    if classical is not None:
+        known = json.loads(classical.read_text())
+        if known["crops"] != crops:
+            raise SystemExit(f"{classical} was measured on {known['crops']} crops, not {crops}")
+        for group, methods in known["psnr"].items():
+            result["psnr"][group] |= methods
     for methods in result["psnr"].values():
         methods["this prior"] = methods.pop(str(weights))
-    return {**result, "crops": crops}
+    return result
 
 
 def page(name: str, card: dict, megabytes: float, parameters: int) -> str:
@@ -78,13 +86,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--summary", help="one line; default: the one in the file")
     parser.add_argument("--crops", type=int, default=40)
+    parser.add_argument("--classical", type=Path, help="JSON of benchmarks/denoising.py without priors, to save time")
     parser.add_argument("--size", type=int, default=32, help="side of the samples")
     arguments = parser.parse_args()
 
     prior = load_checkpoint(arguments.weights)
     card = dict(prior.card)
     card["summary"] = arguments.summary or card["summary"]
-    card["denoising_psnr"] = measured(arguments.weights, arguments.data, arguments.crops)
+    card["denoising_psnr"] = measured(arguments.weights, arguments.data, arguments.crops, arguments.classical)
     target = ROOT / "workbench" / "models" / "weights" / f"{arguments.name}.safetensors"
     save_prior(prior, target, card=card, dtype=torch.float16)
     docs = ROOT / "docs" / "priors"

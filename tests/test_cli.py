@@ -233,3 +233,18 @@ def test_a_closed_pipe_is_no_error():
     pipe.stdout.close()
     _, errors = pipe.communicate()
     assert errors == b""
+
+
+@pytest.mark.parametrize(("states", "expected"), [(("done", "kept"), 0), (("done", "failed"), 1), (("skipped",), 1)])
+def test_run_ends_with_a_table_and_code_1_if_a_job_failed(run, tmp_path, monkeypatch, states, expected):
+    from workbench.pipelines import runner
+    from workbench.pipelines.runner import Outcome
+
+    outcomes = [Outcome(str(index), f"job {index}", state, 1.0) for index, state in enumerate(states)]
+    monkeypatch.setattr(runner, "run_pipeline", lambda plan, out, workers: outcomes)
+    (tmp_path / "out").mkdir()
+    pipeline = Path(__file__).parents[1] / "pipelines" / "quick.yaml"
+    code, said, _ = run("run", pipeline, "--out", "out")
+    assert code == expected
+    assert [line.split()[2] for line in said.splitlines()[1:-1]] == list(states)
+    assert said.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"

@@ -224,6 +224,24 @@ def test_running_again_keeps_what_is_done_and_tries_the_rest(ran):
     assert json.loads(done[1].read_text())["value"] == 2
 
 
+def test_a_job_that_died_goes_on_from_what_it_kept(tmp_path):
+    counting = """
+import os
+from pathlib import Path
+from workbench.pipelines import write_result
+Path("resume").mkdir(exist_ok=True)
+count = Path("resume/count.txt")
+count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
+if count.read_text() == "1": os.kill(os.getpid(), 9)
+"""
+    path = _project(tmp_path, _yaml("- notebook: task"))
+    _notebook(tmp_path / "notebooks" / "jobs", "task", "size = 64", counting, 'write_result({"n": count.read_text()})')
+    pipeline = load_pipeline(path)
+    assert [run_pipeline(pipeline, tmp_path / "out")[0].state for _ in range(2)] == ["failed", "done"]
+    result = tmp_path / "out" / "jobs" / pipeline.jobs[0].id / "result.json"
+    assert json.loads(result.read_text())["n"] == "2"
+
+
 def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
     path = _project(tmp_path, _yaml("- notebook: task"))
     (tmp_path / "out").mkdir()

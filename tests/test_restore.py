@@ -86,7 +86,7 @@ def test_the_solver_gets_the_noise_level_and_the_inputs_stay_as_they_are(photos,
 
 
 def test_records_are_json_and_complete(photos, prior):
-    result = restore(degrade(photos, "sr:4", 0.01, 0, prior), DiffPIR(steps=2), prior, name="diffpir")
+    result = restore(degrade(photos, "sr:4", 0.01, 0, prior), DiffPIR(steps=2, zeta=0.3), prior, name="diffpir")
     rows = json.loads(json.dumps(result.records, allow_nan=False))
     assert [row["solver"] for row in rows] == ["diffpir"] * 2
     assert rows[0]["solver_settings"]["zeta"] == 0.3

@@ -98,5 +98,5 @@ print("mean spread:", round(float(spread.mean()), 2))
 # ## What to try
 # - Another photo: `sample_photo("coffee", 64)`, or `load_image("your.jpg", size=64)` from `workbench.images`.
 # - Another degradation: `inpaint:0.8`, `block:24`, `blur:2`, `gray`.
-# - `DiffPIR(zeta=1.0)`: more fresh noise in each step. `DDNM(eta=0.0)`: none.
+# - `DiffPIR(zeta=0.3)`: less fresh noise in each step. `DDNM(eta=0.0)`: none.
 # - On the command line: `workbench restore your.jpg --size 64 --degrade inpaint:0.8 --solver ddnm --out restored`.

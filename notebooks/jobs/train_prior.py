@@ -32,7 +32,7 @@ sample_every: int = 0
 workers: int = 2
 max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
 seed: int = 0
-folder: str = "run"  # a run in this folder goes on where it stopped
+folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
 
 # %%
 import json
@@ -45,7 +45,7 @@ import torch
 from workbench.data import Photos
 from workbench.images import SAMPLES, sample_photo, to_uint8
 from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, save_prior
-from workbench.pipelines import write_result
+from workbench.pipelines import input_path, write_result
 from workbench.solvers import DDIM
 from workbench.trainers import DSM, TrainSettings, train, training_card
 
@@ -53,7 +53,7 @@ run = Path(folder)
 run.mkdir(parents=True, exist_ok=True)
 if not data:
     np.save(run / "samples.npy", np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
-sources = data or [str(run / "samples.npy")]
+sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in data] or [str(run / "samples.npy")]
 photos = Photos(
     sources,
     size=size,
@@ -133,7 +133,7 @@ plt.show()
 
 # %% [markdown]
 # ## Save
-# `load_prior("run/prior.safetensors")` reads it; `scripts/publish_prior.py` measures it and writes its card.
+# `load_prior("resume/prior.safetensors")` reads it; `scripts/publish_prior.py` measures it and writes its card.
 
 # %%
 card = {"summary": "trained by notebooks/jobs/train_prior", **training_card(progress, run, sources)}

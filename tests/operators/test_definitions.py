@@ -18,6 +18,7 @@ from workbench.operators import (
     Grayscale,
     Inpainting,
     Operator,
+    SpectralOperator,
     SuperResolution,
     WalshHadamard,
     bicubic_kernel,
@@ -258,3 +259,17 @@ def test_function_operator_is_what_the_function_is() -> None:
     pooled: Operator = FunctionOperator(lambda image: image.mean(dim=(1, 2, 3)), (2, 6, 7))
     assert pooled(x).shape == (3,)
     torch.testing.assert_close(pooled.pinv(pooled(x)), x.mean((1, 2, 3), keepdim=True).expand_as(x), rtol=0, atol=1e-12)
+
+
+def test_singular_values_without_a_batch_are_refused() -> None:
+    class Scaling(SpectralOperator):
+        def analysis(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        synthesis = data_analysis = data_synthesis = analysis
+
+        def singular_values(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linspace(0, 1, x.shape[-1])
+
+    with pytest.raises(ValueError, match=r"the 4 dimensions of the coefficients \(1, 3, 4, 5\).*got shape \(5,\)"):
+        Scaling()(torch.rand(1, 3, 4, 5))

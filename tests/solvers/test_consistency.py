@@ -71,7 +71,8 @@ def test_the_noisy_step_carries_noise_of_the_next_level(spectral):
 
 
 def test_images_with_and_without_noise_share_a_batch():
-    op, _, y, _ = blurred(6, 2)
+    op = MatrixOperator(torch.eye(36, dtype=torch.float64)[:18], (1, 6, 6))
+    y = torch.rand(2, 18, generator=generator(1), dtype=torch.float64)
     stored = torch.randn(21, 2, 1, 6, 6, generator=generator(0), dtype=torch.float64)
     levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
     for solver in (DDNM(20), DeqIR()):

@@ -10,8 +10,9 @@ from solver_problems import FunctionPrior, MatrixOperator, curved_prior, matrice
 from torch import Tensor
 
 from workbench.random import generator
-from workbench.solvers import DDNM, DeqIR
+from workbench.solvers import DDNM, Anderson, DeqIR
 from workbench.solvers.base import initial_image, noise_levels
+from workbench.solvers.deqir import _PinnedAnderson
 
 SIZE = 6
 OPERATORS = sorted(matrices(SIZE))
@@ -111,18 +112,33 @@ def test_one_iteration_is_the_cumulative_sum_of_errata_2():
     noises = list(torch.randn(steps + 1, 2, 1, SIZE, SIZE, generator=generator(5), dtype=torch.float64))
     levels = [40.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0]
     solver = DeqIR(steps, 1, eta, 0, math.inf, 0.0, levels)
-    image = solver(y, op, prior, noise=replay(noises)).image
+    result = solver(y, op, prior, noise=replay(noises))
     top = 0.5 + levels[0] * noises[0]
     base = initial_image(op, y, noise_levels(0.0, y))
-    states = [top, *(base + level * noises[0] for level in levels[1:-1])]
-    total, first = op.project_null(top), op.pinv(y)
-    for k, state in enumerate(states):
+    starts = [base + level * noises[0] for level in levels[1:]]
+    total, first, moves = op.project_null(top), op.pinv(y), []
+    for k, state in enumerate([top, *starts[:-1]]):
         e = (state - prior(state, levels[k])) / levels[k]
         drive = levels[k + 1] * ((1 - eta**2) ** 0.5 * e + eta * noises[k + 1])
         z = first + drive - levels[k] * op.project_null(e)
         total = total + op.project_null(z)
-    expected = total + z - op.project_null(z)
-    torch.testing.assert_close(image, expected, atol=1e-10, rtol=0)
+        expected = total + z - op.project_null(z)
+        moves.append((expected - starts[k]).square().mean((1, 2, 3)).sqrt() / (1 + levels[k + 1] ** 2) ** 0.5)
+    torch.testing.assert_close(result.image, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(result.residuals[:, 0], torch.stack(moves).amax(0), atol=1e-10, rtol=0)
+
+
+def test_exact_states_leave_the_mixing():
+    """Given the same history, the other states are mixed as if the exact ones did not exist."""
+    history = torch.randn(3, 2, 2, 5, 1, 2, 2, generator=generator(0), dtype=torch.float64)
+    pinned, plain = _PinnedAnderson(4), Anderson(4)
+    states = pinned.init(history[0, 0]), plain.init(history[0, 0, :, 3:])
+    for x, fx in history:
+        proposal, first = pinned.step(states[0], x, fx)
+        tail, second = plain.step(states[1], x[:, 3:], fx[:, 3:])
+        states = first, second
+    torch.testing.assert_close(proposal[:, 3:], tail, atol=1e-12, rtol=0)
+    assert torch.equal(proposal[:, :3], history[-1, 1][:, :3])
 
 
 def test_the_data_are_met_after_any_number_of_iterations():

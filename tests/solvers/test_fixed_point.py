@@ -114,6 +114,29 @@ def test_picard_step_is_damped():
     torch.testing.assert_close(result.value, torch.full((2, 1), 0.75))
 
 
+@pytest.mark.parametrize("damping", [1.0, 0.3])
+def test_anderson_s_damping_takes_a_share_of_the_residual(damping):
+    """One earlier iterate, one dimension: the mixed residual is 0, leaving the mixed iterate (the secant method)."""
+    seen: list[float] = []
+
+    def f(x: Tensor, rows: Tensor) -> Tensor:
+        seen.append(x.item())
+        return x.cos()
+
+    solve_fixed_point(f, torch.ones(1, 1, dtype=torch.float64), method=Anderson(1, damping), max_steps=3)
+    assert seen[1] == pytest.approx(1 + damping * (math.cos(1) - 1), abs=1e-12)
+    r0, r1 = math.cos(1) - 1, math.cos(seen[1]) - seen[1]
+    assert seen[2] == pytest.approx((r0 * seen[1] - r1 * seen[0]) / (r0 - r1), abs=1e-6)
+
+
+def test_broyden_skips_a_term_without_information():
+    """x + 1 has a constant residual: the secant says nothing, and dividing by it would give NaN."""
+    result = solve_fixed_point(
+        lambda x, rows: x + 1, torch.zeros(1, 2), method=Broyden(), max_steps=5, keep="last", tolerance=1e-3
+    )
+    assert torch.equal(result.value, torch.full((1, 2), 5.0))
+
+
 def test_adam_descends_to_the_minimum_and_its_first_steps_are_adams():
     centre = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
     steps: list[Tensor] = []
@@ -200,6 +223,24 @@ def test_a_non_finite_iterate_leaves_the_best_one(method, bad):
     assert result.residual[1] == result.trace[1, :3].min()
     # The others go on as if alone.
     torch.testing.assert_close(result.value[[0, 2]], torch.full((2, 4), 2.0, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+class Overshoot(Picard):
+    """A method that loses sample 1 at its second step although f is finite there."""
+
+    def step(self, state: None, x: Tensor, fx: Tensor) -> tuple[Tensor, None]:
+        proposal = fx.clone()
+        if len(x) == 3 and float(x[1, 0]) == 1:
+            proposal[1] = math.inf
+        return proposal, None
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_non_finite_proposal_leaves_the_best_iterate(keep):
+    result = solve_fixed_point(lambda x, rows: 0.5 * x + 1, torch.zeros(3, 2), method=Overshoot(), keep=keep)
+    assert result.diverged.tolist() == [False, True, False]
+    assert result.evaluations[1] == 2
+    assert torch.equal(result.value[1], torch.ones(2))
 
 
 def test_nan_in_the_start_touches_one_sample_only():

@@ -154,6 +154,15 @@ def test_the_graph_holds_one_application_whatever_the_steps(backward):
     assert weight.grad.isfinite()
 
 
+def test_second_derivatives_are_refused_not_wrong():
+    m, b = linear()
+    b.requires_grad_()
+    z, _ = implicit_fixed_point(lambda z, rows: z @ m.T + b[rows] ** 2, torch.zeros_like(b), backward=EXACT, **SOLVE)
+    (first,) = torch.autograd.grad(z.square().sum(), b, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_works_inside_a_module_under_no_grad_and_without_parameters():
     layer, x = Equilibrium(backward=Neumann(2)), torch.randn(2, 4, dtype=torch.float64)
     with torch.no_grad():

@@ -28,7 +28,7 @@ class Rows(SpectralOperator):
         self.values = torch.cat([values, values.new_zeros(matrix.shape[1] - len(values))])
 
     def singular_values(self, x: Tensor) -> Tensor:
-        return self.values.to(x)[None]
+        return self.values.to(x).view(*[1] * (self.split(x).ndim - 1), -1)
 
     def image_shape(self, measurement_shape: Sequence[int]) -> tuple[int, ...]:
         return (measurement_shape[0], 3, 16, 16)

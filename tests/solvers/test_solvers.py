@@ -202,6 +202,15 @@ def test_diffpir_without_noise_added_is_half_quadratic_splitting_on_its_levels()
     torch.testing.assert_close(image.flatten(1), expected, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+def test_the_first_estimate_is_the_posterior_mean_of_a_white_prior(sigma_noise):
+    op, y = problem("blur")
+    ridge = max((sigma_noise / 0.25) ** 2, 1e-4) * torch.eye(SIZE * SIZE, dtype=torch.float64)
+    expected = torch.linalg.solve(op.matrix.T @ op.matrix + ridge, (y @ op.matrix + 0.5 * ridge.sum(0)).T).T
+    got = initial_image(op, y, torch.full((2,), sigma_noise, dtype=torch.float64))
+    torch.testing.assert_close(got.flatten(1), expected, atol=1e-9, rtol=0)
+
+
 def test_diffpir_levels_never_fall_below_the_noise_of_each_image():
     prior = curved_prior(sigma_max=5.0)
     levels = DiffPIR(30, sigma_start=10.0).levels(torch.tensor([0.0, 0.2, 9.0], dtype=torch.float64), prior)

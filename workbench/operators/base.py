@@ -141,7 +141,7 @@ class SpectralOperator(Operator):
     - ``analysis(x)`` = ``V^T x`` and ``synthesis(c)`` = ``V c``;
     - ``data_analysis(y)`` = ``U^T y`` laid out like ``analysis(x)``, zero where a coefficient has no
       measurement, and ``data_synthesis(c)`` = ``U c``;
-    - ``singular_values(x)`` >= 0, broadcastable to the coefficients.
+    - ``singular_values(x)`` >= 0, with as many dimensions as the coefficients, (1 or B, ...), broadcastable to them.
 
     Args:
         rcond: ``pinv``, ``project_null`` and :meth:`truncated_singular_values` treat singular values up to ``rcond``
@@ -173,7 +173,7 @@ class SpectralOperator(Operator):
 
     @abstractmethod
     def singular_values(self, x: Tensor) -> Tensor:
-        """Singular values for images like ``x`` (its shape, dtype and device count), broadcastable to coefficients."""
+        """Singular values for images like ``x`` (its shape, dtype and device count), (1 or B, ...), see the class."""
 
     def truncated_singular_values(self, x: Tensor) -> Tensor:
         """``singular_values(x)`` with those that ``pinv`` cuts off set to zero: zero means null space."""
@@ -186,22 +186,34 @@ class SpectralOperator(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         """``A x``."""
-        return self.data_synthesis(self.singular_values(x) * self.analysis(x))
+        c = self.analysis(x)
+        return self.data_synthesis(self._values(x, c) * c)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^T y``, images (B, C, H, W)."""
-        return self.synthesis(self.singular_values(self._image_like(y)) * self.data_analysis(y))
+        c = self.data_analysis(y)
+        return self.synthesis(self._values(self._image_like(y), c) * c)
 
     def damped_pinv(self, r: Tensor, weight: Tensor) -> Tensor:
         """``V s/(s^2 + weight) U^T r``, images (B, C, H, W); at weight 0 with the cut-off ``rcond``."""
         if self.row_gram() is not None:
             return super().damped_pinv(r, weight)
-        gain = damped_gain(self.singular_values(self._image_like(r)), weight, self.rcond)
-        return self.synthesis(gain * self.data_analysis(r))
+        c = self.data_analysis(r)
+        return self.synthesis(damped_gain(self._values(self._image_like(r), c), weight, self.rcond) * c)
 
     def project_null(self, x: Tensor) -> Tensor:
         """``(I - A^+ A) x``: the part of ``x`` (B, C, H, W) with (truncated) singular value zero."""
         return self.spectral_filter(x, lambda s: (s == 0).to(s.dtype))
+
+    def _values(self, x: Tensor, c: Tensor) -> Tensor:
+        s = self.singular_values(x)
+        if s.ndim != c.ndim:
+            # Fewer dimensions would broadcast, but the cut-off of each image is found along the first one.
+            raise ValueError(
+                f"{type(self).__name__}.singular_values must have the {c.ndim} dimensions of the coefficients "
+                f"{tuple(c.shape)}, the batch (1 or B) first, got shape {tuple(s.shape)}"
+            )
+        return s
 
     def _image_like(self, y: Tensor) -> Tensor:
         # A stand-in without memory: only its shape, dtype and device are looked at.

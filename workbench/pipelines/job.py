@@ -17,6 +17,7 @@ from typing import Any
 
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 NOTEBOOK, LOG = "notebook.ipynb", "log.txt"
+RESUME = "resume"  # what a job keeps here survives its failure: it goes on from there when it is run again
 
 
 def write_result(result: dict[str, Any]) -> None:

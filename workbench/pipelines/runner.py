@@ -18,7 +18,7 @@ import psutil
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from workbench.pipelines.job import JOB, LOG, NOTEBOOK, PROGRESS, RESULT, is_done, write_json
+from workbench.pipelines.job import JOB, LOG, NOTEBOOK, PROGRESS, RESULT, RESUME, is_done, write_json
 from workbench.pipelines.schema import Job, Pipeline
 
 POLL = 0.2  # seconds between looks at a running job
@@ -47,7 +47,8 @@ def run_pipeline(pipeline: Pipeline, out: str | Path, workers: int = 1) -> list[
     """Run what is not done yet, and write ``summary.json`` into ``out``.
 
     Each job has the folder ``out/jobs/ID`` with the executed notebook, the log and, once it is done, ``result.json``.
-    A job that fails, dies or exceeds its time leaves notebook and log only; running again tries it again.
+    A job that fails, dies or exceeds its time leaves notebook and log only; running again tries it again, and what it
+    had put into ``resume/`` is still there (checkpoints of a training run).
 
     Raises:
         ValueError: ``out`` cannot be written, or another run is using it.
@@ -125,9 +126,8 @@ def _run(pipeline: Pipeline, out: Path, workers: int) -> list[Outcome]:
 
 def _run_job(job: Job, out: Path, workers: int, running: _Running) -> Outcome:
     folder = out / "jobs" / job.id
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    _clear(folder, RESUME)
     needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
     specification = {"id": job.id, "notebook": str(job.notebook), "parameters": job.parameters, "needs": needs}
     write_json(folder / JOB, specification | {"started_in": str(Path.cwd())})
@@ -141,11 +141,15 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running) -> Outcome:
     seconds = time.monotonic() - started
     if note == "" and is_done(folder):
         return Outcome(job.id, job.label, "done", seconds)
-    for path in folder.iterdir():
-        if path.name not in (NOTEBOOK, LOG, JOB):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _clear(folder, NOTEBOOK, LOG, JOB, RESUME)
     note = note or f"the notebook ended without writing {RESULT}"
     return Outcome(job.id, job.label, "failed", seconds, f"{note} [{folder / LOG}]")
+
+
+def _clear(folder: Path, *kept: str) -> None:
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _execute(folder: Path, timeout: float, workers: int, running: _Running) -> str:

@@ -27,7 +27,8 @@ class DDNM:
 
     Attributes:
         steps: noise levels.
-        eta: share of fresh noise, in [0, 1): 0 is deterministic given the start.
+        eta: share of fresh noise, in [0, 1): 0 is deterministic given the start. Below 0.5 the noise of badly seen
+            components adds up over many steps of noisy data (blur, 100 steps, eta 0: 1.7 times the mean square error).
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
         travel_length, travel_repeat: time travel (RePaint): every ``travel_length`` levels go back that far and come
             again, ``travel_repeat`` times in all. 1 and 1 is none.

@@ -187,6 +187,6 @@ class _Run:
             parts.append(
                 f"{int(unfinished.sum())} of {total} samples did not reach the tolerance {tolerance:g} in "
                 f"{int(self.evaluations.max())} steps (residual up to {float(size[unfinished].max()):.2g}): "
-                "raise max_steps or the tolerance"
+                "allow more steps or a larger tolerance"
             )
         return "; ".join(parts)

@@ -29,7 +29,8 @@ class PredictorCorrector:
         snr: signal-to-noise ratio that sets the Langevin step; 0.16 for CIFAR-10, 0.075 for 256x256.
         corrector_steps: 0 is the predictor alone.
         batch_norms: take the means over the batch of the norms that set the Langevin step, as the published code does.
-            A sample then depends on what else is in the batch. Off, every image has its own step.
+            A sample then depends on what else is in the batch. Off, every image has its own step, which leans on its
+            own state: samples vary too much by about 5 / (numbers in an image), 30 % at 1x4x4, 8 % at 1x8x8.
     """
 
     steps: int = 1000
