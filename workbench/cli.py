@@ -138,11 +138,26 @@ def models() -> None:
 
     cards = describe_priors()
     for card in cards:
-        typer.echo(f"{card.pop('name')}  {card.pop('summary', '')}".rstrip())
-        for key, value in card.items():
-            typer.echo(f"    {key.replace('_', ' ')}: {_plain(value)}")
+        typer.echo("\n".join(_card(card)))
     if not cards:
         typer.echo("No prior is shipped; give --prior the path of a checkpoint.")
+
+
+def _card(card: dict[str, Any]) -> list[str]:
+    """What a reader needs of a prior's card, in a few lines; the file holds the rest."""
+    lines = [f"{card['name']}  {card.get('summary', '')}".rstrip(), f"    size: {card['megabytes']} MB"]
+    lines += [f"    {key}: {card[key]}" for key in ("data", "hardware") if key in card]
+    if {"images", "steps", "seconds"} <= set(card):
+        minutes = round(card["seconds"] / 60)
+        lines.append(f"    training: {card['images']:,} images in {card['steps']:,} steps, {minutes} minutes")
+    measured = card.get("denoising_psnr")
+    if measured:
+        levels = ", ".join(map(str, measured["sigma_255"]))
+        for photos, methods in measured["psnr"].items():
+            for method in ("this prior", "bm3d"):
+                values = " / ".join(f"{value:.2f}" for value in methods[method])
+                lines.append(f"    denoising {photos}, sigma {levels} of 255, {method}: {values} dB")
+    return lines
 
 
 @app.command()
@@ -246,13 +261,6 @@ def _summary(record: dict[str, Any], out: Path) -> str:
     cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
     lines = [f"{scores or 'no original to compare'}; {cost}; written to {out}"]
     return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
-
-
-def _plain(value: Any) -> str:
-    """A fact of a card on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
 def _list(rows: Sequence[tuple[str, str]]) -> None:
