@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from workbench.data import Photos, loader
-from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig
+from workbench.models import PHOTO_CONFIG, EDMPrecond, NCSNpp
 from workbench.trainers import DSM
 
 SIZE, BATCH = 64, 16
@@ -34,12 +34,7 @@ def rate(step: Callable[[], object], seconds: float = 6.0) -> float:
 
 
 def training_step() -> Callable[[], object]:
-    net = NCSNpp(
-        NCSNppConfig(
-            width=32, multipliers=(1, 2, 4), blocks=2, attention_levels=(), middle_attention=False, fir=False,
-            input_pyramid="none", fourier_scale=1.0,
-        )
-    )  # fmt: skip
+    net = NCSNpp(PHOTO_CONFIG)
     prior, images, generator = EDMPrecond(net, multiple=4), torch.rand(BATCH, 3, SIZE, SIZE), torch.Generator()
 
     def step() -> None:

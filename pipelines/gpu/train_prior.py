@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from workbench.data import Photos
-from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, load_prior, save_prior
+from workbench.models import PHOTO_CONFIG, EDMPrecond, NCSNpp, load_prior, save_prior
 from workbench.solvers import DDIM
 from workbench.trainers import DSM, TrainSettings, train, training_card
 
@@ -42,18 +43,7 @@ def main() -> None:
     width, steps, batch, size = arguments.width, arguments.steps, arguments.batch, arguments.size
     if arguments.toy:
         width, steps, batch, size = 8, 20, 4, 16
-    net = NCSNpp(
-        NCSNppConfig(
-            width=width,
-            multipliers=(1, 2, 4),
-            blocks=2,
-            attention_levels=(),
-            middle_attention=False,
-            fir=False,
-            input_pyramid="none",
-            fourier_scale=1.0,
-        )
-    )
+    net = NCSNpp(replace(PHOTO_CONFIG, width=width))
     prior = EDMPrecond(net, multiple=net.multiple)
     if arguments.init:
         prior.load_state_dict(load_prior(arguments.init).state_dict())

@@ -4,9 +4,10 @@ from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNois
 from workbench.models.checkpoint import load_checkpoint, save_prior
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
-from workbench.models.registry import available_priors, describe_priors, load_prior
+from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
 
 __all__ = [
+    "PHOTO_CONFIG",
     "EDMPrecond",
     "NCSNpp",
     "NCSNppConfig",
