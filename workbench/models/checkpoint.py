@@ -71,6 +71,7 @@ def save_prior(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     save_file(tensors, partial, metadata={"workbench": json.dumps(header, allow_nan=False)})
+    partial.chmod(0o644)  # safetensors makes files that only their owner can read
     os.replace(partial, target)
 
 
