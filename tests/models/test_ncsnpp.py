@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from workbench.models.adapters import VEScore
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.score_sde import config_from_published, load_published, published_names
 
@@ -106,3 +107,16 @@ def test_conditioning_is_per_image() -> None:
     for image in range(2):
         torch.testing.assert_close(both[image : image + 1], net(x[image : image + 1], sigma[image : image + 1]))
     assert (net(x, sigma.flip(0)) - both).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["ncsnpp_cifar_a", "ncsnpp_cifar_b", "ncsnpp_bedroom_a"])
+def test_the_adapter_gives_the_published_score(shared: Path, name: str) -> None:
+    """The whole way: published tensors, our network, the VE adapter, and back to the score by Tweedie's formula."""
+    description, state, tensors = reference_case(shared, name)
+    net = NCSNpp(config_from_published(description["config"]))
+    load_published(net, state)
+    prior = VEScore(net, sigma_max=float(description["config"]["model"]["sigma_max"])).double().eval()
+    with torch.no_grad():
+        score = prior.score(tensors["input"].double(), tensors["sigma_or_t"].double())
+    # Float64 against the published float32, whose own error is 1e-5 of the largest value (see above).
+    assert (score - tensors["output"]).abs().max() <= 3e-5 * tensors["output"].abs().max()
