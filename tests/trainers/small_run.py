@@ -1,4 +1,4 @@
-"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS [BATCH] [WEIGHTS]``.
+"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS BATCH [SECONDS]``.
 
 It prints nothing; the weights of the averaged prior go to ``FOLDER/weights.pt``.
 """
@@ -44,5 +44,6 @@ def small_run(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     target = Path(sys.argv[1])
-    prior, _ = small_run(target, Path(sys.argv[2]), steps=int(sys.argv[3]), batch=int(sys.argv[4]))
+    seconds = float(sys.argv[5]) if len(sys.argv) > 5 else None
+    prior, _ = small_run(target, Path(sys.argv[2]), steps=int(sys.argv[3]), batch=int(sys.argv[4]), stop_after=seconds)
     torch.save(prior.state_dict(), target / "weights.pt")

@@ -41,10 +41,16 @@ def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def start(folder: Path, photos: Path, steps: int, batch: int, *launcher: str) -> subprocess.Popen:
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def start(
+    folder: Path, photos: Path, steps: int, batch: int, *launcher: str, seconds: float | None = None
+) -> subprocess.Popen:
     root = str(PROGRAM.parents[2])
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, *launcher, str(PROGRAM), str(folder), str(photos), str(steps), str(batch)]
+    command += [] if seconds is None else [str(seconds)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -94,15 +100,31 @@ def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Pa
     assert steps_logged == [line["step"] for line in log_of(tmp_path / "whole")]
 
 
+def test_the_loss_that_is_logged_is_a_mean_over_steps_also_after_a_resume(photos: Path, tmp_path: Path) -> None:
+    """Slices of one step log every step; their mean is what the whole run logs for the interval."""
+    for _ in range(4):
+        small_run(tmp_path / "sliced", photos, steps=4, stop_after=0.0)
+    small_run(tmp_path / "whole", photos, steps=4)
+    sliced = [line["loss"] for line in log_of(tmp_path / "sliced")]
+    assert len(sliced) == 4
+    assert log_of(tmp_path / "whole")[-1]["loss"] == pytest.approx(np.mean(sliced), rel=1e-5)
+
+
 def test_two_processes_split_the_batch(photos: Path, tmp_path: Path) -> None:
     """Two ranks with half the batch each see the photos of one rank with the whole batch, at other noise draws."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = start(tmp_path / "two", photos, 8, 4, *launcher)
+    process = start(tmp_path / "two", photos, 8, 4, *TWO)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     settings = json.loads((tmp_path / "two" / "settings.json").read_text())
     assert settings["photos.batch"] == 8  # two processes did train
     assert log_of(tmp_path / "two")[-1]["images"] == 64
+
+
+def test_two_processes_stop_together_when_time_is_up(photos: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "two", photos, 1_000_000, 4, *TWO, seconds=0.5)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    assert torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1
 
 
 def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: Path) -> None:
@@ -121,7 +143,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_checkpoint(photos: Pat
             loss, values = super().__call__(prior, images, generator)
             return (loss * float("nan") if self.calls > 3 else loss), values
 
-    settings = TrainSettings(steps=8, log_every=1, save_every=1, workers=0)
+    settings = TrainSettings(steps=8, log_every=8, save_every=1, workers=0)
     with pytest.raises(FloatingPointError, match="loss is nan at step 4"):
         train(small_prior(), Exploding(), Photos(photos, size=8, batch_size=2), settings, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -139,7 +140,8 @@ def train(
         unit="step",
         disable=not (progress_bar and accelerator.is_main_process),
     )
-    started, before, waited, losses = time.monotonic(), progress.seconds, 0.0, torch.zeros((), device=device)
+    started, before, waited = time.monotonic(), progress.seconds, 0.0
+    losses, summed = torch.zeros((), device=device), 0
     while progress.step < settings.steps:
         for group in optimiser.param_groups:
             group["lr"] = settings.rate(progress.step)
@@ -164,26 +166,37 @@ def train(
         progress.seconds = before + time.monotonic() - started
         bar.update()
 
-        late = max_seconds is not None and time.monotonic() - started > max_seconds
+        late = max_seconds is not None and _any(time.monotonic() - started > max_seconds, accelerator)
         last = progress.step == settings.steps or late
-        if progress.step % settings.log_every == 0 or last:
-            count = (progress.step - 1) % settings.log_every + 1
-            mean = float(accelerator.reduce(losses, "mean")) / count
+        summed += 1
+        saving = progress.step % settings.save_every == 0 or last
+        logging = progress.step % settings.log_every == 0 or last
+        if saving or logging:  # what is not finite must not reach the checkpoint
+            mean = float(accelerator.reduce(losses, "mean")) / summed
             if not math.isfinite(mean):
                 raise FloatingPointError(f"the loss is {mean} at step {progress.step}; the last checkpoint is kept")
+        if logging:
             share = waited / max(time.monotonic() - started, 1e-9)
             run.log(progress, {"loss": mean, "learning_rate": settings.rate(progress.step - 1), **values}, share)
             bar.set_postfix(loss=f"{mean:.4f}", waiting=f"{share:.0%}")
             losses.zero_()
+            summed = 0
         if sampler is not None and settings.sample_every and progress.step % settings.sample_every == 0:
             run.grid(progress, sampler, _averaged(average))
-        if progress.step % settings.save_every == 0 or last:
+        if saving:
             run.save(progress, accelerator.unwrap_model(model), average, optimiser)
         if late:
             break
     bar.close()
     run.close()
     return _averaged(average), progress
+
+
+def _any(here: bool, accelerator: Any) -> bool:
+    """Whether it holds in any process: clocks differ, and one that stopped alone would leave the others waiting."""
+    if accelerator.num_processes == 1:
+        return here
+    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)
 
 
 def _averaged(average: AveragedModel) -> Prior:
