@@ -191,7 +191,7 @@ def test_function_must_be_linear() -> None:
             FunctionOperator(function, (3, 4, 5))
     for shape in [(4, 5), (3, 0, 5)]:
         with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\)"):
-            FunctionOperator(lambda x: x, shape)  # type: ignore[arg-type]
+            FunctionOperator(lambda x: x, shape)
 
 
 class Halved(SpectralOperator):
@@ -266,7 +266,7 @@ BAD_CALLS = {
     "reflect small": (lambda: Blur(torch.ones(17, 1), boundary="reflect")(IMAGE), "larger than half the kernel"),
     "valid small": (lambda: Blur(torch.ones(9, 1), boundary="valid")(IMAGE), "at least as large as the kernel"),
     "factor 0": (lambda: SuperResolution(0), "factor must be a whole number from 1, got 0"),
-    "factor 2.5": (lambda: SuperResolution(2.5), "got 2.5"),  # type: ignore[arg-type]
+    "factor 2.5": (lambda: SuperResolution(2.5), "got 2.5"),
     "factor 3 of 8": (lambda: SuperResolution(3)(IMAGE), "the factor 3 does not divide the image size 8x8"),
     "kernel name": (lambda: SuperResolution(2, "sinc"), "one of bicubic, average, gaussian, got 'sinc'"),
     "grey of 4": (lambda: Grayscale()(torch.zeros(1, 4, 8, 8)), r"\(B, 3, H, W\), got shape \(1, 4, 8, 8\)"),

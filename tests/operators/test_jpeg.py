@@ -126,7 +126,7 @@ def test_in_a_composition(photo: np.ndarray) -> None:
 @pytest.mark.parametrize("quality", [0, 101, -5, 10.5, float("nan"), True])
 def test_bad_quality(quality: float) -> None:
     with pytest.raises(ValueError, match="whole number from 1 to 100"):
-        JPEG(quality)  # type: ignore[arg-type]
+        JPEG(quality)
 
 
 def test_needs_colour() -> None:

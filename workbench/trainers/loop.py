@@ -118,7 +118,7 @@ def train(
 
     Raises:
         ValueError: the folder holds a run with other settings (they are named).
-        FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
+        FloatingPointError: the loss or its gradient is no longer finite; the last checkpoint is kept.
     """
     from accelerate import Accelerator
 
@@ -158,7 +158,9 @@ def train(
             accelerator.backward(loss / settings.accumulate)
             losses += loss.detach() / settings.accumulate
             progress.images += len(images) * accelerator.num_processes
-        accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+        # A finite loss can have a gradient that is not; the weights are lost then, so it counts as a lost loss.
+        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+        losses += torch.where(norm.isfinite(), 0.0, math.nan)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         average.update_parameters(accelerator.unwrap_model(model))
@@ -174,7 +176,9 @@ def train(
         if saving or logging:  # what is not finite must not reach the checkpoint
             mean = float(accelerator.reduce(losses, "mean")) / summed
             if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss is {mean} at step {progress.step}; the last checkpoint is kept")
+                raise FloatingPointError(
+                    f"the loss or its gradient is {mean} at step {progress.step}; the last checkpoint is kept"
+                )
         if logging:
             share = waited / max(time.monotonic() - started, 1e-9)
             run.log(progress, {"loss": mean, "learning_rate": settings.rate(progress.step - 1), **values}, share)
