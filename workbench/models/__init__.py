@@ -2,12 +2,15 @@
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.checkpoint import load_checkpoint, save_prior
+from workbench.models.ddpm import DDPM, DDPMConfig
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
 from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
 
 __all__ = [
+    "DDPM",
     "PHOTO_CONFIG",
+    "DDPMConfig",
     "EDMPrecond",
     "NCSNpp",
     "NCSNppConfig",

@@ -4,7 +4,7 @@
 family                    network                                denoiser on [0, 1]
 ========================  =====================================  =====================================
 :class:`VEScore`          score, x in [0, 1] (score_sde VE)       ``x + sigma^2 s``
-:class:`VPNoise`          noise at step t, x in [-1, 1]           nearest step, ``u - s eps`` (DDPM, ADM)
+:class:`VPNoise`          noise at step t, x in [-1, 1]           ``u - s eps`` (DDPM, ADM, DDPM++)
 :class:`EDMPrecond`       raw network, x in [-1, 1]               ``c_skip u + c_out F`` (Karras et al. 2022)
 :class:`PlainDenoiser`    clean image, x in [0, 1]                itself (DRUNet and alike)
 ========================  =====================================  =====================================
@@ -34,6 +34,7 @@ class VEScore(Prior):
     Args:
         net: takes ([-1, 1] image, sigma in [0, 1] units of shape (B,)) and returns (B, C, H, W).
         scale_by_sigma: the published networks divide their output by sigma (``model.scale_by_sigma``).
+        centre: the network takes 2x - 1; False for one that does this itself.
         sigma_min, sigma_max: 0.01 and 50 for CIFAR-10, 378 for bedrooms, 380 for churches.
 
     Source: Song et al. 2021, published code models/ncsnpp.py; denoiser by Tweedie (MUPET, eq. 7).
@@ -46,6 +47,7 @@ class VEScore(Prior):
         sigma_min: float = 0.01,
         sigma_max: float = 50.0,
         scale_by_sigma: bool = True,
+        centre: bool = True,
         channels: int = 3,
         multiple: int = 1,
         name: str = "",
@@ -53,44 +55,68 @@ class VEScore(Prior):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=channels, multiple=multiple, name=name)
         self.net = net
         self.scale_by_sigma = scale_by_sigma
+        self.centre = centre
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         level = _column(sigma)
-        raw = self.net(2 * x - 1, sigma)
+        raw = self.net(2 * x - 1 if self.centre else x, sigma)
         return x + (level * raw if self.scale_by_sigma else level**2 * raw)
 
 
 class VPNoise(Prior):
-    """Variance-preserving noise predictor (DDPM, ADM, DDPM++) with its discrete steps.
+    """Variance-preserving network (DDPM, ADM, DDPM++) with its discrete steps, for data in [-1, 1].
 
     The VP state at step t is ``sqrt(abar_t) (u + s_t eps)`` with ``s_t = sqrt((1 - abar_t) / abar_t)``, so the VE
-    image u at noise ``2 sigma`` is shown to the network at the step whose ``s_t`` is nearest (in log), scaled by
-    ``sqrt(abar_t)``; the predicted noise is scaled by the true ``2 sigma``.
+    image u at noise ``s = 2 sigma`` is shown to the network scaled by ``1 / sqrt(1 + s^2)``, together with the step
+    of that level. Most levels lie between two steps; two ways to name the step are offered:
+
+    - "interpolate": a fractional step, linear in ``log s``. The embeddings of these networks are smooth in t.
+    - "nearest": the step whose ``s_t`` is nearest in ``log s``, the image scaled by that step's ``sqrt(abar_t)``; what
+      the published samplers do. The network then sees a slightly wrong level (``benchmarks/vp_steps.py`` measures it).
 
     Args:
-        net: takes ([-1, 1] state, step t as float (B,)) and returns noise in its first C channels; further channels
-            (a learned variance) are ignored.
+        net: takes ([-1, 1] state, step t as float (B,)) and returns its prediction in its first C channels; further
+            channels (a learned variance) are ignored.
         alphas_cumprod: (T,) float64, decreasing. Default: the linear schedule, betas from 1e-4 to 0.02 in 1000 steps.
-        time_scale: what is added to the network as conditioning is ``t * time_scale``.
+        prediction: what ``net`` returns: "noise", "image" or "velocity" (``sqrt(abar) eps - sqrt(1 - abar) u``,
+            Salimans and Ho 2022, appendix D).
+        step: "interpolate" or "nearest".
+        times: (T,) what the network is told at each level; default 0, 1, ..., T - 1.
+
+    Raises:
+        ValueError: a schedule that does not decrease, or an unknown ``prediction`` or ``step``.
     """
 
     alphas_cumprod: Tensor
+    times: Tensor
 
     def __init__(
         self,
         net: nn.Module,
         *,
         alphas_cumprod: Tensor | None = None,
-        time_scale: float = 1.0,
+        prediction: str = "noise",
+        step: str = "interpolate",
+        times: Tensor | None = None,
         channels: int = 3,
         multiple: int = 1,
         image_size: int | None = None,
         name: str = "",
     ) -> None:
         if alphas_cumprod is None:
-            alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+            alphas_cumprod = linear_alphas_cumprod()
         if alphas_cumprod.ndim != 1 or not bool((alphas_cumprod.diff() < 0).all()):
             raise ValueError(f"alphas_cumprod must be a decreasing vector, got shape {tuple(alphas_cumprod.shape)}")
+        for label, value, known in (
+            ("prediction", prediction, ("noise", "image", "velocity")),
+            ("step", step, ("interpolate", "nearest")),
+        ):
+            if value not in known:
+                raise ValueError(f"{label} must be one of {', '.join(known)}, got {value!r}")
+        if times is None:
+            times = torch.arange(len(alphas_cumprod))
+        if times.shape != alphas_cumprod.shape:
+            raise ValueError(f"times must have the shape {tuple(alphas_cumprod.shape)}, got {tuple(times.shape)}")
         levels = ((1 - alphas_cumprod) / alphas_cumprod).double().sqrt() / 2
         super().__init__(
             sigma_min=float(levels[0]),
@@ -101,21 +127,40 @@ class VPNoise(Prior):
             name=name,
         )
         self.net = net
-        self.time_scale = time_scale
+        self.prediction = prediction
+        self.step = step
         self.register_buffer("alphas_cumprod", alphas_cumprod.double(), persistent=False)
+        self.register_buffer("times", times.double(), persistent=False)
 
-    def steps(self, sigma: Tensor) -> Tensor:
-        """The step whose noise level is nearest to ``sigma`` (B,) (in [0, 1] units), on a logarithmic scale; int64."""
-        alphas = self.alphas_cumprod.to(sigma.device, torch.float64)
+    def conditioning(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is told at ``sigma`` (B,) (in [0, 1] units), and the factor ``sqrt(abar)`` it expects the
+        image to be scaled by: two float64 tensors (B,).
+        """
+        alphas, times = (buffer.to(sigma.device, torch.float64) for buffer in (self.alphas_cumprod, self.times))
         levels = ((1 - alphas) / alphas).sqrt().log()
-        return (levels[None] - (2 * sigma.double()).log()[:, None]).abs().argmin(dim=1)
+        wanted = (2 * sigma.double()).log()
+        if self.step == "nearest":
+            index = (levels[None] - wanted[:, None]).abs().argmin(dim=1)
+            return times[index], alphas[index].sqrt()
+        above = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
+        share = ((wanted - levels[above - 1]) / (levels[above] - levels[above - 1])).clamp(0, 1)
+        return torch.lerp(times[above - 1], times[above], share), (1 + 4 * sigma.double() ** 2).rsqrt()
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        step = self.steps(sigma)
-        scale = self.alphas_cumprod.to(x.device)[step].sqrt().to(x.dtype)
-        u = 2 * x - 1
-        predicted = self.net(_column(scale) * u, step.to(x.dtype) * self.time_scale)[:, : self.channels]
-        return (u - _column(2 * sigma) * predicted + 1) / 2
+        time, scale = (values.to(x.dtype) for values in self.conditioning(sigma))
+        u, s = 2 * x - 1, _column(2 * sigma)
+        state = _column(scale) * u
+        predicted = self.net(state, time)[:, : self.channels]
+        if self.prediction == "noise":
+            return (u - s * predicted + 1) / 2
+        if self.prediction == "velocity":
+            predicted = _column(scale) * (state - _column(scale) * s * predicted)
+        return (predicted + 1) / 2
+
+
+def linear_alphas_cumprod(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Tensor:
+    """``prod (1 - beta)`` of the linear schedule of DDPM (Ho et al. 2020, section 4): (steps,) float64."""
+    return torch.cumprod(1 - torch.linspace(first, last, steps, dtype=torch.float64), 0)
 
 
 class EDMPrecond(Prior):

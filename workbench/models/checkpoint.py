@@ -20,18 +20,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
+from workbench.models.ddpm import DDPM, DDPMConfig
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
 
 FORMAT = 1
-NETWORKS: dict[str, tuple[type[nn.Module], type]] = {"ncsnpp": (NCSNpp, NCSNppConfig)}
+NETWORKS: dict[str, tuple[type[nn.Module], type]] = {"ncsnpp": (NCSNpp, NCSNppConfig), "ddpm": (DDPM, DDPMConfig)}
 # Adapter name: (class, the constructor arguments that a file records).
 ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
     "edm": (EDMPrecond, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
-    "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "channels", "multiple")),
-    "vp_noise": (VPNoise, ("time_scale", "channels", "multiple", "image_size")),
+    "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", "channels", "multiple")),
+    "vp_noise": (VPNoise, ("prediction", "step", "channels", "multiple", "image_size")),
     "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple")),
 }
+
+SCHEDULE = ("alphas_cumprod", "times")
 
 
 def save_prior(
@@ -54,10 +57,9 @@ def save_prior(
             f"can save adapters {', '.join(ADAPTERS)} around networks {', '.join(NETWORKS)}, "
             f"got {type(prior).__name__} around {type(net).__name__}"
         )
-    assert isinstance(net, NCSNpp)
     settings = {name: getattr(prior, name) for name in ADAPTERS[adapter][1]}
     if adapter == "vp_noise":
-        settings["alphas_cumprod"] = prior.get_buffer("alphas_cumprod").tolist()
+        settings |= {name: prior.get_buffer(name).tolist() for name in SCHEDULE}
     header = {
         "format": FORMAT,
         "network": network,
@@ -133,8 +135,7 @@ def load_checkpoint(path: str | Path, *, device: torch.device | str = "cpu") -> 
             raise ValueError(f"{path}: {name} holds values that are not finite")
     net.load_state_dict(found)
     settings = dict(header["settings"])
-    if "alphas_cumprod" in settings:
-        settings["alphas_cumprod"] = torch.tensor(settings["alphas_cumprod"], dtype=torch.float64)
+    settings |= {name: torch.tensor(settings[name], dtype=torch.float64) for name in SCHEDULE if name in settings}
     prior = ADAPTERS[header["adapter"]][0](net, name=Path(path).stem, **settings)
     prior.card = header["card"]
     return prior.eval().requires_grad_(False).to(device)
