@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
-from workbench.models import load_checkpoint, save_prior
+from workbench.models import load_prior, save_prior
 from workbench.random import generator
 from workbench.solvers import DDIM
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="side of the samples")
     arguments = parser.parse_args()
 
-    prior = load_checkpoint(arguments.weights)
+    prior = load_prior(arguments.weights)
     card = dict(prior.card)
     card["summary"] = arguments.summary or card["summary"]
     card["denoising_psnr"] = measured(arguments.weights, arguments.data, arguments.crops, arguments.classical)

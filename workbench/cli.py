@@ -28,6 +28,17 @@ app = typer.Typer(
 )
 
 
+PRIOR = (
+    "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME or "
+    "deepinv:NAME."
+)
+PRIOR_SET = typer.Option(
+    metavar="NAME=VALUE",
+    help="A setting of the prior, such as weights=raw or head_channels=64; may be repeated.",
+    show_default=False,
+)
+
+
 @app.command()
 def restore(
     photo: Annotated[
@@ -46,9 +57,8 @@ def restore(
         ),
     ] = 0.0,
     solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
-    prior: Annotated[
-        str, typer.Option(help="A shipped prior ('workbench models' lists them) or a file.")
-    ] = "photo-dsm",
+    prior: Annotated[str, typer.Option(help=PRIOR)] = "photo-dsm",
+    prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
     seed: Annotated[int, typer.Option(help="Fixes degradation and restoration.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results; existing ones are replaced.")] = Path("restored"),
     set_: Annotated[
@@ -83,7 +93,7 @@ def restore(
     from workbench.restore import restore as restore_photo
 
     method = solver_of(solver, settings)
-    network = load_prior(prior, device=_device(device))
+    network = load_prior(prior, device=_device(device), **_settings(prior_set or [], "--prior-set"))
     image = image.to(_device(device))
     if operator is None:
         degraded = degrade_photo(image, degrade, noise, seed, network)
@@ -132,8 +142,18 @@ def run(
 
 
 @app.command()
-def models() -> None:
-    """List the priors that come with the package."""
+def models(
+    prior: Annotated[
+        str | None, typer.Argument(metavar="PRIOR", help=f"Say what this one is. {PRIOR}", show_default=False)
+    ] = None,
+    prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
+) -> None:
+    """List the priors that come with the package, or say what a checkpoint is."""
+    if prior is not None:
+        from workbench.models import load_prior
+
+        typer.echo(load_prior(prior, **_settings(prior_set or [], "--prior-set")).summary())
+        return
     from workbench.models import describe_priors
 
     cards = describe_priors()
@@ -158,6 +178,43 @@ def _card(card: dict[str, Any]) -> list[str]:
                 values = " / ".join(f"{value:.2f}" for value in methods[method])
                 lines.append(f"    denoising {photos}, sigma {levels} of 255, {method}: {values} dB")
     return lines
+
+
+@app.command()
+def convert(
+    prior: Annotated[str, typer.Argument(metavar="PRIOR", help=PRIOR, show_default=False)],
+    to: Annotated[Path, typer.Option(help="The file to write, NAME.safetensors.", show_default=False)],
+    half: Annotated[bool, typer.Option(help="Store in half precision: half the size, rounded to 11 bits.")] = False,
+    prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
+) -> None:
+    """Write a checkpoint of any kind as one file of this package, which holds its own configuration.
+
+    The card in it names the original file and its SHA-256.
+    """
+    if to.suffix != ".safetensors":
+        raise typer.BadParameter(f"--to must end with .safetensors, got {to}")
+    _prepare(to.parent)
+    import torch
+
+    from workbench.models import load_prior, save_prior
+
+    network = load_prior(prior, **_settings(prior_set or [], "--prior-set"))
+    card = {"summary": f"converted from {prior}", **network.card, "converted_from": network.source}
+    save_prior(network, to, card=card, dtype=torch.float16 if half else torch.float32)
+    typer.echo(f"{network.summary()}\nwritten to {to} ({to.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
+def push(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of this package.", show_default=False)],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hub.", show_default=False)],
+    private: Annotated[bool, typer.Option(help="Create the repository as a private one.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.", show_default=False)] = None,
+) -> None:
+    """Publish a prior and its card on the Hugging Face Hub; 'hf:USER/NAME' loads it again."""
+    from workbench.models.hub import push as push_file
+
+    typer.echo(push_file(file, repository, private=private, message=message))
 
 
 @app.command()
@@ -216,14 +273,14 @@ class _Bar:
             self._bar.close()
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
+def _settings(pairs: list[str], option: str = "--set") -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"--set expects NAME=VALUE, got {pair!r}")
+            raise typer.BadParameter(f"{option} expects NAME=VALUE, got {pair!r}")
         if name in settings:
-            raise typer.BadParameter(f"--set {name} is given twice")
+            raise typer.BadParameter(f"{option} {name} is given twice")
         try:
             settings[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -169,6 +169,7 @@ def restore(
         "solver": name or type(solver).__name__.lower(),
         "solver_settings": _settings(solver),
         "prior": prior.name,
+        "prior_source": prior.source,
         "operator": degraded.spec,
         "noise": degraded.noise,
         "seed": degraded.seed,

@@ -21,7 +21,8 @@ degradation: str = "sr:4"  # as `workbench operators` lists them
 noise: float = 0.01  # standard deviation, pixel values from 0 to 1
 methods: list[str] = ["pinv", "diffpir", "ddnm", "deqir"]
 settings: dict[str, dict] = {}  # of methods that shall differ from their defaults
-prior: str = "photo-dsm"
+prior: str = "photo-dsm"  # anything that `load_prior` takes: a name, a file, diffusers:NAME, ...
+prior_settings: dict = {}  # such as {"weights": "raw"}
 seed: int = 0
 device: str = "cpu"
 
@@ -32,12 +33,13 @@ import torch
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.metrics import as_text
 from workbench.models import load_prior
-from workbench.pipelines import input_path, progress, write_result
+from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show
 from workbench.restore import degrade, restore, solver_of
 
 solvers = {name: solver_of(name, settings.get(name, {})) for name in methods}
-network = load_prior(prior, device=device)
+network = load_prior(input_source(prior), device=device, **prior_settings)
+print(network.summary())
 
 # %% [markdown]
 # ## Photos

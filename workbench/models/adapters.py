@@ -28,6 +28,14 @@ def _column(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
+def _run(net: Network, x: Tensor, conditioning: Tensor) -> Tensor:
+    """``net(x, conditioning)``; a network in half precision runs in it, while the image keeps its own."""
+    weights = next(net.parameters(), x) if isinstance(net, nn.Module) else x
+    if weights.dtype in (torch.bfloat16, torch.float16):
+        return net(x.to(weights.dtype), conditioning).to(x.dtype)
+    return net(x, conditioning)
+
+
 class VEScore(Prior):
     """Variance-exploding score network of score_sde (NCSN++): ``net(2x - 1, sigma) / sigma`` is the score.
 
@@ -59,7 +67,7 @@ class VEScore(Prior):
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         level = _column(sigma)
-        raw = self.net(2 * x - 1 if self.centre else x, sigma)
+        raw = _run(self.net, 2 * x - 1 if self.centre else x, sigma)
         return x + (level * raw if self.scale_by_sigma else level**2 * raw)
 
 
@@ -72,7 +80,8 @@ class VPNoise(Prior):
 
     - "interpolate": a fractional step, linear in ``log s``. The embeddings of these networks are smooth in t.
     - "nearest": the step whose ``s_t`` is nearest in ``log s``, the image scaled by that step's ``sqrt(abar_t)``; what
-      the published samplers do. The network then sees a slightly wrong level (``benchmarks/vp_steps.py`` measures it).
+      the published samplers do. The network then sees a slightly wrong level, and at high noise its share of the image
+      is lost in that error (``benchmarks/vp_steps.py`` measures it).
 
     Args:
         net: takes ([-1, 1] state, step t as float (B,)) and returns its prediction in its first C channels; further
@@ -87,6 +96,7 @@ class VPNoise(Prior):
         ValueError: a schedule that does not decrease, or an unknown ``prediction`` or ``step``.
     """
 
+    data_range = (-1, 1)
     alphas_cumprod: Tensor
     times: Tensor
 
@@ -150,11 +160,11 @@ class VPNoise(Prior):
         time, scale = (values.to(x.dtype) for values in self.conditioning(sigma))
         u, s = 2 * x - 1, _column(2 * sigma)
         state = _column(scale) * u
-        predicted = self.net(state, time)[:, : self.channels]
+        predicted = _run(self.net, state, time)[:, : self.channels]
         if self.prediction == "noise":
             return (u - s * predicted + 1) / 2
         if self.prediction == "velocity":
-            predicted = _column(scale) * (state - _column(scale) * s * predicted)
+            predicted = _column(scale) * (state - s * predicted)
         return (predicted + 1) / 2
 
 
@@ -170,6 +180,8 @@ class EDMPrecond(Prior):
     ``c_out = s d / sqrt(s^2 + d^2)``, ``c_in = 1 / sqrt(s^2 + d^2)`` and d the standard deviation of the data in
     [-1, 1]. The network is conditioned on s itself (NCSN++ takes the logarithm in its embedding).
     """
+
+    data_range = (-1, 1)
 
     def __init__(
         self,
@@ -189,7 +201,7 @@ class EDMPrecond(Prior):
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         u, s, d = 2 * x - 1, _column(2 * sigma), self.sigma_data
         total = s**2 + d**2
-        raw = self.net(u * total.rsqrt(), 2 * sigma)
+        raw = _run(self.net, u * total.rsqrt(), 2 * sigma)
         return (u * (d**2 / total) + raw * (s * d * total.rsqrt()) + 1) / 2
 
 
@@ -210,4 +222,4 @@ class PlainDenoiser(Prior):
         self.net = net
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.net(x, sigma)
+        return _run(self.net, x, sigma)

@@ -4,9 +4,9 @@ As in guided-diffusion (commit 22e0df8, guided_diffusion/unet.py), unconditional
 scale and shift, attention of several heads, resampling inside residual blocks. Modules carry the published tensor
 names, so that a published state dict is this network's own.
 
-Input (B, C, H, W) in sqrt(abar) [-1, 1] plus noise, steps (B,) from 0 to 999; output: the noise (B, C, H, W) and, with a
-learned variance, C more channels that place it between its bounds. Any size whose sides are multiples of
-``2^(levels - 1)``, at the price of attention maps that were trained at another size.
+Input (B, C, H, W) in sqrt(abar) [-1, 1] plus noise, steps (B,) from 0 to 999; output: the noise (B, C, H, W) and,
+with a learned variance, C more channels that place it between its bounds. Any size whose sides are multiples of
+``2^(levels - 1)``, with attention that was trained at another size.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ADMConfig:
         head_channels: channels per attention head (``num_head_channels``); 0: ``heads`` decides.
         heads: attention heads, where ``head_channels`` is 0.
         learned_variance: the output has C more channels (``learn_sigma``).
-        scale_shift: the time step scales and shifts the second normalisation (``use_scale_shift_norm``); else it is added.
+        scale_shift: the time step scales and shifts the second norm (``use_scale_shift_norm``); else it is added.
         resample_in_blocks: halving and doubling happen inside residual blocks (``resblock_updown``); else in a strided
             convolution, and in one after repeating pixels.
         query_key_value_first: channels are split into query, key and value before they are split into heads
@@ -79,7 +79,7 @@ class Step(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, swish, (resample), conv, norm with the time step's scale and shift, swish, conv; plus the (resampled) input."""
+    """Norm, swish, (resample), conv, norm scaled and shifted by the time step, swish, conv; plus the input."""
 
     def __init__(
         self, inputs: int, outputs: int, embedding: int, scale_shift: bool, resample: nn.Module | None = None
@@ -87,11 +87,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.scale_shift = scale_shift
         self.resample = resample
-        self.in_layers = nn.Sequential(
-            nn.GroupNorm(32, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
-        )
+        self.in_layers = nn.Sequential(nn.GroupNorm(32, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, (2 if scale_shift else 1) * outputs))
-        # The identity stands where the published networks have dropout, which no published file uses.
+        # The identity stands where training has dropout, so that the numbers of the published names fit.
         self.out_layers = nn.Sequential(
             nn.GroupNorm(32, outputs), nn.SiLU(), nn.Identity(), nn.Conv2d(outputs, outputs, 3, padding=1)
         )

@@ -15,17 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
+from workbench.models.adm import ADM, ADMConfig
 from workbench.models.ddpm import DDPM, DDPMConfig
+from workbench.models.drunet import DRUNet, DRUNetConfig
+from workbench.models.files import assign, check_tensors, read_weights
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
 
 FORMAT = 1
-NETWORKS: dict[str, tuple[type[nn.Module], type]] = {"ncsnpp": (NCSNpp, NCSNppConfig), "ddpm": (DDPM, DDPMConfig)}
+NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
+    "ncsnpp": (NCSNpp, NCSNppConfig),
+    "adm": (ADM, ADMConfig),
+    "ddpm": (DDPM, DDPMConfig),
+    "drunet": (DRUNet, DRUNetConfig),
+}
 # Adapter name: (class, the constructor arguments that a file records).
 ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
     "edm": (EDMPrecond, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
@@ -47,12 +54,12 @@ def save_prior(
         dtype: storage precision of the weights.
 
     Raises:
-        ValueError: the adapter or the network is not one that :func:`load_checkpoint` could build again.
+        ValueError: the adapter or the network is not one that :func:`~workbench.models.load_prior` could build again.
     """
     adapter = next((name for name, (kind, _) in ADAPTERS.items() if type(prior) is kind), None)
     net = getattr(prior, "net", None)
     network = next((name for name, (kind, _) in NETWORKS.items() if type(net) is kind), None)
-    if adapter is None or network is None:
+    if adapter is None or network is None or net is None:
         raise ValueError(
             f"can save adapters {', '.join(ADAPTERS)} around networks {', '.join(NETWORKS)}, "
             f"got {type(prior).__name__} around {type(net).__name__}"
@@ -66,6 +73,7 @@ def save_prior(
         "network_config": asdict(net.config),
         "adapter": adapter,
         "settings": settings,
+        "trained_size": prior.trained_size,
         "card": dict(card or {}),
     }
     tensors = {name: _stored(tensor, dtype) for name, tensor in net.state_dict().items()}
@@ -87,55 +95,48 @@ def read_header(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: no such file, not a safetensors file (or a truncated one), or not written by :func:`save_prior`.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"no checkpoint {file}: {'it is a folder' if file.is_dir() else 'no such file'}")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except SafetensorError as error:
-        size = file.stat().st_size
-        raise ValueError(f"{file} ({size} bytes) is not a whole safetensors file: {error}") from error
+    return _header(read_weights(path)[1], path)
+
+
+def _header(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
     if "workbench" not in metadata:
         found = ", ".join(sorted(metadata)) or "none"
-        raise ValueError(f"{file} is not a checkpoint of this package: expected header 'workbench', found {found}")
+        raise ValueError(f"{path} is not a checkpoint of this package: expected header 'workbench', found {found}")
     header = json.loads(metadata["workbench"])
     if header.get("format") != FORMAT:
-        raise ValueError(f"{file}: expected checkpoint format {FORMAT}, found {header.get('format')!r}")
+        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, found {header.get('format')!r}")
     for key, known in (("network", NETWORKS), ("adapter", ADAPTERS)):
         if header.get(key) not in known:
-            raise ValueError(f"{file}: expected {key} {' or '.join(known)}, found {header.get(key)!r}")
+            raise ValueError(f"{path}: expected {key} {' or '.join(known)}, found {header.get(key)!r}")
     return header
 
 
-def load_checkpoint(path: str | Path, *, device: torch.device | str = "cpu") -> Prior:
+def prior_from_checkpoint(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: str | Path, *, step: str | None = None
+) -> Prior:
     """Build the prior that :func:`save_prior` wrote: eval mode, float32, ``prior.card`` set.
+
+    Args:
+        tensors, metadata: as :func:`~workbench.models.files.read_weights` returned them. Mapped weights in single
+            precision stay mapped: they are read when they are used, and never copied.
+        step: for variance-preserving networks, other than the file says; see ``VPNoise``.
 
     Raises:
         ValueError: as :func:`read_header`; tensors missing, left over, of another shape, or not finite, by name.
     """
-    header = read_header(path)
+    header = _header(metadata, path)
     network, config = NETWORKS[header["network"]]
-    net = network(config(**header["network_config"]))
-    expected = net.state_dict()
-    with safe_open(path, framework="pt") as opened:
-        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if missing or extra:
-        raise ValueError(
-            f"{path}: {len(missing)} tensors missing ({', '.join(missing[:3]) or 'none'}), "
-            f"{len(extra)} left over ({', '.join(extra[:3]) or 'none'})"
-        )
-    for name, tensor in found.items():
-        if tensor.shape != expected[name].shape:
-            raise ValueError(
-                f"{path}: {name}: expected shape {tuple(expected[name].shape)}, found {tuple(tensor.shape)}"
-            )
-        if not bool(tensor.isfinite().all()):
-            raise ValueError(f"{path}: {name} holds values that are not finite")
-    net.load_state_dict(found)
+    with torch.device("meta"):
+        net = network(config(**header["network_config"]))
+    check_tensors(tensors, net.state_dict(), path)
+    assign(net, tensors)
     settings = dict(header["settings"])
     settings |= {name: torch.tensor(settings[name], dtype=torch.float64) for name in SCHEDULE if name in settings}
+    if step is not None:
+        if "step" not in settings:
+            raise ValueError(f"{path}: a variance-exploding network has no steps, got step={step!r}")
+        settings["step"] = step
     prior = ADAPTERS[header["adapter"]][0](net, name=Path(path).stem, **settings)
     prior.card = header["card"]
-    return prior.eval().requires_grad_(False).to(device)
+    prior.trained_size = header.get("trained_size")
+    return prior.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
-"""The U-Net of DDPM (Ho et al. 2020, appendix B) as in ``pytorch_diffusion`` (commit 304bdff, pytorch_diffusion/model.py).
+"""The U-Net of DDPM (Ho et al. 2020, appendix B) as in ``pytorch_diffusion`` (commit 304bdff, model.py).
 
-CIFAR-10, LSUN and CelebA-HQ checkpoints of that code, of DDIM, DDRM and DDNM ("simple" models) have this layout. Modules
-carry the published tensor names, so that a published state dict is this network's own.
+CIFAR-10, LSUN and CelebA-HQ checkpoints of that code, of DDIM, DDRM and DDNM ("simple" models) have this layout.
+Modules carry the published tensor names, so that a published state dict is this network's own.
 
 Input (B, C, H, W) in sqrt(abar) [-1, 1] plus noise, steps (B,) from 0 to 999; output: the noise (B, C, H, W). Any size
 whose sides are multiples of ``2^(levels - 1)``.
@@ -124,8 +124,8 @@ class DDPM(nn.Module):
         self.config = config
         widths = [config.width * multiplier for multiplier in config.multipliers]
         last, embedding = len(widths) - 1, 4 * config.width
-        self.temb = nn.Module()
-        self.temb.dense = nn.ModuleList([nn.Linear(config.width, embedding), nn.Linear(embedding, embedding)])
+        dense = [nn.Linear(config.width, embedding), nn.Linear(embedding, embedding)]
+        self.temb = nn.ModuleDict({"dense": nn.ModuleList(dense)})
         self.conv_in = nn.Conv2d(config.channels, config.width, 3, padding=1)
 
         skips, current = [config.width], config.width
@@ -139,10 +139,13 @@ class DDPM(nn.Module):
                 skips.append(width)
             self.down.append(stage)
             current = width
-        self.mid = nn.Module()
-        self.mid.block_1 = ResidualBlock(current, current, embedding)
-        self.mid.attn_1 = Attention(current)
-        self.mid.block_2 = ResidualBlock(current, current, embedding)
+        self.mid = nn.ModuleDict(
+            {
+                "block_1": ResidualBlock(current, current, embedding),
+                "attn_1": Attention(current),
+                "block_2": ResidualBlock(current, current, embedding),
+            }
+        )
         for level, width in reversed(list(enumerate(widths))):
             inputs = [previous + skips.pop() for previous in [current] + [width] * config.blocks]
             stage = Level(inputs, width, embedding, level in config.attention_levels)
@@ -160,18 +163,21 @@ class DDPM(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         # log(10000) over (pairs - 1): the DDPM convention; ADM divides by the number of pairs.
-        first, second = self.temb.dense
+        first, second = self.temb["dense"].children()
         embedding = sinusoids(time, self.config.width, divisor=self.config.width // 2 - 1, sine_first=True)
         # Every block applies swish to the embedding first: once here is the same and cheaper.
         embedding = F.silu(second(F.silu(first(embedding.to(x.dtype)))))
         skips = [self.conv_in(x)]
-        for stage in self.down:
+        for stage in self.down.children():
+            assert isinstance(stage, Level)
             for index in range(self.config.blocks):
                 skips.append(stage.apply_block(index, skips[-1], embedding))
             if stage.downsample is not None:
                 skips.append(stage.downsample(skips[-1]))
-        h = self.mid.block_2(self.mid.attn_1(self.mid.block_1(skips[-1], embedding)), embedding)
+        h = self.mid["attn_1"](self.mid["block_1"](skips[-1], embedding))
+        h = self.mid["block_2"](h, embedding)
         for stage in reversed(self.up):
+            assert isinstance(stage, Level)
             for index in range(self.config.blocks + 1):
                 h = stage.apply_block(index, torch.cat([h, skips.pop()], dim=1), embedding)
             if stage.upsample is not None:

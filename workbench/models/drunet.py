@@ -1,10 +1,10 @@
-"""DRUNet, the denoiser of DPIR (Zhang et al. 2021, "Plug-and-play image restoration with deep denoiser prior", figure 1).
+"""DRUNet, the denoiser of DPIR (Zhang et al. 2021, "Plug-and-play image restoration with deep denoiser prior").
 
-As in DPIR (commit 15bca3f, models/network_unet.py): four levels of residual blocks without normalisation or biases, told
-the noise level as one more image channel. Modules carry the published tensor names.
+As in DPIR (commit 15bca3f, models/network_unet.py): four levels of residual blocks without normalisation or biases,
+told the noise level as one more image channel. Modules carry the published tensor names.
 
-Input (B, C, H, W) in [0, 1] plus noise and sigma (B,) in the same unit, trained for 0 to 50/255; output: the clean image.
-Sides must be multiples of 8.
+Input (B, C, H, W) in [0, 1] plus noise and sigma (B,) in the same unit, trained for 0 to 50/255; output: the clean
+image. Sides must be multiples of 8.
 """
 
 from __future__ import annotations

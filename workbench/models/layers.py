@@ -25,8 +25,10 @@ def sinusoids(time: Tensor, width: int, *, divisor: float, sine_first: bool) -> 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Attention among the pixels of feature maps (B, C, H, W), the channels of each head side by side."""
     batch, channels, height, width = query.shape
-    parts = [part.reshape(batch, heads, channels // heads, -1).transpose(2, 3) for part in (query, key, value)]
-    return F.scaled_dot_product_attention(*parts).transpose(2, 3).reshape(batch, channels, height, width)
+    query, key, value = (
+        part.reshape(batch, heads, channels // heads, -1).transpose(2, 3) for part in (query, key, value)
+    )
+    return F.scaled_dot_product_attention(query, key, value).transpose(2, 3).reshape(batch, channels, height, width)
 
 
 def nearest_up(x: Tensor) -> Tensor:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from workbench.models.layers import nearest_up, sinusoids
 
 SQRT2 = math.sqrt(2.0)
 
@@ -110,31 +113,33 @@ class PositionalEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.pairs = width // 2
+        self.width = width
 
     def forward(self, time: Tensor) -> Tensor:
-        steps = torch.arange(self.pairs, dtype=time.dtype, device=time.device)
-        angle = time[:, None] * torch.exp(-math.log(10000) / (self.pairs - 1) * steps)[None]
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
+        return sinusoids(time, self.width, divisor=self.width // 2 - 1, sine_first=True)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a tensor made in inference mode could never be used in training
+def fir_kernel(gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The separable [1, 3, 3, 1] filter with sum ``gain``: (1, 1, 4, 4)."""
+    row = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8
+    return gain * torch.outer(row, row)[None, None]
 
 
 class Resample(nn.Module):
     """Halve or double the size, with the [1, 3, 3, 1] filter (``fir``) or by averaging and repeating pixels."""
 
-    kernel: Tensor
-
     def __init__(self, direction: str, fir: bool) -> None:
         super().__init__()
         self.up = direction == "up"
         self.fir = fir
-        row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / (4.0 if self.up else 8.0)
-        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fir:
-            return F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up else F.avg_pool2d(x, 2)
+            return nearest_up(x) if self.up else F.avg_pool2d(x, 2)
         channels = x.shape[1]
-        kernel = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
+        kernel = fir_kernel(4.0 if self.up else 1.0, x.dtype, x.device).expand(channels, 1, 4, 4)
         if self.up:
             return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
         return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
@@ -193,13 +198,9 @@ class Attention(nn.Module):
 class PyramidDown(nn.Module):
     """FIR filter followed by a strided 3x3 convolution (the "residual" input pyramid)."""
 
-    kernel: Tensor
-
     def __init__(self, inputs: int, outputs: int, fir: bool) -> None:
         super().__init__()
         self.fir = fir
-        row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8.0
-        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=2)
         initialise(self.conv)
 
@@ -207,7 +208,7 @@ class PyramidDown(nn.Module):
         if not self.fir:
             return self.conv(F.pad(x, (0, 1, 0, 1)))
         channels = x.shape[1]
-        kernel = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
+        kernel = fir_kernel(1.0, x.dtype, x.device).expand(channels, 1, 4, 4)
         return self.conv(F.conv2d(x, kernel, padding=2, groups=channels))
 
 

@@ -43,7 +43,12 @@ class Prior(nn.Module):
         image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
         name: shown in reports.
         card: facts about the weights (data, training, measured quality), empty unless a checkpoint brought them.
+        source: where the weights are from (``file``, ``sha256``, ``weights``: "averaged" or "raw"), as far as known.
+        trained_size: side of the square images it was trained on, if known.
+        data_range: what the network itself sees of a [0, 1] image; its adapter translates.
     """
+
+    data_range: tuple[int, int] = (0, 1)
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class Prior(nn.Module):
         self.image_size = image_size
         self.name = name or type(self).__name__
         self.card: dict[str, Any] = {}
+        self.source: dict[str, str] = {}
+        self.trained_size: int | None = None
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -96,10 +103,29 @@ class Prior(nn.Module):
         levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)
         return (x - self(x, sigma)) / levels
 
+    def summary(self) -> str:
+        """One line: network, parameters, image size, noise range, data range, which weights."""
+        network = self.card.get("network") or type(getattr(self, "net", self)).__name__
+        size = self.image_size or self.trained_size
+        facts = [
+            f"{self.name}: {network}",
+            f"{sum(weights.numel() for weights in self.parameters()) / 1e6:.2f} M parameters",
+            {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels"),
+            f"trained at {size}x{size}" if size else "training size not stated",
+            *([f"sides in multiples of {self.multiple}"] if self.multiple > 1 else []),
+            f"noise {self.sigma_min:.3g} to {self.sigma_max:.3g}",
+            "data in [{}, {}]".format(*self.data_range),
+        ]
+        if "weights" in self.source:
+            facts.append(f"{self.source['weights']} weights")
+        return ", ".join(facts)
+
     def check(self, x: Tensor) -> None:
         """Raise ValueError, saying what was expected and what came, unless the network takes images like ``x``."""
         if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"{self.name} takes images (B, {self.channels}, H, W), got shape {tuple(x.shape)}")
+            kinds = {1: "grey ", 3: "colour "}
+            kind = kinds.get(self.channels, "") if x.ndim == 4 and x.shape[1] in kinds else ""
+            raise ValueError(f"{self.name} takes {kind}images (B, {self.channels}, H, W), got shape {tuple(x.shape)}")
         height, width = x.shape[-2:]
         if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
             raise ValueError(f"{self.name} takes {self.image_size}x{self.image_size} images, got {height}x{width}")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from workbench.models.checkpoint import load_checkpoint, read_header
+from workbench.models.checkpoint import prior_from_checkpoint, read_header
+from workbench.models.files import read_weights, sha256
 from workbench.models.ncsnpp import NCSNppConfig
 from workbench.models.prior import Prior
+from workbench.models.published import prior_from_published
 
 SUFFIX = ".safetensors"
+SUFFIXES = (SUFFIX, ".pt", ".pth", ".ckpt", ".bin")
 # Architecture of the shipped photo priors: 3.84 million parameters, fully convolutional, 7.7 MB in half precision.
 PHOTO_CONFIG = NCSNppConfig(
     width=32,
@@ -45,21 +51,133 @@ def describe_priors() -> list[dict[str, Any]]:
     ]
 
 
-def load_prior(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Prior:
-    """A prior by the name of a shipped one (``workbench models``) or by the path of a checkpoint of this package.
+def load_prior(
+    source: str | Path | nn.Module,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    **settings: Any,
+) -> Prior:
+    """Any prior, by one name.
+
+    ============================  ==================================================================================
+    source                        what it is
+    ============================  ==================================================================================
+    ``photo-dsm``                 shipped with the package (``workbench models`` lists them)
+    ``FILE``                      a file of this package, or a published checkpoint: ``published.py`` says which
+    ``FOLDER``                    with ``model.safetensors`` of this package, or a diffusers repository
+    ``hf:USER/NAME[@REVISION]``   the same on the Hugging Face Hub; ``hf:USER/NAME/FILE`` one file of a repository
+    ``diffusers:NAME``            a ``UNet2DModel`` repository on the Hub, or a folder in that format
+    ``deepinv:NAME``              a denoiser of deepinv with its published weights, such as ``deepinv:drunet``
+    a denoiser object             a :class:`Prior`, returned as it is, or a denoiser of deepinv
+    ============================  ==================================================================================
+
+    Args:
+        dtype: precision of the network's weights (``torch.bfloat16``); images keep theirs. None: float32.
+        channels_last: memory layout of the weights, faster for convolutions on some hardware.
+        settings: of the source, such as ``weights="raw"`` or ``head_channels=64`` (``prior_from_published``), ``step``
+            ("nearest" or "interpolate", variance-preserving networks), ``pretrained=FILE`` (deepinv).
 
     Returns:
-        The prior in eval mode, float32, without gradients to its weights (``requires_grad_(True)`` to train it).
+        The prior in eval mode, without gradients to its weights (``requires_grad_(True)`` to train it);
+        ``prior.summary()`` says what it is.
 
     Raises:
-        ValueError: neither a known name (the nearest is suggested) nor a readable checkpoint.
+        ValueError: an unknown name (the nearest is suggested), a file or repository that cannot be read or is none of
+            these, settings that do not suit the source; the message says what was found and what is known.
     """
+    prior = source if isinstance(source, Prior) and not settings else _find(source, settings)
+    if dtype not in (None, torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype must be a floating-point precision, got {dtype}")
+    for weights in prior.parameters():
+        # One by one: the whole network is never held twice.
+        if dtype is not None:
+            weights.data = weights.data.to(dtype)
+        if channels_last and weights.ndim == 4:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+    return prior.to(device)
+
+
+def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
+    if isinstance(source, Prior):
+        raise ValueError(f"a prior takes no settings, got {', '.join(settings)}")
+    if isinstance(source, nn.Module):
+        from workbench.deepinv_bridge import prior_from_deepinv
+
+        return prior_from_deepinv(source, **_suitable(prior_from_deepinv, settings))
+    name = str(source)
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "diffusers":
+        return _diffusers(rest, settings)
+    if colon and kind == "deepinv":
+        from workbench.deepinv_bridge import prior_from_deepinv
+
+        return prior_from_deepinv(rest, **_suitable(prior_from_deepinv, settings))
+    if colon and kind == "hf":
+        from workbench.models.hub import fetch
+
+        prior = load_file(fetch(rest), settings)
+        prior.source["repository"] = rest
+        return prior
     shipped = _shipped()
-    name = str(name_or_path)
     if name in shipped:
-        return load_checkpoint(shipped[name], device=device)
-    if Path(name_or_path).exists() or name.endswith(SUFFIX):
-        return load_checkpoint(name_or_path, device=device)
+        return load_file(shipped[name], settings)
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, settings)
+    if path.exists() or path.suffix in SUFFIXES:
+        return load_file(path, settings)
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown prior {name!r}{hint} (shipped: {', '.join(shipped) or 'none'}; or give a file's path)")
+    raise ValueError(
+        f"unknown prior {name!r}{hint} (shipped: {', '.join(shipped) or 'none'}; or give a file, a folder, "
+        "hf:USER/NAME, diffusers:NAME or deepinv:NAME)"
+    )
+
+
+def load_file(path: Path, settings: dict[str, Any]) -> Prior:
+    """The prior in one file, of this package or published.
+
+    Raises:
+        ValueError: see :func:`load_prior`.
+    """
+    content, metadata = read_weights(path)
+    if "workbench" in metadata:
+        prior = prior_from_checkpoint(content, metadata, path, **_suitable(prior_from_checkpoint, settings))
+    else:
+        prior = prior_from_published(content, path, **settings)
+    prior.source |= {"file": path.name, "sha256": sha256(path)}
+    return prior
+
+
+def _folder(path: Path, settings: dict[str, Any]) -> Prior:
+    own = path / "model.safetensors"
+    if own.is_file():
+        prior = load_file(own, settings)
+        prior.name = path.resolve().name
+        return prior
+    if (path / "model_index.json").is_file() or (path / "config.json").is_file():
+        return _diffusers(path, settings)
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    raise ValueError(
+        f"{path} holds no model: expected model.safetensors, or model_index.json or config.json of diffusers, "
+        f"found {found}"
+    )
+
+
+def _diffusers(source: str | Path, settings: dict[str, Any]) -> Prior:
+    from workbench.models.diffusers_source import load_diffusers
+
+    return load_diffusers(source, **_suitable(load_diffusers, settings))
+
+
+def _suitable(function: Callable[..., Prior], settings: dict[str, Any]) -> dict[str, Any]:
+    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known = [name for name in known if name != "device"]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.0)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown setting {name!r}{hint} There are: {', '.join(known) or 'none'}")
+    return settings

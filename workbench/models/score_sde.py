@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from workbench.models.files import assign, check_tensors
 from workbench.models.ncsnpp import DownLevel, NCSNpp, NCSNppConfig, ResidualBlock, UpLevel
 
 
@@ -49,29 +50,27 @@ def config_from_published(config: Mapping[str, Any]) -> NCSNppConfig:
     )
 
 
-def load_published(net: NCSNpp, state: Mapping[str, Tensor]) -> None:
-    """Copy a published state dict (names ``all_modules.N...`` without prefix) into ``net``, every tensor once.
+def load_published(net: NCSNpp, state: Mapping[str, Tensor], where: str | Path = "published tensors") -> None:
+    """Put a published state dict (names ``all_modules.N...`` without prefix) into ``net``, every tensor once.
+
+    ``net`` takes over the memory of the tensors where their layout allows, and may be on the meta device.
 
     Raises:
-        ValueError: tensors missing, left over or of another shape, named with expected and found.
+        ValueError: tensors missing, left over, of another shape or kind, or not finite, named.
     """
-    pairs = list(published_names(net))
-    missing = [theirs for theirs, _ in pairs if theirs not in state]
-    extra = sorted(set(state) - {theirs for theirs, _ in pairs})
-    if missing or extra:
-        raise ValueError(
-            f"not the tensors of this network: {len(missing)} missing ({', '.join(missing[:3]) or 'none'}), "
-            f"{len(extra)} left over ({', '.join(extra[:3]) or 'none'})"
-        )
     ours = net.state_dict()
-    with torch.no_grad():
-        for theirs, name in pairs:
-            tensor = state[theirs]
-            if theirs.endswith(".W") and tensor.ndim == 2:
-                tensor = tensor.T
-            if tensor.shape != ours[name].shape:
-                raise ValueError(f"{theirs}: expected shape {tuple(ours[name].shape)}, got {tuple(tensor.shape)}")
-            ours[name].copy_(tensor)
+    pairs = list(published_names(net))
+    expected = {theirs: ours[name].T if _transposed(theirs, ours[name]) else ours[name] for theirs, name in pairs}
+    check_tensors(state, expected, where)
+    tensors = {
+        name: state[theirs].T.contiguous() if _transposed(theirs, ours[name]) else state[theirs]
+        for theirs, name in pairs
+    }
+    assign(net, tensors)
+
+
+def _transposed(theirs: str, tensor: Tensor) -> bool:
+    return theirs.endswith(".W") and tensor.ndim == 2
 
 
 def published_names(net: NCSNpp) -> Iterator[tuple[str, str]]:

@@ -42,6 +42,13 @@ def input_path(path: str | Path) -> Path:
     return Path(path)
 
 
+def input_source(source: str) -> str:
+    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:``, is an :func:`input_path`."""
+    kind, colon, rest = source.rpartition(":")
+    path = input_path(rest)
+    return f"{kind}{colon}{path}" if path.exists() else source
+
+
 def needed(name: str) -> list[Path]:
     """The folders of the jobs of the entry called ``name``, which this job needs: their results and files.
 

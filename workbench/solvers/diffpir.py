@@ -103,7 +103,16 @@ class DiffPIR:
                 mixed = math.sqrt(1 - self.zeta) * seen + math.sqrt(self.zeta) * draw(x)
                 x = estimate + column(levels[i + 1], x) * mixed
         count = torch.full((y.shape[0],), self.steps, dtype=torch.int64)
-        return Restoration(image=estimate, evaluations=count, iterations=count.clone())
+        message = self.lowered(sigma_n, prior)
+        return Restoration(image=estimate, evaluations=count, iterations=count.clone(), message=message)
+
+    def lowered(self, sigma_noise: Tensor, prior: Prior) -> str:
+        """A line where the prior knows less noise than the solver or the data ask for; else empty."""
+        wanted = max(self.sigma_start, float(sigma_noise.max()))
+        if wanted <= prior.sigma_max:
+            return ""
+        known = f"{prior.sigma_max:.3g}"
+        return f"{prior.name} knows noise up to sigma = {known}: levels were lowered to that from {wanted:g}"
 
     def levels(self, sigma_noise: Tensor, prior: Prior) -> Tensor:
         """Noise levels (steps, B): geometric, at least ``sigma_noise`` (B,), at most ``prior.sigma_max``."""

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from workbench.solvers.methods import require
 
+# Below this level a noisy image still shows the picture, whose values spread by about 0.25.
+PURE_NOISE = 1.0
+
 
 def geometric_sigmas(steps: int, start: float, end: float) -> Tensor:
     """``steps`` levels from ``start`` down to ``end`` in constant ratio (VE SDE; MUPET supplement): (steps,)."""
@@ -57,9 +60,15 @@ def sampling_sigmas(schedule: str | Sequence[float], steps: int, sigma_min: floa
             highest published level that fits.
 
     Raises:
-        ValueError: unknown schedule, or levels that do not fit ``steps`` or the prior.
+        ValueError: unknown schedule, levels that do not fit ``steps`` or the prior, or a named schedule for a prior
+            that does not know enough noise to start from nothing but noise.
     """
     if isinstance(schedule, str):
+        if sigma_max < PURE_NOISE:
+            raise ValueError(
+                f"sampling starts from pure noise, at least sigma = {PURE_NOISE:g}, and this prior (a denoiser, not a "
+                f"diffusion model) knows noise up to {sigma_max:.3g}: use diffpir, or give the levels as schedule"
+            )
         if schedule == "vp":
             levels = vp_sigmas(steps, sigma_max)
         elif schedule == "geometric":

@@ -1,0 +1,188 @@
+"""ADM, the DDPM U-Net and DRUNet: the published code's outputs, and every tensor of the published files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from workbench.models import DRUNet, VPNoise, load_prior
+from workbench.models.adm import ADM, ADMConfig
+from workbench.models.ddpm import DDPM, DDPMConfig
+from workbench.models.published import NETWORKS
+from workbench.models.recognise import KNOWN, family_of
+from workbench.models.score_sde import published_names
+
+HEADS = {"adm_a_head64": 64, "adm_b_head32_multires": 32, "adm_c_head16_multires": 16}
+CASES = [*HEADS, "ddpm_a", "ddpm_b", "drunet_a", "drunet_b", "ncsnpp_cifar_a", "ncsnpp_cifar_b", "ncsnpp_bedroom_a"]
+MANIFESTS = {
+    "adm_256x256_diffusion_uncond": 256,
+    "adm_diffusion_ffhq_10m": 256,
+    "adm_lsun_bedroom": 256,
+    "ddpm_cifar10": 32,
+    "ddpm_lsun_bedroom_256": 256,
+    "drunet_color": None,
+    "drunet_gray": None,
+    "score_sde_bedroom_ncsnpp_continuous": 256,
+    "score_sde_church_ncsnpp_continuous": 256,
+    "score_sde_cifar10_ddpmpp_continuous_vp": 32,
+    "score_sde_cifar10_ncsnpp_continuous": 32,
+}
+
+
+def case(shared: Path, name: str, folder: Path) -> tuple[Path, dict, dict[str, torch.Tensor]]:
+    """The case's weights as the published file would hold them, its description, its inputs and outputs."""
+    source = shared / "reference" / "models" / name
+    tensors = load_file(source.with_suffix(".safetensors"))
+    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
+    torch.save(state, folder / f"{name}.pt")
+    return folder / f"{name}.pt", json.loads(source.with_suffix(".json").read_text()), tensors
+
+
+@pytest.mark.parametrize("name", [*CASES, "ddpmpp_vp_a"])
+def test_a_published_file_is_recognised_and_computes_what_the_published_code_does(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    file, description, tensors = case(shared, name, tmp_path)
+    settings = {"head_channels": HEADS[name]} if name in HEADS else {}
+    prior = load_prior(file, **settings)
+    x, conditioning = tensors["input"], tensors["sigma_or_t"]
+    score_sde = name.startswith("ncsnpp")
+    with torch.no_grad():
+        output = prior.net(2 * x - 1 if score_sde else x, conditioning)
+    if score_sde:
+        output = output / conditioning.view(-1, 1, 1, 1)
+    # The floor is the published code against itself with another convolution backend; another processor or thread count
+    # is one more such draw.
+    assert (output - tensors["output"]).abs().max() <= 1.5 * description["max_abs_diff_mkldnn_off"]
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_every_published_tensor_is_used_once(shared: Path, name: str) -> None:
+    manifest = json.loads((shared / "reference" / "manifests" / f"{name}.json").read_text())
+    state = {entry["name"]: torch.empty(entry["shape"], device="meta") for entry in manifest["state_dict"]}
+    family = family_of(state)
+    assert family is not None
+    config = family.configure(state)
+    with torch.device("meta"):
+        net = NETWORKS[family.name](config)
+    names = {ours: theirs for theirs, ours in published_names(net)} if family.name == "ncsnpp" else {}
+    ours = {names.get(key, key): value for key, value in net.state_dict().items()}
+    assert set(ours) == set(state)
+    for key, tensor in ours.items():
+        transposed = key.endswith(".W") and tensor.ndim == 2  # a published NIN layer is (in, out)
+        assert (tensor.T if transposed else tensor).shape == state[key].shape, key
+    assert sum(weights.numel() for weights in net.parameters()) == manifest["n_parameters_requires_grad"]
+
+
+@pytest.mark.parametrize("name", [name for name, size in MANIFESTS.items() if size])
+def test_published_configurations_are_known_by_name_and_size(shared: Path, name: str) -> None:
+    from workbench.models.published import _published
+
+    manifest = json.loads((shared / "reference" / "manifests" / f"{name}.json").read_text())
+    state = {entry["name"]: torch.empty(entry["shape"], device="meta") for entry in manifest["state_dict"]}
+    family = family_of(state)
+    assert family is not None
+    known = _published(family, family.configure(state))
+    assert known is not None
+    assert known.image_size == MANIFESTS[name]
+    if name.startswith("adm"):
+        assert known.config.head_channels == manifest["create_model_args"]["num_head_channels"]
+
+
+def small(kind: type) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return {
+        ADM: lambda: ADM(ADMConfig(width=32, multipliers=(1, 2), blocks=1, attention_levels=(1,), head_channels=16)),
+        DDPM: lambda: DDPM(DDPMConfig(width=32, multipliers=(1, 2), blocks=1, attention_levels=(1,))),
+    }[kind]().eval()
+
+
+@pytest.mark.parametrize("kind", [ADM, DDPM])
+def test_outputs_belong_to_their_own_image_and_step(kind: type) -> None:
+    net = small(kind)
+    x, time = torch.randn(2, 3, 8, 12), torch.tensor([3.0, 700.0])
+    both = net(x, time)
+    for image in range(2):
+        torch.testing.assert_close(both[image : image + 1], net(x[image : image + 1], time[image : image + 1]))
+    assert (net(x, time.flip(0)) - both).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ADMConfig(
+            width=32, multipliers=(1, 2), blocks=2, attention_levels=(), head_channels=32, learned_variance=False
+        ),
+        ADMConfig(width=32, multipliers=(1, 2), blocks=1, attention_levels=(0,), head_channels=32, scale_shift=False),
+        ADMConfig(width=32, multipliers=(1, 2, 2), attention_levels=(2,), head_channels=16, resample_in_blocks=False),
+        ADMConfig(channels=1, width=64, multipliers=(1,), blocks=1, attention_levels=(0,), head_channels=32),
+        DDPMConfig(channels=1, width=32, multipliers=(1, 1, 2), blocks=3, attention_levels=(0, 2)),
+        DDPMConfig(width=32, multipliers=(2, 1), blocks=1, attention_levels=(), convolve_resampling=False, outputs=6),
+    ],
+    ids=lambda config: f"{type(config).__name__}-{config.multipliers}-{config.channels}",
+)
+def test_any_configuration_is_told_from_its_tensors(config, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = (ADM if isinstance(config, ADMConfig) else DDPM)(config).eval()
+    save_file(net.state_dict(), tmp_path / "mine.safetensors")
+    settings = {"head_channels": config.head_channels} if isinstance(config, ADMConfig) else {}
+    prior = load_prior(tmp_path / "mine.safetensors", **settings)
+    assert isinstance(prior, VPNoise)
+    x, time = torch.randn(1, config.channels, 8, 8), torch.tensor([30.0])
+    torch.testing.assert_close(prior.net(x, time), net(x, time))
+
+
+def test_attention_orders_differ_by_a_permutation_of_weights() -> None:
+    """Splitting into heads first, or into query, key and value first: the same network, its rows in another order."""
+    from workbench.models.adm import Attention
+
+    torch.manual_seed(0)
+    heads_first, parts_first = Attention(32, 8, False), Attention(32, 8, True)
+    state = heads_first.state_dict()
+    order = torch.arange(96).view(4, 3, 8).transpose(0, 1).reshape(-1)
+    parts_first.load_state_dict(
+        state | {"qkv.weight": state["qkv.weight"][order], "qkv.bias": state["qkv.bias"][order]}
+    )
+    x = torch.randn(2, 32, 4, 4)
+    torch.testing.assert_close(parts_first(x), heads_first(x))
+    assert (heads_first(x) - x).abs().max() > 1e-2
+
+
+def test_bfloat16_and_channels_last_stay_close(shared: Path, tmp_path: Path) -> None:
+    file, _, tensors = case(shared, "ddpm_a", tmp_path)
+    x, sigma = tensors["input"] / 2 + 0.5, torch.tensor([0.05, 0.5])
+    exact = load_prior(file)(x, sigma)
+    last = load_prior(file, channels_last=True)
+    assert last.net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last(x, sigma), exact, rtol=0, atol=1e-4)
+    half = load_prior(file, dtype=torch.bfloat16)
+    assert next(half.parameters()).dtype == torch.bfloat16
+    restored = half(x, sigma)
+    assert restored.dtype == torch.float32
+    # The network's noise, of size 2, has 8 significant bits and passes some 20 layers: a few per cent, times sigma.
+    assert ((restored - exact).abs().amax((1, 2, 3)) < 0.2 * sigma).all()
+
+
+def test_configurations_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="256 channels cannot be split into heads of 100 channels"):
+        ADMConfig(head_channels=100, attention_levels=(0,))
+    with pytest.raises(ValueError, match="multiple of 32"):
+        DDPMConfig(width=48)
+    assert len({known.title for known in KNOWN}) == len(KNOWN)
+
+
+def test_drunet_is_told_the_noise_level(shared: Path, tmp_path: Path) -> None:
+    file, _, tensors = case(shared, "drunet_a", tmp_path)
+    prior = load_prior(file)
+    assert isinstance(prior.net, DRUNet)
+    assert prior.sigma_max == pytest.approx(50 / 255)
+    x = tensors["input"]
+    assert (prior(x, 0.1) - prior(x, 0.19)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"knows noise up to sigma = 0\.196"):
+        prior(x, 0.3)
+    with pytest.raises(ValueError, match="multiples of 8, got 12x16"):
+        prior(x[:, :, :12], 0.1)

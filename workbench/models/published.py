@@ -1,0 +1,255 @@
+"""Published checkpoints: from the file that the authors put on the net to a prior.
+
+The layouts (score_sde, MUPET, guided-diffusion, pytorch_diffusion, DPIR) are told from their tensors; of a file that
+holds raw and averaged weights the averaged ones are taken.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.adapters import PlainDenoiser, VEScore, VPNoise
+from workbench.models.adm import ADM
+from workbench.models.ddpm import DDPM
+from workbench.models.drunet import SIGMA_MAX, DRUNet
+from workbench.models.files import assign, check_tensors
+from workbench.models.ncsnpp import NCSNpp
+from workbench.models.prior import Prior
+from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, family_of
+from workbench.models.score_sde import load_published
+
+NETWORKS: dict[str, type[nn.Module]] = {"adm": ADM, "ddpm": DDPM, "drunet": DRUNet, "ncsnpp": NCSNpp}
+ADAPTER_SETTINGS = {
+    "adm": ("step", "alphas_cumprod"),
+    "ddpm": ("step", "alphas_cumprod"),
+    "drunet": ("sigma_min", "sigma_max"),
+    "ncsnpp": ("sigma_min", "sigma_max", "sde", "step"),
+}
+BUFFERS = ("sigmas",)  # in state dicts, but not among the averaged parameters
+
+
+def prior_from_published(content: Any, where: str | Path, *, weights: str = "auto", **settings: Any) -> Prior:
+    """A prior from what a published file holds.
+
+    Args:
+        content: as :func:`~workbench.models.files.read_weights` returned it.
+        where: the file, for messages and the prior's name.
+        weights: "averaged", "raw", or "auto": averaged if the file has them.
+        settings: what the tensors do not show, or other than what was recognised: fields of the network's
+            configuration (such as ``head_channels`` of ADM), and per family ``step`` or ``alphas_cumprod`` (ADM, DDPM;
+            see ``VPNoise``), ``sigma_min`` and ``sigma_max`` (VE networks, DRUNet), ``sde`` ("vp" or "ve", score_sde).
+
+    Returns:
+        The prior in eval mode, float32, without gradients; its weights share the memory of ``content``.
+
+    Raises:
+        ValueError: an unknown layout, or one that needs settings: what was found, what is known, how to say it; an
+            unknown setting; tensors that do not fit, by name.
+    """
+    state, kind = choose_weights(content, where, weights)
+    family = family_of(state)
+    if family is None:
+        raise ValueError(f"{where}: {_unknown(state)}")
+    try:
+        config = family.configure(state)
+    except ValueError as error:
+        raise ValueError(f"{where} looks like {family.title}, but {error}") from None
+    known = _published(family, config)
+    if known is not None:
+        config = known.config
+    given = {name: settings[name] for name in settings if name in {field.name for field in fields(config)}}
+    rest = {name: value for name, value in settings.items() if name not in given}
+    _refuse_unknown(family, config, rest)
+    if family.name == "adm" and known is None and not {"head_channels", "heads"} & set(given):
+        raise ValueError(f"{where}: {_ambiguous_heads(config, state)}")
+    with torch.device("meta"):
+        net = NETWORKS[family.name](replace(config, **given))
+    if isinstance(net, NCSNpp):
+        load_published(net, state, where)
+    else:
+        check_tensors(state, net.state_dict(), where)
+        assign(net, state)
+    prior = _adapt(net, state, where, rest)
+    prior.name = Path(where).stem
+    prior.trained_size = known.image_size if known is not None else None
+    prior.card["network"] = known.title if known is not None else _title(prior, family)
+    if kind:
+        prior.source["weights"] = kind
+    return prior.eval().requires_grad_(False)
+
+
+def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tuple[dict[str, Tensor], str]:
+    """The state dict in ``content``, without prefixes, and whether it is "averaged" or "raw" ("": not said).
+
+    Raises:
+        ValueError: there is none, or not of the kind asked for.
+    """
+    if weights not in ("auto", "averaged", "raw"):
+        raise ValueError(f"weights must be 'auto', 'averaged' or 'raw', got {weights!r}")
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where}: expected named tensors, found {type(content).__name__}")
+    if _tensors(content):
+        if weights != "auto":
+            raise ValueError(
+                f"{where} holds one set of weights and does not say which: weights={weights!r} cannot be chosen"
+            )
+        return _without_prefix(content), ""
+    raw: Any = next((content[key] for key in ("model", "state_dict", "params", "net") if key in content), None)
+    named: Any = next(
+        (content[key] for key in ("params_ema", "ema", "model_ema", "ema_state_dict") if key in content), None
+    )
+    shadow = named.get("shadow_params") if isinstance(named, Mapping) else None
+    has_average = shadow is not None or _tensors(named)
+    if weights != "raw" and has_average:
+        if shadow is None:
+            return _without_prefix(named), "averaged"
+        if not _tensors(raw):
+            raise ValueError(
+                f"{where}: its averaged weights have no names, and the raw ones that would name them are missing"
+            )
+        return _named(shadow, _without_prefix(raw), where), "averaged"
+    if weights == "averaged":
+        raise ValueError(f"{where} holds no averaged weights, only {', '.join(map(str, content))}")
+    if not _tensors(raw):
+        raise ValueError(
+            f"{where}: expected named tensors, found entries {', '.join(map(str, list(content)[:8])) or 'none'}"
+        )
+    return _without_prefix(raw), "raw"
+
+
+def _tensors(content: Any) -> bool:
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
+
+
+def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # "module." is what DataParallel puts before every name.
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def _named(shadow: Sequence[Tensor], raw: Mapping[str, Tensor], where: str | Path) -> dict[str, Tensor]:
+    """Names for averaged parameters, which are a bare list in the order of the parameters: all of them (torch_ema), or
+    those that are trained (score_sde), which leaves out the Fourier frequencies.
+    """
+    names = [name for name in raw if name not in BUFFERS]
+    trained = [name for name in names if not (name.endswith(".W") and raw[name].ndim == 1)]
+    if len(shadow) not in (len(names), len(trained)):
+        raise ValueError(
+            f"{where}: expected {len(names)} averaged tensors"
+            + (f" or {len(trained)}" if len(trained) != len(names) else "")
+            + f", as there are parameters, found {len(shadow)}"
+        )
+    order = names if len(shadow) == len(names) else trained
+    for name, tensor in zip(order, shadow, strict=True):
+        if not isinstance(tensor, Tensor) or tensor.shape != raw[name].shape:
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{where}: averaged {name}: expected shape {tuple(raw[name].shape)}, found {found}")
+    return dict(raw) | dict(zip(order, shadow, strict=True))
+
+
+def _published(family: Family, config: Any) -> Published | None:
+    """The published configuration that looks like ``config``."""
+    for known in KNOWN:
+        if type(known.config) is type(config):
+            unseen = {name: getattr(config, name) for name in family.unseen}
+            if replace(known.config, **unseen) == config:
+                return known
+    return None
+
+
+def _title(prior: Prior, family: Family) -> str:
+    if family.name != "ncsnpp":
+        return family.title
+    return "NCSN++ (score_sde, VE)" if isinstance(prior, VEScore) else "DDPM++ (score_sde, continuous VP)"
+
+
+def _adapt(net: nn.Module, state: Mapping[str, Tensor], where: str | Path, settings: dict[str, Any]) -> Prior:
+    channels, multiple = net.config.channels, net.multiple  # type: ignore[union-attr]
+    common: dict[str, Any] = {"channels": channels, "multiple": multiple}
+    if isinstance(net, ADM | DDPM):
+        return VPNoise(net, **common, **settings)
+    if isinstance(net, DRUNet):
+        return PlainDenoiser(net, **common, **{"sigma_min": 0.0, "sigma_max": SIGMA_MAX, **settings})
+    assert isinstance(net, NCSNpp)
+    sde = settings.pop("sde", None)
+    if sde is None and net.config.embedding == "positional" and net.config.input_pyramid != "none":
+        raise ValueError(
+            f"{where}: NCSN++ with time steps was published variance preserving and variance exploding (discrete), and "
+            "its tensors do not tell which: pass sde='vp' (the other is not supported)"
+        )
+    if sde not in (None, "vp", "ve") or (sde == "ve" and net.config.embedding == "positional"):
+        raise ValueError(f"{where}: sde must be 'vp', or 've' for a network with Fourier features, got {sde!r}")
+    if sde == "vp" or (sde is None and net.config.embedding == "positional"):
+        if {"sigma_min", "sigma_max"} & set(settings):
+            raise ValueError(f"{where}: the noise levels of a variance-preserving network are those of its schedule")
+        alphas, times = continuous_vp()
+        return VPNoise(net, alphas_cumprod=alphas, times=times, **common, **settings)
+    if "step" in settings:
+        raise ValueError(f"{where}: a variance-exploding network has no steps")
+    if "sigmas" in state:  # descending, geometric
+        levels = {"sigma_min": float(state["sigmas"][-1]), "sigma_max": float(state["sigmas"][0])}
+        settings = {**levels, **settings}
+    if not {"sigma_min", "sigma_max"} <= set(settings):
+        raise ValueError(f"{where}: the file does not say its noise levels: pass sigma_min and sigma_max")
+    return VEScore(net, **common, **settings)
+
+
+def continuous_vp() -> tuple[Tensor, Tensor]:
+    """Levels of the continuous VP process of score_sde, and what its networks are told there: two (1000,) float64.
+
+    ``abar(t) = exp(-t^2 (beta_1 - beta_0) / 2 - t beta_0)`` with beta_0 = 0.1 and beta_1 = 20 (Song et al. 2021,
+    eq. 33); the network is told 999 t. Levels start at t = 1e-3, where the published samplers end.
+    """
+    t = torch.linspace(1e-3, 1, 1000, dtype=torch.float64)
+    return torch.exp(-0.5 * t**2 * 19.9 - 0.1 * t), 999 * t
+
+
+def _refuse_unknown(family: Family, config: Any, settings: Mapping[str, Any]) -> None:
+    allowed = [*(field.name for field in fields(config)), *ADAPTER_SETTINGS[family.name], "weights"]
+    for name in settings:
+        if name not in ADAPTER_SETTINGS[family.name]:
+            near = difflib.get_close_matches(name, allowed, 1, 0.0)[0]
+            raise ValueError(
+                f"unknown setting {name!r} of {family.title}, did you mean {near!r}? There are: {', '.join(allowed)}"
+            )
+
+
+def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
+    widths = sorted({tensor.shape[1] for name, tensor in state.items() if name.endswith("qkv.weight")})
+    known = "; ".join(published.title for published in KNOWN if published.title.startswith("ADM"))
+    return (
+        f"an ADM network of width {config.width}, multipliers {config.multipliers}, {config.blocks} blocks per level, "
+        f"which is none of the published ones ({known}). How its attention layers of {', '.join(map(str, widths))} "
+        "channels are split into heads cannot be seen: pass head_channels=64 (what the published ones have) or "
+        "heads=4, as it was trained"
+    )
+
+
+def _unknown(state: Mapping[str, Tensor]) -> str:
+    """Why a state dict is not a prior, as precisely as its names allow."""
+    names = list(state)
+    if any(name.startswith(("first_stage_model.", "model.diffusion_model.")) for name in names):
+        return (
+            "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here"
+        )
+    if any(name.startswith("down_blocks.") for name in names):
+        if any(".transformer_blocks." in name for name in names):
+            return "the network of a text-conditional diffusers pipeline; only unconditional priors can be used here"
+        return "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER"
+    if any(name.endswith(("lora_A.weight", "lora_B.weight")) for name in names):
+        return "a LoRA adapter, not a whole network"
+    shown = ", ".join(names[:4])
+    known = "; ".join(family.title for family in FAMILIES)
+    return (
+        f"unknown layout: {len(names)} tensors such as {shown}. Known are {known}; files of this package "
+        "(`workbench convert`); diffusers:NAME; deepinv:NAME. Any other network becomes a prior in Python with an "
+        "adapter of workbench.models"
+    )

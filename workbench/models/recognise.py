@@ -1,0 +1,257 @@
+"""Which published network do these tensors belong to, and in which configuration? Told from names and shapes alone.
+
+A network's width, levels, blocks, attention layers and outputs are all visible in its tensors. What is not (the number
+of attention heads, what the time step means) follows from the published configurations in :data:`KNOWN`, or the user
+says it. Half a file is still recognised: what is missing is then named by
+:func:`~workbench.models.files.check_tensors`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from workbench.models.adm import ADMConfig
+from workbench.models.ddpm import DDPMConfig
+from workbench.models.drunet import DRUNetConfig
+from workbench.models.ncsnpp import NCSNppConfig
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A network of the package and how published files of it are told.
+
+    Attributes:
+        name: as in the checkpoints of this package.
+        title: for people.
+        signs: tensors that every file of it has.
+        configure: configuration from the tensors; raises ValueError where they are not enough.
+        unseen: fields of the configuration that tensors do not show.
+    """
+
+    name: str
+    title: str
+    signs: tuple[str, ...]
+    configure: Callable[[State], Any]
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A configuration that was published: what it is, and the image size it was trained at."""
+
+    title: str
+    config: Any
+    image_size: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def configure_adm(state: State) -> ADMConfig:
+    """ADM from ``input_blocks``, ``output_blocks`` and ``out``; heads are not visible."""
+    first = _shape(state, "input_blocks.0.0.weight", 4)
+    if "label_emb.weight" in state:
+        classes = _shape(state, "label_emb.weight", 2)[0]
+        raise ValueError(
+            f"it is a class-conditional ADM ({classes} classes); only unconditional priors can be used here"
+        )
+    if first[1] not in (1, 3):
+        raise ValueError(
+            f"its images have {first[1]} channels: a latent-diffusion network, which needs its autoencoder"
+        )
+    ups = [name for name in state if re.fullmatch(r"output_blocks\.\d+\.\d+\.(conv|in_layers\.0)\.weight", name)]
+    within = any(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight", name) for name in ups)
+    pattern = r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight" if within else r"output_blocks\.\d+\.[12]\.conv\.weight"
+    levels = 1 + sum(bool(re.fullmatch(pattern, name)) for name in ups)
+    blocks = _count(state, r"output_blocks\.(\d+)\.") // levels - 1
+    attention, multipliers = set(), []
+    for level in range(levels):
+        start = 1 + level * (blocks + 1)
+        multipliers.append(_shape(state, f"input_blocks.{start}.0.out_layers.3.weight", 4)[0] / first[0])
+        if any(f"input_blocks.{start + index}.1.qkv.weight" in state for index in range(max(blocks, 1))):
+            attention.add(level)
+    shift = _shape(state, "input_blocks.1.0.emb_layers.1.weight", 2)[0]
+    return ADMConfig(
+        channels=first[1],
+        width=first[0],
+        multipliers=_whole(multipliers),
+        blocks=blocks,
+        attention_levels=tuple(sorted(attention)),
+        learned_variance=_shape(state, "out.2.weight", 4)[0] == 2 * first[1],
+        scale_shift=shift == 2 * _shape(state, "input_blocks.1.0.out_layers.3.weight", 4)[0],
+        resample_in_blocks=within or levels == 1,
+        head_channels=0,
+        heads=1,
+    )
+
+
+def configure_ddpm(state: State) -> DDPMConfig:
+    """The DDPM U-Net from ``down`` and ``conv_in``: all of it is visible."""
+    first = _shape(state, "conv_in.weight", 4)
+    if first[1] not in (1, 3):
+        raise ValueError(
+            f"its images have {first[1]} channels: a latent-diffusion network, which needs its autoencoder"
+        )
+    levels = _count(state, r"down\.(\d+)\.")
+    widths = [_shape(state, f"down.{level}.block.0.conv2.weight", 4)[0] for level in range(levels)]
+    outputs = _shape(state, "conv_out.weight", 4)[0]
+    return DDPMConfig(
+        channels=first[1],
+        width=first[0],
+        multipliers=_whole(width / first[0] for width in widths),
+        blocks=_count(state, r"down\.0\.block\.(\d+)\."),
+        attention_levels=tuple(
+            level for level in range(levels) if any(name.startswith(f"down.{level}.attn.") for name in state)
+        ),
+        convolve_resampling=levels == 1 or any(".downsample.conv." in name for name in state),
+        outputs=None if outputs == first[1] else outputs,
+    )
+
+
+def configure_drunet(state: State) -> DRUNetConfig:
+    """DRUNet: all of it is visible."""
+    inputs = _shape(state, "m_head.weight", 4)[1]
+    outputs = _shape(state, "m_tail.weight", 4)[0]
+    if inputs != outputs + 1:
+        raise ValueError(f"DRUNet takes its image and a noise map, got {inputs} input and {outputs} output channels")
+    blocks = _count(state, r"m_down1\.(\d+)\.") - 1
+    body = "m_body.0.res.0.weight" if "m_body.0.res.0.weight" in state else "m_body.res.0.weight"
+    names = [f"m_down{level}.0.res.0.weight" for level in (1, 2, 3)] + [body]
+    first, second, third, fourth = (_shape(state, name, 4)[0] for name in names)
+    return DRUNetConfig(channels=outputs, widths=(first, second, third, fourth), blocks=blocks)
+
+
+def configure_ncsnpp(state: State) -> NCSNppConfig:
+    """NCSN++ and DDPM++ from the flat list ``all_modules.N``, whose order is that of the computation."""
+    kinds = [_kind(state, index) for index in range(_count(state, r"all_modules\.(\d+)\."))]
+    fourier = kinds[0] == "fourier"
+    first = _shape(state, f"all_modules.{2 + fourier}.weight", 4)
+    blocks = [index for index, kind in enumerate(kinds) if kind in ("block", "resample")]
+    levels = 1 + sum(kind == "resample" for kind in kinds) // 2
+    per_level = (len(blocks) - 2 * (levels - 1) - 2 - levels) // (2 * levels)
+    attention, multipliers, level = set(), [], 0
+    for position, index in enumerate(blocks[: levels * (per_level + 1) - 1]):
+        if kinds[index] == "resample":
+            level += 1
+            continue
+        if position == level * (per_level + 1):
+            multipliers.append(_shape(state, f"all_modules.{index}.Conv_1.weight", 4)[0] / first[0])
+        if kinds[index + 1] == "attention":
+            attention.add(level)
+    pyramid = "input_skip" if "combine" in kinds else "residual" if "pyramid" in kinds else "none"
+    return NCSNppConfig(
+        channels=first[1],
+        width=first[0],
+        multipliers=_whole(multipliers),
+        blocks=per_level,
+        attention_levels=tuple(sorted(attention)),
+        embedding="fourier" if fourier else "positional",
+        # The filter has no weights. Of the published networks those with a pyramid or Fourier features have it.
+        fir=fourier or pyramid != "none",
+        input_pyramid=pyramid,
+        output_pyramid="output_skip" if kinds.count("norm") > 1 else "none",
+        sigmas=len(state["sigmas"]) if "sigmas" in state else 0,
+    )
+
+
+def _kind(state: State, index: int) -> str:
+    """What module ``index`` of the flat list is."""
+    here = f"all_modules.{index}."
+
+    def has(name: str) -> bool:
+        return here + name in state
+
+    if has("W"):
+        return "fourier"
+    if has("NIN_0.W") or has("NIN_1.W"):
+        return "attention"
+    if has("GroupNorm_0.weight") or has("Conv_1.weight"):
+        # Only resampling blocks have a shortcut although their width stays.
+        widths = state.get(here + "Conv_1.weight"), state.get(here + "Conv_0.weight")
+        same = all(weight is not None and weight.shape[0] == weight.shape[1] for weight in widths)
+        return "resample" if has("Conv_2.weight") and same else "block"
+    if has("Conv_0.weight"):
+        return "combine"
+    if has("Conv2d_0.weight"):
+        return "pyramid"
+    return {2: "linear", 4: "conv", 1: "norm"}.get(state[here + "weight"].ndim if has("weight") else 0, "unknown")
+
+
+def _shape(state: State, name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state:
+        raise ValueError(f"{name} is missing")
+    shape = tuple(state[name].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{name}: expected {dimensions} dimensions, found shape {shape}")
+    return shape
+
+
+def _count(state: State, pattern: str) -> int:
+    """One more than the highest number that ``pattern`` finds at the start of a name."""
+    numbers = [int(match[1]) for match in map(re.compile(pattern).match, state) if match]
+    return max(numbers, default=-1) + 1
+
+
+def _whole(multipliers: Iterable[float]) -> tuple[int, ...]:
+    values = tuple(multipliers)
+    if not values or any(value != int(value) for value in values):
+        raise ValueError(f"the widths of its levels are not multiples of the first convolution's: {values}")
+    return tuple(int(value) for value in values)
+
+
+FAMILIES = (
+    Family(
+        "adm",
+        "ADM (guided-diffusion)",
+        ("time_embed.0.weight", "input_blocks.0.0.weight"),
+        configure_adm,
+        ("head_channels", "heads", "query_key_value_first"),
+    ),
+    Family("ddpm", "DDPM U-Net (pytorch_diffusion)", ("temb.dense.0.weight", "conv_in.weight"), configure_ddpm),
+    Family("drunet", "DRUNet (DPIR)", ("m_head.weight", "m_tail.weight"), configure_drunet),
+    Family("ncsnpp", "NCSN++ or DDPM++ (score_sde)", ("all_modules.0.", "all_modules.3."), configure_ncsnpp, ("fir",)),
+)
+
+_LSUN_ATTENTION = (4,)
+KNOWN = (
+    Published("ADM 256x256, unconditional (ImageNet, LSUN)", ADMConfig(), 256),
+    Published("ADM 256x256 of DPS and DiffPIR (FFHQ)", ADMConfig(width=128, blocks=1, attention_levels=(4,)), 256),
+    Published("DDPM CIFAR-10", DDPMConfig(), 32),
+    Published(
+        "DDPM 256x256 (LSUN, CelebA-HQ)",
+        DDPMConfig(multipliers=(1, 1, 2, 2, 4, 4), attention_levels=_LSUN_ATTENTION),
+        256,
+    ),
+    Published("NCSN++ CIFAR-10, continuous, VE", NCSNppConfig(sigmas=1000), 32),
+    Published(
+        "NCSN++ 256x256 (LSUN), continuous, VE",
+        NCSNppConfig(
+            multipliers=(1, 1, 2, 2, 2, 2, 2),
+            blocks=2,
+            attention_levels=_LSUN_ATTENTION,
+            input_pyramid="input_skip",
+            output_pyramid="output_skip",
+            sigmas=2000,
+        ),
+        256,
+    ),
+    Published(
+        "DDPM++ CIFAR-10, continuous, VP",
+        NCSNppConfig(embedding="positional", fir=False, input_pyramid="none", sigmas=1000),
+        32,
+    ),
+)
+
+
+def family_of(state: State) -> Family | None:
+    """The family whose signs are all there, or None."""
+    names = tuple(state)
+    for family in FAMILIES:
+        if all(any(name.startswith(sign) for name in names) for sign in family.signs):
+            return family
+    return None
