@@ -11,8 +11,6 @@ allows 5 % for what the measurement itself varies.
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from dataclasses import dataclass
 import deepinv
 import torch
 from deepinv.physics.functional import gaussian_blur
+from timing import times
 from torch import Tensor
 
 from workbench.operators import Blur, Grayscale, Inpainting, Operator, SuperResolution
@@ -100,25 +99,6 @@ def difference(case: Case, method: str, x: Tensor, z: Tensor) -> str:
     else:
         pair = (ours.prox(z, y, 1.0), back(theirs.prox_l2(z.roll(by, (2, 3)), y, 1.0)))
     return f"{float((pair[0] - pair[1]).abs().max() / pair[0].abs().max()):.0e}"
-
-
-def times(
-    pair: tuple[Callable[[], Tensor], Callable[[], Tensor]], rounds: int, budget: float, clock: Callable[[], float]
-) -> tuple[float, float]:
-    """Median seconds of both. Chance says who goes first in a round; once over ``budget`` they stop."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    order, begun = random.Random(0), time.perf_counter()
-    # Round 0 warms up and does not count.
-    for index in range(rounds + 1):
-        for side in order.sample((0, 1), 2):
-            start = clock()
-            pair[side]()
-            taken = clock() - start
-            if index:
-                seconds[side].append(taken)
-        if index >= 3 and time.perf_counter() - begun > budget:
-            break
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def main() -> int:

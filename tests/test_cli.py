@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from workbench.cli import main
 from workbench.images import load_image, sample_photo, save_image
+from workbench.models import DRUNet, DRUNetConfig, load_prior
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--solver", "diffpir", "--set", "steps=2")
@@ -248,3 +250,55 @@ def test_run_ends_with_a_table_and_code_1_if_a_job_failed(run, tmp_path, monkeyp
     assert code == expected
     assert [line.split()[2] for line in said.splitlines()[1:-1]] == list(states)
     assert said.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"
+
+
+def test_models_says_what_a_checkpoint_is(run, shared):
+    file = shared / "reference" / "models" / "ckpt_layout_score_sde_tiny.pth"
+    code, said, _ = run("models", file)
+    assert code == 0
+    assert "NCSN++" in said
+    assert "averaged weights" in said
+    assert "raw weights" in run("models", file, "--prior-set", "weights=raw")[1]
+    code, _, errors = run("models", file, "--prior-set", "weights=best")
+    assert code == 2
+    assert errors == "workbench: weights must be 'auto', 'averaged' or 'raw', got 'best'\n"
+
+
+def test_convert_writes_a_file_that_restores_like_the_original(run, photo, shared, tmp_path):
+    original = shared / "reference" / "models" / "ckpt_layout_score_sde_tiny.pth"
+    code, said, errors = run("convert", original, "--to", "new/mine.safetensors")
+    assert code == 0, errors
+    assert "written to new/mine.safetensors" in said
+    pictures = []
+    for prior in (original, "new/mine.safetensors"):
+        code, _, errors = run("restore", photo, "--prior", prior, "--degrade", "sr:2", "--out", "out", *QUICK)
+        assert code == 0, errors
+        pictures.append((tmp_path / "out" / "restored.png").read_bytes())
+        source = json.loads((tmp_path / "out" / "metrics.json").read_text())["prior_source"]
+        assert len(source["sha256"]) == 64
+    assert pictures[0] == pictures[1]
+    card = load_prior(tmp_path / "new" / "mine.safetensors").card
+    assert card["converted_from"]["file"] == "ckpt_layout_score_sde_tiny.pth"
+    assert card["converted_from"]["weights"] == "averaged"
+    code, _, errors = run("convert", original, "--to", "mine.pth")
+    assert code == 2
+    assert "--to must end with .safetensors" in errors
+
+
+def test_a_denoiser_serves_diffpir_and_says_why_it_does_not_serve_samplers(run, photo, shared, tmp_path):
+    tensors = load_file(shared / "reference" / "models" / "drunet_a.safetensors")
+    torch.save({k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}, "drunet.pth")
+    code, said, errors = run("restore", photo, "--prior", "drunet.pth", "--degrade", "sr:2", *QUICK)
+    assert code == 0, errors
+    assert "Note: drunet knows noise up to sigma = 0.196: levels were lowered to that from 3" in said
+    for solver in ("ddnm", "deqir"):
+        code, _, errors = run("restore", photo, "--prior", "drunet.pth", "--degrade", "sr:2", "--solver", solver)
+        assert code == 2
+        assert "knows noise up to 0.196: use diffpir" in errors
+
+
+def test_a_grey_prior_is_refused_for_a_colour_photo(run, photo, tmp_path):
+    torch.save(DRUNet(DRUNetConfig(channels=1, widths=(8, 8, 8, 8), blocks=1)).state_dict(), "grey.pth")
+    code, _, errors = run("restore", photo, "--prior", "grey.pth", "--degrade", "sr:2", *QUICK)
+    assert code == 2
+    assert "grey takes grey images (B, 1, H, W), got shape (1, 3, 32, 32)" in errors

@@ -90,6 +90,16 @@ def test_truncated_file(saved: Path) -> None:
         load_prior(saved)
 
 
+def test_files_whose_first_byte_is_that_of_a_pickle(saved: Path) -> None:
+    """A safetensors file starts with the length of its header, of which 1 in 256 is 0x80 modulo 256."""
+    for padding in range(256):
+        rewrite(saved, lambda _, metadata, padding=padding: metadata.update(padding="x" * padding))
+        if saved.read_bytes()[0] == 0x80:
+            break
+    assert saved.read_bytes()[0] == 0x80
+    assert load_prior(saved).card == {"steps": 7}
+
+
 def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_text("hello")
     with pytest.raises(ValueError, match="not a whole safetensors file"):

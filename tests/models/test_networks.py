@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -186,3 +189,36 @@ def test_drunet_is_told_the_noise_level(shared: Path, tmp_path: Path) -> None:
         prior(x, 0.3)
     with pytest.raises(ValueError, match="multiples of 8, got 12x16"):
         prior(x[:, :, :12], 0.1)
+
+
+def benchmark(name: str) -> ModuleType:
+    """A script of `benchmarks`, as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", [*HEADS, "ddpm_a", "ddpm_b", "ncsnpp_cifar_a", "ncsnpp_cifar_b"])
+def test_what_the_benchmark_compares_with_is_the_published_structure(shared: Path, tmp_path: Path, name: str) -> None:
+    file, description, tensors = case(shared, name, tmp_path)
+    state = {key: value.float() for key, value in torch.load(file, weights_only=True).items()}
+    plain, x, told = benchmark("plain_networks"), tensors["input"], tensors["sigma_or_t"]
+    if name in HEADS:
+        output = plain.adm(state, x, told, HEADS[name])
+    elif name.startswith("ddpm"):
+        output = plain.ddpm(state, x, told)
+    else:
+        output = plain.ncsnpp(state, 2 * x - 1, told) / told.view(-1, 1, 1, 1)
+    assert (output - tensors["output"]).abs().max() <= 1.5 * description["max_abs_diff_mkldnn_off"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_loading_needs_hardly_more_memory_than_the_weights(tmp_path: Path) -> None:
+    """A network of 64 MB: the bar is 1.3 times its size, of which 1.0 are the weights themselves."""
+    script = benchmark("load_memory")
+    for name, (file, bar) in script.write_files(tmp_path, 64).items():
+        if name != "PyTorch":
+            assert script.peak(file) < bar + 0.1 * (bar > 1.3), name

