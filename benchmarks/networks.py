@@ -110,7 +110,7 @@ def others(
     def by_hand() -> Tensor:
         u = 2 * x - 1
         noise = unet(scale.to(x).view(-1, 1, 1, 1) * u, time.to(x)).sample
-        return (u - 2 * level.view(-1, 1, 1, 1) * noise + 1) / 2
+        return (u - (scale.view(-1, 1, 1, 1) ** -2 - 1).sqrt().to(x) * noise + 1) / 2
 
     yield "UNet2DModel (diffusers)", lambda: prior(x, level), by_hand
 

@@ -132,10 +132,10 @@ def test_vp_networks_give_the_denoiser_at_any_level_whatever_they_predict(predic
     x = MEAN + (SPREAD**2 + sigma.view(-1, 1, 1, 1) ** 2).sqrt() * torch.randn(3, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(prior(x, sigma), posterior_mean(x, sigma), rtol=1e-9, atol=1e-9)
     nearest = VPNoise(SmoothGaussianNoise(prediction), prediction=prediction, step="nearest")
-    # The level is off by up to half a step, some per cent of sigma at most; predicted images do not feel it much.
-    error = (nearest(x, sigma) - posterior_mean(x, sigma)).abs().amax((1, 2, 3)) / sigma
-    assert (error[:2] > 1e-6).all()
-    assert (error < 0.05).all(), error
+    # The denoiser of a level that is off by up to half a step: 14 % at 0.007, 0.5 % at the others.
+    error = (nearest(x, sigma) - posterior_mean(x, sigma)).abs().amax((1, 2, 3)) / sigma.clamp(max=SPREAD)
+    assert (error > 1e-6).all()
+    assert (error < 0.02).all(), error
 
 
 @pytest.mark.parametrize(

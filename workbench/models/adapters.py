@@ -79,9 +79,8 @@ class VPNoise(Prior):
     of that level. Most levels lie between two steps; two ways to name the step are offered:
 
     - "interpolate": a fractional step, linear in ``log s``. The embeddings of these networks are smooth in t.
-    - "nearest": the step whose ``s_t`` is nearest in ``log s``, the image scaled by that step's ``sqrt(abar_t)``; what
-      the published samplers do. The network then sees a slightly wrong level, and at high noise its share of the image
-      is lost in that error (``benchmarks/vp_steps.py`` measures it).
+    - "nearest": the step whose ``s_t`` is nearest in ``log s``, and everything else as if the image had that level: the
+      denoiser of a slightly wrong level (``benchmarks/vp_steps.py`` measures by how much).
 
     Args:
         net: takes ([-1, 1] state, step t as float (B,)) and returns its prediction in its first C channels; further
@@ -157,8 +156,10 @@ class VPNoise(Prior):
         return torch.lerp(times[above - 1], times[above], share), (1 + 4 * sigma.double() ** 2).rsqrt()
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        time, scale = (values.to(x.dtype) for values in self.conditioning(sigma))
-        u, s = 2 * x - 1, _column(2 * sigma)
+        time, scale = self.conditioning(sigma)
+        s = _column((scale**-2 - 1).sqrt().to(x.dtype))  # 2 sigma, or the level of the nearest step
+        time, scale = time.to(x.dtype), scale.to(x.dtype)
+        u = 2 * x - 1
         state = _column(scale) * u
         predicted = _run(self.net, state, time)[:, : self.channels]
         if self.prediction == "noise":

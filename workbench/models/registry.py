@@ -173,7 +173,10 @@ def _diffusers(source: str | Path, settings: dict[str, Any]) -> Prior:
 
 
 def _suitable(function: Callable[..., Prior], settings: dict[str, Any]) -> dict[str, Any]:
-    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return settings  # it says itself what it takes
+    known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
     known = [name for name in known if name != "device"]
     for name in settings:
         if name not in known:

@@ -1,0 +1,212 @@
+"""Physics of deepinv as operators, and operators as physics of deepinv. See the package's text."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.deepinv_bridge.denoisers import deepinv_package, device_of
+from workbench.operators.base import Operator, Shape, check_image
+from workbench.operators.function import check_linear
+from workbench.operators.least_squares import vjp
+
+
+def physics_for_deepinv(op: Operator, image_shape: tuple[int, int, int], *, sigma_noise: float = 0.0) -> Any:
+    """``op`` as a ``deepinv.physics.LinearPhysics``; the attribute ``op`` keeps it.
+
+    ``A``, ``A_adjoint``, ``A_dagger`` and ``prox_l2`` are ``op``, its adjoint, pinv and prox; solver settings in calls
+    are accepted and not needed. ``gamma`` may be a number, () or one per image, and infinite (the projection onto
+    ``A x = y``). An operator that is not linear (JPEG) becomes a plain ``Physics`` with the same methods, where
+    ``A_adjoint`` and ``A_dagger`` are the stand-ins of ``op`` and ``prox_l2`` descends by gradient.
+
+    Args:
+        image_shape: (C, H, W).
+        sigma_noise: ``GaussianNoise`` of this level; 0: ``ZeroNoise``, for which deepinv's samplers assume a level of
+            their own (DDRM 0.01, DiffPIR that of its constructor). ``set_noise_model(GaussianNoise(0.0))`` says 0.
+
+    Raises:
+        ValueError: deepinv is not installed, ``image_shape`` does not fit ``op``, or ``sigma_noise`` is negative.
+    """
+    shape = _image_shape(image_shape)
+    if not isinstance(op, Operator):
+        raise ValueError(f"expected a workbench operator, got {type(op).__name__}")
+    if not (math.isfinite(sigma_noise) and sigma_noise >= 0):
+        raise ValueError(f"sigma_noise must be finite and not negative, got {sigma_noise}")
+    physics = deepinv_package().physics
+    op.measurement_shape((1, *shape))
+    noise = physics.GaussianNoise(float(sigma_noise)) if sigma_noise else physics.ZeroNoise()
+    linear, general = _physics_classes()
+    return (linear if op.linear else general)(op, shape, noise)
+
+
+def operator_from_deepinv(
+    physics: Any, image_shape: tuple[int, int, int], *, tolerance: float | None = None, max_iterations: int = 500
+) -> Operator:
+    """A linear deepinv physics as an operator, without its noise.
+
+    Only ``A`` and ``A_adjoint`` are deepinv's (autograd where a physics has no adjoint); pinv and prox are the
+    conjugate gradients of :class:`Operator`. It works on a copy: what becomes of ``physics`` later does not matter.
+
+    deepinv computes in float32: a physics that cannot take float64 images, or would answer in float32, raises
+    ValueError for them rather than lose precision.
+
+    Args:
+        image_shape: (C, H, W).
+        tolerance, max_iterations: see :class:`Operator`.
+
+    Raises:
+        ValueError: deepinv is not installed, ``physics`` is not linear, has parameters per image, a wrong adjoint,
+            complex or several measurements, or fails on images of that shape.
+    """
+    shape = _image_shape(image_shape)
+    if not isinstance(physics, deepinv_package().physics.Physics):
+        raise ValueError(f"expected a deepinv physics, got {type(physics).__name__}")
+    return DeepinvOperator(physics, shape, tolerance=tolerance, max_iterations=max_iterations)
+
+
+class DeepinvOperator(Operator):
+    """See :func:`operator_from_deepinv`."""
+
+    def __init__(
+        self, physics: Any, shape: tuple[int, int, int], *, tolerance: float | None, max_iterations: int
+    ) -> None:
+        super().__init__(tolerance=tolerance, max_iterations=max_iterations)
+        self.physics = physics.clone()
+        self.size = shape
+        # LinearPhysics without a function for it would build autograd's adjoint for one fixed batch.
+        inherited = (
+            type(physics).A_adjoint is deepinv_package().physics.LinearPhysics.A_adjoint and physics.A_adj is None
+        )
+        self.has_adjoint = hasattr(physics, "A_adjoint") and not inherited
+        self.seen_size = _check_physics(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``A x`` for images (B, C, H, W)."""
+        check_image(x)
+        self.measurement_shape(x.shape)
+        return self._run(self.physics.A, x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A^T y``, images (B, C, H, W)."""
+        shape = self.image_shape(y.shape)
+        if self.has_adjoint:
+            return self._run(self.physics.A_adjoint, y)
+        return vjp(lambda x: self._run(self.physics.A, x), y.new_zeros(shape), y)
+
+    def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
+        """(B, ...). Raises ValueError for images of another size."""
+        if tuple(image_shape[1:]) != self.size:
+            raise ValueError(f"expected images (B, {', '.join(map(str, self.size))}), got {tuple(image_shape)}")
+        return (image_shape[0], *self.seen_size)
+
+    def image_shape(self, measurement_shape: Shape) -> tuple[int, ...]:
+        """(B, C, H, W). Raises ValueError for measurements of another size."""
+        if tuple(measurement_shape[1:]) != self.seen_size:
+            expected = ", ".join(map(str, self.seen_size))
+            raise ValueError(f"expected measurements (B, {expected}), got {tuple(measurement_shape)}")
+        return (measurement_shape[0], *self.size)
+
+    def _run(self, function: Any, values: Tensor) -> Tensor:
+        name = type(self.physics).__name__
+        advice = "give it float32 images, or look for a workbench operator"
+        try:
+            # A copy: some of them write into their input, others return it.
+            result = function(values.clone())
+        except RuntimeError as error:
+            if values.dtype != torch.float64:
+                raise
+            raise ValueError(f"deepinv's {name} does not take float64 ({error}): {advice}") from error
+        if not isinstance(result, Tensor) or result.is_complex():
+            raise ValueError(f"deepinv's {name} gives {_kind(result)}, not one real tensor of measurements")
+        if result.dtype != values.dtype:
+            raise ValueError(f"deepinv's {name} turns {values.dtype} into {result.dtype}: {advice}")
+        return result
+
+
+def _image_shape(shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image_shape must be (C, H, W), got {tuple(shape)}")
+    channels, height, width = map(int, shape)
+    return channels, height, width
+
+
+def _kind(result: Any) -> str:
+    return f"a tensor of {result.dtype}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+
+
+def _check_physics(op: DeepinvOperator) -> tuple[int, ...]:
+    """Shape of one measurement; ValueError unless A is linear, image by image, with the right adjoint (to 1e-4)."""
+    name, physics = type(op.physics).__name__, op.physics
+    device = device_of(physics)
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, 2, *op.size, generator=generator).to(device)
+    try:
+        op.seen_size = check_linear(lambda x: op._run(physics.A, x), op.size, device)
+        with torch.no_grad():
+            seen, alone = op(u), op(u[:1])
+            if alone.shape[0] != 1 or not torch.allclose(alone, seen[:1], atol=1e-4 * float(seen.abs().max())):
+                raise ValueError("an image by itself is measured otherwise than in a batch")
+            if not torch.allclose(physics.sensor(seen.clone()), seen):
+                raise ValueError("its sensor is not linear")
+            # Part of y is seen from an image like u: an adjoint that is wrong shows more in that than in noise.
+            other = op(u + v)
+            y = other / other.norm() + torch.randn(seen.shape, generator=generator).to(seen) / seen.numel() ** 0.5
+            gap = (seen * y).sum() - (u * op.adjoint(y)).sum()
+            if not float(gap.abs()) <= 1e-4 * float(seen.norm() * y.norm()):
+                raise ValueError(
+                    f"A_adjoint is not the adjoint of A: <A u, y> and <u, A^T y> differ by {float(gap):.1e}"
+                )
+    except Exception as error:  # deepinv has asserts and errors of every kind for shapes that do not fit
+        raise ValueError(f"deepinv's {name} is not a linear operator on images {op.size}: {error}") from error
+    return op.seen_size
+
+
+@cache
+def _physics_classes() -> tuple[type, type]:
+    """The subclasses of deepinv's LinearPhysics and Physics that are an operator of ours."""
+    linear: Any = deepinv_package().physics.LinearPhysics
+    general: Any = deepinv_package().physics.Physics
+
+    class Methods:
+        op: Operator
+
+        def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+            """``op(x)``. ``forward`` hands the options of the noise to A too; an operator has none of its own."""
+            unknown = kwargs.keys() - {"sigma", "seed", "rng"}
+            if unknown:
+                raise ValueError(
+                    f"{type(self.op).__name__} cannot be changed in a call: got {', '.join(sorted(unknown))}"
+                )
+            return self.op(x)
+
+        def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+            return self.op.adjoint(y)
+
+        def A_dagger(self, y: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return self.op.pinv(y)
+
+        def prox_l2(self, z: Any, y: Tensor, gamma: float | Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            """``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``; ``z`` may be a number, or None for 0."""
+            if not isinstance(z, Tensor):
+                z = y.new_full(self.op.image_shape(y.shape), 0.0 if z is None else float(z))
+            strength = torch.as_tensor(gamma, dtype=z.dtype, device=z.device)
+            if not bool((strength > 0).all()):
+                raise ValueError(f"gamma must be positive, got {gamma}")
+            return self.op.prox(z, y, 1 / (strength.flatten() if strength.ndim else strength))
+
+    class OperatorPhysics(Methods, linear):
+        def __init__(self, op: Operator, image_shape: tuple[int, int, int], noise: Any) -> None:
+            super().__init__(img_size=image_shape, noise_model=noise, device=device_of(op))
+            self.op = op
+
+    class NonlinearPhysics(Methods, general):
+        def __init__(self, op: Operator, image_shape: tuple[int, int, int], noise: Any) -> None:
+            super().__init__(noise_model=noise)
+            self.img_size = image_shape
+            self.op = op
+
+    return OperatorPhysics, NonlinearPhysics
