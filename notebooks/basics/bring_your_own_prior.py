@@ -1,0 +1,181 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     name: python3
+#     language: python
+#     display_name: Python 3 (ipykernel)
+# ---
+
+# %% [markdown]
+# # Bring your own prior
+#
+# **Aim.** Restore a photo with three networks from three places, one line each: a published checkpoint file, a diffusers
+# repository, a denoiser of deepinv. Then the way back: our operators and priors inside deepinv's own samplers.
+#
+# Published weights are large and elsewhere, so small stand-ins in the same formats play their part here: `photo-ddpm`, a
+# network of 2 million weights in the layout of the published DDPM files, trained on photos of 32x32 pixels. Its results
+# say nothing about the originals. BM3D is the real one: it has no weights.
+
+# %%
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from workbench.deepinv_bridge import denoiser_for_deepinv, operator_from_deepinv, physics_for_deepinv
+from workbench.images import sample_photo
+from workbench.metrics import psnr
+from workbench.models import load_prior, save_prior
+from workbench.models.diffusers_export import save_diffusers
+from workbench.operators import Blur
+from workbench.operators.kernels import gaussian_kernel
+from workbench.plots import show
+from workbench.random import generator
+from workbench.restore import degrade, restore
+from workbench.solvers import DDNM, DiffPIR
+
+warnings.simplefilter("ignore")
+logging.disable(logging.WARNING)
+folder = Path(tempfile.mkdtemp())
+
+# %% [markdown]
+# ## The stand-ins
+# A file as the authors of DDPM publish theirs, a bare state dict; and a repository folder as diffusers writes it. With a
+# connection and the real thing, the names below are `"ema_diffusion_lsun_bedroom.ckpt"` and
+# `"diffusers:google/ddpm-cifar10-32"`.
+
+# %%
+stand_in = load_prior("photo-ddpm")
+torch.save(stand_in.net.state_dict(), folder / "photos.ckpt")
+save_diffusers(stand_in, folder / "photos-repository")
+print(*sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), sep="\n")
+
+# %% [markdown]
+# ## Three sources
+# `load_prior` tells a checkpoint from its tensors: which network, how wide, how many levels, where attention is. The summary
+# says what it found. `--prior` of the command line and the `prior` of a pipeline take the same names.
+
+# %%
+priors = {
+    "file": load_prior(folder / "photos.ckpt"),
+    "diffusers": load_prior(f"diffusers:{folder / 'photos-repository'}"),
+    "deepinv": load_prior("deepinv:bm3d"),
+}
+for prior in priors.values():
+    print(prior.summary())
+
+# %% [markdown]
+# ## One restoration each
+# The solver is the same and does not know the difference: time steps and data ranges end in the adapter. BM3D knows little
+# noise well, so DiffPIR starts at a lower level for all three.
+
+# %%
+photo = sample_photo("cat", size=64)
+blurred = degrade(photo, "blur:1.5", noise=0.02, seed=0)
+solver = DiffPIR(steps=20, sigma_start=0.3, zeta=0.6)
+results = {name: restore(blurred, solver, prior).image for name, prior in priors.items()}
+columns = {"original": photo, "blurred": blurred.picture, **results}
+notes = {name: [f"{float(psnr(image, photo)):.1f} dB"] for name, image in columns.items() if name != "original"}
+show(columns, notes=notes)
+plt.show()
+for name, image in results.items():
+    gain = float(psnr(image, photo) - psnr(blurred.picture, photo))
+    print(f"{name:10} better than the blurred photo by more than half a dB: {gain > 0.5}")
+
+# %% [markdown]
+# The file and the repository hold the same weights, and diffusers builds its own network from them: two implementations,
+# one picture.
+
+# %%
+difference = float((results["file"] - results["diffusers"]).abs().max())
+print("largest difference below 1/1000:", difference < 1e-3)
+
+# %% [markdown]
+# ## What is not a prior says so
+# Files are read as tensors and nothing else; code in a pickle does not run. What the tensors do not show has to be said.
+
+# %%
+torch.save(torch.nn.Linear(2, 2), folder / "whole-network.pt")
+(folder / "notes.txt").write_text("no weights in here")
+torch.save({"model.diffusion_model.out.2.bias": torch.zeros(4)}, folder / "stable.ckpt")
+state = stand_in.net.state_dict()
+torch.save({name: weights for name, weights in state.items() if "conv_out.bias" not in name}, folder / "lost.ckpt")
+for name in ("whole-network.pt", "notes.txt", "stable.ckpt", "lost.ckpt"):
+    try:
+        load_prior(folder / name)
+    except ValueError as error:
+        print("-", str(error).replace(f"{folder}/", ""))
+
+# %% [markdown]
+# ## Steps in between
+# A variance-preserving network knows 1000 noise levels. Solvers ask for any; the adapter answers between two steps, or at
+# the nearest as published samplers do. At most levels the difference is small; `benchmarks/vp_steps.py` measures it.
+
+# %%
+noisy = photo + 0.0085 * torch.randn(photo.shape, generator=generator(0))  # half-way between steps 1 and 2
+with torch.no_grad():
+    between, nearest = (
+        load_prior(folder / "photos.ckpt", step=step)(noisy, 0.0085) for step in ("interpolate", "nearest")
+    )
+print(f"they differ by {float((between - nearest).pow(2).mean().sqrt()) / 0.0085:.0%} of the noise")
+
+# %% [markdown]
+# ## The way out: deepinv's samplers with our parts
+# `physics_for_deepinv` and `denoiser_for_deepinv` make an operator and a prior into theirs. Here deepinv's DiffPIR restores
+# with our blur, whose pseudo-inverse and prox are exact, and our network. Its levels start at 78.8 where `photo-dsm` ends at
+# 50, hence `above="shrink"`.
+
+# %%
+import deepinv
+
+operator = Blur(gaussian_kernel(1.5))
+physics = physics_for_deepinv(operator, (3, 64, 64), sigma_noise=0.02)
+denoiser = denoiser_for_deepinv(load_prior("photo-dsm"), above="shrink")
+sampler = deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), sigma=0.02, max_iter=20, zeta=1.0, verbose=False)
+torch.manual_seed(0)
+with torch.no_grad():
+    theirs = sampler(blurred.y, physics, seed=1)
+ours = restore(blurred, DiffPIR(steps=20), load_prior("photo-dsm")).image
+show(
+    {"original": photo, "blurred": blurred.picture, "deepinv's DiffPIR": theirs, "our DiffPIR": ours},
+    notes={
+        "deepinv's DiffPIR": [f"{float(psnr(theirs, photo)):.1f} dB"],
+        "our DiffPIR": [f"{float(psnr(ours, photo)):.1f} dB"],
+    },
+)
+plt.show()
+print("adjoint right:", abs(float(physics.adjointness_test(photo))) < 1e-4)
+
+# %% [markdown]
+# And the way in: deepinv's physics under our solvers. Their `A` and its adjoint are taken, the rest is computed to a stated
+# tolerance.
+
+# %%
+torch.manual_seed(0)
+mask = (torch.rand(1, 1, 64, 64, generator=generator(0)) > 0.5).float()
+inpainting = operator_from_deepinv(deepinv.physics.Inpainting((3, 64, 64), mask=mask), (3, 64, 64))
+y = inpainting(photo)
+filled = DDNM(steps=20)(y, inpainting, load_prior("photo-dsm"), generator=generator(0)).image
+print(f"half of the pixels missing: from {float(psnr(y, photo)):.0f} to {float(psnr(filled, photo)):.0f} dB")
+print("known pixels kept:", bool(((inpainting(filled) - y).abs() < 1e-4).all()))
+
+# %% [markdown]
+# ## Keep it
+# `save_prior` (or `workbench convert FILE --to model.safetensors`) writes one file that holds its own configuration and
+# card, and `workbench push model.safetensors USER/NAME` publishes it; `hf:USER/NAME` loads it again.
+
+# %%
+save_prior(priors["file"], folder / "model.safetensors", card={"summary": "stand-in for a published DDPM network"})
+again = load_prior(folder / "model.safetensors")
+with torch.no_grad():
+    print("the same:", torch.equal(again(noisy, 0.1), priors["file"](noisy, 0.1)))
+
+# %% [markdown]
+# ## What to try
+# - A checkpoint of your own; `workbench models FILE` prints the same summary.
+# - `load_prior(..., dtype=torch.bfloat16)`, `channels_last=True`, `device="cuda"`.
+# - DRUNet (`deepinv:drunet`, or `drunet_color.pth` of DPIR) knows noise up to 50/255 only: DiffPIR says that it lowered its
+#   levels, DDNM and DeqIR refuse it.
