@@ -157,7 +157,7 @@ def _folder(path: Path, settings: dict[str, Any]) -> Prior:
         prior = load_file(own, settings)
         prior.name = path.resolve().name
         return prior
-    if (path / "model_index.json").is_file() or (path / "config.json").is_file():
+    if any((path / name).is_file() for name in ("model_index.json", "config.json", "unet/config.json")):
         return _diffusers(path, settings)
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise ValueError(

@@ -1,0 +1,209 @@
+"""diffusers repositories as priors: against diffusers' own schedulers, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench.models import DDPM, DDPMConfig, PlainDenoiser, VEScore, VPNoise, load_prior, save_prior
+from workbench.models.diffusers_export import save_diffusers
+
+diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
+
+
+def unet(**settings):
+    torch.manual_seed(0)
+    net = diffusers.UNet2DModel(
+        **{
+            "sample_size": 16,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "attention_head_dim": 8,
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        }
+        | settings
+    )
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """In the layout of a pipeline."""
+    folder = tmp_path_factory.mktemp("hub") / "ddpm-small"
+    scheduler = diffusers.DDPMScheduler(clip_sample=False)
+    diffusers.DDPMPipeline(unet(), scheduler).save_pretrained(folder)
+    return folder
+
+
+def copied(repository: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(repository, tmp_path / "copy"))
+
+
+def edit(file: Path, **changes) -> None:
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in config.items() if value != "DELETE"}))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"])
+def test_the_denoised_image_is_that_of_diffusers(tmp_path: Path, prediction: str, kind: str) -> None:
+    if kind == "PNDMScheduler" and prediction == "sample":
+        prediction = "epsilon"  # PNDM has no other
+    scheduler = getattr(diffusers, kind)(prediction_type=prediction, beta_schedule="scaled_linear", beta_end=0.015)
+    unet().save_pretrained(tmp_path / "unet")
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    prior = load_prior(f"diffusers:{tmp_path}")
+    assert isinstance(prior, VPNoise)
+
+    reference = diffusers.DDPMScheduler.from_config(scheduler.config, clip_sample=False)
+    for step in (2, 400, 990):
+        alpha = float(reference.alphas_cumprod[step])
+        state = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+        with torch.no_grad():
+            output = prior.net(state, torch.tensor([float(step)] * 2))
+            expected = reference.step(output, step, state).pred_original_sample
+            sigma = ((1 - alpha) / alpha) ** 0.5 / 2
+            found = prior((state / alpha**0.5 + 1) / 2, sigma)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found, (expected + 1) / 2, rtol=0, atol=2e-4 * max(1.0, scale))
+
+
+def test_variance_exploding_networks_return_the_score(tmp_path: Path) -> None:
+    net = unet(time_embedding_type="fourier", center_input_sample=True)
+    net.save_pretrained(tmp_path / "unet")
+    diffusers.ScoreSdeVeScheduler(sigma_min=0.02, sigma_max=90.0).save_pretrained(tmp_path / "scheduler")
+    prior = load_prior(tmp_path)
+    assert isinstance(prior, VEScore)
+    assert (prior.sigma_min, prior.sigma_max) == (0.02, 90.0)
+    x, sigma = torch.rand(2, 3, 16, 16), torch.tensor([0.1, 3.0])
+    with torch.no_grad():
+        score = net(x, sigma).sample
+        torch.testing.assert_close(prior(x, sigma), x + sigma.view(-1, 1, 1, 1) ** 2 * score)
+    with pytest.raises(ValueError, match="a variance-exploding network has no steps"):
+        load_prior(f"diffusers:{tmp_path}", step="nearest")
+
+
+def test_both_layouts_and_both_formats(repository: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    shutil.copytree(repository / "unet", flat)
+    shutil.copy(repository / "scheduler" / "scheduler_config.json", flat)
+    pickled = copied(repository, tmp_path)
+    weights = pickled / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_state(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    x = torch.rand(1, 3, 16, 16)
+    results = [load_prior(f"diffusers:{folder}")(x, 0.2) for folder in (repository, flat, pickled)]
+    assert torch.equal(results[0], results[1])
+    # Weights that are read otherwise are at other addresses, and vectorised sums round otherwise.
+    torch.testing.assert_close(results[0], results[2], rtol=0, atol=1e-6)
+    summary = load_prior(repository).summary()
+    for part in (
+        "ddpm-small: UNet2DModel (diffusers)",
+        "trained at 16x16",
+        "multiples of 2",
+        "0.005 to 78.8",
+        "[-1, 1]",
+    ):
+        assert part in summary
+
+
+def load_state(file: Path):
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            INDEX,
+            {"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]},
+            "latent-diffusion pipeline .* vqvae",
+        ),
+        (INDEX, {"text_encoder": ["transformers", "CLIPTextModel"]}, "is a conditional pipeline"),
+        (UNET, {"_class_name": "UNet2DConditionModel"}, r"a conditional network \(UNet2DConditionModel\)"),
+        (UNET, {"_class_name": "DiTTransformer2DModel"}, r"another network \(DiTTransformer2DModel\)"),
+        (UNET, {"num_class_embeds": 10}, "is class-conditional"),
+        (UNET, {"in_channels": 4}, "takes 4 channels, the code of an autoencoder"),
+        (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "a network of EDMEulerScheduler means is not known"),
+        (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler", "beta_schedule": "DELETE"}, "is not known here"),
+        (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_schedule": "DELETE"}, "is not known here"),
+        (
+            SCHEDULER,
+            {"prediction_type": "flow"},
+            "expected prediction_type epsilon, sample, v_prediction, found 'flow'",
+        ),
+        (SCHEDULER, {"rescale_betas_zero_snr": True}, "its last step is pure noise"),
+    ],
+)
+def test_refusals(repository: Path, tmp_path: Path, file: str, changes: dict, message: str) -> None:
+    folder = copied(repository, tmp_path)
+    edit(folder / file, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_prior(f"diffusers:{folder}")
+
+
+def test_files_that_are_missing_or_damaged(repository: Path, tmp_path: Path) -> None:
+    folder = copied(repository, tmp_path)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1000])
+    with pytest.raises(ValueError, match="is truncated, damaged or not of this network"):
+        load_prior(folder)
+    state = load_state(repository / "unet" / weights.name)
+    from safetensors.torch import save_file
+
+    name = next(iter(state))
+    save_file({key: value for key, value in state.items() if key != name}, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"1 tensors missing \({name}\), 0 left over"):
+        load_prior(folder)
+    save_file(state | {name: torch.full_like(state[name], torch.nan)}, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{name} holds values that are not finite"):
+        load_prior(folder)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"has no weights: expected diffusion_pytorch_model\.safetensors"):
+        load_prior(folder)
+    shutil.rmtree(folder / "scheduler")
+    with pytest.raises(ValueError, match=r"does not say its noise levels: expected scheduler/scheduler_config\.json"):
+        load_prior(folder)
+    (folder / "unet" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no model of diffusers: .* found model_index\.json, unet"):
+        load_prior(f"diffusers:{folder}")
+
+
+def test_unknown_settings(repository: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown setting 'stepp', did you mean 'step'\?"):
+        load_prior(repository, stepp="nearest")
+
+
+@pytest.mark.parametrize("multipliers", [(1, 2), (1, 2, 2, 2)])
+def test_two_implementations_of_ddpm_agree(tmp_path: Path, multipliers: tuple[int, ...]) -> None:
+    """Our DDPM network, written as a diffusers repository: theirs computes the same from it."""
+    torch.manual_seed(0)
+    net = DDPM(DDPMConfig(width=32, multipliers=multipliers, blocks=2, attention_levels=(1,))).eval()
+    ours = VPNoise(net, multiple=net.multiple)
+    save_diffusers(ours, tmp_path / "repository")
+    theirs = load_prior(f"diffusers:{tmp_path / 'repository'}")
+    assert theirs.multiple == ours.multiple
+    x, sigma = torch.rand(2, 3, 16, 16), torch.tensor([0.02, 1.7])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(x, sigma), ours(x, sigma), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="only a DDPM that predicts noise can be written, got PlainDenoiser"):
+        save_diffusers(PlainDenoiser(torch.nn.Identity()), tmp_path)
+    with pytest.raises(ValueError, match="only the linear noise schedule of DDPM"):
+        save_diffusers(VPNoise(net, alphas_cumprod=torch.linspace(0.9, 0.1, 10)), tmp_path)
+
+
+def test_a_diffusers_network_is_not_written_as_a_file_of_this_package(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got VPNoise around Sample"):
+        save_prior(load_prior(repository), tmp_path / "a.safetensors")

@@ -1,0 +1,171 @@
+"""The Hub: names, cache, what is said without a connection, what is published. No test needs a connection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
+
+from workbench.models import DDPM, DDPMConfig, VPNoise, load_prior, save_prior
+from workbench.models.hub import export, parse, push
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = DDPM(DDPMConfig(width=32, multipliers=(1,), blocks=1, attention_levels=()))
+    save_prior(
+        VPNoise(net), tmp_path / "mine.safetensors", card={"summary": "a test | prior", "steps": 7, "log": [1, 2]}
+    )
+    return tmp_path / "mine.safetensors"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    """An empty cache, and no connection."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+def put(cache: Path, repository: str, name: str, content: bytes) -> None:
+    """A file as the Hub's own cache has it."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    commit = "a" * 40
+    target = folder / "snapshots" / commit / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("user/name", ("user/name", None, None)),
+        ("user/my-name_2.0@main", ("user/my-name_2.0", None, "main")),
+        ("user/name/weights/a.pth@abc", ("user/name", "weights/a.pth", "abc")),
+    ],
+)
+def test_names(source: str, parts: tuple) -> None:
+    assert parse(source) == parts
+
+
+@pytest.mark.parametrize("source", ["name", "", "a b/c", "user/", "https://x.y/z"])
+def test_malformed_names(source: str) -> None:
+    with pytest.raises(ValueError, match="expected USER/NAME"):
+        load_prior(f"hf:{source}")
+
+
+def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path) -> None:
+    export(file, cache.parent / "exported", "user/name")
+    put(cache, "user/name", "model.safetensors", (cache.parent / "exported" / "model.safetensors").read_bytes())
+    prior = load_prior("hf:user/name")
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(prior(x, 0.1), load_prior(file)(x, 0.1))
+    assert torch.equal(load_prior(cache.parent / "exported")(x, 0.1), prior(x, 0.1))
+    assert prior.source["repository"] == "user/name"
+    torch.save(prior.net.state_dict(), cache.parent / "plain.ckpt")
+    put(cache, "user/other", "weights/plain.ckpt", (cache.parent / "plain.ckpt").read_bytes())
+    other = load_prior("hf:user/other/weights/plain.ckpt")
+    # Weights at another place of the file are at other addresses, and vectorised sums round otherwise.
+    torch.testing.assert_close(other(x, 0.1), prior(x, 0.1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
+def test_offline_says_what_is_missing_and_where_to_put_it(cache: Path, source: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"user/name is not on this machine and the Hub cannot be reached: .* path"
+    ) as e:
+        load_prior(source)
+    assert str(cache) in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_a_name_that_is_no_folder_and_no_repository() -> None:
+    with pytest.raises(ValueError, match=r"no folder nowhere/at/all/here.*a repository of the Hub is USER/NAME"):
+        load_prior("diffusers:nowhere/at/all/here")
+    with pytest.raises(ValueError, match="no folder nowhere, and not a repository USER/NAME"):
+        load_prior("diffusers:nowhere")
+
+
+@pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
+def test_a_repository_that_does_not_exist(monkeypatch, source: str) -> None:
+    def refuse(*_, **__):
+        response = httpx.Response(404, request=httpx.Request("GET", "https://hub.invalid"))
+        raise RepositoryNotFoundError("404", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", refuse)
+    with pytest.raises(ValueError, match="no repository user/name on the Hub, or it is private"):
+        load_prior(source)
+
+
+def test_diffusers_repositories_are_downloaded_once(monkeypatch, tmp_path: Path) -> None:
+    """Of weights in two formats one is fetched; the folder that comes back is read like any other."""
+    pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
+    from workbench.models.diffusers_export import save_diffusers
+
+    net = DDPM(DDPMConfig(width=32, multipliers=(1,), blocks=1, attention_levels=()))
+    save_diffusers(VPNoise(net), tmp_path / "snapshot")
+    asked = {}
+
+    def files(*_, **__):
+        return ["unet/config.json", *(f"unet/diffusion_pytorch_model.{kind}" for kind in ("bin", "safetensors"))]
+
+    def download(repository, *, revision, allow_patterns):
+        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    prior = load_prior("diffusers:user/name@v2")
+    assert prior.name == "name"
+    assert (asked["repository"], asked["revision"]) == ("user/name", "v2")
+    assert "unet/diffusion_pytorch_model.safetensors" in asked["patterns"]
+    assert not any(pattern.endswith(".bin") for pattern in asked["patterns"])
+
+
+def test_push_publishes_the_file_and_its_card_in_one_commit(file: Path, monkeypatch) -> None:
+    done = {}
+    api = huggingface_hub.HfApi
+    monkeypatch.setattr(api, "whoami", lambda self: {"name": "user"})
+    monkeypatch.setattr(api, "create_repo", lambda self, name, **settings: done.update(repo=name, **settings))
+
+    def commit(self, name, operations, *, commit_message):
+        done.update(files={o.path_in_repo: o.path_or_fileobj for o in operations}, message=commit_message)
+
+    monkeypatch.setattr(api, "create_commit", commit)
+    assert push(file, "user/name", private=True, message="first").endswith("/user/name")
+    assert done["repo"] == "user/name"
+    assert done["private"] is True
+    assert done["exist_ok"] is True
+    assert done["message"] == "first"
+    assert done["files"]["model.safetensors"] == str(file)
+    card = done["files"]["README.md"].decode()
+    assert card.startswith("---\nlibrary_name: restoration-workbench\n")
+    for part in ('load_prior("hf:user/name")', "a test | prior", "| steps | 7 |", "## log"):
+        assert part in card
+
+
+def test_push_refuses_before_it_talks_to_anybody(file: Path, tmp_path: Path, monkeypatch) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "plain.pth")
+    with pytest.raises(ValueError, match=r"`workbench convert .*plain.pth --to model.safetensors` makes one"):
+        push(tmp_path / "plain.pth", "user/name")
+    with pytest.raises(ValueError, match="expected USER/NAME"):
+        push(file, "name")
+    with pytest.raises(ValueError, match="expected USER/NAME to publish to"):
+        push(file, "user/name/model.safetensors")
+
+    def nobody(self):
+        raise LocalTokenNotFoundError
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", nobody)
+    with pytest.raises(ValueError, match="not logged in to the Hub: run `hf auth login`"):
+        push(file, "user/name")

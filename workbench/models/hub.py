@@ -1,0 +1,160 @@
+"""Priors on the Hugging Face Hub: a repository holds ``model.safetensors`` (``checkpoint.py``) and its card.
+
+huggingface_hub does the work: download, cache, login. What it cannot do is said in one line: which file is missing, and
+where to put it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workbench.models.checkpoint import read_header
+
+WEIGHTS, CARD = "model.safetensors", "README.md"
+NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./ -]+))?(?:@(?P<revision>[\w./-]+))?")
+
+
+def parse(source: str) -> tuple[str, str | None, str | None]:
+    """USER/NAME, file and revision of ``USER/NAME[/FILE][@REVISION]``. Raises ValueError for anything else."""
+    match = NAME.fullmatch(source)
+    if match is None:
+        raise ValueError(f"expected USER/NAME, USER/NAME/FILE or USER/NAME@REVISION on the Hub, got {source!r}")
+    return match["repository"], match["file"], match["revision"]
+
+
+def fetch(source: str) -> Path:
+    """The local copy of ``USER/NAME[/FILE][@REVISION]``, downloaded unless it is cached; FILE is model.safetensors.
+
+    Raises:
+        ValueError: a malformed name, no such repository, file or revision, or no connection and nothing cached.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    repository, file, revision = parse(source)
+    with hub_errors(repository, file or WEIGHTS):
+        try:
+            return Path(hf_hub_download(repository, file or WEIGHTS, revision=revision))
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            others = [] if file else _files(repository, revision)
+            if "model_index.json" in others or "config.json" in others:
+                raise ValueError(
+                    f"{repository} is not a repository of this package: for diffusers, diffusers:{source}"
+                ) from None
+            weights = [name for name in others if name.endswith((".safetensors", ".pth", ".pt", ".ckpt"))]
+            hint = f"; it has {', '.join(weights[:5])}: name one, as hf:{repository}/{weights[0]}" if weights else ""
+            raise ValueError(f"{repository} has no file {file or WEIGHTS}{hint}") from None
+
+
+@contextmanager
+def hub_errors(repository: str, missing: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a ValueError of one line that names what is ``missing`` and what to do."""
+    import httpx
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except hub.HFValidationError as error:
+        raise ValueError(f"{repository!r} is not a name of the Hub: {error}") from None
+    except hub.GatedRepoError:
+        raise ValueError(
+            f"{repository} is gated: accept its terms on the Hub, then log in with `hf auth login`"
+        ) from None
+    except hub.RepositoryNotFoundError:
+        raise ValueError(
+            f"no repository {repository} on the Hub, or it is private and you are not logged in (`hf auth login`)"
+        ) from None
+    except hub.RevisionNotFoundError:
+        raise ValueError(f"{repository} has no such revision") from None
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError, ConnectionError):
+        raise ValueError(
+            f"{missing} of {repository} is not on this machine and the Hub cannot be reached: download it elsewhere "
+            f"and give the path of the file or folder, or copy the cache to {constants.HF_HUB_CACHE}"
+        ) from None
+    except hub.HfHubHTTPError as error:
+        code = getattr(error.response, "status_code", None)
+        advice = ": log in with `hf auth login`, with a token that may write" if code in (401, 403) else ""
+        raise ValueError(f"the Hub refused {repository} ({str(error).splitlines()[0]}){advice}") from None
+
+
+def _files(repository: str, revision: str | None) -> list[str]:
+    from huggingface_hub import HfApi
+
+    return HfApi().list_repo_files(repository, revision=revision)
+
+
+def push(file: str | Path, repository: str, *, private: bool = False, message: str | None = None) -> str:
+    """Publish a checkpoint of this package and its card as ``repository`` (USER/NAME); returns the address.
+
+    Raises:
+        ValueError: not a file of this package, a malformed name, not logged in, or no connection.
+    """
+    header = _own(file)
+    name, path, revision = parse(repository)
+    if path or revision:
+        raise ValueError(f"expected USER/NAME to publish to, got {repository!r}")
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    api = HfApi()
+    with hub_errors(name, "the repository"):
+        try:
+            api.whoami()
+        except LocalTokenNotFoundError:
+            raise ValueError("not logged in to the Hub: run `hf auth login`, with a token that may write") from None
+        api.create_repo(name, private=private, exist_ok=True)
+        operations = [
+            CommitOperationAdd(WEIGHTS, str(file)),
+            CommitOperationAdd(CARD, model_card(header, name).encode()),
+        ]
+        api.create_commit(name, operations, commit_message=message or "Publish prior")
+    return f"https://huggingface.co/{name}"
+
+
+def export(file: str | Path, folder: str | Path, repository: str = "USER/NAME") -> None:
+    """Write what :func:`push` would publish into a local folder, which ``load_prior`` takes too."""
+    header = _own(file)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / WEIGHTS).write_bytes(Path(file).read_bytes())
+    (target / CARD).write_text(model_card(header, repository), encoding="utf-8")
+
+
+def _own(file: str | Path) -> dict[str, Any]:
+    try:
+        return read_header(file)
+    except ValueError as error:
+        raise ValueError(f"{error}; `workbench convert {file} --to model.safetensors` makes one") from None
+
+
+def model_card(header: dict[str, Any], repository: str) -> str:
+    """The card of a checkpoint, from its header, as Markdown with the Hub's front matter."""
+    card = dict(header["card"])
+    title = repository.rpartition("/")[2]
+    facts = {key: value for key, value in card.items() if key != "summary" and not isinstance(value, dict | list)}
+    nested = {key: value for key, value in card.items() if isinstance(value, dict | list)}
+    lines = [
+        *("---", "library_name: restoration-workbench", "tags:", "- image-restoration", "- diffusion-prior", "---", ""),
+        *(f"# {title}", "", str(card.get("summary", "A prior for image restoration.")), ""),
+        *("```python", "from workbench.models import load_prior", f'prior = load_prior("hf:{repository}")', "```", ""),
+        *("| fact | value |", "| --- | --- |"),
+        f"| network | {header['network']}, {_plain(header['network_config'])} |",
+        f"| adapter | {header['adapter']} |",
+        *(f"| {key} | {_plain(value)} |" for key, value in facts.items()),
+    ]
+    for key, value in nested.items():
+        lines += ["", f"## {key.replace('_', ' ')}", "", "```json", json.dumps(value, indent=1), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> str:
+    text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
