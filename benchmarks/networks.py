@@ -79,9 +79,12 @@ def cases(full: bool, batch: int, device: torch.device) -> Iterator[tuple[str, R
 def others(
     full: bool, inputs: Callable[[int], tuple[Tensor, Tensor]], size: int, device: torch.device
 ) -> Iterator[tuple[str, Run, Run]]:
-    import deepinv
-    import diffusers
-
+    try:
+        import deepinv
+        import diffusers
+    except ImportError as error:
+        print(f"left out, not installed: {error.name}")
+        return
     from workbench.models.drunet import DRUNetConfig
 
     x, told = inputs(size)

@@ -60,6 +60,7 @@ def main() -> None:
     averaged, progress = train(
         prior, objective, photos, settings, arguments.run, max_seconds=arguments.seconds, progress_bar=False
     )
+    averaged.trained_size = 32
     print(f"step {progress.step}, {progress.images} images, {progress.seconds:.0f} s")
     card = {
         "summary": "stand-in for the published DDPM networks: variance preserving, 1000 steps, trained on 32x32 photos",

@@ -257,11 +257,11 @@ def test_models_says_what_a_checkpoint_is(run, shared):
     code, said, _ = run("models", file)
     assert code == 0
     assert "NCSN++" in said
-    assert "averaged weights" in said
+    assert "EMA weights" in said
     assert "raw weights" in run("models", file, "--prior-set", "weights=raw")[1]
     code, _, errors = run("models", file, "--prior-set", "weights=best")
     assert code == 2
-    assert errors == "workbench: weights must be 'auto', 'averaged' or 'raw', got 'best'\n"
+    assert errors == "workbench: weights must be 'auto', 'ema' or 'raw', got 'best'\n"
 
 
 def test_convert_writes_a_file_that_restores_like_the_original(run, photo, shared, tmp_path):
@@ -279,7 +279,7 @@ def test_convert_writes_a_file_that_restores_like_the_original(run, photo, share
     assert pictures[0] == pictures[1]
     card = load_prior(tmp_path / "new" / "mine.safetensors").card
     assert card["converted_from"]["file"] == "ckpt_layout_score_sde_tiny.pth"
-    assert card["converted_from"]["weights"] == "averaged"
+    assert card["converted_from"]["weights"] == "ema"
     code, _, errors = run("convert", original, "--to", "mine.pth")
     assert code == 2
     assert "--to must end with .safetensors" in errors

@@ -103,6 +103,16 @@ def test_vp_steps_between_are_linear_in_log_noise_and_the_image_is_scaled_for_it
     torch.testing.assert_close(scale, (1 + 4 * sigma**2).rsqrt())
 
 
+def test_the_schedule_keeps_its_precision_when_the_network_does_not() -> None:
+    prior = VPNoise(torch.nn.Linear(2, 2))
+    exact = prior.conditioning(torch.tensor([0.0071, 30.0]))
+    for changed in (prior.bfloat16(), prior.half(), prior.float()):
+        assert changed.alphas_cumprod.dtype == torch.float64
+        for a, b in zip(changed.conditioning(torch.tensor([0.0071, 30.0])), exact, strict=True):
+            assert torch.equal(a, b)
+    assert prior.net.weight.dtype == torch.float32
+
+
 class SmoothGaussianNoise(torch.nn.Module):
     """A perfect VP network that takes fractional steps, told the level as the schedule has it in between."""
 

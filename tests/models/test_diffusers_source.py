@@ -107,7 +107,7 @@ def test_both_layouts_and_both_formats(repository: Path, tmp_path: Path) -> None
         "ddpm-small: UNet2DModel (diffusers)",
         "trained at 16x16",
         "multiples of 2",
-        "0.005 to 78.8",
+        "0.005 to 78.7",
         "[-1, 1]",
     ):
         assert part in summary

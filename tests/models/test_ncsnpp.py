@@ -1,4 +1,4 @@
-"""NCSN++ against the published code's outputs, and against the tensor lists of the published checkpoints."""
+"""NCSN++: loading into it, what it is invariant under. Its outputs and published tensors: ``test_networks.py``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from safetensors.torch import load_file
 
 from workbench.models.adapters import VEScore
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
-from workbench.models.score_sde import config_from_published, load_published, published_names
-
-CASES = ["ncsnpp_cifar_a", "ncsnpp_cifar_b", "ncsnpp_bedroom_a", "ddpmpp_vp_a"]
-MANIFESTS = ["cifar10_ncsnpp_continuous", "bedroom_ncsnpp_continuous", "church_ncsnpp_continuous"]
+from workbench.models.recognise import configure_ncsnpp
+from workbench.models.score_sde import load_published
 
 
 def reference_case(shared: Path, name: str) -> tuple[dict, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -25,43 +23,9 @@ def reference_case(shared: Path, name: str) -> tuple[dict, dict[str, torch.Tenso
     return description, state, tensors
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_reproduces_the_published_network(shared: Path, name: str) -> None:
-    description, state, tensors = reference_case(shared, name)
-    config = config_from_published(description["config"])
-    net = NCSNpp(config).eval()
-    load_published(net, state)
-    x, conditioning = tensors["input"].float(), tensors["sigma_or_t"].float()
-    if not description["config"]["data"]["centered"]:
-        x = 2 * x - 1
-    with torch.no_grad():
-        output = net(x, conditioning)
-    if description["config"]["model"]["scale_by_sigma"]:
-        output = output / conditioning.view(-1, 1, 1, 1)
-    # The stated noise floor is how far the published code is from itself under one other convolution backend; another
-    # processor or thread count is one more such draw. (Float64 is up to 7 floors away: that is float32's own error.)
-    assert (output - tensors["output"]).abs().max() <= 1.5 * description["max_abs_diff_mkldnn_off"]
-
-
-@pytest.mark.parametrize("name", [*MANIFESTS, "cifar10_ddpmpp_continuous_vp"])
-def test_every_published_tensor_lands_once(shared: Path, name: str) -> None:
-    manifest = json.loads((shared / "reference" / "manifests" / f"score_sde_{name}.json").read_text())
-    with torch.device("meta"):
-        net = NCSNpp(config_from_published(manifest["config"]))
-    pairs = list(published_names(net))
-    assert [theirs for theirs, _ in pairs] == [entry["name"] for entry in manifest["state_dict"]]
-    ours = net.state_dict()
-    assert sorted(name for _, name in pairs) == sorted(ours)
-    for (theirs, name), entry in zip(pairs, manifest["state_dict"], strict=True):
-        shape = list(ours[name].shape)
-        expected = entry["shape"][::-1] if theirs.endswith(".W") and len(shape) == 2 else entry["shape"]
-        assert shape == expected, (theirs, name)
-    assert sum(p.numel() for p in net.parameters()) == manifest["n_parameters_requires_grad"]
-
-
 def test_a_missing_and_a_misshapen_tensor_are_named(shared: Path) -> None:
-    description, state, _ = reference_case(shared, "ncsnpp_cifar_a")
-    net = NCSNpp(config_from_published(description["config"]))
+    _, state, _ = reference_case(shared, "ncsnpp_cifar_a")
+    net = NCSNpp(configure_ncsnpp(state))
     renamed = {("strange" if key == "all_modules.1.bias" else key): value for key, value in state.items()}
     with pytest.raises(ValueError, match=r"all_modules\.1\.bias.*strange"):
         load_published(net, renamed)
@@ -113,7 +77,7 @@ def test_conditioning_is_per_image() -> None:
 def test_the_adapter_gives_the_published_score(shared: Path, name: str) -> None:
     """The whole way: published tensors, our network, the VE adapter, and back to the score by Tweedie's formula."""
     description, state, tensors = reference_case(shared, name)
-    net = NCSNpp(config_from_published(description["config"]))
+    net = NCSNpp(configure_ncsnpp(state))
     load_published(net, state)
     prior = VEScore(net, sigma_max=float(description["config"]["model"]["sigma_max"])).double().eval()
     with torch.no_grad():

@@ -23,7 +23,7 @@ def layouts(shared: Path) -> Path:
 @pytest.mark.parametrize("file", ["ckpt_layout_score_sde_tiny.pth", "ckpt_layout_score_sde_tiny_mupet_resaved.pth"])
 @pytest.mark.parametrize(
     ("weights", "expected"),
-    [("auto", "output_ema_weights"), ("averaged", "output_ema_weights"), ("raw", "output_raw_weights")],
+    [("auto", "output_ema_weights"), ("ema", "output_ema_weights"), ("raw", "output_raw_weights")],
 )
 def test_both_layouts_of_score_sde(layouts: Path, file: str, weights: str, expected: str) -> None:
     """One lists n - 1 averaged tensors behind a prefix, the other n without: both give the published outputs."""
@@ -37,14 +37,14 @@ def test_both_layouts_of_score_sde(layouts: Path, file: str, weights: str, expec
     bound = 1e-5 * (1 + 1 / tensors["sigma_or_t"] ** 2) * (1 + tensors["input"].abs().amax((1, 2, 3)))
     assert ((score - tensors[expected]).abs().amax((1, 2, 3)) <= bound + 1e-4 * score.abs().max()).all()
     assert (prior.sigma_min, prior.sigma_max) == (pytest.approx(0.01), pytest.approx(50))
-    assert prior.source["weights"] == ("raw" if weights == "raw" else "averaged")
+    assert prior.source["weights"] == ("raw" if weights == "raw" else "ema")
     assert len(prior.source["sha256"]) == 64
 
 
 def test_the_summary_says_what_it_is(layouts: Path) -> None:
     summary = load_prior(layouts / "ckpt_layout_score_sde_tiny.pth").summary()
     assert summary.startswith("ckpt_layout_score_sde_tiny: NCSN++ (score_sde, VE), 0.0")
-    for part in ("M parameters", "colour", "multiples of 2", "noise 0.01 to 50", "data in [0, 1]", "averaged weights"):
+    for part in ("M parameters", "colour", "multiples of 2", "noise 0.01 to 50", "data in [0, 1]", "EMA weights"):
         assert part in summary
 
 
@@ -241,11 +241,11 @@ def test_wrong_averages(layouts: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             load_prior(tmp_path / "broken.pth")
         load_prior(tmp_path / "broken.pth", weights="raw")
-    with pytest.raises(ValueError, match="weights must be 'auto', 'averaged' or 'raw', got 'best'"):
+    with pytest.raises(ValueError, match="weights must be 'auto', 'ema' or 'raw', got 'best'"):
         load_prior(tmp_path / "broken.pth", weights="best")
     torch.save(ddpm_state(), tmp_path / "plain.pth")
     with pytest.raises(ValueError, match="holds one set of weights"):
-        load_prior(tmp_path / "plain.pth", weights="averaged")
+        load_prior(tmp_path / "plain.pth", weights="ema")
 
 
 def test_what_score_sde_does_not_say(shared: Path, tmp_path: Path) -> None:

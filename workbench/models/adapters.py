@@ -141,6 +141,14 @@ class VPNoise(Prior):
         self.register_buffer("alphas_cumprod", alphas_cumprod.double(), persistent=False)
         self.register_buffer("times", times.double(), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VPNoise:
+        # The schedule follows the network to its device, but not into its precision: half would ruin it.
+        schedule = {name: self.get_buffer(name) for name in ("alphas_cumprod", "times")}
+        super()._apply(fn, recurse)
+        for name, exact in schedule.items():
+            setattr(self, name, exact.to(self.get_buffer(name).device))
+        return self
+
     def conditioning(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """What the network is told at ``sigma`` (B,) (in [0, 1] units), and the factor ``sqrt(abar)`` it expects the
         image to be scaled by: two float64 tensors (B,).

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.adapters import VEScore, VPNoise
+from workbench.models.files import sha256
 from workbench.models.hub import hub_errors, parse
 from workbench.models.prior import Prior
 
@@ -55,7 +56,7 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
     network, scheduler = _network_folder(folder), _scheduler(folder)
     config = json.loads((network / "config.json").read_text(encoding="utf-8"))
     _check_network(config, source)
-    net = Sample(_build(network, source))
+    net = Sample(_build(network))
     common: dict[str, Any] = {
         "channels": config["in_channels"],
         "multiple": 2 ** (len(config["down_block_types"]) - 1),
@@ -64,7 +65,8 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
     prior = _adapt(net, scheduler, config, step, common, source)
     prior.trained_size = config.get("sample_size")
     prior.card = {"network": "UNet2DModel (diffusers)", "scheduler": scheduler["_class_name"]}
-    prior.source = {"repository": str(source)}
+    weights = _weights(network)
+    prior.source = {"repository": str(source), "file": weights.name, "sha256": sha256(weights)}
     return prior.eval().requires_grad_(False)
 
 
@@ -146,11 +148,16 @@ def _check_network(config: dict[str, Any], source: str | Path) -> None:
         )
 
 
-def _build(folder: Path, source: str | Path) -> nn.Module:
+def _weights(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder} has no weights: expected {WEIGHTS[0]} beside config.json")
+
+
+def _build(folder: Path) -> nn.Module:
     """The network with its weights. Raises ValueError if they are missing, damaged or not finite."""
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise ValueError(f"{source} has no weights: expected {WEIGHTS[0]} beside {folder.name}/config.json")
+    weights = _weights(folder)
     try:
         import diffusers
     except ImportError as error:

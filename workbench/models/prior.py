@@ -43,7 +43,7 @@ class Prior(nn.Module):
         image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
         name: shown in reports.
         card: facts about the weights (data, training, measured quality), empty unless a checkpoint brought them.
-        source: where the weights are from (``file``, ``sha256``, ``weights``: "averaged" or "raw"), as far as known.
+        source: where the weights are from (``file``, ``sha256``, ``weights``: "ema" or "raw"), as far as known.
         trained_size: side of the square images it was trained on, if known.
         data_range: what the network itself sees of a [0, 1] image; its adapter translates.
     """
@@ -107,17 +107,18 @@ class Prior(nn.Module):
         """One line: network, parameters, image size, noise range, data range, which weights."""
         network = self.card.get("network") or type(getattr(self, "net", self)).__name__
         size = self.image_size or self.trained_size
+        count = sum(weights.numel() for weights in self.parameters()) / 1e6
         facts = [
             f"{self.name}: {network}",
-            f"{sum(weights.numel() for weights in self.parameters()) / 1e6:.2f} M parameters",
+            f"{count:.2f} M parameters" if count else "no weights",
             {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels"),
-            f"trained at {size}x{size}" if size else "training size not stated",
+            *([f"trained at {size}x{size}" if size else "training size not stated"] if count else []),
             *([f"sides in multiples of {self.multiple}"] if self.multiple > 1 else []),
             f"noise {self.sigma_min:.3g} to {self.sigma_max:.3g}",
             "data in [{}, {}]".format(*self.data_range),
         ]
         if "weights" in self.source:
-            facts.append(f"{self.source['weights']} weights")
+            facts.append({"ema": "EMA weights", "raw": "raw weights"}[self.source["weights"]])
         return ", ".join(facts)
 
     def check(self, x: Tensor) -> None:

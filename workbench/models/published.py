@@ -41,7 +41,7 @@ def prior_from_published(content: Any, where: str | Path, *, weights: str = "aut
     Args:
         content: as :func:`~workbench.models.files.read_weights` returned it.
         where: the file, for messages and the prior's name.
-        weights: "averaged", "raw", or "auto": averaged if the file has them.
+        weights: "ema" (averaged over training), "raw", or "auto": EMA weights if the file has them.
         settings: what the tensors do not show, or other than what was recognised: fields of the network's
             configuration (such as ``head_channels`` of ADM), and per family ``step`` or ``alphas_cumprod`` (ADM, DDPM;
             see ``VPNoise``), ``sigma_min`` and ``sigma_max`` (VE networks, DRUNet), ``sde`` ("vp" or "ve", score_sde).
@@ -86,13 +86,13 @@ def prior_from_published(content: Any, where: str | Path, *, weights: str = "aut
 
 
 def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tuple[dict[str, Tensor], str]:
-    """The state dict in ``content``, without prefixes, and whether it is "averaged" or "raw" ("": not said).
+    """The state dict in ``content``, without prefixes, and whether it is "ema" or "raw" ("": not said).
 
     Raises:
         ValueError: there is none, or not of the kind asked for.
     """
-    if weights not in ("auto", "averaged", "raw"):
-        raise ValueError(f"weights must be 'auto', 'averaged' or 'raw', got {weights!r}")
+    if weights not in ("auto", "ema", "raw"):
+        raise ValueError(f"weights must be 'auto', 'ema' or 'raw', got {weights!r}")
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: expected named tensors, found {type(content).__name__}")
     if _tensors(content):
@@ -109,13 +109,13 @@ def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tu
     has_average = shadow is not None or _tensors(named)
     if weights != "raw" and has_average:
         if shadow is None:
-            return _without_prefix(named), "averaged"
+            return _without_prefix(named), "ema"
         if not _tensors(raw):
             raise ValueError(
                 f"{where}: its averaged weights have no names, and the raw ones that would name them are missing"
             )
-        return _named(shadow, _without_prefix(raw), where), "averaged"
-    if weights == "averaged":
+        return _named(shadow, _without_prefix(raw), where), "ema"
+    if weights == "ema":
         raise ValueError(f"{where} holds no averaged weights, only {', '.join(map(str, content))}")
     if not _tensors(raw):
         raise ValueError(
@@ -228,8 +228,8 @@ def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
     return (
         f"an ADM network of width {config.width}, multipliers {config.multipliers}, {config.blocks} blocks per level, "
         f"which is none of the published ones ({known}). How its attention layers of {', '.join(map(str, widths))} "
-        "channels are split into heads cannot be seen: pass head_channels=64 (what the published ones have) or "
-        "heads=4, as it was trained"
+        "channels are split into heads cannot be seen: pass head_channels=64 (what the published ones have; on "
+        "the command line --prior-set head_channels=64) or heads=4, as it was trained"
     )
 
 

@@ -1,53 +1,14 @@
-"""Published score_sde configurations and tensors into our :mod:`~workbench.models.ncsnpp` network."""
+"""Published score_sde tensors into our :mod:`~workbench.models.ncsnpp` network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from workbench.models.files import assign, check_tensors
-from workbench.models.ncsnpp import DownLevel, NCSNpp, NCSNppConfig, ResidualBlock, UpLevel
-
-
-def config_from_published(config: Mapping[str, Any]) -> NCSNppConfig:
-    """Translate a published configuration (sections ``model`` and ``data``).
-
-    Raises:
-        ValueError: a setting this implementation does not compute, with its value.
-    """
-    model, data = config["model"], config["data"]
-    fixed = {
-        "resblock_type": "biggan",
-        "skip_rescale": True,
-        "nonlinearity": "swish",
-        "conditional": True,
-        "resamp_with_conv": True,
-    }
-    for key, expected in fixed.items():
-        if model[key] != expected:
-            raise ValueError(f"published configurations have {key} = {expected!r}, got {model[key]!r}")
-    if model["progressive_input"] == "input_skip" and model["progressive_combine"] != "sum":
-        raise ValueError(f"progressive_combine must be 'sum', got {model['progressive_combine']!r}")
-    if model["fir"] and list(model["fir_kernel"]) != [1, 3, 3, 1]:
-        raise ValueError(f"fir_kernel must be [1, 3, 3, 1], got {model['fir_kernel']}")
-    levels = {data["image_size"] // 2**level: level for level in range(len(model["ch_mult"]))}
-    return NCSNppConfig(
-        channels=data["num_channels"],
-        width=model["nf"],
-        multipliers=tuple(model["ch_mult"]),
-        blocks=model["num_res_blocks"],
-        attention_levels=tuple(levels[size] for size in model["attn_resolutions"] if size in levels),
-        embedding=model["embedding_type"],
-        fourier_scale=float(model["fourier_scale"]),
-        fir=model["fir"],
-        input_pyramid=model["progressive_input"],
-        output_pyramid=model["progressive"],
-        dropout=float(model["dropout"]),
-        sigmas=model["num_scales"],
-    )
+from workbench.models.ncsnpp import DownLevel, NCSNpp, ResidualBlock, UpLevel
 
 
 def load_published(net: NCSNpp, state: Mapping[str, Tensor], where: str | Path = "published tensors") -> None:

@@ -38,7 +38,7 @@ def vp_sigmas(steps: int, start: float = math.inf) -> Tensor:
     """The levels of the DDPM schedule at the evenly spaced time steps of DDNM and DDRM: (steps,).
 
     ``abar`` is the cumulative product of ``1 - beta`` with 1000 betas from 1e-4 to 0.02, and the level of time t is
-    ``sqrt((1 - abar_t) / abar_t)`` for images in [-1, 1], so half of it here: 78.9 at t = 999, 0.005 at t = 0. Time
+    ``sqrt((1 - abar_t) / abar_t)`` for images in [-1, 1], so half of it here: 78.7 at t = 999, 0.005 at t = 0. Time
     steps are ``(steps - 1) s, ..., s, 0`` with ``s = n // steps``, ``n`` the number of times whose level is at most
     ``start`` (1000 if no ``start`` is given, which is the published choice).
     """
