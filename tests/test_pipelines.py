@@ -22,6 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from workbench.images import sample_photo, save_image
+from workbench.models import load_prior, save_prior
 from workbench.pipelines import load_pipeline
 from workbench.pipelines.runner import Outcome, run_pipeline, table
 from workbench.report import write_report
@@ -38,9 +39,11 @@ start = "HERE"
 TASK = """
 import json, os, time
 from pathlib import Path
-from workbench.pipelines import input_path, needed, progress, write_result
+from workbench.pipelines import input_path, input_source, needed, progress, write_result
 Path("half.txt").write_text("half a result")
 assert input_path("a/b") == Path(start) / "a/b"
+assert input_source("photo-dsm") == "photo-dsm"
+assert input_source("diffusers:tests") == f"diffusers:{Path(start) / 'tests'}"
 progress(1, 2)
 if how == "after": assert [json.loads((f / "result.json").read_text())["value"] for f in needed("base")] == [0.5, 2]
 if how == "badly": raise RuntimeError("the network diverged\\nand more")
@@ -420,11 +423,14 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     photos: ["cat:32", "mine/dog.png:32", "mine/dog.png:16"]
     methods: [pinv, diffpir]
     settings: {diffpir: {steps: 2}}
+    prior: mine/prior.safetensors
   grid: {degradation: ["sr:4", "inpaint:0.8"]}
 """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.yaml").write_text(_yaml(text))
     (tmp_path / "mine").mkdir()
+    # A file of the user's own, which holds what the command line below takes by default.
+    save_prior(load_prior("photo-dsm"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
     pipeline = load_pipeline("p.yaml", ROOT / "notebooks" / "jobs")
     outcomes = run_pipeline(pipeline, "out", workers=2)

@@ -119,6 +119,23 @@ def load_state(file: Path):
     return load_file(file)
 
 
+def test_weights_with_the_attention_names_of_old_repositories(repository: Path, tmp_path: Path) -> None:
+    """google/ddpm-cifar10-32 and its like were saved before attention layers had their present names."""
+    from safetensors.torch import save_file
+
+    folder = copied(repository, tmp_path)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    old = {}
+    for name, tensor in load_state(repository / "unet" / weights.name).items():
+        for now, then in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+            name = name.replace(now, then)
+        old[name] = tensor
+    assert any("proj_attn" in name for name in old)
+    save_file(old, weights, metadata={"format": "pt"})
+    x = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(load_prior(folder)(x, 0.2), load_prior(repository)(x, 0.2), rtol=0, atol=1e-6)
+
+
 INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/scheduler_config.json"
 
 
