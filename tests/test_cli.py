@@ -211,7 +211,9 @@ def test_lists_say_what_there_is(run):
     }
     code, said, _ = run("models")
     assert code == 0
-    assert {line.split()[0] for line in said.splitlines() if not line.startswith(" ")} == set(available_priors())
+    *cards, others = said.splitlines()
+    assert {line.split()[0] for line in cards if not line.startswith(" ")} == set(available_priors())
+    assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:"))
 
 
 @pytest.mark.parametrize("command", [(), ("restore",), ("run",), ("models",), ("solvers",), ("operators",)])

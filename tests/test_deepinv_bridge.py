@@ -486,3 +486,14 @@ def test_says_how_to_install_deepinv(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(ValueError, match="pip install"):
             call()
+
+
+def test_load_prior_takes_names_and_objects() -> None:
+    x = torch.rand(1, 3, 16, 16)
+    for source in (deepinv.models.MedianFilter(), "deepinv:median"):
+        prior = load_prior(source)
+        torch.testing.assert_close(prior(x, 0.1), deepinv.models.MedianFilter()(x, 0.1))
+    with pytest.raises(ValueError, match="deepinv has no denoiser 'drunett': did you mean drunet"):
+        load_prior("deepinv:drunett")
+    with pytest.raises(ValueError, match="a prior takes no settings, got step"):
+        load_prior(load_prior("photo-dsm"), step="nearest")

@@ -159,8 +159,7 @@ def models(
     cards = describe_priors()
     for card in cards:
         typer.echo("\n".join(_card(card)))
-    if not cards:
-        typer.echo("No prior is shipped; give --prior the path of a checkpoint.")
+    typer.echo(f"Or a {PRIOR.partition(', a ')[2]} 'workbench models PRIOR' says what one is.")
 
 
 def _card(card: dict[str, Any]) -> list[str]:

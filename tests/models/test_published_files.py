@@ -61,9 +61,11 @@ def ddpm_state() -> dict[str, torch.Tensor]:
         lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
         lambda state: {"model": {f"module.{n}": t for n, t in state.items()}, "ema": dict(state)},
         lambda state: {"params": {n: t + 1 for n, t in state.items()}, "params_ema": state},
+        lambda state: {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
+        lambda state: [{n: t + 1 for n, t in state.items()}, {"state": {}, "param_groups": []}, 3, 400, state],
         lambda state: {"model": state, "ema": {"decay": 0.9, "shadow_params": list(state.values())}, "step": 4},
     ],
-    ids=["plain", "state_dict", "module", "model-ema", "params_ema", "shadow"],
+    ids=["plain", "state_dict", "module", "model-ema", "params_ema", "compiled", "ddim", "shadow"],
 )
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_containers(tmp_path: Path, wrap, legacy: bool) -> None:
@@ -181,7 +183,7 @@ def changed(name: str, tensor: torch.Tensor | None) -> dict[str, torch.Tensor]:
         (changed("norm_out.bias", torch.zeros(32, dtype=torch.complex64)), "found torch.complex64"),
         (changed("norm_out.bias", torch.full((32,), float("nan"))), r"norm_out\.bias holds values that are not finite"),
         (changed("norm_out.bias", torch.full((32,), float("-inf"))), "not finite"),
-        (changed("conv_in.weight", torch.zeros(32, 4, 3, 3)), "4 channels: a latent-diffusion network"),
+        (changed("conv_in.weight", torch.zeros(32, 4, 3, 3)), r"4 channels \(a latent-diffusion network"),
         (
             {"a.weight": torch.zeros(3)},
             r"unknown layout: 1 tensors such as a\.weight\. Known are ADM.*DDPM.*DRUNet.*NCSN",
@@ -224,6 +226,10 @@ def test_ambiguous_and_conditional_adm(shared: Path, tmp_path: Path) -> None:
         load_prior(tmp_path / "adm.pt", head_channels=64)
     with pytest.raises(ValueError, match=r"unknown setting 'head_chanels' of ADM.*did you mean 'head_channels'\?"):
         load_prior(tmp_path / "adm.pt", head_chanels=64)
+    encoder = {name: tensor for name, tensor in state.items() if not name.startswith("output_blocks")}
+    torch.save(encoder, tmp_path / "classifier.pt")
+    with pytest.raises(ValueError, match="a classifier, not a denoiser"):
+        load_prior(tmp_path / "classifier.pt")
     torch.save(state | {"label_emb.weight": torch.zeros(1000, 128)}, tmp_path / "adm.pt")
     with pytest.raises(ValueError, match=r"class-conditional ADM \(1000 classes\); only unconditional"):
         load_prior(tmp_path / "adm.pt", head_channels=16)

@@ -32,6 +32,7 @@ ADAPTER_SETTINGS = {
     "drunet": ("sigma_min", "sigma_max"),
     "ncsnpp": ("sigma_min", "sigma_max", "sde", "step"),
 }
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 BUFFERS = ("sigmas",)  # in state dicts, but not among the averaged parameters
 
 
@@ -93,6 +94,10 @@ def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tu
     """
     if weights not in ("auto", "ema", "raw"):
         raise ValueError(f"weights must be 'auto', 'ema' or 'raw', got {weights!r}")
+    if isinstance(content, Sequence) and any(_tensors(entry) for entry in content):
+        # DDIM's training code saves a list: model, optimiser, epoch, step and, if there are any, EMA weights.
+        states = [entry for entry in content if _tensors(entry)]
+        content = {"model": states[0]} | ({"ema": states[-1]} if len(states) > 1 else {})
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: expected named tensors, found {type(content).__name__}")
     if _tensors(content):
@@ -129,9 +134,10 @@ def _tensors(content: Any) -> bool:
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # "module." is what DataParallel puts before every name.
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    """``state`` without what DataParallel, torch.compile and training frameworks put before every name."""
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            return _without_prefix({name.removeprefix(prefix): tensor for name, tensor in state.items()})
     return dict(state)
 
 
@@ -236,7 +242,7 @@ def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
 def _unknown(state: Mapping[str, Tensor]) -> str:
     """Why a state dict is not a prior, as precisely as its names allow."""
     names = list(state)
-    if any(name.startswith(("first_stage_model.", "model.diffusion_model.")) for name in names):
+    if any(name.startswith(("first_stage_model.", "diffusion_model.")) for name in names):
         return (
             "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here"
         )

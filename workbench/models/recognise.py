@@ -60,10 +60,9 @@ def configure_adm(state: State) -> ADMConfig:
         raise ValueError(
             f"it is a class-conditional ADM ({classes} classes); only unconditional priors can be used here"
         )
-    if first[1] not in (1, 3):
-        raise ValueError(
-            f"its images have {first[1]} channels: a latent-diffusion network, which needs its autoencoder"
-        )
+    _image_channels(first[1])
+    if not any(name.startswith("output_blocks.") for name in state):
+        raise ValueError("it has no way up (output_blocks): a classifier, not a denoiser")
     ups = [name for name in state if re.fullmatch(r"output_blocks\.\d+\.\d+\.(conv|in_layers\.0)\.weight", name)]
     within = any(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight", name) for name in ups)
     pattern = r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight" if within else r"output_blocks\.\d+\.[12]\.conv\.weight"
@@ -93,10 +92,7 @@ def configure_adm(state: State) -> ADMConfig:
 def configure_ddpm(state: State) -> DDPMConfig:
     """The DDPM U-Net from ``down`` and ``conv_in``: all of it is visible."""
     first = _shape(state, "conv_in.weight", 4)
-    if first[1] not in (1, 3):
-        raise ValueError(
-            f"its images have {first[1]} channels: a latent-diffusion network, which needs its autoencoder"
-        )
+    _image_channels(first[1])
     levels = _count(state, r"down\.(\d+)\.")
     widths = [_shape(state, f"down.{level}.block.0.conv2.weight", 4)[0] for level in range(levels)]
     outputs = _shape(state, "conv_out.weight", 4)[0]
@@ -189,6 +185,12 @@ def _shape(state: State, name: str, dimensions: int) -> tuple[int, ...]:
     if len(shape) != dimensions or 0 in shape:
         raise ValueError(f"{name}: expected {dimensions} dimensions, found shape {shape}")
     return shape
+
+
+def _image_channels(channels: int) -> None:
+    if channels not in (1, 3):
+        known = {4: " (a latent-diffusion network, which needs its autoencoder)", 6: " (an image beside another one)"}
+        raise ValueError(f"its input has {channels} channels{known.get(channels, '')}, expected 3 or 1")
 
 
 def _count(state: State, pattern: str) -> int:

@@ -123,7 +123,7 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
     shipped = _shipped()
     if name in shipped:
         return load_file(shipped[name], settings)
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path, settings)
     if path.exists() or path.suffix in SUFFIXES:
