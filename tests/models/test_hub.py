@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import httpx
 import huggingface_hub
 import pytest
 import torch
@@ -98,13 +99,50 @@ def test_a_name_that_is_no_folder_and_no_repository() -> None:
 @pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
 def test_a_repository_that_does_not_exist(monkeypatch, source: str) -> None:
     def refuse(*_, **__):
-        response = httpx.Response(404, request=httpx.Request("GET", "https://hub.invalid"))
+        response = SimpleNamespace(headers={}, request=None, status_code=404)
         raise RepositoryNotFoundError("404", response=response)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", refuse)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     with pytest.raises(ValueError, match="no repository user/name on the Hub, or it is private"):
         load_prior(source)
+
+
+def answer(monkeypatch, *names: str) -> None:
+    """The Hub lists these files, whatever it is asked."""
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["model_index.json", "unet/config.json"],
+            r"is not a repository of this package: for diffusers, diffusers:user/name",
+        ),
+        (
+            ["a.pth", "b.ckpt"],
+            r"has no file model\.safetensors; it has a\.pth, b\.ckpt: name one, as hf:user/name/a\.pth",
+        ),
+        (["README.md"], r"user/name has no file model\.safetensors$"),
+    ],
+)
+def test_repositories_of_something_else(monkeypatch, names: list[str], message: str) -> None:
+    answer(monkeypatch, *names)
+    with pytest.raises(ValueError, match=message):
+        load_prior("hf:user/name")
+
+
+@pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
+def test_without_a_connection_the_answer_comes_at_once(monkeypatch, tmp_path: Path, source: str) -> None:
+    """A real request, to a port of this machine where nothing listens."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", "http://127.0.0.1:9", raising=False)
+    begun = time.perf_counter()
+    with pytest.raises(ValueError, match="the Hub cannot be reached"):
+        load_prior(source)
+    assert time.perf_counter() - begun < 10
 
 
 def test_diffusers_repositories_are_downloaded_once(monkeypatch, tmp_path: Path) -> None:
@@ -116,14 +154,14 @@ def test_diffusers_repositories_are_downloaded_once(monkeypatch, tmp_path: Path)
     save_diffusers(VPNoise(net), tmp_path / "snapshot")
     asked = {}
 
-    def files(*_, **__):
-        return ["unet/config.json", *(f"unet/diffusion_pytorch_model.{kind}" for kind in ("bin", "safetensors"))]
+    answer(
+        monkeypatch, "unet/config.json", *(f"unet/diffusion_pytorch_model.{kind}" for kind in ("bin", "safetensors"))
+    )
 
     def download(repository, *, revision, allow_patterns):
         asked.update(repository=repository, revision=revision, patterns=allow_patterns)
         return str(tmp_path / "snapshot")
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", files)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     prior = load_prior("diffusers:user/name@v2")
     assert prior.name == "name"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from workbench.models.adapters import VEScore, VPNoise
 from workbench.models.files import sha256
-from workbench.models.hub import hub_errors, parse
+from workbench.models.hub import hub_errors, parse, repository_files
 from workbench.models.prior import Prior
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -71,9 +71,7 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
 
 
 def _download(source: str, revision: str | None) -> Path:
-    import httpx
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub import snapshot_download
 
     try:
         repository, file, at = parse(source)
@@ -84,10 +82,8 @@ def _download(source: str, revision: str | None) -> Path:
     revision = revision or at
     patterns = ["*.json", "unet/*.json", "scheduler/*.json"]
     with hub_errors(repository, "the model"):
-        try:
-            files = HfApi().list_repo_files(repository, revision=revision)
-        except (httpx.TransportError, ConnectionError, OfflineModeIsEnabled):
-            # No connection: what is cached has to do.
+        files = repository_files(repository, revision)
+        if files is None:  # no connection: what is cached has to do
             return Path(snapshot_download(repository, revision=revision, local_files_only=True))
         for place in ("unet/", ""):
             found = [place + name for name in WEIGHTS if place + name in files]

@@ -34,29 +34,51 @@ def fetch(source: str) -> Path:
         ValueError: a malformed name, no such repository, file or revision, or no connection and nothing cached.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, file, revision = parse(source)
-    with hub_errors(repository, file or WEIGHTS):
-        try:
-            return Path(hf_hub_download(repository, file or WEIGHTS, revision=revision))
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
-            others = [] if file else _files(repository, revision)
-            if "model_index.json" in others or "config.json" in others:
-                raise ValueError(
-                    f"{repository} is not a repository of this package: for diffusers, diffusers:{source}"
-                ) from None
-            weights = [name for name in others if name.endswith((".safetensors", ".pth", ".pt", ".ckpt"))]
-            hint = f"; it has {', '.join(weights[:5])}: name one, as hf:{repository}/{weights[0]}" if weights else ""
-            raise ValueError(f"{repository} has no file {file or WEIGHTS}{hint}") from None
+    wanted = file or WEIGHTS
+    with hub_errors(repository, wanted):
+        files = repository_files(repository, revision)
+        if files is not None and wanted not in files:
+            raise ValueError(_other_files(source, repository, wanted, files))
+        return Path(hf_hub_download(repository, wanted, revision=revision, local_files_only=files is None))
+
+
+def repository_files(repository: str, revision: str | None) -> list[str] | None:
+    """The names of a repository's files, or None without a connection.
+
+    Asked first: downloads try again for half a minute before they believe that there is no connection.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        info = HfApi().model_info(repository, revision=revision, timeout=10)
+    except Exception as error:
+        if _unreachable(error):
+            return None
+        raise
+    return [entry.rfilename for entry in info.siblings or []]
+
+
+def _unreachable(error: BaseException) -> bool:
+    # huggingface_hub has changed its HTTP library twice; all of them have errors of these names.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"TransportError", "ConnectionError", "Timeout"})
+
+
+def _other_files(source: str, repository: str, wanted: str, files: list[str]) -> str:
+    if "model_index.json" in files or "config.json" in files:
+        return f"{repository} is not a repository of this package: for diffusers, diffusers:{source}"
+    weights = [name for name in files if name.endswith((".safetensors", ".pth", ".pt", ".ckpt"))]
+    hint = f"; it has {', '.join(weights[:5])}: name one, as hf:{repository}/{weights[0]}" if weights else ""
+    return f"{repository} has no file {wanted}{hint}"
 
 
 @contextmanager
 def hub_errors(repository: str, missing: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into a ValueError of one line that names what is ``missing`` and what to do."""
-    import httpx
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
@@ -74,21 +96,17 @@ def hub_errors(repository: str, missing: str) -> Iterator[None]:
         ) from None
     except hub.RevisionNotFoundError:
         raise ValueError(f"{repository} has no such revision") from None
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError, ConnectionError):
-        raise ValueError(
-            f"{missing} of {repository} is not on this machine and the Hub cannot be reached: download it elsewhere "
-            f"and give the path of the file or folder, or copy the cache to {constants.HF_HUB_CACHE}"
-        ) from None
     except hub.HfHubHTTPError as error:
         code = getattr(error.response, "status_code", None)
         advice = ": log in with `hf auth login`, with a token that may write" if code in (401, 403) else ""
         raise ValueError(f"the Hub refused {repository} ({str(error).splitlines()[0]}){advice}") from None
-
-
-def _files(repository: str, revision: str | None) -> list[str]:
-    from huggingface_hub import HfApi
-
-    return HfApi().list_repo_files(repository, revision=revision)
+    except Exception as error:
+        if not isinstance(error, hub.LocalEntryNotFoundError) and not _unreachable(error):
+            raise
+        raise ValueError(
+            f"{missing} of {repository} is not on this machine and the Hub cannot be reached: download it elsewhere "
+            f"and give the path of the file or folder, or copy the cache to {constants.HF_HUB_CACHE}"
+        ) from None
 
 
 def push(file: str | Path, repository: str, *, private: bool = False, message: str | None = None) -> str:
