@@ -72,6 +72,7 @@ def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path)
     assert torch.equal(prior(x, 0.1), load_prior(file)(x, 0.1))
     assert torch.equal(load_prior(cache.parent / "exported")(x, 0.1), prior(x, 0.1))
     assert prior.source["repository"] == "user/name"
+    assert prior.name == "name"
     torch.save(prior.net.state_dict(), cache.parent / "plain.ckpt")
     put(cache, "user/other", "weights/plain.ckpt", (cache.parent / "plain.ckpt").read_bytes())
     other = load_prior("hf:user/other/weights/plain.ckpt")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.deepinv_bridge.denoisers import deepinv_package, device_of
 from workbench.operators.base import Operator, Shape, check_image
-from workbench.operators.function import check_linear
+from workbench.operators.function import FunctionOperator
 from workbench.operators.least_squares import vjp
 
 
@@ -68,63 +68,59 @@ def operator_from_deepinv(
     return DeepinvOperator(physics, shape, tolerance=tolerance, max_iterations=max_iterations)
 
 
-class DeepinvOperator(Operator):
+class DeepinvOperator(FunctionOperator):
     """See :func:`operator_from_deepinv`."""
 
     def __init__(
         self, physics: Any, shape: tuple[int, int, int], *, tolerance: float | None, max_iterations: int
     ) -> None:
-        super().__init__(tolerance=tolerance, max_iterations=max_iterations)
-        self.physics = physics.clone()
-        self.size = shape
-        # LinearPhysics without a function for it would build autograd's adjoint for one fixed batch.
-        inherited = (
-            type(physics).A_adjoint is deepinv_package().physics.LinearPhysics.A_adjoint and physics.A_adj is None
-        )
-        self.has_adjoint = hasattr(physics, "A_adjoint") and not inherited
-        self.seen_size = _check_physics(self)
+        own = physics.clone()
+        name = type(own).__name__
+        try:
+            super().__init__(
+                lambda x: _run(own, own.A, x),
+                shape,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                device=device_of(own),
+            )
+            self.physics = own
+            # LinearPhysics without a function for it would build autograd's adjoint for one fixed batch.
+            general = deepinv_package().physics.LinearPhysics.A_adjoint
+            self.has_adjoint = hasattr(own, "A_adjoint") and not (type(own).A_adjoint is general and own.A_adj is None)
+            _check_physics(self)
+        except Exception as error:  # deepinv has asserts and errors of every kind for shapes that do not fit
+            raise ValueError(f"deepinv's {name} is not a linear operator on images {shape}: {error}") from error
 
     def forward(self, x: Tensor) -> Tensor:
         """``A x`` for images (B, C, H, W)."""
         check_image(x)
         self.measurement_shape(x.shape)
-        return self._run(self.physics.A, x)
+        return _run(self.physics, self.physics.A, x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^T y``, images (B, C, H, W)."""
         shape = self.image_shape(y.shape)
         if self.has_adjoint:
-            return self._run(self.physics.A_adjoint, y)
-        return vjp(lambda x: self._run(self.physics.A, x), y.new_zeros(shape), y)
+            return _run(self.physics, self.physics.A_adjoint, y)
+        return vjp(lambda x: _run(self.physics, self.physics.A, x), y.new_zeros(shape), y)
 
-    def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
-        """(B, ...). Raises ValueError for images of another size."""
-        if tuple(image_shape[1:]) != self.size:
-            raise ValueError(f"expected images (B, {', '.join(map(str, self.size))}), got {tuple(image_shape)}")
-        return (image_shape[0], *self.seen_size)
 
-    def image_shape(self, measurement_shape: Shape) -> tuple[int, ...]:
-        """(B, C, H, W). Raises ValueError for measurements of another size."""
-        if tuple(measurement_shape[1:]) != self.seen_size:
-            expected = ", ".join(map(str, self.seen_size))
-            raise ValueError(f"expected measurements (B, {expected}), got {tuple(measurement_shape)}")
-        return (measurement_shape[0], *self.size)
-
-    def _run(self, function: Any, values: Tensor) -> Tensor:
-        name = type(self.physics).__name__
-        advice = "give it float32 images, or look for a workbench operator"
-        try:
-            # A copy: some of them write into their input, others return it.
-            result = function(values.clone())
-        except RuntimeError as error:
-            if values.dtype != torch.float64:
-                raise
-            raise ValueError(f"deepinv's {name} does not take float64 ({error}): {advice}") from error
-        if not isinstance(result, Tensor) or result.is_complex():
-            raise ValueError(f"deepinv's {name} gives {_kind(result)}, not one real tensor of measurements")
-        if result.dtype != values.dtype:
-            raise ValueError(f"deepinv's {name} turns {values.dtype} into {result.dtype}: {advice}")
-        return result
+def _run(physics: Any, function: Any, values: Tensor) -> Tensor:
+    name = type(physics).__name__
+    advice = "give it float32 images, or look for a workbench operator"
+    try:
+        # A copy: some of them write into their input, others return it.
+        result = function(values.clone())
+    except RuntimeError as error:
+        if values.dtype != torch.float64:
+            raise
+        raise ValueError(f"deepinv's {name} does not take float64 ({error}): {advice}") from error
+    if not isinstance(result, Tensor) or result.is_complex():
+        raise ValueError(f"deepinv's {name} gives {_kind(result)}, not one real tensor of measurements")
+    if result.dtype != values.dtype:
+        raise ValueError(f"deepinv's {name} turns {values.dtype} into {result.dtype}: {advice}")
+    return result
 
 
 def _image_shape(shape: Shape) -> tuple[int, int, int]:
@@ -138,31 +134,23 @@ def _kind(result: Any) -> str:
     return f"a tensor of {result.dtype}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
 
 
-def _check_physics(op: DeepinvOperator) -> tuple[int, ...]:
-    """Shape of one measurement; ValueError unless A is linear, image by image, with the right adjoint (to 1e-4)."""
-    name, physics = type(op.physics).__name__, op.physics
-    device = device_of(physics)
+def _check_physics(op: DeepinvOperator) -> None:
+    """ValueError unless A measures image by image, with the right adjoint (to 1e-4) and a linear sensor."""
+    physics = op.physics
     generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(2, 2, *op.size, generator=generator).to(device)
-    try:
-        op.seen_size = check_linear(lambda x: op._run(physics.A, x), op.size, device)
-        with torch.no_grad():
-            seen, alone = op(u), op(u[:1])
-            if alone.shape[0] != 1 or not torch.allclose(alone, seen[:1], atol=1e-4 * float(seen.abs().max())):
-                raise ValueError("an image by itself is measured otherwise than in a batch")
-            if not torch.allclose(physics.sensor(seen.clone()), seen):
-                raise ValueError("its sensor is not linear")
-            # Part of y is seen from an image like u: an adjoint that is wrong shows more in that than in noise.
-            other = op(u + v)
-            y = other / other.norm() + torch.randn(seen.shape, generator=generator).to(seen) / seen.numel() ** 0.5
-            gap = (seen * y).sum() - (u * op.adjoint(y)).sum()
-            if not float(gap.abs()) <= 1e-4 * float(seen.norm() * y.norm()):
-                raise ValueError(
-                    f"A_adjoint is not the adjoint of A: <A u, y> and <u, A^T y> differ by {float(gap):.1e}"
-                )
-    except Exception as error:  # deepinv has asserts and errors of every kind for shapes that do not fit
-        raise ValueError(f"deepinv's {name} is not a linear operator on images {op.size}: {error}") from error
-    return op.seen_size
+    u, v = torch.randn(2, 2, *op.size, generator=generator).to(device_of(physics))
+    with torch.no_grad():
+        seen, alone = op(u), op(u[:1])
+        if alone.shape[0] != 1 or not torch.allclose(alone, seen[:1], atol=1e-4 * float(seen.abs().max())):
+            raise ValueError("an image by itself is measured otherwise than in a batch")
+        if not torch.allclose(physics.sensor(seen.clone()), seen):
+            raise ValueError("its sensor is not linear")
+        # Part of y is seen from an image like u: an adjoint that is wrong shows more in that than in noise.
+        other = op(u + v)
+        y = other / other.norm() + torch.randn(seen.shape, generator=generator).to(seen) / seen.numel() ** 0.5
+        gap = (seen * y).sum() - (u * op.adjoint(y)).sum()
+        if not float(gap.abs()) <= 1e-4 * float(seen.norm() * y.norm()):
+            raise ValueError(f"A_adjoint is not the adjoint of A: <A u, y> and <u, A^T y> differ by {float(gap):.1e}")
 
 
 @cache

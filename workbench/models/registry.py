@@ -115,9 +115,11 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
 
         return prior_from_deepinv(rest, **_suitable(prior_from_deepinv, settings))
     if colon and kind == "hf":
-        from workbench.models.hub import fetch
+        from workbench.models.hub import fetch, parse
 
         prior = load_file(fetch(rest), settings)
+        repository, file, _ = parse(rest)
+        prior.name = Path(file).stem if file else repository.rpartition("/")[2]
         prior.source["repository"] = rest
         return prior
     shipped = _shipped()
