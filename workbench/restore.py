@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from workbench.images import save_image
@@ -29,6 +28,7 @@ from workbench.operators.base import Operator
 from workbench.operators.parse import parse_operator
 from workbench.pipelines.job import write_json
 from workbench.random import generator, noise_source
+from workbench.settings import check_types
 from workbench.solvers import SOLVERS, make_solver
 from workbench.solvers.base import Callback, Restoration, Solver
 
@@ -84,13 +84,7 @@ def solver_of(name: str, settings: dict[str, Any]) -> Solver:
         ValueError: unknown solver or setting, with the nearest name; or a value of the wrong type or out of range.
     """
     if name in SOLVERS:
-        types = get_type_hints(SOLVERS[name])
-        for key, value in settings.items():
-            try:
-                TypeAdapter(types.get(key, Any)).validate_python(value, strict=True)
-            except ValidationError:
-                expected = getattr(types[key], "__name__", types[key])
-                raise ValueError(f"setting {key} of {name} must be {expected}, got {value!r}") from None
+        check_types(settings, get_type_hints(SOLVERS[name]), name)
     return make_solver(name, **settings)
 
 

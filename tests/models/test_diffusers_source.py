@@ -151,6 +151,7 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
         (UNET, {"_class_name": "UNet2DConditionModel"}, r"a conditional network \(UNet2DConditionModel\)"),
         (UNET, {"_class_name": "DiTTransformer2DModel"}, r"another network \(DiTTransformer2DModel\)"),
         (UNET, {"num_class_embeds": 10}, "is class-conditional"),
+        (UNET, {"in_channels": "DELETE"}, r"config\.json does not say in_channels"),
         (UNET, {"in_channels": 4}, "takes 4 channels, the code of an autoencoder"),
         (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "a network of EDMEulerScheduler means is not known"),
         (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler", "beta_schedule": "DELETE"}, "is not known here"),

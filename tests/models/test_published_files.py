@@ -224,6 +224,8 @@ def test_ambiguous_and_conditional_adm(shared: Path, tmp_path: Path) -> None:
     assert load_prior(tmp_path / "adm.pt", heads=2).net.config.heads == 2
     with pytest.raises(ValueError, match="cannot be split into heads of 64 channels"):
         load_prior(tmp_path / "adm.pt", head_channels=64)
+    with pytest.raises(ValueError, match=r"setting head_channels of ADM \(guided-diffusion\) must be int, got 'all'"):
+        load_prior(tmp_path / "adm.pt", head_channels="all")
     with pytest.raises(ValueError, match=r"unknown setting 'head_chanels' of ADM.*did you mean 'head_channels'\?"):
         load_prior(tmp_path / "adm.pt", head_chanels=64)
     encoder = {name: tensor for name, tensor in state.items() if not name.startswith("output_blocks")}

@@ -54,7 +54,7 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
     if not folder.is_dir():
         folder = _download(str(source), revision)
     network, scheduler = _network_folder(folder), _scheduler(folder)
-    config = json.loads((network / "config.json").read_text(encoding="utf-8"))
+    config = _json(network / "config.json")
     _check_network(config, source)
     net = Sample(_build(network))
     common: dict[str, Any] = {
@@ -63,8 +63,9 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
         "name": Path(source).name.partition("@")[0],
     }
     prior = _adapt(net, scheduler, config, step, common, source)
-    prior.trained_size = config.get("sample_size")
-    prior.card = {"network": "UNet2DModel (diffusers)", "scheduler": scheduler["_class_name"]}
+    size = config.get("sample_size")
+    prior.trained_size = size if isinstance(size, int) else None
+    prior.card = {"network": "UNet2DModel (diffusers)", "scheduler": scheduler.get("_class_name", "")}
     weights = _weights(network)
     prior.source = {"repository": str(source), "file": weights.name, "sha256": sha256(weights)}
     return prior.eval().requires_grad_(False)
@@ -138,6 +139,9 @@ def _check_network(config: dict[str, Any], source: str | Path) -> None:
         raise ValueError(f"{source} holds {what} ({kind}): only an unconditional UNet2DModel can be a prior here")
     if config.get("class_embed_type") or config.get("num_class_embeds"):
         raise ValueError(f"{source} is class-conditional: only unconditional networks can be priors here")
+    missing = [name for name in ("in_channels", "down_block_types") if name not in config]
+    if missing:
+        raise ValueError(f"{source}: its network's config.json does not say {' and '.join(missing)}")
     if config["in_channels"] not in (1, 3):
         raise ValueError(
             f"{source} takes {config['in_channels']} channels, the code of an autoencoder: not a prior of images"

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from workbench.models.ncsnpp import NCSNpp
 from workbench.models.prior import Prior
 from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, family_of
 from workbench.models.score_sde import load_published
+from workbench.settings import check_types
 
 NETWORKS: dict[str, type[nn.Module]] = {"adm": ADM, "ddpm": DDPM, "drunet": DRUNet, "ncsnpp": NCSNpp}
 ADAPTER_SETTINGS = {
@@ -68,6 +69,9 @@ def prior_from_published(content: Any, where: str | Path, *, weights: str = "aut
     given = {name: settings[name] for name in settings if name in {field.name for field in fields(config)}}
     rest = {name: value for name, value in settings.items() if name not in given}
     _refuse_unknown(family, config, rest)
+    if settings:
+        types = {"sigma_min": float, "sigma_max": float, "step": str, "sde": str}
+        check_types(settings, types | get_type_hints(type(config)), family.title)
     if family.name == "adm" and known is None and not {"head_channels", "heads"} & set(given):
         raise ValueError(f"{where}: {_ambiguous_heads(config, state)}")
     with torch.device("meta"):
