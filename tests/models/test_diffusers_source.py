@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,8 +153,19 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
         (UNET, {"_class_name": "UNet2DConditionModel"}, r"a conditional network \(UNet2DConditionModel\)"),
         (UNET, {"_class_name": "DiTTransformer2DModel"}, r"another network \(DiTTransformer2DModel\)"),
         (UNET, {"num_class_embeds": 10}, "is class-conditional"),
-        (UNET, {"in_channels": "DELETE"}, r"config\.json does not say in_channels"),
+        (UNET, {"in_channels": "DELETE"}, r"config\.json lacks in_channels"),
         (UNET, {"in_channels": 4}, "takes 4 channels, the code of an autoencoder"),
+        (UNET, {"out_channels": 4}, "for 3 channels a network returns 3, or 6 with a learned variance; .* returns 4"),
+        (UNET, {"in_channels": "DELETE", "down_block_types": "DELETE"}, "lacks in_channels, down_block_types"),
+        (UNET, {"time_embedding_type": "learned"}, "expected time_embedding_type positional or fourier"),
+        (UNET, {"time_embedding_type": "fourier"}, "and positional time embedding, or ScoreSdeVeScheduler"),
+        (INDEX, {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "is a conditional pipeline"),
+        (SCHEDULER, {"_class_name": "LCMScheduler"}, "a network of LCMScheduler means is not known"),
+        (SCHEDULER, {"use_flow_sigmas": True}, "a network of DDPMScheduler means is not known"),
+        (SCHEDULER, {"timestep_type": "continuous"}, "a network of DDPMScheduler means is not known"),
+        (SCHEDULER, {"beta_schedule": "steep"}, "no such noise schedule: steep is not implemented"),
+        (SCHEDULER, {"num_train_timesteps": "many"}, "no such noise schedule"),
+        (SCHEDULER, {"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "expected 0 < sigma_min < sigma_max"),
         (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "a network of EDMEulerScheduler means is not known"),
         (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler", "beta_schedule": "DELETE"}, "is not known here"),
         (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_schedule": "DELETE"}, "is not known here"),
@@ -169,6 +182,75 @@ def test_refusals(repository: Path, tmp_path: Path, file: str, changes: dict, me
     edit(folder / file, **changes)
     with pytest.raises(ValueError, match=message):
         load_prior(f"diffusers:{folder}")
+
+
+def test_configurations_that_are_not_json_objects(repository: Path, tmp_path: Path) -> None:
+    folder = copied(repository, tmp_path)
+    for text, message in (("{not json", "config.json is not JSON"), ("[]", r"another network \(None\)")):
+        (folder / UNET).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_prior(f"diffusers:{folder}")
+
+
+def test_what_a_scheduler_leaves_out_is_its_default(repository: Path, tmp_path: Path) -> None:
+    expected = load_prior(repository).alphas_cumprod
+    folder = copied(repository, tmp_path)
+    betas = diffusers.DDPMScheduler().betas
+    for config in ({}, {"trained_betas": betas.tolist()}):
+        (folder / SCHEDULER).write_text(json.dumps({"_class_name": "DDPMScheduler", **config}))
+        assert torch.equal(load_prior(folder).alphas_cumprod, expected)
+    (folder / SCHEDULER).write_text(json.dumps({"_class_name": "HeunDiscreteScheduler"}))
+    heun = diffusers.DDPMScheduler(beta_start=0.00085, beta_end=0.012)  # what Heun's are by default
+    torch.testing.assert_close(load_prior(folder).alphas_cumprod.float(), heun.alphas_cumprod)
+
+
+def test_learned_variance_and_absent_parts(tmp_path: Path) -> None:
+    net = unet(out_channels=6, sample_size=(16, 16))
+    net.save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    (tmp_path / INDEX).write_text(json.dumps({"_class_name": "DDPMPipeline", "vae": [None, None]}))
+    prior = load_prior(tmp_path)
+    assert prior.trained_size == 16
+    assert prior.card["image_size"] == [16, 16]
+    alpha, x = prior.alphas_cumprod[300], torch.rand(1, 3, 16, 16)
+    sigma = float(((1 - alpha) / alpha).sqrt() / 2)
+    with torch.no_grad():
+        noise = net((2 * x - 1) * alpha.sqrt().float(), 300).sample[:, :3]
+    torch.testing.assert_close(prior(x, sigma), x - sigma * noise, rtol=0, atol=1e-5)
+
+
+def test_the_name_of_the_folder_one_is_in(repository: Path, monkeypatch) -> None:
+    monkeypatch.chdir(repository)
+    assert load_prior("diffusers:.").name == "ddpm-small"
+
+
+def test_a_pickle_that_wants_more_than_tensors_is_refused(repository: Path, tmp_path: Path) -> None:
+    folder, ran = copied(repository, tmp_path), tmp_path / "ran"
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+
+    class Program:
+        def __reduce__(self):
+            return Path.touch, (ran,)
+
+    torch.save({"conv_in.weight": Program()}, folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.bin is truncated, damaged or not"):
+        load_prior(folder)
+    assert not ran.exists()
+
+
+def test_without_diffusers(repository: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(
+        ValueError, match=r"diffusers is not installed: pip install 'restoration-workbench\[diffusers\]'"
+    ):
+        load_prior(repository)
+
+
+def test_importing_the_package_imports_neither(tmp_path: Path) -> None:
+    code = (
+        "import sys, workbench.models; sys.exit(any(name in sys.modules for name in ('diffusers', 'huggingface_hub')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_files_that_are_missing_or_damaged(repository: Path, tmp_path: Path) -> None:

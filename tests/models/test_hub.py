@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +12,13 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
+from safetensors.torch import load_file
 
 from workbench.models import DDPM, DDPMConfig, VPNoise, load_prior, save_prior
-from workbench.models.hub import export, parse, push
+from workbench.models.hub import export, fetch, parse, push
+
+COMMIT = "a" * 40
 
 
 @pytest.fixture
@@ -38,12 +43,11 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 def put(cache: Path, repository: str, name: str, content: bytes) -> None:
     """A file as the Hub's own cache has it."""
     folder = cache / f"models--{repository.replace('/', '--')}"
-    commit = "a" * 40
-    target = folder / "snapshots" / commit / name
+    target = folder / "snapshots" / COMMIT / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
     (folder / "refs").mkdir(exist_ok=True)
-    (folder / "refs" / "main").write_text(commit)
+    (folder / "refs" / "main").write_text(COMMIT)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +129,8 @@ def answer(monkeypatch, *names: str) -> None:
             ["a.pth", "b.ckpt"],
             r"has no file model\.safetensors; it has a\.pth, b\.ckpt: name one, as hf:user/name/a\.pth",
         ),
+        (["config.json", "diffusion_pytorch_model.bin"], "for diffusers, diffusers:user/name"),
+        (["config.json", "a.pth"], r"it has a\.pth: name one"),
         (["README.md"], r"user/name has no file model\.safetensors$"),
     ],
 )
@@ -146,29 +152,108 @@ def test_without_a_connection_the_answer_comes_at_once(monkeypatch, tmp_path: Pa
     assert time.perf_counter() - begun < 10
 
 
-def test_diffusers_repositories_are_downloaded_once(monkeypatch, tmp_path: Path) -> None:
-    """Of weights in two formats one is fetched; the folder that comes back is read like any other."""
+def test_of_diffusers_repositories_the_configuration_is_judged_first(monkeypatch, tmp_path: Path) -> None:
+    """Of weights in two formats one is fetched, at the commit of the configuration; of a model of no use, none."""
     pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
     from workbench.models.diffusers_export import save_diffusers
 
     net = DDPM(DDPMConfig(width=32, multipliers=(1,), blocks=1, attention_levels=()))
-    save_diffusers(VPNoise(net), tmp_path / "snapshot")
-    asked = {}
+    save_diffusers(VPNoise(net), tmp_path / COMMIT)
+    folder, weights = tmp_path / COMMIT / "unet", "unet/diffusion_pytorch_model.safetensors"
+    (tmp_path / COMMIT / weights).rename(tmp_path / "weights")
+    answer(monkeypatch, "unet/config.json", "unet/diffusion_pytorch_model.bin", weights)
+    asked = []
 
-    answer(
-        monkeypatch, "unet/config.json", *(f"unet/diffusion_pytorch_model.{kind}" for kind in ("bin", "safetensors"))
-    )
+    def configs(repository, *, revision, allow_patterns, local_files_only):
+        asked.append((repository, revision, *allow_patterns))
+        return str(tmp_path / COMMIT)
 
-    def download(repository, *, revision, allow_patterns):
-        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
-        return str(tmp_path / "snapshot")
+    def download(repository, name, *, revision, local_files_only):
+        asked.append((repository, revision, name))
+        shutil.copy(tmp_path / "weights", tmp_path / COMMIT / name)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", configs)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     prior = load_prior("diffusers:user/name@v2")
     assert prior.name == "name"
-    assert (asked["repository"], asked["revision"]) == ("user/name", "v2")
-    assert "unet/diffusion_pytorch_model.safetensors" in asked["patterns"]
-    assert not any(pattern.endswith(".bin") for pattern in asked["patterns"])
+    assert asked == [("user/name", "v2", "*.json"), ("user/name", COMMIT, weights)]
+
+    (tmp_path / COMMIT / weights).unlink()
+    answer(monkeypatch, "unet/config.json")
+    with pytest.raises(ValueError, match=r"user/name has no weights: expected unet/diffusion.*\.bin"):
+        load_prior("diffusers:user/name")
+    asked.clear()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"in_channels": 4}))
+    with pytest.raises(ValueError, match="user/name takes 4 channels"):
+        load_prior("diffusers:user/name")
+    assert asked == [("user/name", None, "*.json")]
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_cached_diffusers_repository_loads_without_a_connection(file: Path, cache: Path, kind: str) -> None:
+    """As a download leaves it: the list of all files of the repository, of which only some are there."""
+    pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
+    from workbench.models.diffusers_export import save_diffusers
+
+    made, weights = cache.parent / "made", "unet/diffusion_pytorch_model.safetensors"
+    save_diffusers(load_prior(file), made)
+    if kind == "bin":
+        torch.save(load_file(made / weights), (made / weights).with_suffix(".bin"))
+        (made / weights).unlink()
+    names = [path.relative_to(made).as_posix() for path in made.rglob("*.*")]
+    for name in names:
+        put(cache, "user/name", name, (made / name).read_bytes())
+    # The real function of huggingface_hub 2; version 1 keeps no list.
+    lists = pytest.importorskip("huggingface_hub._tree_cache")
+    entry = lists.TreeCacheEntry(size=1, blob_id="b", lfs_sha256=None, lfs_size=None, xet_hash=None)
+    listed = [*names, "images/sample.png", "unet/diffusion_pytorch_model.fp16.safetensors"]
+    lists.write_tree_cache(str(cache / "models--user--name"), COMMIT, dict.fromkeys(listed, entry))
+    prior = load_prior("diffusers:user/name")
+    assert prior.name == "name"
+    assert prior.card["source"] == "user/name"
+    assert prior.source["file"].endswith(kind)
+
+
+def test_while_the_hub_is_out_of_order_the_cache_does(file: Path, cache: Path, monkeypatch) -> None:
+    def busy(*_, **__):
+        raise HfHubHTTPError("503", response=SimpleNamespace(headers={}, request=None, status_code=503))
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", busy)
+    with pytest.raises(ValueError, match=r"model\.safetensors of user/name is not on this machine"):
+        load_prior("hf:user/name")
+    put(cache, "user/name", "model.safetensors", file.read_bytes())
+    assert load_prior("hf:user/name").source["repository"] == "user/name"
+
+
+def test_revisions(cache: Path) -> None:
+    put(cache, "user/name", "model.safetensors", b"main")
+    expected = cache / "models--user--name" / "snapshots" / COMMIT / "model.safetensors"
+    assert fetch("user/name") == fetch("user/name@main") == fetch("user/name@v1", revision="main") == expected
+    with pytest.raises(ValueError, match="is not on this machine"):
+        fetch("user/name@v1")
+
+
+def test_publishing_without_a_connection(file: Path, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise ConnectionError
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", fail)
+    with pytest.raises(ValueError, match="user/name cannot be published: the Hub cannot be reached"):
+        push(file, "user/name")
+
+
+def test_export_replaces_the_file_it_was_made_from(file: Path, tmp_path: Path) -> None:
+    export(file, tmp_path / "out")
+    prior = load_prior(tmp_path / "out")  # has the weights mapped
+    x = torch.rand(1, 3, 8, 8)
+    before = prior(x, 0.1)
+    export(tmp_path / "out" / "model.safetensors", tmp_path / "out")
+    assert torch.equal(prior(x, 0.1), before)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.safetensors"]
+    with pytest.raises(ValueError, match=r"expected a folder to write to, .* is a file"):
+        export(file, file)
 
 
 def test_push_publishes_the_file_and_its_card_in_one_commit(file: Path, monkeypatch) -> None:

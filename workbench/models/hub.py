@@ -7,7 +7,9 @@ where to put it.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +29,19 @@ def parse(source: str) -> tuple[str, str | None, str | None]:
     return match["repository"], match["file"], match["revision"]
 
 
-def fetch(source: str) -> Path:
+def fetch(source: str, *, revision: str | None = None) -> Path:
     """The local copy of ``USER/NAME[/FILE][@REVISION]``, downloaded unless it is cached; FILE is model.safetensors.
+
+    Args:
+        revision: branch, tag or commit; goes before the one in ``source``.
 
     Raises:
         ValueError: a malformed name, no such repository, file or revision, or no connection and nothing cached.
     """
     from huggingface_hub import hf_hub_download
 
-    repository, file, revision = parse(source)
+    repository, file, named = parse(source)
+    revision = revision or named
     wanted = file or WEIGHTS
     with hub_errors(repository, wanted):
         files = repository_files(repository, revision)
@@ -45,7 +51,7 @@ def fetch(source: str) -> Path:
 
 
 def repository_files(repository: str, revision: str | None) -> list[str] | None:
-    """The names of a repository's files, or None without a connection.
+    """The names of a repository's files, or None without a connection or while the Hub is out of order.
 
     Asked first: downloads try again for half a minute before they believe that there is no connection.
     """
@@ -65,11 +71,13 @@ def repository_files(repository: str, revision: str | None) -> list[str] | None:
 def _unreachable(error: BaseException) -> bool:
     # huggingface_hub has changed its HTTP library twice; all of them have errors of these names.
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "HfHubHTTPError" in kinds:
+        return getattr(getattr(error, "response", None), "status_code", 0) >= 500
     return bool(kinds & {"TransportError", "ConnectionError", "Timeout"})
 
 
 def _other_files(source: str, repository: str, wanted: str, files: list[str]) -> str:
-    if "model_index.json" in files or "config.json" in files:
+    if any(Path(name).name.startswith(("model_index.json", "diffusion_pytorch_model.")) for name in files):
         return f"{repository} is not a repository of this package: for diffusers, diffusers:{source}"
     weights = [name for name in files if name.endswith((".safetensors", ".pth", ".pt", ".ckpt"))]
     hint = f"; it has {', '.join(weights[:5])}: name one, as hf:{repository}/{weights[0]}" if weights else ""
@@ -77,8 +85,12 @@ def _other_files(source: str, repository: str, wanted: str, files: list[str]) ->
 
 
 @contextmanager
-def hub_errors(repository: str, missing: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into a ValueError of one line that names what is ``missing`` and what to do."""
+def hub_errors(repository: str, missing: str | None = None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a ValueError of one line that says what to do.
+
+    Args:
+        missing: what was to be downloaded; None for an upload.
+    """
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
@@ -103,6 +115,8 @@ def hub_errors(repository: str, missing: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, hub.LocalEntryNotFoundError) and not _unreachable(error):
             raise
+        if missing is None:
+            raise ValueError(f"{repository} cannot be published: the Hub cannot be reached") from None
         raise ValueError(
             f"{missing} of {repository} is not on this machine and the Hub cannot be reached: download it elsewhere "
             f"and give the path of the file or folder, or copy the cache to {constants.HF_HUB_CACHE}"
@@ -123,7 +137,7 @@ def push(file: str | Path, repository: str, *, private: bool = False, message: s
     from huggingface_hub.errors import LocalTokenNotFoundError
 
     api = HfApi()
-    with hub_errors(name, "the repository"):
+    with hub_errors(name):
         try:
             api.whoami()
         except LocalTokenNotFoundError:
@@ -141,8 +155,13 @@ def export(file: str | Path, folder: str | Path, repository: str = "USER/NAME") 
     """Write what :func:`push` would publish into a local folder, which ``load_prior`` takes too."""
     header = _own(file)
     target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"expected a folder to write to, {target} is a file")
     target.mkdir(parents=True, exist_ok=True)
-    (target / WEIGHTS).write_bytes(Path(file).read_bytes())
+    # Replaced, not overwritten: a prior that is in use has the old file mapped into memory.
+    partial = target / f"{WEIGHTS}.partial"
+    shutil.copyfile(file, partial)
+    os.replace(partial, target / WEIGHTS)
     (target / CARD).write_text(model_card(header, repository), encoding="utf-8")
 
 
