@@ -186,9 +186,9 @@ def convert(
     half: Annotated[bool, typer.Option(help="Store in half precision: half the size, rounded to 11 bits.")] = False,
     prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
 ) -> None:
-    """Write a checkpoint of any kind as one file of this package, which holds its own configuration.
+    """Write a published checkpoint as one file of this package, which holds its own configuration.
 
-    The card in it names the original file and its SHA-256.
+    The card in it names the original file and its SHA-256. Networks of diffusers and deepinv stay in their own formats.
     """
     if to.suffix != ".safetensors":
         raise typer.BadParameter(f"--to must end with .safetensors, got {to}")

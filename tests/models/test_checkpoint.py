@@ -76,6 +76,20 @@ def test_half_precision_storage_is_close_and_half_as_large(tmp_path: Path) -> No
     assert sizes[1] < 0.65 * sizes[0]
 
 
+def test_a_loaded_prior_can_be_trained_and_its_file_stays_as_it_is(saved: Path) -> None:
+    """Weights are mapped from the file; changing them must not write into it."""
+    before = saved.read_bytes()
+    prior = load_prior(saved).requires_grad_(True)
+    optimiser = torch.optim.SGD(prior.parameters(), lr=0.1)
+    x = torch.rand(1, 3, 8, 8)
+    start = prior(x, 0.3).detach()
+    (prior(x, 0.3) - x).pow(2).mean().backward()
+    optimiser.step()
+    assert not torch.equal(prior(x, 0.3), start)
+    assert saved.read_bytes() == before
+    assert torch.equal(load_prior(saved)(x, 0.3), start)
+
+
 def rewrite(path: Path, change) -> None:
     with safe_open(path, framework="pt") as opened:
         metadata = opened.metadata()
