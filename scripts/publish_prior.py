@@ -67,6 +67,8 @@ def page(name: str, card: dict, megabytes: float, parameters: int) -> str:
         "Reproduce with `benchmarks/denoising.py`.",
         "",
     ]
+    if "note" in card:
+        lines[3:3] = ["", card["note"]]
     for group, methods in denoising["psnr"].items():
         lines += [f"| {group} | " + " | ".join(f"σ = {level}/255" for level in levels) + " |"]
         lines += ["| --- |" + " ---: |" * len(levels)]
