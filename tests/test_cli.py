@@ -263,7 +263,7 @@ def test_models_says_what_a_checkpoint_is(run, shared):
     assert "raw weights" in run("models", file, "--prior-set", "weights=raw")[1]
     code, _, errors = run("models", file, "--prior-set", "weights=best")
     assert code == 2
-    assert errors == "workbench: weights must be 'auto', 'ema' or 'raw', got 'best'\n"
+    assert errors == f"workbench: {file}: weights must be 'auto', 'ema' or 'raw', got 'best'\n"
 
 
 def test_convert_writes_a_file_that_restores_like_the_original(run, photo, shared, tmp_path):
@@ -304,3 +304,20 @@ def test_a_grey_prior_is_refused_for_a_colour_photo(run, photo, tmp_path):
     code, _, errors = run("restore", photo, "--prior", "grey.pth", "--degrade", "sr:2", *QUICK)
     assert code == 2
     assert "grey takes grey images (B, 1, H, W), got shape (1, 3, 32, 32)" in errors
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("device=cpu", "--prior-set device: not a setting of the prior"),
+        ("weights={[]:1}", "weights must be"),
+        ("content=3", "unknown setting 'content'"),
+        ("sigma_max=-1", "noise levels must be 0 < sigma_min < sigma_max"),
+    ],
+)
+def test_wrong_settings_of_a_prior_are_one_line(run, shared, setting, message):
+    file = str(shared / "reference" / "models" / "ckpt_layout_score_sde_tiny.pth")
+    code, said, errors = run("models", file, "--prior-set", setting)
+    assert (code, said) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1

@@ -280,9 +280,11 @@ def _settings(pairs: list[str], option: str = "--set") -> dict[str, Any]:
             raise typer.BadParameter(f"{option} expects NAME=VALUE, got {pair!r}")
         if name in settings:
             raise typer.BadParameter(f"{option} {name} is given twice")
+        if option == "--prior-set" and name in ("device", "dtype", "channels_last"):
+            raise typer.BadParameter(f"--prior-set {name}: not a setting of the prior, but of how it runs")
         try:
             settings[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # {[]: 1}; brackets without end
             settings[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     return settings
 

@@ -155,6 +155,10 @@ def test_vp_networks_give_the_denoiser_at_any_level_whatever_they_predict(predic
         ({"step": "round"}, "step must be one of interpolate, nearest, got 'round'"),
         ({"times": torch.arange(3)}, r"times must have the shape \(1000,\), got \(3,\)"),
         ({"alphas_cumprod": torch.tensor([0.5, 0.9])}, "must be a decreasing vector"),
+        ({"alphas_cumprod": torch.tensor([0.5])}, "must be a decreasing vector of two numbers or more"),
+        ({"alphas_cumprod": torch.tensor([])}, "must be a decreasing vector of two numbers or more"),
+        ({"alphas_cumprod": torch.tensor([1.0, 0.5])}, "must lie between 0 and 1, got 1 to 0.5"),
+        ({"alphas_cumprod": torch.tensor([0.5, -0.1])}, "must lie between 0 and 1"),
     ],
 )
 def test_wrong_vp_settings_are_refused(settings, message: str) -> None:
@@ -213,3 +217,32 @@ class _Constant(torch.nn.Module):
 
     def forward(self, x: Tensor, _: Tensor) -> Tensor:
         return self.value.view(x.shape)
+
+
+@pytest.mark.parametrize("step", ["interpolate", "nearest"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vp_at_the_ends_of_its_range(step: str, dtype: torch.dtype) -> None:
+    prior = VPNoise(SmoothGaussianNoise("noise"), step=step)
+    sigma = torch.tensor([0.0, prior.sigma_min, prior.sigma_max, 1.0], dtype=dtype)
+    x = torch.rand(4, 3, 4, 6, dtype=dtype).transpose(2, 3)  # not contiguous
+    together = prior(x, sigma)
+    assert bool(together.isfinite().all())
+    for index in range(4):
+        torch.testing.assert_close(together[index], prior(x[index : index + 1], sigma[index])[0])
+    assert torch.equal(prior(x[:1], 0.0), prior(x[:1], prior.sigma_min))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VEScore(GaussianScore(), sigma_min=0.0),
+        lambda: VEScore(GaussianScore(), sigma_max=math.nan),
+        lambda: PlainDenoiser(posterior_mean, sigma_min=-1.0),
+        lambda: PlainDenoiser(posterior_mean, sigma_min=2.0, sigma_max=1.0),
+        lambda: PlainDenoiser(posterior_mean, channels=0),
+        lambda: PlainDenoiser(posterior_mean, multiple=0),
+    ],
+)
+def test_ranges_that_are_none_are_refused(make) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        make()

@@ -189,3 +189,83 @@ def test_shipped_cards_state_what_a_user_needs() -> None:
     for card in describe_priors():
         assert card["megabytes"] <= 8.0
         assert {"summary", "data", "images", "seconds", "hardware", "denoising_psnr"} <= set(card), card["name"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: "{", "its header 'workbench' is not JSON"),
+        (lambda header: "[" * 100_000, "its header 'workbench' is not JSON"),
+        (lambda header: [], "no JSON object, but list"),
+        (lambda header: header | {"network": []}, r"expected network .*, found \[\]"),
+        (lambda header: {k: v for k, v in header.items() if k != "settings"}, "expected settings as a JSON object"),
+        (lambda header: header | {"card": "x"}, "expected card as a JSON object, found 'x'"),
+        (lambda header: header | {"trained_size": "x"}, "expected trained_size as a number"),
+        (lambda header: header | {"network_config": {"foo": 1}}, "unexpected keyword argument 'foo'"),
+        (lambda header: header | {"network_config": {"blocks": 10**9}}, "1000000000 blocks per level, and only"),
+        (lambda header: header | {"network_config": {"width": "a"}}, "no network has this configuration"),
+        (lambda header: header | {"settings": {"foo": 1}}, "unknown setting 'foo' of adapter edm"),
+        (lambda header: header | {"settings": {"name": "a"}}, "unknown setting 'name' of adapter edm"),
+        (lambda header: header | {"settings": {"times": [1]}}, "unknown setting 'times' of adapter edm"),
+        (lambda header: header | {"settings": {"channels": "3"}}, "setting channels of adapter edm must be int"),
+        (lambda header: header | {"settings": {"channels": 1}}, "its adapter has 1 channels"),
+        (lambda header: header | {"settings": {"multiple": 0}}, "must be at least 1"),
+        (lambda header: header | {"settings": {"sigma_max": -1}}, "0 <= sigma_min <= sigma_max"),
+        (lambda header: header | {"adapter": "vp_noise", "settings": {"times": [[1], [1, 2]]}}, "expected sequence"),
+    ],
+)
+def test_odd_headers(saved: Path, change, message: str) -> None:
+    def write(_, metadata):
+        header = change(json.loads(metadata["workbench"]))
+        metadata["workbench"] = header if isinstance(header, str) else json.dumps(header)
+
+    rewrite(saved, write)
+    with pytest.raises(ValueError, match=message) as raised:
+        load_prior(saved)
+    assert str(saved) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_denoiser_without_a_largest_level_comes_back(tmp_path: Path) -> None:
+    save_prior(PlainDenoiser(network(), multiple=2), tmp_path / "plain.safetensors")
+    assert load_prior(tmp_path / "plain.safetensors").sigma_max == float("inf")
+
+
+def test_every_setting_of_a_vp_network_comes_back(tmp_path: Path) -> None:
+    alphas = torch.linspace(0.99, 0.01, 50, dtype=torch.float64)
+    prior = VPNoise(
+        network(),
+        alphas_cumprod=alphas,
+        times=alphas * 7,
+        prediction="velocity",
+        step="nearest",
+        image_size=8,
+        multiple=2,
+    )
+    save_prior(prior, tmp_path / "vp.safetensors")
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(load_prior(tmp_path / "vp.safetensors")(x, 0.3), prior(x, 0.3))
+
+
+def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
+    net = network()
+    numbers = torch.randn(max(tensor.numel() for tensor in net.state_dict().values()))
+    shared = {n: numbers.to(t.dtype)[: t.numel()].view(t.shape) for n, t in net.state_dict().items()}
+    net.load_state_dict(shared, assign=True)
+    save_prior(EDMPrecond(net, multiple=2), tmp_path / "mine.safetensors")
+    for name, tensor in load_prior(tmp_path / "mine.safetensors").net.state_dict().items():
+        torch.testing.assert_close(tensor, shared[name])
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    prior = EDMPrecond(network(), multiple=2)
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"cannot write .*folder\.safetensors"):
+        save_prior(prior, tmp_path / "folder.safetensors")
+    with pytest.raises(ValueError, match="the card must be JSON"):
+        save_prior(prior, tmp_path / "a.safetensors", card={"data": torch.zeros(3)})
+    with torch.no_grad():
+        prior.net.first.bias.fill_(1e5)
+    with pytest.raises(ValueError, match=r"first\.bias holds values that are not finite in torch\.float16"):
+        save_prior(prior, tmp_path / "a.safetensors", dtype=torch.float16)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.safetensors"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -295,3 +296,157 @@ def test_a_published_file_becomes_one_of_this_package(layouts: Path, shared: Pat
         x, sigma = torch.rand(2, 3, 16, 16), torch.tensor([0.03, 1.0])
         assert torch.equal(again(x, sigma), prior(x, sigma))
         assert again.data_range == prior.data_range
+
+
+def shared_state(shared: Path, name: str) -> dict[str, torch.Tensor]:
+    tensors = load_file(shared / "reference" / "models" / f"{name}.safetensors")
+    return {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
+
+
+def refused(state, file: Path, message: str, **settings) -> None:
+    torch.save(state, file)
+    with pytest.raises(ValueError, match=message) as raised:
+        load_prior(file, **settings)
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({1: torch.zeros(3)}, "expected named tensors, found entries 1"),
+        ({"model": {None: torch.zeros(3)}}, "expected named tensors, found entries model"),
+        ({"a\nb": torch.zeros(3)}, "unknown layout: 1 tensors such as a b"),
+        ({"a" * 5000: 3}, "found entries aaa"),
+        ({"model": ddpm_state(), "ema": {"shadow_params": 3}}, "expected a list of averaged tensors, found int"),
+        ({"model": ddpm_state(), "ema": [1]}, r"averaged weights are in no known form; weights='raw' takes the others"),
+    ],
+    ids=["numbered", "none", "line", "long", "shadow", "ema"],
+)
+def test_odd_containers(tmp_path: Path, content, message: str) -> None:
+    refused(content, tmp_path / "odd.pth", message)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(32).to_sparse(), "norm_out.bias: expected a dense tensor, found a sparse one"),
+        (torch.quantize_per_tensor(torch.zeros(32), 0.1, 0, torch.qint8), "found a quantised one"),
+        (torch.zeros(32).to(torch.float8_e4m3fn), "expected floating-point numbers, found torch.float8_e4m3fn"),
+        (torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)]), "found a nested one"),
+        (torch.zeros(32, device="meta"), "has a shape, but no values"),
+        (torch.zeros(1).expand(10**12), r"shape \(1000000000000,\) is more than the file holds values"),
+    ],
+    ids=["sparse", "quantised", "float8", "nested", "meta", "huge"],
+)
+def test_tensors_that_are_no_plain_numbers(tmp_path: Path, tensor: torch.Tensor, message: str) -> None:
+    refused(ddpm_state() | {"norm_out.bias": tensor}, tmp_path / "odd.pth", message)
+
+
+def test_a_number_in_a_name_takes_no_memory(shared: Path, tmp_path: Path) -> None:
+    for state, name in (
+        (ddpm_state(), "down.0.block.999999999.x"),
+        (ddpm_state(), "down.999999999.x"),
+        (shared_state(shared, "drunet_a"), "m_down1.999999999.x"),
+        (shared_state(shared, "ncsnpp_cifar_a"), "all_modules.999999999.weight"),
+        (adm_state(shared), "output_blocks.999999999.x"),
+    ):
+        refused(
+            state | {name: torch.zeros(3)}, tmp_path / "long.pth", r"count up to 999999999, and it has only \d+ ten"
+        )
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "message"),
+    [
+        (torch.linspace(0.01, 50, 10), r"must be 0 < sigma_min < sigma_max, got 50 and 0\.01"),
+        (torch.zeros(10), "must be 0 < sigma_min < sigma_max, got 0 and 0"),
+        (torch.tensor(1.0), r"sigmas: expected 1 dimensions, found shape \(\)"),
+    ],
+    ids=["ascending", "zero", "number"],
+)
+def test_levels_that_are_none(shared: Path, tmp_path: Path, sigmas: torch.Tensor, message: str) -> None:
+    refused(shared_state(shared, "ncsnpp_cifar_a") | {"sigmas": sigmas}, tmp_path / "levels.pth", message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": -1}, "no network has this configuration: Trying to create tensor with negative dimension"),
+        ({"blocks": 10**30}, r"10{30} blocks per level, and only \d+ tensors"),
+        ({"width": 32 * 10**30}, "no network has this configuration"),
+        ({"step": "round"}, "step must be one of interpolate, nearest, got 'round'"),
+        ({"alphas_cumprod": ["a"]}, r"alphas_cumprod must be numbers, got \['a'\]"),
+        ({"alphas_cumprod": [0.9, -0.1]}, r"alphas_cumprod must lie between 0 and 1, got 0\.9 to -0\.1"),
+        ({"weights": None}, "weights must be 'auto', 'ema' or 'raw', got None"),
+        ({"content": 3}, "unknown setting 'content' of DDPM"),
+        ({"source": 3}, "unknown setting 'source' of DDPM"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_settings_that_are_none(tmp_path: Path, settings, message: str) -> None:
+    refused(ddpm_state(), tmp_path / "mine.pth", message, **settings)
+
+
+def test_a_schedule_may_be_a_list(tmp_path: Path) -> None:
+    """As the command line has it."""
+    torch.save(ddpm_state(), tmp_path / "mine.pth")
+    assert load_prior(tmp_path / "mine.pth", alphas_cumprod=[0.9, 0.5]).sigma_max == pytest.approx(0.5)
+
+
+def test_levels_of_a_denoiser_are_in_order(shared: Path, tmp_path: Path) -> None:
+    for settings in ({"sigma_max": -1.0}, {"sigma_min": -1.0}, {"sigma_min": 0.2, "sigma_max": 0.1}):
+        refused(shared_state(shared, "drunet_a"), tmp_path / "d.pth", "must be 0 <= sigma_min <= sigma_max", **settings)
+
+
+def test_heads_are_never_guessed(shared: Path, tmp_path: Path) -> None:
+    for settings in ({"head_channels": 0}, {"heads": 0}):
+        refused(adm_state(shared), tmp_path / "adm.pt", "cannot be seen: pass head_channels=64", **settings)
+    refused(adm_state(shared), tmp_path / "adm.pt", "at least one head, got heads=-1", heads=-1)
+    refused(adm_state(shared), tmp_path / "adm.pt", "pass one of them", heads=2, head_channels=16)
+
+
+def test_heads_win_over_those_of_a_published_network(tmp_path: Path) -> None:
+    """A network in a published size may have been trained with another number of heads."""
+    from workbench.models.adm import ADM, ADMConfig
+
+    published = ADMConfig(width=128, blocks=1, attention_levels=(4,))
+    with torch.device("meta"):
+        shapes = ADM(published).state_dict()
+    torch.save({name: torch.zeros(tensor.shape) for name, tensor in shapes.items()}, tmp_path / "adm.pt")
+    config = load_prior(tmp_path / "adm.pt", heads=8).net.config
+    assert (config.head_channels, config.heads) == (0, 8)
+    assert load_prior(tmp_path / "adm.pt").net.config.head_channels == 64
+
+
+def test_damaged_pickles_say_what_is_wrong(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "junk.pth", "w") as file:
+        file.writestr("a/data.pkl", b"junk")
+        file.writestr("a/version", b"3")
+    with pytest.raises(ValueError, match=r"junk\.pth \(\d+ bytes\) is not a whole PyTorch file"):
+        load_prior(tmp_path / "junk.pth")
+    (tmp_path / "new.pth").write_bytes(pickle.dumps({"a": [1]}, 5))
+    with pytest.raises(ValueError, match=r"plain containers \(Unsupported operand 149\)"):
+        load_prior(tmp_path / "new.pth")
+
+
+def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ValueError, match=r"no weights .*pipe\.pth: not a regular file"):
+        load_prior(tmp_path / "pipe.pth")
+    with pytest.raises(ValueError, match=r"cannot read aaa.*too long"):
+        load_prior("a" * 5000 + ".pth")
+    with pytest.raises(ValueError, match=r"cannot read ~nobody-here/a\.pth"):
+        load_prior("~nobody-here/a.pth")
+
+
+def test_flat_convolutions_of_score_sde(shared: Path, tmp_path: Path) -> None:
+    state = shared_state(shared, "ncsnpp_cifar_a")
+    for name in (name for name in state if name.endswith(("Conv_0.weight", "Conv_1.weight"))):
+        refused(state | {name: state[name].flatten()}, tmp_path / "flat.pth", "flat.pth")
+
+
+def test_outputs_of_ddpm_fit_its_inputs(tmp_path: Path) -> None:
+    state = dict(DDPM(DDPMConfig(width=32, multipliers=(1, 2), blocks=1, outputs=1)).state_dict())
+    refused(state, tmp_path / "one.pth", "it has 3 input and 1 output channels")

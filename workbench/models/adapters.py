@@ -60,6 +60,8 @@ class VEScore(Prior):
         multiple: int = 1,
         name: str = "",
     ) -> None:
+        if not sigma_min > 0:
+            raise ValueError(f"sigma_min of a score network must be positive (it is told log sigma), got {sigma_min}")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=channels, multiple=multiple, name=name)
         self.net = net
         self.scale_by_sigma = scale_by_sigma
@@ -92,7 +94,7 @@ class VPNoise(Prior):
         times: (T,) what the network is told at each level; default 0, 1, ..., T - 1.
 
     Raises:
-        ValueError: a schedule that does not decrease, or an unknown ``prediction`` or ``step``.
+        ValueError: a schedule that does not decrease from below 1 to above 0, or an unknown ``prediction`` or ``step``.
     """
 
     data_range = (-1, 1)
@@ -114,8 +116,13 @@ class VPNoise(Prior):
     ) -> None:
         if alphas_cumprod is None:
             alphas_cumprod = linear_alphas_cumprod()
-        if alphas_cumprod.ndim != 1 or not bool((alphas_cumprod.diff() < 0).all()):
-            raise ValueError(f"alphas_cumprod must be a decreasing vector, got shape {tuple(alphas_cumprod.shape)}")
+        alphas_cumprod = alphas_cumprod.double()
+        shape = tuple(alphas_cumprod.shape)
+        if len(shape) != 1 or shape[0] < 2 or not bool((alphas_cumprod.diff() < 0).all()):
+            raise ValueError(f"alphas_cumprod must be a decreasing vector of two numbers or more, got shape {shape}")
+        if not 0 < float(alphas_cumprod[-1]) < float(alphas_cumprod[0]) < 1:
+            first, last = float(alphas_cumprod[0]), float(alphas_cumprod[-1])
+            raise ValueError(f"alphas_cumprod must lie between 0 and 1, got {first:g} to {last:g}")
         for label, value, known in (
             ("prediction", prediction, ("noise", "image", "velocity")),
             ("step", step, ("interpolate", "nearest")),
@@ -126,7 +133,7 @@ class VPNoise(Prior):
             times = torch.arange(len(alphas_cumprod))
         if times.shape != alphas_cumprod.shape:
             raise ValueError(f"times must have the shape {tuple(alphas_cumprod.shape)}, got {tuple(times.shape)}")
-        levels = ((1 - alphas_cumprod) / alphas_cumprod).double().sqrt() / 2
+        levels = ((1 - alphas_cumprod) / alphas_cumprod).sqrt() / 2
         super().__init__(
             sigma_min=float(levels[0]),
             sigma_max=float(levels[-1]),
@@ -138,7 +145,7 @@ class VPNoise(Prior):
         self.net = net
         self.prediction = prediction
         self.step = step
-        self.register_buffer("alphas_cumprod", alphas_cumprod.double(), persistent=False)
+        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         self.register_buffer("times", times.double(), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VPNoise:

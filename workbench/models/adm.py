@@ -59,6 +59,8 @@ class ADMConfig:
         # JSON turns tuples into lists; equality and hashing need tuples.
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+        if not self.head_channels and self.heads < 1:
+            raise ValueError(f"attention needs at least one head, got heads={self.heads}")
         widths = [self.width * self.multipliers[level] for level in (*self.attention_levels, -1)]
         for width in widths:
             if self.head_channels < 0 or width % (self.head_channels or self.heads or 1):

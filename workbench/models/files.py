@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those of 8 bits need scales beside them
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
@@ -33,11 +34,15 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, str]]:
             plain containers; each in its own words.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"no weights {file}: {'it is a folder' if file.is_dir() else 'no such file'}")
-    with file.open("rb") as opened:
-        head = opened.read(512)
-    size = file.stat().st_size
+    try:
+        if not file.is_file():
+            kind = "it is a folder" if file.is_dir() else "not a regular file" if file.exists() else "no such file"
+            raise ValueError(f"no weights {file}: {kind}")
+        with file.open("rb") as opened:
+            head = opened.read(512)
+        size = file.stat().st_size
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from None
     if not head:
         raise ValueError(f"{file} is empty")
     if head.startswith(b"version https://git-lfs"):
@@ -70,23 +75,44 @@ def _read_torch(file: Path, size: int, mapped: bool) -> Any:
         refused = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", str(error))
         if refused is None:
             refused = re.search(r"([\w.]+) was not an allowed global", str(error))
-        reason = f"it asks for {refused[1]}" if refused else str(error).split("\n")[0]
+        if refused is None:
+            # PyTorch's own text starts with advice to load the file unsafely; what is wrong comes after it.
+            reason = str(error).partition("WeightsUnpickler error: ")[2] or "it cannot be unpickled"
+        else:
+            reason = f"it asks for {refused[1]}"
+        reason = reason.strip().split("\n")[0]
         raise ValueError(
             f"{file} is refused: reading it would need more than tensors and plain containers ({reason}), which could "
             "run any code. If you trust its origin, load it there and save the state dict alone"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        # What PyTorch raises for a damaged file depends on where the damage is.
+    except Exception as error:
+        # What PyTorch raises for a damaged file depends on where the damage is: struct.error, KeyError, OSError, ...
         if "TorchScript" in str(error):
             raise ValueError(f"{file} is refused: it is a TorchScript program, not weights") from None
         text = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"{file} ({size} bytes) is not a whole PyTorch file, truncated or damaged: {text}") from None
 
 
+def check_plain(found: Mapping[str, Tensor], where: str | Path) -> None:
+    """Raise ValueError, naming the first, unless all tensors are dense numbers that the file itself holds.
+
+    A file may hold sparse, nested or quantised tensors, ones without values (meta), and ones that repeat a few numbers
+    over a shape of any size: few bytes on the disk, and more than the memory when they are used.
+    """
+    for name, tensor in found.items():
+        if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else "sparse"
+            raise ValueError(f"{where}: {name}: expected a dense tensor, found a {kind} one")
+        if tensor.is_meta:
+            raise ValueError(f"{where}: {name} has a shape, but no values (a tensor of the meta device)")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{where}: {name}: shape {tuple(tensor.shape)} is more than the file holds values")
+
+
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str | Path) -> None:
     """Raise ValueError, naming what is wrong, unless ``found`` is exactly the ``expected`` tensors, finite numbers all.
 
-    Missing and left over names, shapes, kinds of number (any float precision will do) and values are looked at in
+    Missing and left over names, shapes, kinds of number (floats of 16 bits or more) and values are looked at in
     this order.
     """
     missing = [name for name in expected if name not in found]
@@ -100,13 +126,35 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
         tensor = found[name]
         if tensor.shape != wanted.shape:
             raise ValueError(f"{where}: {name}: expected shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"{where}: {name}: expected floating-point numbers, found {tensor.dtype}")
+        if tensor.dtype not in FLOATS:
+            kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+            raise ValueError(
+                f"{where}: {name}: expected floating-point numbers, found {tensor.dtype} (known are {kinds})"
+            )
     for name in expected:
         # Minimum and maximum are finite exactly if all values are, and need no memory for the answer.
         low, high = torch.aminmax(found[name].detach())
         if not bool(low.isfinite() & high.isfinite()):
             raise ValueError(f"{where}: {name} holds values that are not finite")
+
+
+def build(network: type[nn.Module], configure: Callable[[], Any], tensors: int, where: str | Path) -> nn.Module:
+    """``network(configure())`` on the meta device, for a file of so many ``tensors``.
+
+    Raises:
+        ValueError: no network has this configuration, or none with so few tensors.
+    """
+    try:
+        config = configure()
+        # Every block and level has tensors of its own. Without this bound, a number in a file could take all memory.
+        if max(config.blocks, len(getattr(config, "multipliers", ()))) > max(tensors, 1):
+            raise ValueError(f"{config.blocks} blocks per level, and only {tensors} tensors")
+        with torch.device("meta"):
+            return network(config)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Sizes of zero, below it or beyond any memory fail in the layers, each in its own way.
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{where}: no network has this configuration: {reason}") from None
 
 
 def assign(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -116,7 +164,9 @@ def assign(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     precisions become that of ``net``. ``net`` may have been made on the meta device, where it needs no memory.
     """
     own = net.state_dict()
-    net.load_state_dict({name: tensors[name].detach().to(own[name].dtype) for name in own}, assign=True)
+    # A file can mark numbers as negated instead of negating them.
+    plain = {name: tensors[name].detach().resolve_neg().to(own[name].dtype) for name in own}
+    net.load_state_dict(plain, assign=True)
 
 
 def sha256(path: str | Path) -> str:

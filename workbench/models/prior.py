@@ -61,6 +61,10 @@ class Prior(nn.Module):
         name: str = "",
     ) -> None:
         super().__init__()
+        if not 0 <= sigma_min <= sigma_max:
+            raise ValueError(f"noise levels must be 0 <= sigma_min <= sigma_max, got {sigma_min} and {sigma_max}")
+        if channels < 1 or multiple < 1:
+            raise ValueError(f"channels and multiple must be at least 1, got {channels} and {multiple}")
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self.channels = channels

@@ -7,8 +7,9 @@ holds raw and averaged weights the averaged ones are taken.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,7 +20,7 @@ from workbench.models.adapters import PlainDenoiser, VEScore, VPNoise
 from workbench.models.adm import ADM
 from workbench.models.ddpm import DDPM
 from workbench.models.drunet import SIGMA_MAX, DRUNet
-from workbench.models.files import assign, check_tensors
+from workbench.models.files import assign, build, check_plain, check_tensors
 from workbench.models.ncsnpp import NCSNpp
 from workbench.models.prior import Prior
 from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, family_of
@@ -37,7 +38,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 BUFFERS = ("sigmas",)  # in state dicts, but not among the averaged parameters
 
 
-def prior_from_published(content: Any, where: str | Path, *, weights: str = "auto", **settings: Any) -> Prior:
+def prior_from_published(content: Any, where: str | Path, /, *, weights: str = "auto", **settings: Any) -> Prior:
     """A prior from what a published file holds.
 
     Args:
@@ -56,6 +57,7 @@ def prior_from_published(content: Any, where: str | Path, *, weights: str = "aut
             unknown setting; tensors that do not fit, by name.
     """
     state, kind = choose_weights(content, where, weights)
+    check_plain(state, where)
     family = family_of(state)
     if family is None:
         raise ValueError(f"{where}: {_unknown(state)}")
@@ -72,10 +74,14 @@ def prior_from_published(content: Any, where: str | Path, *, weights: str = "aut
     if settings:
         types = {"sigma_min": float, "sigma_max": float, "step": str, "sde": str}
         check_types(settings, types | get_type_hints(type(config)), family.title)
-    if family.name == "adm" and known is None and not {"head_channels", "heads"} & set(given):
-        raise ValueError(f"{where}: {_ambiguous_heads(config, state)}")
-    with torch.device("meta"):
-        net = NETWORKS[family.name](replace(config, **given))
+    if family.name == "adm":
+        if known is None and not (given.get("head_channels") or given.get("heads")):
+            raise ValueError(f"{where}: {_ambiguous_heads(config, state)}")
+        if given.get("heads") and given.get("head_channels"):
+            raise ValueError(f"{where}: head_channels and heads say the same thing: pass one of them")
+        if "heads" in given:
+            given["head_channels"] = 0  # published configurations set it, and it would win
+    net = build(NETWORKS[family.name], lambda: replace(config, **given), len(state), where)
     if isinstance(net, NCSNpp):
         load_published(net, state, where)
     else:
@@ -116,6 +122,11 @@ def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tu
     )
     shadow = named.get("shadow_params") if isinstance(named, Mapping) else None
     has_average = shadow is not None or _tensors(named)
+    if shadow is not None and weights != "raw" and not isinstance(shadow, list | tuple):
+        raise ValueError(f"{where}: expected a list of averaged tensors, found {type(shadow).__name__}")
+    if named and not has_average and weights != "raw" and "shadow_params" not in named:
+        # Whoever saved them wants them used: raw weights in their place would be a silent surprise.
+        raise ValueError(f"{where}: its averaged weights are in no known form; weights='raw' takes the others")
     if weights != "raw" and has_average:
         if shadow is None:
             return _without_prefix(named), "ema"
@@ -125,16 +136,23 @@ def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tu
             )
         return _named(shadow, _without_prefix(raw), where), "ema"
     if weights == "ema":
-        raise ValueError(f"{where} holds no averaged weights, only {', '.join(map(str, content))}")
+        raise ValueError(f"{where} holds no averaged weights, only {_shown(content)}")
     if not _tensors(raw):
-        raise ValueError(
-            f"{where}: expected named tensors, found entries {', '.join(map(str, list(content)[:8])) or 'none'}"
-        )
+        raise ValueError(f"{where}: expected named tensors, found entries {_shown(content)}")
     return _without_prefix(raw), "raw"
 
 
 def _tensors(content: Any) -> bool:
-    return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
+
+
+def _shown(names: Iterable[Any], count: int = 8) -> str:
+    """The first names of a file, which may hold any text."""
+    return ", ".join(" ".join(str(name).split())[:80] for name in islice(names, count)) or "none"
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -185,6 +203,8 @@ def _adapt(net: nn.Module, state: Mapping[str, Tensor], where: str | Path, setti
     channels, multiple = net.config.channels, net.multiple  # type: ignore[union-attr]
     common: dict[str, Any] = {"channels": channels, "multiple": multiple}
     if isinstance(net, ADM | DDPM):
+        if settings.get("alphas_cumprod") is not None:
+            settings["alphas_cumprod"] = _schedule(settings["alphas_cumprod"], where)
         return VPNoise(net, **common, **settings)
     if isinstance(net, DRUNet):
         return PlainDenoiser(net, **common, **{"sigma_min": 0.0, "sigma_max": SIGMA_MAX, **settings})
@@ -209,7 +229,17 @@ def _adapt(net: nn.Module, state: Mapping[str, Tensor], where: str | Path, setti
         settings = {**levels, **settings}
     if not {"sigma_min", "sigma_max"} <= set(settings):
         raise ValueError(f"{where}: the file does not say its noise levels: pass sigma_min and sigma_max")
+    lowest, highest = settings["sigma_min"], settings["sigma_max"]
+    if not 0 < lowest < highest < float("inf"):
+        raise ValueError(f"{where}: noise levels must be 0 < sigma_min < sigma_max, got {lowest:g} and {highest:g}")
     return VEScore(net, **common, **settings)
+
+
+def _schedule(values: Any, where: str | Path) -> Tensor:
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(f"{where}: alphas_cumprod must be numbers, got {values!r}") from None
 
 
 def continuous_vp() -> tuple[Tensor, Tensor]:
@@ -256,7 +286,7 @@ def _unknown(state: Mapping[str, Tensor]) -> str:
         return "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER"
     if any(name.endswith(("lora_A.weight", "lora_B.weight")) for name in names):
         return "a LoRA adapter, not a whole network"
-    shown = ", ".join(names[:4])
+    shown = _shown(names, 4)
     known = "; ".join(family.title for family in FAMILIES)
     return (
         f"unknown layout: {len(names)} tensors such as {shown}. Known are {known}; files of this package "

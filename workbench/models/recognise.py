@@ -96,6 +96,8 @@ def configure_ddpm(state: State) -> DDPMConfig:
     levels = _count(state, r"down\.(\d+)\.")
     widths = [_shape(state, f"down.{level}.block.0.conv2.weight", 4)[0] for level in range(levels)]
     outputs = _shape(state, "conv_out.weight", 4)[0]
+    if outputs not in (first[1], 2 * first[1]):  # the latter: with a learned variance
+        raise ValueError(f"it has {first[1]} input and {outputs} output channels")
     return DDPMConfig(
         channels=first[1],
         width=first[0],
@@ -151,7 +153,7 @@ def configure_ncsnpp(state: State) -> NCSNppConfig:
         fir=fourier or pyramid != "none",
         input_pyramid=pyramid,
         output_pyramid="output_skip" if kinds.count("norm") > 1 else "none",
-        sigmas=len(state["sigmas"]) if "sigmas" in state else 0,
+        sigmas=_shape(state, "sigmas", 1)[0] if "sigmas" in state else 0,
     )
 
 
@@ -169,7 +171,7 @@ def _kind(state: State, index: int) -> str:
     if has("GroupNorm_0.weight") or has("Conv_1.weight"):
         # Only resampling blocks have a shortcut although their width stays.
         widths = state.get(here + "Conv_1.weight"), state.get(here + "Conv_0.weight")
-        same = all(weight is not None and weight.shape[0] == weight.shape[1] for weight in widths)
+        same = all(weight is not None and len({*weight.shape[:2]}) == 1 for weight in widths)
         return "resample" if has("Conv_2.weight") and same else "block"
     if has("Conv_0.weight"):
         return "combine"
@@ -196,7 +198,11 @@ def _image_channels(channels: int) -> None:
 def _count(state: State, pattern: str) -> int:
     """One more than the highest number that ``pattern`` finds at the start of a name."""
     numbers = [int(match[1]) for match in map(re.compile(pattern).match, state) if match]
-    return max(numbers, default=-1) + 1
+    count = max(numbers, default=-1) + 1
+    # Each number has tensors of its own. Without this bound, one long number in a name could take all memory.
+    if count > len(state):
+        raise ValueError(f"its names count up to {count - 1}, and it has only {len(state)} tensors")
+    return count
 
 
 def _whole(multipliers: Iterable[float]) -> tuple[int, ...]:

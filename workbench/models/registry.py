@@ -53,6 +53,7 @@ def describe_priors() -> list[dict[str, Any]]:
 
 def load_prior(
     source: str | Path | nn.Module,
+    /,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
@@ -125,10 +126,15 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
     shipped = _shipped()
     if name in shipped:
         return load_file(shipped[name], settings)
-    path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        folder, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # no right to look, a name too long; no such user after ~
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read {name[:200]}: {reason}") from None
+    if folder:
         return _folder(path, settings)
-    if path.exists() or path.suffix in SUFFIXES:
+    if exists or path.suffix in SUFFIXES:
         return load_file(path, settings)
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -145,10 +151,15 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
         ValueError: see :func:`load_prior`.
     """
     content, metadata = read_weights(path)
-    if "workbench" in metadata:
-        prior = prior_from_checkpoint(content, metadata, path, **_suitable(prior_from_checkpoint, settings))
-    else:
-        prior = prior_from_published(content, path, **settings)
+    try:
+        if "workbench" in metadata:
+            prior = prior_from_checkpoint(content, metadata, path, **_suitable(prior_from_checkpoint, settings))
+        else:
+            prior = prior_from_published(content, path, **settings)
+    except ValueError as error:
+        # Names in a file may hold any text, and what checks settings does not know of files.
+        text = " ".join(str(error).splitlines())
+        raise ValueError(text if str(path) in text else f"{path}: {text}") from None
     prior.source |= {"file": path.name, "sha256": sha256(path)}
     return prior
 
@@ -183,6 +194,6 @@ def _suitable(function: Callable[..., Prior], settings: dict[str, Any]) -> dict[
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.0)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            hint = f", did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"unknown setting {name!r}{hint} There are: {', '.join(known) or 'none'}")
     return settings
