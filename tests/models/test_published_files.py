@@ -447,6 +447,12 @@ def test_flat_convolutions_of_score_sde(shared: Path, tmp_path: Path) -> None:
         refused(state | {name: state[name].flatten()}, tmp_path / "flat.pth", "flat.pth")
 
 
+def test_an_ema_entry_that_is_no_weights_is_passed_over(tmp_path: Path) -> None:
+    for entry in (0.999, torch.zeros(3)):  # such as the decay
+        torch.save({"model": ddpm_state(), "ema": entry}, tmp_path / "mine.pth")
+        assert load_prior(tmp_path / "mine.pth").source["weights"] == "raw"
+
+
 def test_outputs_of_ddpm_fit_its_inputs(tmp_path: Path) -> None:
     state = dict(DDPM(DDPMConfig(width=32, multipliers=(1, 2), blocks=1, outputs=1)).state_dict())
     refused(state, tmp_path / "one.pth", "it has 3 input and 1 output channels")

@@ -79,7 +79,7 @@ def prior_from_published(content: Any, where: str | Path, /, *, weights: str = "
             raise ValueError(f"{where}: {_ambiguous_heads(config, state)}")
         if given.get("heads") and given.get("head_channels"):
             raise ValueError(f"{where}: head_channels and heads say the same thing: pass one of them")
-        if "heads" in given:
+        if given.get("heads"):
             given["head_channels"] = 0  # published configurations set it, and it would win
     net = build(NETWORKS[family.name], lambda: replace(config, **given), len(state), where)
     if isinstance(net, NCSNpp):
@@ -124,7 +124,8 @@ def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tu
     has_average = shadow is not None or _tensors(named)
     if shadow is not None and weights != "raw" and not isinstance(shadow, list | tuple):
         raise ValueError(f"{where}: expected a list of averaged tensors, found {type(shadow).__name__}")
-    if named and not has_average and weights != "raw" and "shadow_params" not in named:
+    kept = isinstance(named, Mapping | list | tuple) and len(named) > 0 and "shadow_params" not in named
+    if kept and not has_average and weights != "raw":
         # Whoever saved them wants them used: raw weights in their place would be a silent surprise.
         raise ValueError(f"{where}: its averaged weights are in no known form; weights='raw' takes the others")
     if weights != "raw" and has_average:
