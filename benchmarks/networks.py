@@ -85,6 +85,7 @@ def others(
     except ImportError as error:
         print(f"left out, not installed: {error.name}")
         return
+    from workbench.models.diffusers_source import Sample
     from workbench.models.drunet import DRUNetConfig
 
     x, told = inputs(size)
@@ -103,10 +104,7 @@ def others(
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     ).to(device).eval()  # fmt: skip
 
-    def call(state: Tensor, step: Tensor) -> Tensor:
-        return unet(state, step).sample
-
-    prior = VPNoise(call, step="nearest").to(device)  # type: ignore[arg-type]
+    prior = VPNoise(Sample(unet), step="nearest").to(device)
     level = (told.new_tensor(1.0)).expand(len(told))
     time, scale = prior.conditioning(level)
 

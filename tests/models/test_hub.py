@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Repo
 from safetensors.torch import load_file
 
 from workbench.models import DDPM, DDPMConfig, VPNoise, load_prior, save_prior
-from workbench.models.hub import export, fetch, parse, push
+from workbench.models.hub import fetch, parse, push
 
 COMMIT = "a" * 40
 
@@ -69,12 +69,13 @@ def test_malformed_names(source: str) -> None:
 
 
 def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path) -> None:
-    export(file, cache.parent / "exported", "user/name")
-    put(cache, "user/name", "model.safetensors", (cache.parent / "exported" / "model.safetensors").read_bytes())
+    put(cache, "user/name", "model.safetensors", file.read_bytes())
     prior = load_prior("hf:user/name")
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(prior(x, 0.1), load_prior(file)(x, 0.1))
-    assert torch.equal(load_prior(cache.parent / "exported")(x, 0.1), prior(x, 0.1))
+    (local := cache.parent / "local").mkdir()
+    shutil.copy(file, local / "model.safetensors")
+    assert torch.equal(load_prior(local)(x, 0.1), prior(x, 0.1))
     assert prior.source["repository"] == "user/name"
     assert prior.name == "name"
     torch.save(prior.net.state_dict(), cache.parent / "plain.ckpt")
@@ -242,18 +243,6 @@ def test_publishing_without_a_connection(file: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "whoami", fail)
     with pytest.raises(ValueError, match="user/name cannot be published: the Hub cannot be reached"):
         push(file, "user/name")
-
-
-def test_export_replaces_the_file_it_was_made_from(file: Path, tmp_path: Path) -> None:
-    export(file, tmp_path / "out")
-    prior = load_prior(tmp_path / "out")  # has the weights mapped
-    x = torch.rand(1, 3, 8, 8)
-    before = prior(x, 0.1)
-    export(tmp_path / "out" / "model.safetensors", tmp_path / "out")
-    assert torch.equal(prior(x, 0.1), before)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.safetensors"]
-    with pytest.raises(ValueError, match=r"expected a folder to write to, .* is a file"):
-        export(file, file)
 
 
 def test_push_publishes_the_file_and_its_card_in_one_commit(file: Path, monkeypatch) -> None:

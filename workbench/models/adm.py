@@ -71,10 +71,10 @@ class ADMConfig:
                 )
 
 
-class Step(nn.Sequential):
+class Step(nn.ModuleList):
     """Modules of which the residual blocks are also told the time step."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         for module in self:
             x = module(x, embedding) if isinstance(module, ResidualBlock) else module(x)
         return x
@@ -197,18 +197,18 @@ class ADM(nn.Module):
             return [attention(channels)] if level in config.attention_levels else []
 
         current, skips = config.width, [config.width]
-        steps = [Step(nn.Conv2d(config.channels, current, 3, padding=1))]
+        steps = [Step([nn.Conv2d(config.channels, current, 3, padding=1)])]
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
-                steps.append(Step(block(current, width), *at(level, width)))
+                steps.append(Step([block(current, width), *at(level, width)]))
                 current = width
                 skips.append(current)
             if level < last:
                 down = block(width, width, Halve()) if config.resample_in_blocks else StridedConv(width)
-                steps.append(Step(down))
+                steps.append(Step([down]))
                 skips.append(current)
         self.input_blocks = nn.ModuleList(steps)
-        self.middle_block = Step(block(current, current), attention(current), block(current, current))
+        self.middle_block = Step([block(current, current), attention(current), block(current, current)])
 
         steps = []
         for level, width in reversed(list(enumerate(widths))):
@@ -216,7 +216,7 @@ class ADM(nn.Module):
                 parts = [block(current + skips.pop(), width), *at(level, width)]
                 if level > 0 and index == config.blocks:
                     parts.append(block(width, width, Double()) if config.resample_in_blocks else DoubleConv(width))
-                steps.append(Step(*parts))
+                steps.append(Step(parts))
                 current = width
         self.output_blocks = nn.ModuleList(steps)
         outputs = config.channels * (2 if config.learned_variance else 1)

@@ -280,6 +280,7 @@ def _alphas_cumprod(says: dict[str, Any], source: str | Path) -> Tensor:
     try:
         betas = _library().DDPMScheduler(**settings).betas
     except (NotImplementedError, TypeError, RuntimeError, ValueError) as error:
+        # An unknown schedule, numbers of another type, sizes that cannot be: it checks none of them itself.
         reason = str(error).splitlines()[0]
         raise ValueError(f"{source}: DDPMScheduler of diffusers has no such noise schedule: {reason}") from None
     alphas = torch.cumprod(1 - betas.double(), 0)

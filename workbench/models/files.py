@@ -12,12 +12,13 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+Net = TypeVar("Net", bound=nn.Module)
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those of 8 bits need scales beside them
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
@@ -138,7 +139,7 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
             raise ValueError(f"{where}: {name} holds values that are not finite")
 
 
-def build(network: type[nn.Module], configure: Callable[[], Any], tensors: int, where: str | Path) -> nn.Module:
+def build(network: type[Net], configure: Callable[[], Any], tensors: int, where: str | Path) -> Net:
     """``network(configure())`` on the meta device, for a file of so many ``tensors``.
 
     Raises:

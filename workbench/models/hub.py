@@ -7,9 +7,7 @@ where to put it.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,20 +147,6 @@ def push(file: str | Path, repository: str, *, private: bool = False, message: s
         ]
         api.create_commit(name, operations, commit_message=message or "Publish prior")
     return f"https://huggingface.co/{name}"
-
-
-def export(file: str | Path, folder: str | Path, repository: str = "USER/NAME") -> None:
-    """Write what :func:`push` would publish into a local folder, which ``load_prior`` takes too."""
-    header = _own(file)
-    target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"expected a folder to write to, {target} is a file")
-    target.mkdir(parents=True, exist_ok=True)
-    # Replaced, not overwritten: a prior that is in use has the old file mapped into memory.
-    partial = target / f"{WEIGHTS}.partial"
-    shutil.copyfile(file, partial)
-    os.replace(partial, target / WEIGHTS)
-    (target / CARD).write_text(model_card(header, repository), encoding="utf-8")
 
 
 def _own(file: str | Path) -> dict[str, Any]:

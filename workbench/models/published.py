@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.models.adapters import PlainDenoiser, VEScore, VPNoise
 from workbench.models.adm import ADM
@@ -27,7 +27,8 @@ from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, famil
 from workbench.models.score_sde import load_published
 from workbench.settings import check_types
 
-NETWORKS: dict[str, type[nn.Module]] = {"adm": ADM, "ddpm": DDPM, "drunet": DRUNet, "ncsnpp": NCSNpp}
+Network = ADM | DDPM | DRUNet | NCSNpp
+NETWORKS: dict[str, type[Network]] = {"adm": ADM, "ddpm": DDPM, "drunet": DRUNet, "ncsnpp": NCSNpp}
 ADAPTER_SETTINGS = {
     "adm": ("step", "alphas_cumprod"),
     "ddpm": ("step", "alphas_cumprod"),
@@ -200,16 +201,14 @@ def _title(prior: Prior, family: Family) -> str:
     return "NCSN++ (score_sde, VE)" if isinstance(prior, VEScore) else "DDPM++ (score_sde, continuous VP)"
 
 
-def _adapt(net: nn.Module, state: Mapping[str, Tensor], where: str | Path, settings: dict[str, Any]) -> Prior:
-    channels, multiple = net.config.channels, net.multiple  # type: ignore[union-attr]
-    common: dict[str, Any] = {"channels": channels, "multiple": multiple}
+def _adapt(net: Network, state: Mapping[str, Tensor], where: str | Path, settings: dict[str, Any]) -> Prior:
+    common: dict[str, Any] = {"channels": net.config.channels, "multiple": net.multiple}
     if isinstance(net, ADM | DDPM):
         if settings.get("alphas_cumprod") is not None:
             settings["alphas_cumprod"] = _schedule(settings["alphas_cumprod"], where)
         return VPNoise(net, **common, **settings)
     if isinstance(net, DRUNet):
         return PlainDenoiser(net, **common, **{"sigma_min": 0.0, "sigma_max": SIGMA_MAX, **settings})
-    assert isinstance(net, NCSNpp)
     sde = settings.pop("sde", None)
     if sde is None and net.config.embedding == "positional" and net.config.input_pyramid != "none":
         raise ValueError(
