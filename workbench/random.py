@@ -48,3 +48,33 @@ def noise_source(generators: Generators) -> NoiseSource:
         return torch.stack([row.to(like.device) for row in rows])
 
     return draw_each
+
+
+class Draws:
+    """The random numbers of one training step, as one of ``ranks`` processes that share a global batch sees them.
+
+    Every process draws the numbers of the whole global batch and keeps its own rows: images, levels and operators are
+    those of one process with the same global batch. The first dimension of what is asked for is this process' share.
+    """
+
+    def __init__(self, generator: torch.Generator, rank: int = 0, ranks: int = 1) -> None:
+        if not 0 <= rank < ranks:
+            raise ValueError(f"expected 0 <= rank < ranks, got rank {rank} of {ranks}")
+        self.generator, self.rank, self.ranks = generator, rank, ranks
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers of ``shape`` (B, ...), float32, on the generator's device."""
+        return self._mine(torch.randn, shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) of ``shape`` (B, ...), float32, on the generator's device."""
+        return self._mine(torch.rand, shape)
+
+    def shared(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) of ``shape``, the same in every process."""
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+
+    def _mine(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        count = shape[0]
+        every = draw((count * self.ranks, *shape[1:]), generator=self.generator, device=self.generator.device)
+        return every[self.rank * count : (self.rank + 1) * count]
