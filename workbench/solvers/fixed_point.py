@@ -62,7 +62,7 @@ def solve_fixed_point(
     *,
     method: Method | None = None,
     max_steps: int = 50,
-    tolerance: float = 1e-5,
+    tolerance: float | Tensor = 1e-5,
     relative_tolerance: float = 0.0,
     measure: Measure = residual_rms,
     keep: Literal["best", "last"] = "best",
@@ -80,7 +80,8 @@ def solve_fixed_point(
         x0: start (B, ...), left unchanged.
         method: update rule, ``Anderson()`` by default.
         max_steps: limit of steps; each is one call of ``f``.
-        tolerance, relative_tolerance: see above. The absolute one, because a relative one never stops at x = 0.
+        tolerance, relative_tolerance: see above; the first one for all samples or (B,), one each. It is absolute,
+            because a relative one never stops at x = 0.
         measure: ``measure(x, residual, proposal)`` to (b,), what is compared with the tolerances: by default the root
             mean square of the residual. MUPET's published rule is the mean square of ``proposal - x``.
         keep: which iterate is the value. "best": the evaluated one with the smallest measure. "last": the newest,
@@ -94,7 +95,8 @@ def solve_fixed_point(
         ValueError: a setting out of range, or ``f`` changed the shape.
     """
     require(max_steps >= 1, "max_steps", "at least 1", max_steps)
-    require(0 <= tolerance < math.inf, "tolerance", "finite and >= 0", tolerance)
+    tolerances = torch.as_tensor(tolerance, dtype=x0.dtype, device=x0.device).expand(x0.shape[0])
+    require(bool(((tolerances >= 0) & tolerances.isfinite()).all()), "tolerance", "finite and >= 0", tolerance)
     require(0 <= relative_tolerance < math.inf, "relative_tolerance", "finite and >= 0", relative_tolerance)
     require(divergence > 1, "divergence", "above 1", divergence)
     require(keep in ("best", "last"), "keep", "'best' or 'last'", repr(keep))
@@ -115,15 +117,15 @@ def solve_fixed_point(
         if step == 0:
             limit = torch.maximum(limit, divergence * size)
         lost = size.isinf() | (size > limit[rows]) | ~_finite(proposal)
-        done = size <= tolerance + relative_tolerance * rms(x)
+        done = size <= tolerances[rows] + relative_tolerance * rms(x)
         run.record(rows, x, proposal, size, done, lost & ~done)
         if callback is not None:
-            callback(run.result(tolerance, finished=False))
+            callback(run.result(tolerances, finished=False))
         running = ~(done | lost)
         x = proposal
         if not bool(running.all()):
             x, rows, state = x[running], rows[running], take(state, running)
-    return run.result(tolerance, finished=True)
+    return run.result(tolerances, finished=True)
 
 
 def _finite(x: Tensor) -> Tensor:
@@ -158,7 +160,7 @@ class _Run:
         column[rows] = size
         self.trace.append(column)
 
-    def result(self, tolerance: float, *, finished: bool) -> FixedPointResult:
+    def result(self, tolerance: Tensor, *, finished: bool) -> FixedPointResult:
         value, size = self.best, self.best_size
         if self.keep == "last":
             fallback = self.diverged.view(-1, *[1] * (value.ndim - 1))
@@ -175,7 +177,7 @@ class _Run:
             message=self._message(size, tolerance) if finished else "",
         )
 
-    def _message(self, size: Tensor, tolerance: float) -> str:
+    def _message(self, size: Tensor, tolerance: Tensor) -> str:
         total, parts = len(size), []
         if bool(self.diverged.any()):
             parts.append(
@@ -184,8 +186,10 @@ class _Run:
             )
         unfinished = ~(self.converged | self.diverged)
         if bool(unfinished.any()):
+            low, high = (f"{float(end):g}" for end in tolerance[unfinished].aminmax())
+            wanted = low if low == high else f"of {low} to {high}"
             parts.append(
-                f"{int(unfinished.sum())} of {total} samples did not reach the tolerance {tolerance:g} in "
+                f"{int(unfinished.sum())} of {total} samples did not reach the tolerance {wanted} in "
                 f"{int(self.evaluations.max())} steps (residual up to {float(size[unfinished].max()):.2g}): "
                 "allow more steps or a larger tolerance"
             )

@@ -1,7 +1,8 @@
 """The one training loop: accelerate for devices, processes and precision; EMA; exact resume; logs; sample grids.
 
-Everything random is a function of (seed, step, rank) and everything scheduled a function of the step, so a checkpoint
-is weights, averages, optimiser and the step, and a run that was killed gives the same weights as one that was not.
+Everything random is a function of (seed, step, place in the global batch) and everything scheduled a function of the
+step. So a checkpoint is weights, averages, optimiser and the step, a run that was killed gives the same weights as one
+that was not, and several processes take the steps that one takes with their batches together, up to rounding.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from tqdm.auto import tqdm
 
 from workbench.data import Photos, loader
 from workbench.models.prior import Prior
+from workbench.random import Draws
 from workbench.trainers.objectives import Objective
-from workbench.trainers.run import Progress, Run
+from workbench.trainers.run import Progress, Run, Window
 
 Sampler = Callable[[Prior, torch.Generator], Tensor]
+LOST_IN_A_ROW = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def train(
 
     Raises:
         ValueError: the folder holds a run with other settings (they are named).
-        FloatingPointError: the loss or its gradient is no longer finite; the last checkpoint is kept.
+        FloatingPointError: the loss or its gradient is no longer finite, or 20 steps in a row were skipped because no
+            sample could be used (``LOST`` of ``objectives``); the last checkpoint is kept.
     """
     from accelerate import Accelerator
 
@@ -141,7 +145,7 @@ def train(
         disable=not (progress_bar and accelerator.is_main_process),
     )
     started, before, waited = time.monotonic(), progress.seconds, 0.0
-    losses, summed = torch.zeros((), device=device), 0
+    window = Window(accelerator)
     while progress.step < settings.steps:
         for group in optimiser.param_groups:
             group["lr"] = settings.rate(progress.step)
@@ -154,37 +158,41 @@ def train(
             run.report_skipped(batch.skipped)
             generator = torch.Generator(device).manual_seed(run.noise_seed(progress.step, part))
             with accelerator.autocast():
-                loss, values = objective(model, images, generator)
+                loss, values = objective(model, images, Draws(generator, run.rank, run.ranks))
             accelerator.backward(loss / settings.accumulate)
-            losses += loss.detach() / settings.accumulate
+            window.add(loss, values, settings.accumulate)
             progress.images += len(images) * accelerator.num_processes
         # A finite loss can have a gradient that is not; the weights are lost then, so it counts as a lost loss.
         norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip)
-        losses += torch.where(norm.isfinite(), 0.0, math.nan)
-        optimiser.step()
+        window.check(norm)
+        if window.step_is_lost():
+            progress.lose()
+            if progress.lost_in_a_row >= LOST_IN_A_ROW:
+                raise FloatingPointError(_advice(progress))
+        else:
+            progress.lost_in_a_row = 0
+            optimiser.step()
+            average.update_parameters(accelerator.unwrap_model(model))
         optimiser.zero_grad(set_to_none=True)
-        average.update_parameters(accelerator.unwrap_model(model))
         progress.step += 1
         progress.seconds = before + time.monotonic() - started
         bar.update()
 
         late = max_seconds is not None and _any(time.monotonic() - started > max_seconds, accelerator)
         last = progress.step == settings.steps or late
-        summed += 1
         saving = progress.step % settings.save_every == 0 or last
         logging = progress.step % settings.log_every == 0 or last
         if saving or logging:  # what is not finite must not reach the checkpoint
-            mean = float(accelerator.reduce(losses, "mean")) / summed
-            if not math.isfinite(mean):
+            means = window.means()
+            if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
-                    f"the loss or its gradient is {mean} at step {progress.step}; the last checkpoint is kept"
+                    f"the loss or its gradient is {means['loss']} at step {progress.step}; the last checkpoint is kept"
                 )
         if logging:
             share = waited / max(time.monotonic() - started, 1e-9)
-            run.log(progress, {"loss": mean, "learning_rate": settings.rate(progress.step - 1), **values}, share)
-            bar.set_postfix(loss=f"{mean:.4f}", waiting=f"{share:.0%}")
-            losses.zero_()
-            summed = 0
+            run.log(progress, {**means, "learning_rate": settings.rate(progress.step - 1)}, share)
+            bar.set_postfix(loss=f"{means['loss']:.4f}", waiting=f"{share:.0%}")
+            window.clear()
         if sampler is not None and settings.sample_every and progress.step % settings.sample_every == 0:
             run.grid(progress, sampler, _averaged(average))
         if saving:
@@ -201,6 +209,14 @@ def _any(here: bool, accelerator: Any) -> bool:
     if accelerator.num_processes == 1:
         return here
     return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)
+
+
+def _advice(progress: Progress) -> str:
+    return (
+        f"no sample of {LOST_IN_A_ROW} steps in a row could be used (step {progress.step}): the fixed points diverge; "
+        "the last checkpoint is kept. Lower the learning rate, raise the smallest noise level, or start from a prior "
+        "that denoises well"
+    )
 
 
 def _averaged(average: AveragedModel) -> Prior:

@@ -1,4 +1,7 @@
-"""Training objectives: small objects that turn a batch into a loss. Denoising score matching here."""
+"""Training objectives: small objects that turn a batch into a loss. Denoising score matching here.
+
+MUPET is in ``mupet.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,40 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from workbench.models.prior import Prior
+from workbench.random import Draws
+
+# A logged value of this name is the share of samples that could not be used; the loop skips a step that has none left.
+LOST = "lost"
+
+Values = dict[str, Tensor]
 
 
 class Objective(Protocol):
-    """Anything with this call and a name for the logs."""
+    """Any frozen dataclass with this call; its fields are recorded with the run."""
 
-    def __call__(self, prior: nn.Module, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Scalar loss with graph, and values to log.
+    def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
+        """Scalar loss with graph, the mean over the batch, and scalars to log.
 
-        ``images`` are clean, (B, C, H, W) in [0, 1]; ``generator`` lives on their device and is the only source of
-        randomness, so that a resumed run repeats the same draws.
+        ``prior`` may be wrapped for several processes, see :func:`unwrapped`. ``images`` are clean, (B, C, H, W) in
+        [0, 1]; ``draws`` (on their device) is the only source of randomness, so that a resumed run repeats the same
+        numbers and several processes share those of one.
         """
         ...
+
+
+def unwrapped(prior: nn.Module) -> Prior:
+    """The prior itself, without what several processes wrap around it."""
+    target = prior.module if isinstance(prior, DistributedDataParallel) else prior
+    assert isinstance(target, Prior)
+    return target
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless ``images`` are finite."""
+    broken = ~images.flatten(1).isfinite().all(1)
+    if bool(broken.any()):
+        where = ", ".join(map(str, broken.nonzero().flatten().tolist()))
+        raise ValueError(f"training images must be finite, image {where} of the batch has NaN or infinite pixels")
 
 
 @dataclass(frozen=True)
@@ -53,24 +78,19 @@ class DSM:
         if not (self.sigma_median > 0 and self.sigma_spread > 0 and 0 <= self.uniform_share <= 1):
             raise ValueError(f"expected positive sigma_median and sigma_spread and a share in [0, 1], got {self}")
 
-    def levels(self, count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    def levels(self, count: int, low: float, high: float, draws: Draws) -> Tensor:
         """``count`` noise levels within [low, high], float32."""
-        device = generator.device
-        normal = math.log(self.sigma_median) + self.sigma_spread * torch.randn(
-            count, generator=generator, device=device
-        )
-        uniform = math.log(low) + math.log(high / low) * torch.rand(count, generator=generator, device=device)
-        chosen = torch.where(
-            torch.rand(count, generator=generator, device=device) < self.uniform_share, uniform, normal
-        )
+        normal = math.log(self.sigma_median) + self.sigma_spread * draws.normal(count)
+        uniform = math.log(low) + math.log(high / low) * draws.uniform(count)
+        chosen = torch.where(draws.uniform(count) < self.uniform_share, uniform, normal)
         return chosen.exp().clamp(low, high)
 
-    def __call__(self, prior: nn.Module, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        target = prior.module if isinstance(prior, DistributedDataParallel) else prior
-        assert isinstance(target, Prior)
-        sigma = self.levels(len(images), target.sigma_min, target.sigma_max, generator)
+    def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
+        check_images(images)
+        target = unwrapped(prior)
+        sigma = self.levels(len(images), target.sigma_min, target.sigma_max, draws)
         level = sigma.view(-1, 1, 1, 1)
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        noise = draws.normal(*images.shape)
         denoised = prior(images + level * noise, sigma)
         weight = level**-2
         if self.weighting == "edm":

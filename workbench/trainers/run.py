@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench.data import Photos
 from workbench.models.prior import Prior
+from workbench.trainers.objectives import LOST
 
 if TYPE_CHECKING:
     from workbench.trainers.loop import Sampler, TrainSettings
@@ -26,14 +28,67 @@ FREE = {"settings.log_every", "settings.save_every", "settings.sample_every", "s
 
 @dataclass
 class Progress:
-    """Where a run stands: optimiser steps done, clean images seen by all processes, seconds of training, and images
-    that could not be decoded (counted by the main process).
+    """Where a run stands: steps, clean images seen by all processes, seconds of training, images that could not be
+    decoded (counted by the main process), and steps that left the weights alone because no sample could be used, in all
+    and up to now in a row.
     """
 
     step: int = 0
     images: int = 0
     seconds: float = 0.0
     skipped: int = 0
+    lost: int = 0
+    lost_in_a_row: int = 0
+
+    def lose(self) -> None:
+        """Count a step that left the weights alone."""
+        self.lost += 1
+        self.lost_in_a_row += 1
+
+
+class Window:
+    """What happened since the last line of the log: means over steps, accumulation parts and processes."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+        self.clear()
+
+    def clear(self) -> None:
+        self.loss = torch.zeros((), device=self.accelerator.device)
+        self.sums: dict[str, Tensor] = {}
+        self.parts, self.steps = 0, 0
+        self._lost: list[Tensor] = []
+
+    def add(self, loss: Tensor, values: dict[str, Tensor], accumulate: int) -> None:
+        """One batch: its loss, of which ``accumulate`` make a step, and what the objective logs."""
+        self.loss += loss.detach() / accumulate
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(self.loss)) + value.detach()
+        self.parts += 1
+        if LOST in values:
+            self._lost.append(values[LOST].detach())
+
+    def check(self, norm: Tensor) -> None:
+        """End a step whose gradient has the length ``norm``: one that is not finite makes the loss NaN."""
+        self.loss += torch.where(norm.isfinite(), 0.0, math.nan)
+        self.steps += 1
+
+    def step_is_lost(self) -> bool:
+        """Whether no sample of the step that ended could be used, in any process."""
+        if not self._lost:
+            return False
+        share = torch.stack(self._lost).float().mean()
+        self._lost = []
+        if self.accelerator.num_processes > 1:
+            share = self.accelerator.reduce(share, "mean")
+        return bool(share >= 1)
+
+    def means(self) -> dict[str, float]:
+        """``loss`` per step, and the mean of every logged value."""
+        names = sorted(self.sums)
+        stacked = torch.stack([self.loss / self.steps, *(self.sums[name] / self.parts for name in names)])
+        reduced = self.accelerator.reduce(stacked, "mean").tolist()
+        return dict(zip(["loss", *names], reduced, strict=True))
 
 
 class Run:
@@ -84,9 +139,9 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def noise_seed(self, step: int, part: int) -> int:
-        """Seed of the noise of one batch: distinct for every (seed, step, accumulation part, rank)."""
+        """Seed of the random numbers of one global batch: distinct for every (seed, step, accumulation part)."""
         mixed = 0
-        for value in (self.seed, step, part, self.rank):
+        for value in (self.seed, step, part):
             mixed = (mixed * 1_000_003 + value + 1) % 2**63
         return mixed
 
