@@ -17,6 +17,7 @@ import torch
 
 from workbench.data import Photos, loader
 from workbench.models import PHOTO_CONFIG, EDMPrecond, NCSNpp
+from workbench.random import Draws
 from workbench.trainers import DSM
 
 SIZE, BATCH = 64, 16
@@ -35,11 +36,12 @@ def rate(step: Callable[[], object], seconds: float = 6.0) -> float:
 
 def training_step() -> Callable[[], object]:
     net = NCSNpp(PHOTO_CONFIG)
-    prior, images, generator = EDMPrecond(net, multiple=4), torch.rand(BATCH, 3, SIZE, SIZE), torch.Generator()
+    prior, images = EDMPrecond(net, multiple=4), torch.rand(BATCH, 3, SIZE, SIZE)
+    draws = Draws(torch.Generator())
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = DSM()(prior, images, generator)
+            loss, _ = DSM()(prior, images, draws)
         loss.backward()
         prior.zero_grad()
 

@@ -1,4 +1,4 @@
-"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS BATCH [SECONDS]``.
+"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS BATCH dsm|mupet [SECONDS]``.
 
 It prints nothing; the weights of the averaged prior go to ``FOLDER/weights.pt``.
 """
@@ -12,7 +12,7 @@ import torch
 
 from workbench.data import Photos
 from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, Prior
-from workbench.trainers import DSM, Progress, TrainSettings, train
+from workbench.trainers import DSM, MUPET, Objective, Progress, TrainSettings, train
 
 CONFIG = NCSNppConfig(
     width=8, multipliers=(1, 2), blocks=1, attention_levels=(), middle_attention=False, fir=False, fourier_scale=1.0
@@ -26,13 +26,13 @@ def small_prior() -> Prior:
 
 
 def small_run(
-    folder: Path, photos: Path, *, steps: int = 12, batch: int = 4, stop_after: float | None = None, **changes
+    folder: Path, photos: Path, *, steps: int = 12, batch: int = 4, objective: Objective | None = None, stop_after: float | None = None, **changes
 ) -> tuple[Prior, Progress]:
     options = {"warmup": 2, "log_every": 4, "save_every": 1, "workers": 0} | changes
     settings = TrainSettings(steps=steps, **options)
     return train(
         small_prior(),
-        DSM(),
+        objective or DSM(),
         Photos(photos, size=8, batch_size=batch),
         settings,
         folder,
@@ -44,6 +44,12 @@ def small_run(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     target = Path(sys.argv[1])
-    seconds = float(sys.argv[5]) if len(sys.argv) > 5 else None
-    prior, _ = small_run(target, Path(sys.argv[2]), steps=int(sys.argv[3]), batch=int(sys.argv[4]), stop_after=seconds)
+    prior, _ = small_run(
+        target,
+        Path(sys.argv[2]),
+        steps=int(sys.argv[3]),
+        batch=int(sys.argv[4]),
+        objective={"dsm": DSM(), "mupet": MUPET(levels="log-uniform", map="prox")}[sys.argv[5]],
+        stop_after=float(sys.argv[6]) if len(sys.argv) > 6 else None,
+    )
     torch.save(prior.state_dict(), target / "weights.pt")

@@ -18,6 +18,7 @@ from tests.trainers.small_run import small_prior, small_run
 from workbench.data import Photos
 from workbench.trainers import DSM, TrainSettings, train
 from workbench.trainers.loop import published_ema
+from workbench.trainers.objectives import LOST
 
 PROGRAM = Path(__file__).with_name("small_run.py")
 
@@ -45,11 +46,17 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def start(
-    folder: Path, photos: Path, steps: int, batch: int, *launcher: str, seconds: float | None = None
+    folder: Path,
+    photos: Path,
+    steps: int,
+    batch: int,
+    *launcher: str,
+    seconds: float | None = None,
+    objective: str = "dsm",
 ) -> subprocess.Popen:
     root = str(PROGRAM.parents[2])
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, *launcher, str(PROGRAM), str(folder), str(photos), str(steps), str(batch)]
+    command = [sys.executable, *launcher, str(PROGRAM), str(folder), str(photos), str(steps), str(batch), objective]
     command += [] if seconds is None else [str(seconds)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -78,9 +85,11 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
     assert same_weights(whole.state_dict(), again.state_dict())
 
 
-def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path) -> None:
-    steps = 400
-    killed = start(tmp_path / "killed", photos, steps, 4)
+@pytest.mark.parametrize(("objective", "steps"), [("dsm", 400), ("mupet", 150)])
+def test_a_killed_process_resumes_to_the_same_weights(
+    photos: Path, tmp_path: Path, objective: str, steps: int
+) -> None:
+    killed = start(tmp_path / "killed", photos, steps, 4, objective=objective)
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     deadline = time.monotonic() + 60
     while not checkpoint.is_file() and time.monotonic() < deadline:
@@ -90,7 +99,7 @@ def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Pa
     killed.wait()
     assert not (tmp_path / "killed" / "weights.pt").exists()
     assert 0 < torch.load(checkpoint, weights_only=True)["progress"]["step"] < steps
-    resumed, whole = start(tmp_path / "killed", photos, steps, 4), start(tmp_path / "whole", photos, steps, 4)
+    resumed, whole = (start(tmp_path / name, photos, steps, 4, objective=objective) for name in ("killed", "whole"))
     for process in (resumed, whole):
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
@@ -110,14 +119,26 @@ def test_the_loss_that_is_logged_is_a_mean_over_steps_also_after_a_resume(photos
     assert log_of(tmp_path / "whole")[-1]["loss"] == pytest.approx(np.mean(sliced), rel=1e-5)
 
 
-def test_two_processes_split_the_batch(photos: Path, tmp_path: Path) -> None:
-    """Two ranks with half the batch each see the photos of one rank with the whole batch, at other noise draws."""
-    process = start(tmp_path / "two", photos, 8, 4, *TWO)
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output
-    settings = json.loads((tmp_path / "two" / "settings.json").read_text())
-    assert settings["photos.batch"] == 8  # two processes did train
-    assert log_of(tmp_path / "two")[-1]["images"] == 64
+@pytest.mark.parametrize("objective", ["dsm", "mupet"])
+def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
+    photos: Path, tmp_path: Path, objective: str
+) -> None:
+    """Photos, noise, levels and degradations are those of the global batch; only sums are in another order."""
+    two = start(tmp_path / "two", photos, 8, 4, *TWO, objective=objective)
+    output, _ = two.communicate(timeout=180)
+    assert two.returncode == 0, output
+    one = start(tmp_path / "one", photos, 8, 8, objective=objective)
+    output, _ = one.communicate(timeout=180)
+    assert one.returncode == 0, output
+    curves = [log_of(tmp_path / name) for name in ("one", "two")]
+    assert curves[1][-1]["images"] == 64
+    for name in sorted(set(curves[0][0]) - {"seconds", "waiting"}):
+        single, double = ([line[name] for line in curve] for curve in curves)
+        # Gradients are rounded to float32 in another order, and Adam's first steps divide by them.
+        assert double == pytest.approx(single, rel=1e-4), name
+    weights = [torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
 
 
 def test_two_processes_stop_together_when_time_is_up(photos: Path, tmp_path: Path) -> None:
@@ -134,14 +155,51 @@ def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: P
     small_run(tmp_path / "run", photos, steps=2, log_every=1)  # what does not touch the weights may change
 
 
+class Losing(DSM):
+    """No sample can be used in the steps from ``first`` to ``last``."""
+
+    first, last, calls = 3, 4, 0
+
+    def __call__(self, prior, images, draws):
+        type(self).calls += 1
+        loss, values = super().__call__(prior, images, draws)
+        lost = self.first <= type(self).calls <= self.last
+        return loss, {**values, LOST: torch.tensor(float(lost))}
+
+
+def test_a_step_without_a_usable_sample_is_skipped_counted_and_logged(photos: Path, tmp_path: Path) -> None:
+    Losing.first, Losing.last, Losing.calls = 3, 4, 0
+    weights = []
+    for steps in (2, 4):
+        Losing.calls = 0
+        settings = TrainSettings(steps=steps, schedule="constant", log_every=1, save_every=1, workers=0)
+        trained, progress = train(
+            small_prior(), Losing(), Photos(photos, size=8, batch_size=2), settings, tmp_path / f"run{steps}"
+        )
+        weights.append(trained.state_dict())
+    assert same_weights(*weights)  # steps 3 and 4 left everything alone
+    assert (progress.step, progress.lost_steps, progress.lost_in_a_row) == (4, 2, 2)
+    assert [line["lost"] for line in log_of(tmp_path / "run4")] == [0, 0, 1, 1]
+    assert [line["lost_steps"] for line in log_of(tmp_path / "run4")] == [0, 0, 1, 2]
+
+
+def test_twenty_skipped_steps_in_a_row_stop_the_run_with_advice(photos: Path, tmp_path: Path) -> None:
+    Losing.first, Losing.last, Losing.calls = 3, 10**9, 0
+    settings = TrainSettings(steps=100, log_every=100, save_every=1, workers=0)
+    with pytest.raises(FloatingPointError, match=r"20 steps in a row.*step 21.*Lower the learning rate"):
+        train(small_prior(), Losing(), Photos(photos, size=8, batch_size=2), settings, tmp_path / "run")
+    assert Losing.calls == 22
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["progress"]["step"] == 21
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_loss_that_explodes_stops_the_run_and_keeps_the_checkpoint(photos: Path, tmp_path: Path, what: str) -> None:
     class Exploding(DSM):
         calls = 0
 
-        def __call__(self, prior, images, generator):
+        def __call__(self, prior, images, draws):
             type(self).calls += 1
-            loss, values = super().__call__(prior, images, generator)
+            loss, values = super().__call__(prior, images, draws)
             if self.calls > 3:  # sqrt has value 0 and an infinite slope at 0
                 loss = loss * float("nan") if what == "loss" else loss + (0 * loss).sqrt()
             return loss, values

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from workbench.models import PlainDenoiser
+from workbench.random import Draws
 from workbench.trainers import DSM
 
 
-def draws(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
 
 
 class Identity(torch.nn.Module):
@@ -56,7 +57,7 @@ def test_gradient_by_finite_differences() -> None:
 
     net = Scaled()
     prior = PlainDenoiser(net, sigma_min=0.01, sigma_max=5.0)
-    images = torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=draws(1))
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=draws(1).generator)
 
     def loss() -> Tensor:
         return DSM()(prior, images, draws())[0]
@@ -71,7 +72,7 @@ def test_gradient_by_finite_differences() -> None:
     assert float(gradient) == pytest.approx(float(above - below) / 2e-4, rel=1e-5)
 
 
-def test_same_generator_same_loss() -> None:
+def test_same_draws_same_loss() -> None:
     prior = PlainDenoiser(Identity(), sigma_min=0.01, sigma_max=5.0)
     images = torch.rand(2, 3, 8, 8)
     first, second, third = (float(DSM()(prior, images, draws(seed))[0]) for seed in (0, 0, 1))

@@ -12,6 +12,7 @@ from workbench.solvers.deqir import DeqIR
 from workbench.solvers.diffpir import DiffPIR
 from workbench.solvers.fixed_point import FixedPointResult, solve_fixed_point
 from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
+from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, stationarity
 from workbench.solvers.methods import Adam, Anderson, Broyden, Picard
 from workbench.solvers.pinv import PseudoInverse
 from workbench.solvers.sample import DDIM, PredictorCorrector
@@ -29,6 +30,9 @@ __all__ = [
     "Exact",
     "FixedPointResult",
     "JacobianFree",
+    "MapByAdam",
+    "MapByProx",
+    "MapEstimate",
     "Neumann",
     "Picard",
     "PredictorCorrector",
@@ -41,6 +45,7 @@ __all__ = [
     "implicit_fixed_point",
     "make_solver",
     "solve_fixed_point",
+    "stationarity",
 ]
 
 SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR]] = {

@@ -37,12 +37,12 @@ class Progress:
     images: int = 0
     seconds: float = 0.0
     skipped: int = 0
-    lost: int = 0
+    lost_steps: int = 0
     lost_in_a_row: int = 0
 
     def lose(self) -> None:
         """Count a step that left the weights alone."""
-        self.lost += 1
+        self.lost_steps += 1
         self.lost_in_a_row += 1
 
 

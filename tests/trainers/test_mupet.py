@@ -1,0 +1,261 @@
+"""The MUPET objective: the published training step, gradients by finite differences, options, bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, silu
+
+from tests.solvers.solver_problems import Case, FunctionPrior
+from workbench.models import Prior
+from workbench.operators import Blur, Degradations, Inpainting
+from workbench.random import Draws
+from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
+from workbench.solvers.map_estimate import Rows, gradient_step, prox_step, stationarity
+from workbench.trainers import MUPET
+from workbench.trainers.objectives import LOST
+
+
+class TinyNet(Prior):
+    """The network of the reference vectors, with parameters that can be trained."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(sigma_min=1e-4, sigma_max=500.0, channels=3)
+        names = ("conv1.weight", "conv1.bias", "emb", "conv2.weight", "conv2.bias")
+        self.weights = nn.ParameterDict({n.replace(".", "_"): nn.Parameter(case[f"net/{n}"].clone()) for n in names})
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        w, level = self.weights, sigma.view(-1, 1, 1, 1)
+        hidden = conv2d(x / (1 + level), w["conv1_weight"], w["conv1_bias"], padding=1)
+        hidden = silu(hidden + w["emb"].view(1, -1, 1, 1) * 0.25 * level.log())
+        raw = conv2d(hidden, w["conv2_weight"], w["conv2_bias"], padding=1)
+        return x + level**2 * (raw + 0.5 - x) / (level**2 + 0.25)
+
+
+class Shrinking(Prior):
+    """D(x) = 1/2 + gain(sigma) (a (x - 1/2) + b (mean of the four neighbours - 1/2)): two parameters, contractive."""
+
+    def __init__(self) -> None:
+        super().__init__(sigma_min=0.01, sigma_max=5.0, channels=3)
+        self.a = nn.Parameter(torch.tensor(0.6, dtype=torch.float64))
+        self.b = nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        c = x - 0.5
+        around = (c.roll(1, -1) + c.roll(-1, -1) + c.roll(1, -2) + c.roll(-1, -2)) / 4
+        return 0.5 + (self.a * c + self.b * around) / (1 + sigma.view(-1, 1, 1, 1) ** 2)
+
+
+def draws(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
+
+
+def published(case: Case) -> MUPET:
+    info = case.info
+    rule = MapByAdam(info["stepsize"], info["convmarg"] / info["sigma"], info["maxit"], whole_batch=True)
+    return MUPET(fixed_point=rule, step_size=info["bpstepsize"])
+
+
+@pytest.mark.parametrize("name", ["blur", "inpaint"])
+def test_published_training_step(shared, name: str) -> None:
+    """mupet_train_step_*: both losses and the gradient of every weight."""
+    case = Case(shared, f"mupet_train_step_{name}")
+    op = Blur(case["op/kernel"]) if name == "blur" else Inpainting(case["op/mask"][None])
+    prior, images = TinyNet(case), case["x_orig"]
+    noises = iter(case[f"noise_{which}"] for which in ("dsm", "y", "init"))
+    loss, values = published(case).terms(
+        prior, images, op, torch.full((2,), case.info["sigma"]), lambda *shape: next(noises)
+    )
+    loss.backward()
+    torch.testing.assert_close(values["dsm"].double(), case["dsm_loss"], atol=case.atol, rtol=0)
+    torch.testing.assert_close(values["map"].double(), case["deq_loss_alone"], atol=case.atol, rtol=0)
+    assert float(values["evaluations"]) == case.info["returned_iterations"]
+    assert float(values["converged"]) == case.info["returned_converged"]
+    for key, weight in prior.weights.items():
+        torch.testing.assert_close(weight.grad, case[f"grad/{key.replace('_', '.')}"], atol=case.atol, rtol=0)
+
+
+def problem() -> tuple[Shrinking, Tensor, Tensor, MUPET]:
+    prior = Shrinking()
+    images = torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.1, 0.4, 1.0], dtype=torch.float64)
+    exact = MapByProx(tolerance=1e-12, max_steps=200)
+    return prior, images, sigma, MUPET(alpha=0.7, fixed_point=exact)
+
+
+def blur() -> Blur:
+    return Blur(torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64))
+
+
+def noises():
+    generator = torch.Generator().manual_seed(2)
+    return lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def slope(prior: Shrinking, name: str, value) -> float:
+    """Central difference of ``value()`` in a parameter; the truncation error is of order 1e-10."""
+    weight, h = getattr(prior, name), 1e-5
+    with torch.no_grad():
+        weight += h
+        above = float(value())
+        weight -= 2 * h
+        below = float(value())
+        weight += h
+    return (above - below) / (2 * h)
+
+
+@pytest.mark.parametrize("loss", ["squared", "absolute"])
+@pytest.mark.parametrize("which", ["gradient", "prox"])
+def test_jacobian_free_gradient_by_finite_differences(which: str, loss: str) -> None:
+    """Eq. (9) with the fixed point held, one application of the map with a graph (eq. 10, minus: errata 10)."""
+    prior, images, sigma, objective = problem()
+    objective = replace(objective, map=which, loss=loss)
+    total, _ = objective.terms(prior, images, blur(), sigma, noises())
+    gradients = torch.autograd.grad(total, [prior.a, prior.b])
+
+    normal, level = noises(), sigma.view(-1, 1, 1, 1)
+    noise = normal(*images.shape)
+    y = blur()(images) + level * normal(*images.shape)
+    held = objective.fixed_point(prior, blur(), y, sigma).image
+    rows, everyone = Rows(blur(), y), torch.arange(3)
+
+    def value() -> Tensor:
+        dsm = ((prior(images + level * noise, sigma) - images) / level).square().mean()
+        step = gradient_step(prior, rows, sigma, 0.05) if which == "gradient" else prox_step(prior, rows, sigma)
+        error = (step(held, everyone) - images) / level
+        return dsm + 0.7 * (error.square() if loss == "squared" else error.abs()).mean()
+
+    for name, gradient in zip("ab", gradients, strict=True):
+        assert float(gradient) == pytest.approx(slope(prior, name, value), rel=1e-7)
+
+
+@pytest.mark.parametrize("which", ["gradient", "prox"])
+@pytest.mark.parametrize("backward", [Exact(tolerance=1e-10), Neumann(400)])
+def test_exact_gradient_by_finite_differences(which: str, backward) -> None:
+    """The fixed point solved again for every parameter value: eq. (4), whatever the map."""
+    prior, images, sigma, objective = problem()
+    objective = replace(objective, map=which, backward=backward)
+
+    def value() -> Tensor:
+        return objective.terms(prior, images, blur(), sigma, noises())[0]
+
+    gradients = torch.autograd.grad(value(), [prior.a, prior.b])
+    # 400 terms with step 0.05 and a smallest eigenvalue of 0.3 or more leave (1 - 0.015)^400 = 0.2 %.
+    accuracy = 3e-3 if isinstance(backward, Neumann) and which == "gradient" else 1e-6
+    for name, gradient in zip("ab", gradients, strict=True):
+        assert float(gradient) == pytest.approx(slope(prior, name, value), rel=accuracy)
+
+
+def test_both_maps_have_the_fixed_point_of_the_stationarity() -> None:
+    prior, images, sigma, objective = problem()
+    y = blur()(images) + sigma.view(-1, 1, 1, 1) * noises()(*images.shape)
+    with torch.no_grad():
+        estimate = objective.fixed_point(prior, blur(), y, sigma)
+        assert estimate.converged.all()
+        assert float(stationarity(prior, blur(), y, estimate.image, sigma).abs().max()) < 1e-11
+        rows, everyone = Rows(blur(), y), torch.arange(3)
+        for step in (gradient_step(prior, rows, sigma, 0.05), prox_step(prior, rows, sigma)):
+            assert float((step(estimate.image, everyone) - estimate.image).abs().max()) < 1e-11
+    torch.testing.assert_close(estimate.stationarity, torch.zeros(3).double(), atol=1e-11, rtol=0)
+
+
+def test_alpha_zero_is_score_matching_with_the_same_numbers() -> None:
+    prior, images = Shrinking(), torch.rand(4, 3, 8, 8)
+    full, values = MUPET()(prior, images, draws())
+    control, alone = MUPET(alpha=0.0)(prior, images, draws())
+    assert float(control) == float(values["dsm"]) == float(alone["dsm"])
+    assert float(full) == pytest.approx(float(values["dsm"] + values["map"]))
+
+
+def test_published_levels() -> None:
+    """Eq. (11): r uniform, sigma = (sigma_max - sigma_min + 1)^r - 1 + sigma_min; median 6.14 for 0.01 to 50."""
+    prior = FunctionPrior(lambda x, s: x, sigma_min=0.01, sigma_max=50.0)
+    levels = MUPET().noise_levels(prior, 20_000, draws())
+    assert 0.01 <= float(levels.min()) < 0.02
+    assert 49.5 < float(levels.max()) <= 50
+    # The share of r below 1/2 has standard deviation 0.0035.
+    assert float((levels < 50.99**0.5 - 0.99).float().mean()) == pytest.approx(0.5, abs=0.014)
+    uniform = MUPET(levels="log-uniform", sigma_max=1.0).noise_levels(prior, 20_000, draws())
+    assert float((uniform < 0.1).float().mean()) == pytest.approx(0.5, abs=0.014)
+    batch = MUPET(degradations=Degradations(per="batch")).noise_levels(prior, 7, draws())
+    assert len(set(batch.tolist())) == 1
+
+
+def test_a_sample_that_diverges_is_left_out_and_counted() -> None:
+    """One image meets a denoiser that blows up: loss and gradient are those of the others, over the same batch."""
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    scale = nn.Parameter(torch.tensor(0.5))
+    op, sigma = Inpainting(torch.ones(1, 1, 8, 8)), torch.tensor([0.1, 0.2, 0.1])
+
+    def prior(bad: bool) -> FunctionPrior:
+        def denoise(x: Tensor, level: Tensor) -> Tensor:
+            broken = torch.tensor([bad and float(s) == pytest.approx(0.2) and not torch.is_grad_enabled() for s in level])
+            return scale * x + torch.where(broken, torch.inf, 0.0).view(-1, 1, 1, 1)
+
+        return FunctionPrior(denoise)
+
+    def run(bad: bool) -> tuple[dict[str, Tensor], Tensor]:
+        generator = torch.Generator().manual_seed(4)
+        loss, values = MUPET(map="prox").terms(
+            prior(bad), images, op, sigma, lambda *shape: torch.randn(shape, generator=generator)
+        )
+        return values, torch.autograd.grad(loss, scale)[0]
+
+    good, _ = run(False)
+    values, gradient = run(True)
+    assert float(values[LOST]) == pytest.approx(1 / 3)
+    assert 0 < float(values["map"]) < float(good["map"])
+    assert bool(gradient.isfinite())
+
+
+def test_perceptual_loss_pulls_on_the_network() -> None:
+    prior, images = Shrinking().float(), torch.rand(2, 3, 32, 32)
+    loss, values = MUPET(loss="perceptual", map="prox", sigma_max=0.5)(prior, images, draws())
+    both = torch.autograd.grad(loss, prior.a, retain_graph=True)[0]
+    alone = torch.autograd.grad(values["dsm"], prior.a)[0]
+    assert float(values["map"]) > 0
+    assert float((both - alone).abs()) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"map": "newton"}, "map must be one of gradient, prox, got 'newton'"),
+        ({"loss": "l3"}, "loss must be one of"),
+        ({"levels": "all"}, "levels must be one of"),
+        ({"alpha": -1.0}, "alpha >= 0"),
+        ({"alpha": float("nan")}, "alpha >= 0"),
+        ({"step_size": 0.0}, "step_size > 0"),
+    ],
+)
+def test_wrong_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MUPET(**options)
+
+
+def test_bad_batches_and_levels() -> None:
+    prior, images = Shrinking().float(), torch.rand(2, 3, 8, 8)
+    images[1, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="image 1 of the batch has NaN"):
+        MUPET()(prior, images, draws())
+    with pytest.raises(ValueError, match=r"within the prior's range \[0.01, 5\], got sigma_min 0.01 and sigma_max 50"):
+        MUPET(sigma_max=50.0)(prior, torch.rand(2, 3, 8, 8), draws())
+    with pytest.raises(ValueError, match="channels"):
+        MUPET()(prior, torch.rand(2, 1, 8, 8), draws())
+    with pytest.raises(ValueError, match="does not fit"):
+        MUPET().terms(
+            prior, torch.rand(2, 3, 8, 8), Inpainting(torch.ones(1, 1, 16, 16)), torch.ones(2), lambda *s: torch.zeros(s)
+        )
+
+
+def test_jacobian_free_is_one_term_of_neumann() -> None:
+    prior, images, sigma, objective = problem()
+    gradients = []
+    for backward in (JacobianFree(), Neumann(1)):
+        total, _ = replace(objective, backward=backward).terms(prior, images, blur(), sigma, noises())
+        gradients.append(torch.autograd.grad(total, [prior.a, prior.b]))
+    for one, other in zip(*gradients, strict=True):
+        assert float(one) == pytest.approx(float(other), rel=1e-12)

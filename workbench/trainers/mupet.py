@@ -1,0 +1,157 @@
+"""MUPET: fine-tune a score network at the fixed point of MAP estimation (Willingham et al., Algorithm 1).
+
+    x_g = argmin 1/2 ||A x - y||^2 - sigma^2 log p_sigma(x)        fixed point of eq. (3), found without a graph
+    L = alpha / sigma^2 ||x_g - x||^2 + ||sigma s(z, sigma) + eps||^2          eq. (9)
+
+Both norms are means over pixels and images, as in the published code. The gradient of ``x_g`` comes from one
+application of a map whose fixed point it is (eq. 4), by default Jacobian-free (eq. 10; minus the gradient, errata 10).
+The choice of the map sets how strongly the first term pulls: the published gradient step carries its step size 0.05
+into the gradient, the proximal map carries ``(A^T A + I)^-1``, between 1/2 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.prior import Prior
+from workbench.operators.base import Operator, column
+from workbench.operators.degradations import Degradations
+from workbench.random import Draws
+from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient
+from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, Rows, gradient_step, prox_step
+from workbench.trainers.objectives import LOST, Values, check_images, unwrapped
+
+LEVELS = ("published", "log-uniform")
+LOSSES = ("squared", "absolute", "perceptual")
+MAPS = ("gradient", "prox")
+
+
+@dataclass(frozen=True)
+class MUPET:
+    """The objective of eq. (9) on a distribution of degradations.
+
+    Attributes:
+        alpha: weight of the fixed-point term. 0 leaves denoising score matching alone, with the same images, noise and
+            levels, and solves no fixed point: the control of a fair comparison.
+        degradations: distribution of A.
+        fixed_point: how x_g is found.
+        map: "gradient", eq. (3), or "prox" (errata 13): the map through which the gradient is taken.
+        step_size: of eq. (3), for "gradient".
+        backward: Jacobian-free, Neumann or exact, see ``solvers.implicit``.
+        loss: of x_g: "squared" (eq. 9), "absolute", or "perceptual": the distance of ``perceptual-tiny``.
+        divide_by_sigma: 1 / sigma^2 in front of the squared loss (1 / sigma for "absolute"), as published; else 1.
+        levels: "published", eq. (11), or "log-uniform".
+        sigma_min, sigma_max: range of the levels, None for the prior's own.
+    """
+
+    alpha: float = 1.0
+    degradations: Degradations = field(default_factory=Degradations)
+    fixed_point: MapByAdam | MapByProx = field(default_factory=MapByProx)
+    map: str = "gradient"
+    step_size: float = 0.05
+    backward: JacobianFree | Neumann | Exact = field(default_factory=JacobianFree)
+    loss: str = "squared"
+    divide_by_sigma: bool = True
+    levels: str = "published"
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("map", self.map, MAPS),
+            ("loss", self.loss, LOSSES),
+            ("levels", self.levels, LEVELS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if not (0 <= self.alpha < float("inf") and 0 < self.step_size < float("inf")):
+            raise ValueError(f"expected alpha >= 0 and step_size > 0, got {self.alpha} and {self.step_size}")
+
+    def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
+        """The loss of ``images`` (B, C, H, W) in [0, 1], and ``dsm``, ``map``, ``evaluations`` (per image), shares
+        ``converged`` and ``lost`` to log.
+
+        Raises:
+            ValueError: images that are not finite or do not suit the prior, or levels outside the prior's range.
+        """
+        check_images(images)
+        target = unwrapped(prior)
+        target.check(images)
+        sigma = self.noise_levels(target, len(images), draws)
+        op = self.degradations.sample(len(images), (images.shape[-2], images.shape[-1]), draws)
+        return self.terms(prior, images, op, sigma, draws.normal)
+
+    def noise_levels(self, prior: Prior, count: int, draws: Draws) -> Tensor:
+        """Levels (B,) of eq. (11), ``(sigma_max - sigma_min + 1)^r - 1 + sigma_min``, or log-uniform; r is uniform.
+
+        One for the whole batch, as published, if the degradations are.
+        """
+        low = prior.sigma_min if self.sigma_min is None else self.sigma_min
+        high = prior.sigma_max if self.sigma_max is None else self.sigma_max
+        if not prior.sigma_min <= low <= high <= prior.sigma_max:
+            raise ValueError(
+                f"levels must lie within the prior's range [{prior.sigma_min:g}, {prior.sigma_max:g}], "
+                f"got sigma_min {low:g} and sigma_max {high:g}"
+            )
+        r = draws.shared(1).expand(count) if self.degradations.per == "batch" else draws.uniform(count)
+        if self.levels == "published":
+            return ((high - low + 1) ** r - 1 + low).clamp(low, high)
+        return (low * (high / low) ** r).clamp(low, high)
+
+    def terms(
+        self, prior: nn.Module, images: Tensor, op: Operator, sigma: Tensor, normal: Callable[..., Tensor]
+    ) -> tuple[Tensor, Values]:
+        """The loss for one operator and levels (B,). ``normal(*shape)`` gives the noise: of score matching, of the
+        measurement, of the start, in the published order.
+        """
+        level = column(sigma, images)
+        noise = normal(*images.shape)
+        # (D(z) - x) / sigma is sigma s(z) + eps, eq. (5).
+        dsm = ((prior(images + level * noise, sigma) - images) / level).square().mean()
+        if self.alpha == 0:
+            return dsm, {"dsm": dsm}
+        clean = op(images)
+        y = clean + column(sigma, clean) * normal(*clean.shape)
+        start = 0.5 + normal(*images.shape) if self.fixed_point.random_start else None
+        estimate = self.fixed_point(unwrapped(prior), op, y, sigma, start=start)
+        usable = ~estimate.diverged & estimate.image.flatten(1).isfinite().all(1)
+        errors = self.distances(self.differentiable(prior, op, y, sigma, estimate), images, level)
+        # By selection: a sample that diverged must not reach the sum as 0 * NaN.
+        term = errors[usable].sum() / len(images)
+        values = {
+            "dsm": dsm,
+            "map": term,
+            "evaluations": estimate.evaluations.float().mean(),
+            "converged": estimate.converged.float().mean(),
+            LOST: (~usable).float().mean(),
+        }
+        return dsm + self.alpha * term, values
+
+    def differentiable(self, prior: nn.Module, op: Operator, y: Tensor, sigma: Tensor, estimate: MapEstimate) -> Tensor:
+        """x_g (B, C, H, W) with its gradient with respect to the network (eq. 4)."""
+        rows = Rows(op, y)
+        step = (
+            prox_step(prior, rows, sigma) if self.map == "prox" else gradient_step(prior, rows, sigma, self.step_size)
+        )
+        # What diverged is left out later; here it must only not spoil the others.
+        return attach_gradient(step, estimate.image.nan_to_num(0.5, 0.5, 0.5).clamp(-1e4, 1e4), self.backward)
+
+    def distances(self, estimates: Tensor, images: Tensor, level: Tensor) -> Tensor:
+        """The loss of each estimate, (B,)."""
+        if self.loss == "perceptual":
+            return _perceptual()(estimates, images)
+        scale = level if self.divide_by_sigma else torch.ones_like(level)
+        error = (estimates - images) / scale
+        return (error.square() if self.loss == "squared" else error.abs()).flatten(1).mean(1)
+
+
+@lru_cache(maxsize=1)
+def _perceptual() -> Callable[[Tensor, Tensor], Tensor]:
+    from workbench.perceptual import PerceptualTiny
+
+    return PerceptualTiny()
