@@ -4,6 +4,7 @@ from workbench.operators.base import Operator, SpectralOperator
 from workbench.operators.blur import Blur
 from workbench.operators.color import Grayscale
 from workbench.operators.compose import Compose
+from workbench.operators.degradations import Degradation, Degradations
 from workbench.operators.function import FunctionOperator
 from workbench.operators.hadamard import WalshHadamard
 from workbench.operators.inpainting import Identity, Inpainting
@@ -11,22 +12,28 @@ from workbench.operators.jpeg import JPEG
 from workbench.operators.kernels import bicubic_kernel, gaussian_kernel, motion_kernel, uniform_kernel
 from workbench.operators.masks import block_mask, random_mask, scratches_mask, stripes_mask, text_mask
 from workbench.operators.parse import describe_operators, parse_operator
+from workbench.operators.separable import Separable, circulant, decimation
 from workbench.operators.super_resolution import SuperResolution
 
 __all__ = [
     "JPEG",
     "Blur",
     "Compose",
+    "Degradation",
+    "Degradations",
     "FunctionOperator",
     "Grayscale",
     "Identity",
     "Inpainting",
     "Operator",
+    "Separable",
     "SpectralOperator",
     "SuperResolution",
     "WalshHadamard",
     "bicubic_kernel",
     "block_mask",
+    "circulant",
+    "decimation",
     "describe_operators",
     "gaussian_kernel",
     "motion_kernel",

@@ -56,7 +56,7 @@ class SuperResolution(SpectralOperator):
             self.register_buffer("kernel", check_kernel(kernel))
         else:
             # Known to float64 and not a parameter of the user's: no buffer, which .to(float32) would round.
-            self.kernel = _named_kernel(kernel, factor)[None, None]
+            self.kernel = named_kernel(kernel, factor)[None, None]
         self._memo = Memo()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +196,8 @@ def _reflection(axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sign, mirror, 1 / (1 + size)
 
 
-def _named_kernel(name: str, factor: int) -> Tensor:
+def named_kernel(name: str, factor: int) -> Tensor:
+    """The kernel of :class:`SuperResolution` called ``name``, (k, k), float64: an outer product of its row sums."""
     if name == "bicubic":
         return bicubic_kernel(factor, torch.float64)
     if name == "average":
