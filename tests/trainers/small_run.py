@@ -26,7 +26,14 @@ def small_prior() -> Prior:
 
 
 def small_run(
-    folder: Path, photos: Path, *, steps: int = 12, batch: int = 4, objective: Objective | None = None, stop_after: float | None = None, **changes
+    folder: Path,
+    photos: Path,
+    *,
+    steps: int = 12,
+    batch: int = 4,
+    objective: Objective | None = None,
+    stop_after: float | None = None,
+    **changes,
 ) -> tuple[Prior, Progress]:
     options = {"warmup": 2, "log_every": 4, "save_every": 1, "workers": 0} | changes
     settings = TrainSettings(steps=steps, **options)

@@ -86,9 +86,7 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("objective", "steps"), [("dsm", 400), ("mupet", 150)])
-def test_a_killed_process_resumes_to_the_same_weights(
-    photos: Path, tmp_path: Path, objective: str, steps: int
-) -> None:
+def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path, objective: str, steps: int) -> None:
     killed = start(tmp_path / "killed", photos, steps, 4, objective=objective)
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     deadline = time.monotonic() + 60

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator, column
+from workbench.operators.degradations import Degradation
 from workbench.solvers.base import initial_image, mid_grey
 from workbench.solvers.fixed_point import FixedPointResult, Map, rms, solve_fixed_point
 from workbench.solvers.methods import Adam, Anderson, require
@@ -189,7 +190,7 @@ class MapByProx:
 class Rows:
     """The operator and measurement of a batch, for the samples that are still running.
 
-    An operator with a method ``take`` (:class:`Degradation`) is cut down to them; any other sees the whole batch, the
+    A :class:`Degradation` is cut down to them; any other sees the whole batch, the
     finished samples as zeros, since its kernels or masks may belong to single images.
     """
 
@@ -207,7 +208,7 @@ class Rows:
     def _apply(self, function: Callable[..., Tensor], active: Tensor, *tensors: Tensor) -> Tensor:
         if len(active) == len(self.y):
             return function(self.op, self.y, *tensors)
-        if hasattr(self.op, "take"):
+        if isinstance(self.op, Degradation):
             return function(self.op.take(active), self.y[active], *tensors)
         whole = [t.new_ones(len(self.y), *t.shape[1:]).index_copy(0, active, t) for t in tensors]
         return function(self.op, self.y, *whole)[active]
