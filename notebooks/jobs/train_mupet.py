@@ -1,0 +1,149 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     name: python3
+#     language: python
+#     display_name: Python 3 (ipykernel)
+# ---
+
+# %% [markdown]
+# # Fine-tune a prior at MAP fixed points (MUPET)
+#
+# A prior that has learned to denoise goes on learning on inverse problems: Willingham et al., *Maximum A Posteriori
+# Training of Diffusion Models for Image Restoration*, Algorithm 1. The run lives in a folder, stops and goes on at any
+# time, and ends in one file that `load_prior` reads. With `alpha` 0 it is the control of a fair comparison: score
+# matching alone, with the same photos, noise and noise levels, for the same number of steps.
+
+# %% tags=["parameters"]
+prior: str = "mini-dsm"  # what to start from: anything `load_prior` takes
+data: list[str] = []  # folders, .npz/.npy, shards-{00..05}.tar, hf:NAME; empty: the sample photos
+weights: list[float] = []  # share of each source; empty: equal
+scales: list[list[float]] = []  # smallest and largest random zoom of each source; empty: 0.5 to 1
+size: int = 32  # side of the crops
+batch_size: int = 16
+alpha: float = 1.0  # weight of the fixed-point term in eq. (9); 0: score matching alone
+map: str = "prox"  # the gradient goes through the proximal map, or through the step of eq. (3): "gradient"
+fixed_point: str = "prox"  # how x_g is found: "prox" (fast), or "adam" (published)
+backward: str = "jacobian-free"  # or "neumann", "exact"
+loss: str = "squared"  # or "absolute", "perceptual"
+levels: str = "log-uniform"  # or "published", eq. (11)
+sigma_max: float = 0.0  # of the levels; 0: the prior's
+per: str = "image"  # one degradation and level per image, or per "batch" as published
+steps: int = 60
+learning_rate: float = 5e-5
+ema_decay: float = 0.999
+precision: str = "no"  # or "bf16"
+save_every: int = 100
+workers: int = 2
+max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
+seed: int = 0
+folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
+
+# %%
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from workbench.data import Photos
+from workbench.images import SAMPLES, sample_photo, to_uint8
+from workbench.models import load_prior, save_prior
+from workbench.operators import Degradations
+from workbench.pipelines import input_path, input_source, write_result
+from workbench.random import Draws
+from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
+from workbench.trainers import MUPET, TrainSettings, train, training_card
+
+run = Path(folder)
+run.mkdir(parents=True, exist_ok=True)
+if not data:
+    np.save(run / "samples.npy", np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
+sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in data] or [str(run / "samples.npy")]
+photos = Photos(
+    sources,
+    size=size,
+    batch_size=batch_size,
+    weights=weights or None,
+    scales=[(low, high) for low, high in scales] or (0.5, 1.0),
+    preload=True,
+    seed=seed,
+)
+network = load_prior(input_source(prior))
+objective = MUPET(
+    alpha=alpha,
+    degradations=Degradations(per=per),
+    fixed_point={"prox": MapByProx(), "adam": MapByAdam(whole_batch=per == "batch")}[fixed_point],
+    map=map,
+    backward={"jacobian-free": JacobianFree(), "neumann": Neumann(), "exact": Exact()}[backward],
+    loss=loss,
+    levels=levels,
+    sigma_max=sigma_max or None,
+)
+print(network.summary())
+
+# %% [markdown]
+# ## What the network learns on
+# One image of each degradation at σ = 0.05: the measurement (its adjoint image), and the fixed point of eq. (3). The
+# network is moved so that fixed points come closer to the originals.
+
+# %%
+images = next(iter(photos)).images[:8]
+draws = Draws(torch.Generator().manual_seed(seed))
+op = objective.degradations.sample(len(images), (size, size), draws)
+y = op(images) + 0.05 * draws.normal(*images.shape)
+estimate = objective.fixed_point(network, op, y, 0.05)
+figure, axes = plt.subplots(3, len(images), figsize=(1.5 * len(images), 4.8))
+for column, (kind, *rows) in enumerate(zip(op.kinds, images, op.adjoint(y), estimate.image)):
+    for axis, shown in zip(axes[:, column], rows):
+        axis.imshow(shown.clamp(0, 1).permute(1, 2, 0))
+        axis.axis("off")
+    axes[0, column].set_title(kind[0].replace("super-resolution", "super-res."), fontsize=8)
+figure.suptitle("Originals, measurements, fixed points")
+plt.show()
+
+# %% [markdown]
+# ## Train
+
+# %%
+settings = TrainSettings(
+    steps=steps,
+    learning_rate=learning_rate,
+    warmup=min(100, steps // 5),
+    schedule="constant",
+    betas=(0.9, 0.999),
+    ema_decay=ema_decay,
+    precision=precision,
+    seed=seed,
+    log_every=max(1, min(50, steps // 10)),
+    save_every=save_every,
+    workers=workers,
+)
+averaged, progress = train(network, objective, photos, settings, run, max_seconds=max_seconds or None)
+
+# %% [markdown]
+# ## The two terms of eq. (9), and what the fixed points cost
+
+# %%
+log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+shown = [name for name in ("dsm", "map", "evaluations", "converged") if name in log[-1]]
+figure, axes = plt.subplots(1, len(shown), figsize=(3.4 * len(shown), 3), squeeze=False)
+for axis, name in zip(axes[0], shown):
+    axis.plot([line["step"] for line in log], [line[name] for line in log])
+    axis.set(
+        title={"converged": "share converged", "evaluations": "evaluations per image"}.get(name, name), xlabel="step"
+    )
+figure.tight_layout()
+plt.show()
+print(f"{progress.lost_steps} steps skipped, {progress.seconds:.0f} s")
+
+# %% [markdown]
+# ## Save
+# `load_prior("resume/prior.safetensors")` reads it.
+
+# %%
+kind = "fine-tuned by MUPET" if alpha else "score matching continued, the control of a MUPET run"
+card = {"summary": f"{kind}, from {prior}", "from": prior, **training_card(progress, run, sources)}
+save_prior(averaged, run / "prior.safetensors", card=card, dtype=torch.float16)
+write_result({"step": progress.step, "images": progress.images, "seconds": progress.seconds, "log": log})
