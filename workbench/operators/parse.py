@@ -113,7 +113,9 @@ class _Entry:
 
 
 OPERATORS = {
-    "sr": _Entry("sr:FACTOR[:KERNEL]", "super-resolution, any size; KERNEL bicubic, average or gaussian", _super_resolution, 2),
+    "sr": _Entry(
+        "sr:FACTOR[:KERNEL]", "super-resolution, any size; KERNEL bicubic, average or gaussian", _super_resolution, 2
+    ),
     "blur": _Entry("blur:SIGMA[,SIGMA2]", "Gaussian blur, in pixels; two: along rows, along columns", _blur, 2),
     "motion": _Entry(
         "motion:LENGTH[,ANGLE]", "straight motion blur, in pixels; ANGLE in degrees, 45 if not given", _motion, 2
