@@ -126,7 +126,7 @@ BAD = {
     "bad factor": (["restore", "cat.png", "--degrade", "sr:x"], "sr:x"),
     "zero factor": (["restore", "cat.png", "--degrade", "sr:0"], "sr:0|factor"),
     "bad share": (["restore", "cat.png", "--degrade", "inpaint:1.5"], "1.5"),
-    "size and factor": (["restore", "cat.png", "--degrade", "sr:5"], r"32x32.*\(--size 20\)"),
+    "size and operator": (["restore", "odd.png", "--degrade", "hadamard:0.5"], r"34x34.*\(--size 32\)"),
     "size and prior": (["restore", "odd.png", "--degrade", "blur:1"], r"multiples of 4, got 34x34; 32x32 would do"),
     "no size": (["restore", "cat.png", "--size", "0"], "at least 1 pixel"),
     "noise below 0": (["restore", "cat.png", "--noise", "-0.1"], "noise .* got -0.1"),

@@ -104,12 +104,12 @@ def test_small_pictures_are_kept_as_they_are_and_other_measurements_are_shown_in
 
 def test_a_size_that_fits_is_proposed(photos, prior):
     assert prior.multiple == 4
-    assert fitting_size("sr:5", 64, prior) == 60
-    assert fitting_size("sr:3", 64, None) == 63
+    assert fitting_size("sr:5", 66, prior) == 64
+    assert fitting_size("sr:3", 64, None) == 64
     assert fitting_size("hadamard:0.5", 100, None) == 64
     assert fitting_size("sr:1000", 64, None) is None
-    with pytest.raises(ValueError, match=r"20x20 would do \(--size 20\)"):
-        degrade(photos, "sr:5", prior=prior)
+    with pytest.raises(ValueError, match=r"16x16 would do \(--size 16\)"):
+        degrade(photos[..., :24, :24], "hadamard:0.5", prior=prior)
     only = PlainDenoiser(lambda x, sigma: x)
     only.image_size = 16
     with pytest.raises(ValueError, match="16x16 would do"):
@@ -132,7 +132,12 @@ def test_bad_numbers_are_refused(photos, noise, seed):
 
 def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(photos, prior):
     photo = photos[:1, :, :10, :12]
-    for spec, size in (("sr:4", (40, 48)), ("sr:2:average", (20, 24)), ("blur:1", (10, 12)), ("denoise", (10, 12))):
+    sizes = {
+        "sr:3": (30, 36), "sr:4": (40, 48), "sr:2:average": (20, 24), "blur:1": (10, 12), "denoise": (10, 12),
+        # 150 pixels would shrink to 10 as well.
+        "sr:16": (160, 192),
+    }  # fmt: skip
+    for spec, size in sizes.items():
         degraded = observe(photo, spec)
         assert torch.equal(degraded.y, photo)
         assert degraded.op.pinv(degraded.y).shape == (1, 3, *size)

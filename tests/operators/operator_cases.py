@@ -13,15 +13,19 @@ from torch import Tensor
 from workbench.operators import (
     Blur,
     Compose,
+    Degradation,
+    Degradations,
     FunctionOperator,
     Grayscale,
     Identity,
     Inpainting,
     Operator,
+    Separable,
     SpectralOperator,
     SuperResolution,
     WalshHadamard,
     block_mask,
+    decimation,
     gaussian_kernel,
     motion_kernel,
     random_mask,
@@ -30,6 +34,7 @@ from workbench.operators import (
     text_mask,
     uniform_kernel,
 )
+from workbench.random import Draws
 
 Shape = tuple[int, int, int, int]
 
@@ -55,6 +60,7 @@ class Case:
         shape: of the batch that the invariants use; ``tiny``: of the one that explicit matrices use.
         exact: closed form; otherwise conjugate gradients to the default tolerance (float64 4e-11, float32 2e-5).
         truncated: has singular values below the cut-off of ``pinv``.
+        larger: y can have parts that A reaches for no image, so that U^T y is not all of y.
         conditioning: about ||A^+|| ||A|| (truncated), by which rounding and residuals are magnified.
     """
 
@@ -64,6 +70,7 @@ class Case:
     tiny: Shape = (2, 3, 5, 7)
     exact: bool = True
     truncated: bool = False
+    larger: bool = False
     conditioning: float = 1.0
 
     def operator(self, device: str = "cpu") -> Operator:
@@ -84,10 +91,12 @@ class Case:
 
 def single(op: Operator, index: int) -> Operator:
     """``op`` with the parameters of image ``index`` alone."""
+    if isinstance(op, Degradation):
+        return op.take(torch.tensor([index]))
     alone = copy.deepcopy(op)
     for module in alone.modules():
         for name, value in list(module.named_buffers(recurse=False)):
-            if value.ndim == 4 and value.shape[0] > 1:
+            if value.ndim in (3, 4) and value.shape[0] > 1:
                 setattr(module, name, value[index : index + 1].clone())
     return alone
 
@@ -108,6 +117,19 @@ def _real_mask(shape: Shape) -> Tensor:
     size = 0.5 + torch.rand(shape, generator=seeded(6))
     sign = torch.randint(0, 3, shape, generator=seeded(7)) - 1
     return size * sign
+
+
+def matrices(count: int, rows: int, columns: int, rank: int | None = None) -> Tensor:
+    """(count, rows, columns) with singular values from 0.5 to 1.2, ``rank`` of them if given."""
+    bases = [torch.linalg.qr(normal((count, n, n), seed)).Q for n, seed in ((rows, 9), (columns, 10))]
+    values = 0.5 + 0.7 * torch.rand(min(rows, columns), generator=seeded(11), dtype=torch.float64)
+    values[len(values) if rank is None else rank :] = 0
+    return bases[0][:, :, : len(values)] * values @ bases[1][:, :, : len(values)].mT
+
+
+def _degradations(shape: Shape, *kinds: str) -> Degradation:
+    """The first of two images has the first kind (of factor 4 and standard deviation 2.5), the second the second."""
+    return Degradations(kinds).sample(shape[0], shape[2:], Draws(seeded(10)))
 
 
 def _function(shape: Shape) -> Operator:
@@ -162,6 +184,34 @@ CASES = [
         conditioning=3,
     ),
     Case("sr 1 rough", lambda s: SuperResolution(1, _rough_kernel()), conditioning=3),
+    Case("sr 3, ragged", lambda s: Separable(*(decimation(n, 3) for n in s[2:])), conditioning=10),
+    Case("sr 4 average, ragged", lambda s: Separable(*(decimation(n, 4, "average") for n in s[2:])), conditioning=10),
+    Case(
+        "separable, smaller, each its own",
+        lambda s: Separable(matrices(s[0], s[2] - 2, s[2]), matrices(1, s[3] - 3, s[3])),
+        conditioning=4,
+    ),
+    Case(
+        "separable, larger",
+        lambda s: Separable(matrices(1, s[2] + 2, s[2]), matrices(s[0], s[3] + 1, s[3])),
+        larger=True,
+        conditioning=4,
+    ),
+    Case(
+        "separable, rank-deficient",
+        lambda s: Separable(matrices(s[0], s[2] + 2, s[2], s[2] - 2), matrices(s[0], s[3] - 1, s[3], s[3] - 2)),
+        larger=True,
+        conditioning=4,
+    ),
+    Case("degradations, lost", lambda s: _degradations(s, "pixels", "block")),
+    Case("degradations, shrunk", lambda s: _degradations(s, "super-resolution", "denoising"), conditioning=11),
+    Case(
+        "degradations, blurred",
+        lambda s: _degradations(s, "deblurring", "block"),
+        truncated=True,
+        # Matrix products, unlike Fourier transforms, round what the blur nearly wipes out as coarsely as the rest.
+        conditioning=200,
+    ),
     Case("grey", lambda s: Grayscale()),
     Case("grey 4 channels", lambda s: Grayscale([-0.5, 0.2, 0.0, 1.5]), (2, 4, 65, 47), (2, 4, 2, 3)),
     Case("hadamard", lambda s: WalshHadamard(s[2:], 0.3, seeded()), (2, 3, 32, 16), (2, 2, 2, 8)),

@@ -10,7 +10,7 @@ import torch
 from operator_cases import CASES, DTYPES, EACH, ON, SPECTRAL, Case, normal, single
 from torch import Tensor
 
-from workbench.operators import SpectralOperator
+from workbench.operators import Operator, SpectralOperator
 
 # Conjugate gradients that do not reach their tolerance warn.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -133,8 +133,12 @@ def test_spectral_form(case: Case, dtype: torch.dtype, device: str) -> None:
     near(op.analysis(op.synthesis(d)), d, tolerance)
     # Of the measurements too, which are laid out as coefficients.
     assert op.data_analysis(y).shape == c.shape
-    assert size(op.data_analysis(y)) == pytest.approx(size(y), rel=tolerance)
-    near(op.data_synthesis(op.data_analysis(y)), y, tolerance)
+    reached = op.data_synthesis(op.data_analysis(y))
+    assert size(op.data_analysis(y)) == pytest.approx(size(reached), rel=tolerance)
+    if case.larger:
+        near(op.data_synthesis(op.data_analysis(reached)), reached, tolerance)
+    else:
+        near(reached, y, tolerance)
     # A = U S V^T, and so its adjoint.
     near(op.data_synthesis(values * c), op(x), tolerance, size(x))
     near(op.synthesis(values * op.data_analysis(y)), op.adjoint(y), tolerance, size(y))
@@ -270,7 +274,8 @@ def test_the_list_is_complete() -> None:
     """Each public linear operator is on the list."""
     import workbench.operators as package
 
-    classes = {name for name in package.__all__ if isinstance(getattr(package, name), type)}
+    public = {name: getattr(package, name) for name in package.__all__}
+    classes = {name for name, value in public.items() if isinstance(value, type) and issubclass(value, Operator)}
     listed = {base.__name__ for case in CASES for base in type(case.operator()).__mro__}
     assert classes - listed == {"JPEG"}
     assert len({case.name for case in CASES}) == len(CASES)

@@ -11,18 +11,23 @@ from workbench.operators import (
     JPEG,
     Blur,
     Compose,
+    Degradations,
     FunctionOperator,
     Grayscale,
     Identity,
     Inpainting,
     Operator,
+    Separable,
     SuperResolution,
     WalshHadamard,
+    decimation,
     gaussian_kernel,
+    parse_operator,
     random_mask,
 )
-from workbench.random import generator
-from workbench.solvers import DDNM, DeqIR, DiffPIR
+from workbench.random import Draws, generator
+from workbench.solvers import DDNM, DeqIR, DiffPIR, PseudoInverse
+from workbench.solvers.base import initial_image
 
 SIZE = 16
 PRIOR, GAUSSIAN = curved_prior(channels=3), gaussian_prior(SIZE, 3)
@@ -38,6 +43,9 @@ def linear_operators() -> dict[str, Operator]:
         "blur": Blur(gaussian_kernel((1.5, 1.5))),
         "blur-reflect": Blur(gaussian_kernel((0.7, 0.7)), boundary="reflect"),
         "bicubic": SuperResolution(4),
+        "ragged": Separable(decimation(SIZE, 3), decimation(SIZE, 3)),
+        "separable": Separable(torch.eye(SIZE)[:9] + 0.3 * torch.eye(SIZE).roll(1, 1)[:9], decimation(SIZE, 2)),
+        "degradations": Degradations(("super-resolution", "pixels")).sample(2, size, Draws(generator(7))),
         "average": SuperResolution(2, "average"),
         "gray": Grayscale(),
         "old-photo": Compose(Inpainting(mask), Grayscale()),
@@ -94,6 +102,25 @@ def test_a_mask_per_image_goes_with_its_image(solver):
         alone = solver(y[part], Inpainting(masks[part]), PRIOR, noise=replay(stored[:, part]))
         torch.testing.assert_close(together.image[part], alone.image, atol=1e-10, rtol=0)
         assert together.iterations[b] == alone.iterations[0]
+
+
+@pytest.mark.parametrize("factor", [3, 5])
+def test_ragged_super_resolution_starts_from_an_upscaled_picture(factor):
+    """Apart from the border, where the picture wraps around; and every solver takes it."""
+    x = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 3, 3, generator=generator(0), dtype=torch.float64), size=(32, 32), mode="bicubic"
+    )
+    op = parse_operator(f"sr:{factor}", (3, 32, 32))
+    y = op(x)
+    enlarged = torch.nn.functional.interpolate(y, scale_factor=factor, mode="bicubic")[..., :32, :32]
+    start = initial_image(op, y, torch.zeros(1, dtype=torch.float64))
+    inside = (..., slice(4, -4), slice(4, -4))
+    assert float((start - enlarged)[inside].square().mean().sqrt()) < 0.25 * float(x[inside].std())
+    assert float((start - x)[inside].square().mean().sqrt()) < 0.25 * float(x[inside].std())
+    for solver in (PseudoInverse(), DDNM(6), DeqIR(6, 4), DiffPIR(6)):
+        image = solver(y, op, PRIOR, generator=generator(0)).image
+        assert image.shape == x.shape
+        torch.testing.assert_close(op(image), y, atol=1e-3, rtol=0)
 
 
 def test_jpeg_is_for_diffpir():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from workbench.operators.base import Shape, check_image
+from workbench.operators.base import Shape
 from workbench.operators.fourier import Memo
 from workbench.operators.separable import Side, TwoSided, decimation, decompose
 from workbench.random import Draws
@@ -33,7 +33,7 @@ Kind = tuple[str, *tuple[float, ...]]
 
 
 class Degradation(TwoSided):
-    """One degradation per image: images (B, C, H, W) to measurements of the same shape, B, H and W being fixed.
+    """One degradation per image: images (B, C, H, W) to measurements of the same shape; it fixes B (unless 1), H and W.
 
     Args:
         kinds: per image its name, one of ``KINDS``, and its parameters: factor; standard deviation in pixels; share
@@ -62,8 +62,7 @@ class Degradation(TwoSided):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``L^T (m * Y) R``, images (B, C, H, W)."""
-        check_image(y, name="measurements")
-        self.image_shape(y.shape)
+        self._check_measurements(y)
         return super().adjoint(y * self._cast("mask", y))
 
     def singular_values(self, x: Tensor) -> Tensor:
@@ -71,9 +70,10 @@ class Degradation(TwoSided):
         return super().singular_values(x) * self._cast("mask", x)
 
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
-        """The same shape. Raises ValueError unless the images are as many and as large as the degradations."""
-        batch, _, height, width = self.mask.shape
-        if len(image_shape) != 4 or (image_shape[0], *image_shape[2:]) != (batch, height, width):
+        """The same shape. Raises ValueError for images of another size or number; one degradation takes any number."""
+        count, _, height, width = self.mask.shape
+        if len(image_shape) != 4 or tuple(image_shape[2:]) != (height, width) or count not in (1, image_shape[0]):
+            batch = "B" if count == 1 else count
             raise ValueError(f"takes images ({batch}, C, {height}, {width}), got shape {tuple(image_shape)}")
         return tuple(image_shape)
 

@@ -18,6 +18,7 @@ from workbench.operators.inpainting import Identity, Inpainting
 from workbench.operators.jpeg import JPEG
 from workbench.operators.kernels import gaussian_kernel, motion_kernel
 from workbench.operators.masks import block_mask, random_mask, scratches_mask, stripes_mask, text_mask
+from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution
 
 # Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
@@ -62,9 +63,10 @@ def _super_resolution(problem: _Problem) -> Operator:
     kernel = problem.arguments[1] if len(problem.arguments) > 1 else "bicubic"
     if kernel not in KERNELS:
         raise ValueError(f"knows the kernels {', '.join(KERNELS)}, got {kernel!r}{_nearest(kernel, KERNELS)}")
-    op = SuperResolution(factor, kernel)
-    op.measurement_shape((1, *problem.shape))
-    return op
+    height, width = problem.size
+    if height % factor or width % factor:
+        return Separable(decimation(height, factor, kernel), decimation(width, factor, kernel))
+    return SuperResolution(factor, kernel)
 
 
 def _blur(problem: _Problem) -> Operator:
@@ -111,7 +113,9 @@ class _Entry:
 
 
 OPERATORS = {
-    "sr": _Entry("sr:FACTOR[:KERNEL]", "super-resolution; KERNEL bicubic, average or gaussian", _super_resolution, 2),
+    "sr": _Entry(
+        "sr:FACTOR[:KERNEL]", "super-resolution, any size; KERNEL bicubic, average or gaussian", _super_resolution, 2
+    ),
     "blur": _Entry("blur:SIGMA[,SIGMA2]", "Gaussian blur, in pixels; two: along rows, along columns", _blur, 2),
     "motion": _Entry(
         "motion:LENGTH[,ANGLE]", "straight motion blur, in pixels; ANGLE in degrees, 45 if not given", _motion, 2

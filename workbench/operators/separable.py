@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from workbench.operators.base import Shape, SpectralOperator, check_image
+from workbench.operators.base import Shape, SpectralOperator, check_image, damped_gain
 from workbench.operators.fourier import Memo
 from workbench.operators.super_resolution import named_kernel
 
@@ -51,18 +51,24 @@ class TwoSided(SpectralOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """``L X R^T`` for images (B, C, H, W)."""
-        check_image(x)
-        self.measurement_shape(x.shape)
+        self._check_images(x)
         return self._products(x, "matrix")
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``L^T Y R``, images (B, C, H, W)."""
-        check_image(y, name="measurements")
-        self.image_shape(y.shape)
+        self._check_measurements(y)
         return self._products(y, "matrix", transposed=True)
+
+    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
+        """Closed form, see :meth:`Operator.prox`."""
+        checked, s = self.check_prox(z, y, weight), self.singular_values(z)
+        # The residual is formed among coefficients, where a small one does not drown in the rounding of large ones.
+        residual = self.data_analysis(y) - s * self.analysis(z)
+        return z + self.synthesis(damped_gain(s, checked, self.rcond) * residual)
 
     def analysis(self, x: Tensor) -> Tensor:
         """``V_L^T X V_R``, (B, C, H, W)."""
+        self._check_images(x)
         return self._products(x, "v", transposed=True)
 
     def synthesis(self, c: Tensor) -> Tensor:
@@ -71,6 +77,7 @@ class TwoSided(SpectralOperator):
 
     def data_analysis(self, y: Tensor) -> Tensor:
         """``U_L^T Y U_R``, (B, C, H, W); where there are more measurements than pixels, without what A cannot reach."""
+        self._check_measurements(y)
         return self._products(y, "u", transposed=True)
 
     def data_synthesis(self, c: Tensor) -> Tensor:
@@ -80,6 +87,14 @@ class TwoSided(SpectralOperator):
     def singular_values(self, x: Tensor) -> Tensor:
         """``s_L s_R^T``, (1 or B, 1, H, W)."""
         return self._part("left", "s", x)[:, None, :, None] * self._part("right", "s", x)[:, None, None, :]
+
+    def _check_images(self, x: Tensor) -> None:
+        check_image(x)
+        self.measurement_shape(x.shape)
+
+    def _check_measurements(self, y: Tensor) -> None:
+        check_image(y, name="measurements")
+        self.image_shape(y.shape)
 
     def _products(self, x: Tensor, part: str, transposed: bool = False) -> Tensor:
         left, right = (self._part(side, part, x)[:, None] for side in ("left", "right"))

@@ -1,0 +1,140 @@
+"""Separable operators: equal to the transforms where those exist, and right where they do not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from operator_cases import matrices, normal, seeded
+
+from workbench.operators import Blur, Separable, SuperResolution, circulant, decimation, gaussian_kernel, random_mask
+from workbench.operators.separable import decompose
+
+F64 = torch.float64
+SHAPE = (2, 3, 6, 8)
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "average", "gaussian"])
+@pytest.mark.parametrize(
+    ("size", "factor"), [(32, 1), (32, 2), (32, 4), (32, 8), (30, 3), (30, 5), (24, 6), (7, 7), (6, 2), (4, 4)]
+)
+def test_is_super_resolution_where_the_factor_divides(size: int, factor: int, kernel: str) -> None:
+    """Also where the kernel is larger than the image."""
+    fast = SuperResolution(factor, kernel)
+    op = Separable(decimation(size, factor, kernel), decimation(2 * size, factor, kernel))
+    x, z = normal((2, 3, size, 2 * size), 1), normal((2, 3, size, 2 * size), 2)
+    y = normal(fast.measurement_shape(x.shape), 3)
+    torch.testing.assert_close(op(x), fast(x), rtol=0, atol=1e-13)
+    torch.testing.assert_close(op.adjoint(y), fast.adjoint(y), rtol=0, atol=1e-13)
+    torch.testing.assert_close(op.prox(z, y, 0.01), fast.prox(z, y, 0.01), rtol=0, atol=1e-11)
+    # Singular values of the gaussian kernel, which pinv inverts, go down to 1e-4.
+    torch.testing.assert_close(op.pinv(y), fast.pinv(y), rtol=0, atol=1e-11 * float(fast.pinv(y).abs().max()))
+
+
+@pytest.mark.parametrize("size", [32, 31, 5, 1])
+@pytest.mark.parametrize("sigma", [0.01, 0.6, 2.0, 8.0])
+def test_is_gaussian_blur(size: int, sigma: float) -> None:
+    kernel = gaussian_kernel(sigma, dtype=F64)
+    op, fast = Separable(circulant(size, kernel.sum(0)), circulant(size + 4, kernel.sum(0))), Blur(kernel)
+    x, z, y = (normal((2, 3, size, size + 4), seed) for seed in (1, 2, 3))
+    torch.testing.assert_close(op(x), fast(x), rtol=0, atol=1e-13)
+    torch.testing.assert_close(op.adjoint(y), fast.adjoint(y), rtol=0, atol=1e-13)
+    torch.testing.assert_close(op.prox(z, y, 0.01), fast.prox(z, y, 0.01), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 9])
+def test_circulant_is_the_convolution_of_blur(taps: int) -> None:
+    line, x = normal((taps,), 1), normal((1, 1, 6, 1), 2)
+    torch.testing.assert_close(circulant(6, line) @ x, Blur(line[:, None])(x), rtol=0, atol=1e-13)
+
+
+def test_ragged_blocks_wrap_around() -> None:
+    expected = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 1, 1]], dtype=F64) / 3
+    torch.testing.assert_close(decimation(5, 3, "average"), expected, rtol=0, atol=1e-15)
+    # A block larger than the image sees some pixels twice.
+    torch.testing.assert_close(decimation(2, 3, "average"), torch.tensor([[2, 1]], dtype=F64) / 3)
+    for kernel in ("bicubic", "average", "gaussian"):
+        for size in (32, 47, 5):
+            for factor in (3, 5, 6, 7, 9):
+                ragged = decimation(size, factor, kernel)
+                assert ragged.shape == (-(-size // factor), size)
+                torch.testing.assert_close(ragged.sum(1), torch.ones(len(ragged), dtype=F64))
+                # All but the last row are those of a larger torus, cut to this one: the same filter, shifted.
+                for row in range(1, len(ragged)):
+                    torch.testing.assert_close(ragged[row], ragged[0].roll(factor * row), rtol=0, atol=1e-16)
+
+
+@pytest.mark.parametrize(("rows", "columns", "rank"), [(3, 5, None), (5, 3, None), (4, 4, 2), (6, 4, 1), (2, 4, 1)])
+def test_decomposition(rows: int, columns: int, rank: int | None) -> None:
+    matrix = matrices(2, rows, columns, rank)
+    side = decompose(matrix)
+    eye = torch.eye(columns, dtype=F64).expand(2, -1, -1)
+    torch.testing.assert_close(side.v @ side.v.mT, eye, rtol=0, atol=1e-14)
+    torch.testing.assert_close(side.u * side.s[:, None, :] @ side.v.mT, matrix, rtol=0, atol=1e-14)
+    present = (torch.arange(columns) < rows).to(F64)
+    torch.testing.assert_close(side.u.mT @ side.u, present.diag().expand(2, -1, -1), rtol=0, atol=1e-14)
+    assert int((side.s[0] > 1e-12).sum()) == (min(rows, columns) if rank is None else rank)
+
+
+def test_precision_of_the_matrices_is_kept() -> None:
+    op = Separable(decimation(6, 4), decimation(8, 3))
+    assert op.left.dtype == F64
+    x = normal(SHAPE, 1, torch.float32)
+    assert op(x).dtype == torch.float32
+    torch.testing.assert_close(op(x).double(), op(x.double()), rtol=0, atol=1e-6)
+    assert Separable(torch.ones(2, 6, dtype=torch.long), torch.ones(1, 8)).left.dtype == torch.float32
+
+
+def test_changed_matrices_are_decomposed_again() -> None:
+    op, x = Separable(matrices(1, 6, 6), matrices(1, 8, 8)), normal(SHAPE, 1)
+    first = op.pinv(x)
+    op.left.mul_(2)
+    torch.testing.assert_close(op.pinv(x), first / 2)
+
+
+SQUARE = torch.eye(6)
+BAD = {
+    "vector": (lambda: Separable(torch.ones(6), SQUARE), "left must be (h, H) or (1 or B, h, H), got shape (6,)"),
+    "empty": (lambda: Separable(SQUARE, torch.ones(0, 6)), "right must be"),
+    "complex": (lambda: Separable(SQUARE, SQUARE.to(torch.complex64)), "right must be real and finite"),
+    "infinite": (lambda: Separable(SQUARE / 0, SQUARE), "left must be real and finite"),
+    "batches": (
+        lambda: Separable(SQUARE.expand(2, -1, -1), SQUARE.expand(3, -1, -1)),
+        "left and right are for batches of 2 and 3 images",
+    ),
+    "image": (
+        lambda: Separable(decimation(6, 4), decimation(8, 3))(torch.ones(1, 3, 8, 8)),
+        "takes images (B, C, 6, 8), got shape (1, 3, 8, 8)",
+    ),
+    "measurement": (
+        lambda: Separable(decimation(6, 4), decimation(8, 3)).pinv(torch.ones(SHAPE)),
+        "takes measurements (B, C, 2, 3), got shape (2, 3, 6, 8)",
+    ),
+    "number": (
+        lambda: Separable(matrices(2, 6, 6), SQUARE)(torch.ones(3, 1, 6, 6)),
+        "takes images (2, C, 6, 6), got shape (3, 1, 6, 6)",
+    ),
+    "measured by": (
+        lambda: Separable(SQUARE, SQUARE).prox(torch.ones(1, 1, 6, 6), torch.ones(1, 1, 5, 6), 1.0),
+        "got y of shape (1, 1, 5, 6)",
+    ),
+    "size": (lambda: decimation(0, 2), "at least 1, got 0 and 2"),
+    "factor": (lambda: decimation(4, 0), "at least 1, got 4 and 0"),
+    "kernel": (lambda: decimation(4, 2, "sinc"), "one of bicubic, average, gaussian, got 'sinc'"),
+    "kernel 2d": (lambda: circulant(4, torch.ones(2, 2)), "a kernel (k,), got 4 and shape (2, 2)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nonsense_is_refused(name: str) -> None:
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_masks_and_matrices_of_a_batch_go_with_their_images() -> None:
+    left, right = matrices(3, 4, 6), matrices(3, 9, 8)
+    x = normal((3, 2, 6, 8), 1) * random_mask((6, 8), 0.5, seeded(), batch=3)
+    expected = torch.einsum("bij,bcjk,blk->bcil", left, x, right)
+    torch.testing.assert_close(Separable(left, right)(x), expected, rtol=0, atol=1e-13)
