@@ -118,6 +118,7 @@ for average in averages:
     print(average["prior"], average["settings"], ", ".join(figures))
 
 # %%
+every = [row for rows in tried for row in rows]
 common = {
     "operator": degradation,
     "noise": noise,
@@ -132,14 +133,14 @@ common = {
         label: {"name": network.name, "summary": network.summary(), "settings": solver_settings(solvers[label][0])}
         for label, network in networks.items()
     },
-    "missing": missing_metrics(tried[0]),
+    "missing": missing_metrics(every),
     "environment": environment(torch.device(device)),
 }
-every = [row for rows in tried for row in rows]
 if grid:
     result = {"search": {**common, "grid": grid, "tried": averages, "best": best_combinations(averages, list(priors))}}
 else:
-    result = {"comparison": {**common, "rows": every, **summarise(every, list(priors))}}
+    bare = [{key: value for key, value in row.items() if not key.endswith("_reason")} for row in every]
+    result = {"comparison": {**common, "rows": bare, **summarise(every, list(priors))}}
 
 # %%
 for change in result.get("comparison", {}).get("changes", []):

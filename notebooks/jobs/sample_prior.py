@@ -21,7 +21,7 @@ steps: int = 50  # noise levels; each takes two network evaluations
 snr: float = 0.16  # of the corrector: 0.16 for 32x32 pixels, 0.075 for 256x256
 batch_norms: bool = False  # one corrector step for the whole batch, as the published code does
 references: dict[str, list[str]] = {"sample photos": []}  # label -> photos to compare with; []: the sample photos
-reference_count: int = 100  # photos of each reference; 0: as many as samples
+reference_count: int = 100  # photos of each reference; 0: all there are
 cut: str = "tiles"  # how photos become references: "tiles", "halve" or "fit"
 short_side: int = 128  # photos are resized to this before they are cut into tiles; 0: not
 pictures: int = 16  # samples to show
@@ -58,9 +58,10 @@ sampler = PredictorCorrector(steps=steps, snr=snr, batch_norms=batch_norms)
 photos = {}
 for label, specs in references.items():
     sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in specs]
-    number = reference_count or count
-    photos[label], _ = evaluation_photos(sources, count=number, size=size, cut=cut, short_side=short_side, seed=seed)
-    print(f"{label}: {number} images")
+    photos[label], _ = evaluation_photos(
+        sources, count=reference_count or None, size=size, cut=cut, short_side=short_side, seed=seed
+    )
+    print(f"{label}: {len(photos[label])} images")
 
 # %% [markdown]
 # ## Sample

@@ -21,16 +21,19 @@ from workbench.images import SAMPLES, load_image, to_uint8
 CUTS = ("tiles", "halve", "fit")
 
 
+NATURAL = ("astronaut", "coffee", "cat", "rocket", "motorcycle")  # of SAMPLES; the others are black for the most part
+
+
 class SamplePhotos:
-    """The photos of ``SAMPLES``, whole, as a source with random access."""
+    """The natural ones of the sample photos, whole, as a source with random access."""
 
     def __len__(self) -> int:
-        return len(SAMPLES)
+        return len(NATURAL)
 
     def __getitem__(self, index: int) -> Sample:
         import skimage
 
-        name = list(SAMPLES)[index]
+        name = NATURAL[index]
         file = Path(skimage.__file__).parent / "data" / SAMPLES[name]
         return name, lambda: to_uint8(load_image(file))[0]
 
@@ -38,7 +41,7 @@ class SamplePhotos:
 def evaluation_photos(
     specs: Sequence[str],
     *,
-    count: int,
+    count: int | None,
     first: int = 0,
     size: int = 32,
     cut: str = "tiles",
@@ -48,7 +51,8 @@ def evaluation_photos(
     """Images number ``first`` to ``first + count - 1``: (count, 3, size, size) in [0, 1], and their names.
 
     Args:
-        specs: sources (``sources.py``); empty: the sample photos.
+        specs: sources (``sources.py``); empty: the natural sample photos.
+        count, first: which images; ``count`` None: all from ``first`` on.
         cut: "tiles": photos are resized so that their short side is ``short_side`` pixels (0: not resized), then cut
             into tiles that do not overlap; "halve": photos of twice the size, averaged over 2x2 pixels (a box filter
             leaves no JPEG blocks); "fit": the centre square, resized.
@@ -60,23 +64,24 @@ def evaluation_photos(
     """
     if cut not in CUTS:
         raise ValueError(f"cut must be one of {', '.join(CUTS)}, got {cut!r}")
-    if count < 1 or first < 0 or size < 1 or short_side < 0:
+    if (count is not None and count < 1) or first < 0 or size < 1 or short_side < 0:
         given = f"{count}, {size}, {first}, {short_side}"
         raise ValueError(f"count and size must be at least 1, first and short_side at least 0, got {given}")
     sources = [open_source(spec) for spec in specs] or [SamplePhotos()]
     # Dealt in turns, not permuted as a whole: what comes first must not depend on how much is asked for.
-    turns = itertools.zip_longest(*(_in_order(source, seed, first + count) for source in sources))
+    wanted = None if count is None else first + count
+    turns = itertools.zip_longest(*(_in_order(source, seed, wanted) for source in sources))
     photos = [photo for turn in turns for photo in turn if photo is not None]
-    found = list(itertools.islice(_dealt(photos, size, cut, short_side, seed), first + count))
-    if len(found) < first + count:
+    found = list(itertools.islice(_dealt(photos, size, cut, short_side, seed), wanted))
+    if len(found) < (first + 1 if wanted is None else wanted):
         skipped = f" after the first {first}" if first else ""
-        raise ValueError(f"asked for {count} images{skipped}, but the photos give only {len(found)} in all")
+        raise ValueError(f"asked for {count or 'all'} images{skipped}, but the photos give only {len(found)} in all")
     chosen = found[first:]
     images = torch.from_numpy(np.stack([pixels for _, pixels in chosen])).permute(0, 3, 1, 2).float() / 255
     return images.contiguous(), [name for name, _ in chosen]
 
 
-def _in_order(source: Indexed | Streamed, seed: int, most: int) -> Iterator[Sample]:
+def _in_order(source: Indexed | Streamed, seed: int, most: int | None) -> Iterator[Sample]:
     """The samples of a source in its seeded order; of a stream no more than needed."""
     if isinstance(source, Streamed):
         return itertools.islice(source.stream(seed, 0), most)
