@@ -83,7 +83,7 @@ def test_samples_are_the_same_for_the_same_network(ran):
 
 
 def test_the_report_shows_the_comparison_beside_the_paper(ran):
-    out, results, page = ran
+    out, _, page = ran
     text = " ".join(page.text.split())
     assert page.outside == []
     # strips: original, degraded, two priors; samples: two priors, photos, spectrum
@@ -106,35 +106,31 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
     assert len((out / "table.csv").read_text().splitlines()) == 7
 
 
-def _failure(folder: Path, notebook: str, parameters: dict) -> str:
-    jobs = f"\n- {{notebook: {notebook}, parameters: {json.dumps(parameters)}}}"
-    (outcome,) = run_pipeline(_pipeline(folder, jobs), folder / "out")
-    assert outcome.state == "failed"
-    assert "\n" not in outcome.note
-    return outcome.note
+def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
+    wrong = {"priors": {"DSM": "missing.pth", "MUPET": "missing.pth"}, "settings": {"MUPT": {}}}
+    jobs = "".join(
+        f"\n- {{notebook: compare_priors, parameters: {json.dumps(given)}}}"
+        for given in (wrong, {"count": 100, "first": 50})
+    )
+    outcomes = run_pipeline(_pipeline(tmp_path, jobs), tmp_path / "out", workers=2)
+    notes = [outcome.note for outcome in outcomes]
+    # Labels are checked before anything is loaded.
+    assert "settings: unknown prior 'MUPT', did you mean 'MUPET'?" in notes[0]
+    assert "asked for 100 images after the first 50, but the photos give only" in notes[1]
+    assert not any("\n" in note for note in notes)
 
 
-def test_wrong_labels_are_named_before_anything_is_loaded(tmp_path):
-    given = {"priors": {"DSM": "missing.pth", "MUPET": "missing.pth"}, "settings": {"MUPT": {}}}
-    assert "settings: unknown prior 'MUPT', did you mean 'MUPET'?" in _failure(tmp_path, "compare_priors", given)
-
-
-def test_too_few_photos_are_counted(tmp_path):
-    note = _failure(tmp_path, "compare_priors", {"count": 100, "first": 50})
-    assert "asked for 100 images after the first 50, but the photos give only" in note
-
-
-@pytest.mark.parametrize(
-    ("file", "missing"), [("mupet_table1", "cifar10_ncsnpp_continuous"), ("mupet_table2", "bedroom_ncsnpp_continuous")]
-)
-def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch, file, missing):
+def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pipeline = load_pipeline(ROOT / "pipelines" / "published_scale" / f"{file}.yaml")
-    (outcome,) = run_pipeline(replace(pipeline, jobs=pipeline.jobs[:1]), tmp_path / "out")
-    assert outcome.state == "failed"
-    assert f"published/{missing}.pth" in outcome.note
-    report = write_report(pipeline, [outcome], tmp_path / "out").read_text()
-    assert f"published/{missing}.pth" in report
+    files = [ROOT / "pipelines" / "published_scale" / f"mupet_table{number}.yaml" for number in (1, 2)]
+    pipelines = [load_pipeline(file) for file in files]
+    both = replace(pipelines[0], jobs=[pipeline.jobs[0] for pipeline in pipelines])
+    outcomes = run_pipeline(both, tmp_path / "out", workers=2)
+    report = write_report(both, outcomes, tmp_path / "out").read_text()
+    for outcome, missing in zip(outcomes, ("cifar10_ncsnpp_continuous", "bedroom_ncsnpp_continuous"), strict=True):
+        assert outcome.state == "failed"
+        assert f"published/{missing}.pth" in outcome.note
+        assert f"published/{missing}.pth" in report
 
 
 def test_unknown_published_tables_are_refused(tmp_path):

@@ -32,7 +32,7 @@ def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Pu
         "tasks": tasks,
         "metrics": [METRICS[key] for key in keys],
         "verdicts": _verdicts(tasks, keys),
-        "missing": _distinct(pair for result in own for pair in result["comparison"]["missing"].items()),
+        "missing": _missing(result["comparison"] for result in own),
         "messages": _distinct(row["message"] for r in own for row in r["comparison"]["rows"] if row["message"]),
         "priors": _distinct((k, v["summary"]) for r in own for k, v in r["comparison"]["priors"].items()),
         "environments": _distinct(result["comparison"]["environment"] for result in own),
@@ -47,8 +47,7 @@ def search_view(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     keys = [key for key in METRICS if any(row.get(key) is not None for search in own for row in search["tried"])]
     searches = [{**search, **_chosen(search), "metrics": [METRICS[key] for key in keys]} for search in own]
-    missing = _distinct(pair for search in own for pair in search["missing"].items())
-    return {"searches": searches, "metrics": [METRICS[key] for key in keys], "missing": missing}
+    return {"searches": searches, "metrics": [METRICS[key] for key in keys], "missing": _missing(own)}
 
 
 def samples_view(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -104,7 +103,7 @@ def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Publi
         **{key: comparison[key] for key in ("operator", "noise", "size", "steps", "count", "first", "changes")},
         "photos": ", ".join(comparison["photos"]),
         "rows": [
-            {"label": label, "settings": shown_settings(comparison["priors"][label]["settings"]), **means}
+            {"label": label, "settings": shown_settings(comparison["priors"][label]["settings"]), **_every_key(means)}
             for label, means in comparison["means"].items()
         ],
         "best": {key: _best(METRICS[key], [m.get(key) for m in comparison["means"].values()]) for key in METRICS},
@@ -116,6 +115,11 @@ def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Publi
         "published_task": comparison.get("published_task", ""),
         "strips": [{**strip, "path": Path(folder) / strip["file"]} for strip in comparison.get("strips", [])],
     }
+
+
+def _every_key(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """``figures`` with None for metrics it lacks: templates ask for any."""
+    return {key: figures.get(key) for key in METRICS}
 
 
 def shown_settings(settings: Mapping[str, Any]) -> str:
@@ -141,7 +145,7 @@ def _paper_rows(task: str, published: Sequence[Published]) -> list[dict[str, Any
     for table in published if task else []:
         for names, figures in table.figures(task):
             values = {key: figures.get(column) for key, column in PAPER_COLUMNS.items()}
-            rows.append({"label": " ".join(names), **values})
+            rows.append({"label": " ".join(names), **_every_key(values)})
     return rows
 
 
@@ -159,15 +163,22 @@ def _paper_change(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _verdicts(tasks: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """How often the last prior is better, worse or neither, per other prior and metric."""
+    """How often the last prior is better, worse or neither: per other prior, and for each metric that was measured."""
+    changes = [change for task in tasks for change in task["changes"]]
+    measured = [key for key in keys if any(key in change for change in changes)]
     found = []
-    for prior, other in _distinct((c["prior"], c["against"]) for task in tasks for c in task["changes"]):
-        for key in keys:
-            own = [c[key]["verdict"] for task in tasks for c in task["changes"] if c["against"] == other and key in c]
-            if own:
-                counts = {verdict: own.count(verdict) for verdict in ("better", "worse", "unclear")}
-                found.append({"prior": prior, "against": other, "metric": METRICS[key], "of": len(own), **counts})
+    for prior, other in _distinct((change["prior"], change["against"]) for change in changes):
+        said = {key: [c[key]["verdict"] for c in changes if c["against"] == other and key in c] for key in measured}
+        counts = [{verdict: said[key].count(verdict) for verdict in ("better", "worse", "unclear")} for key in measured]
+        metrics = [METRICS[key] for key in measured]
+        found.append({"prior": prior, "against": other, "metrics": metrics, "counts": counts})
     return found
+
+
+def _missing(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each metric that could not be measured, once per reason."""
+    pairs = _distinct(pair for part in parts for pair in part["missing"].items())
+    return [f"{METRICS[key].title} was not measured: {reason}." for key, reason in pairs]
 
 
 def _has(task: Mapping[str, Any], key: str) -> bool:
@@ -180,8 +191,14 @@ def _chosen(search: Mapping[str, Any]) -> dict[str, Any]:
     by = next((key for key in ("lpips", "perceptual_tiny", "psnr") if key in measured), None)
     chosen = {row["prior"]: row["settings"] for row in search["best"] if row["metric"] == by}
     pairs = (f"{label}: {{{', '.join(f'{k}: {v}' for k, v in own.items())}}}" for label, own in chosen.items())
-    best = [{**row, "edges": _edges(row["settings"], search["grid"])} for row in search["best"]]
-    return {"chosen_by": METRICS[by] if by else None, "line": f"settings: {{{', '.join(pairs)}}}", "best": best}
+    best = [{**row, **_every_key(row), "edges": _edges(row["settings"], search["grid"])} for row in search["best"]]
+    tried = [{**row, **_every_key(row)} for row in search["tried"]]
+    return {
+        "tried": tried,
+        "chosen_by": METRICS[by] if by else None,
+        "line": f"settings: {{{', '.join(pairs)}}}",
+        "best": best,
+    }
 
 
 def _edges(settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[str]:
