@@ -92,7 +92,7 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
         "Mind it.",
         "Two − One",
         "ζ 0.3",
-        "paper: MUPET 80% pix",
+        "paper (80% pix), MUPET",
         "27.54",
         "another scale",
         "Every combination",

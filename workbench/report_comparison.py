@@ -14,7 +14,8 @@ from workbench.comparison import METRICS, Metric
 from workbench.pipelines.published import Published
 
 PAPER_COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
-DEFAULTS_SHOWN = ("zeta", "sigma_start")  # the settings that the paper tuned
+TUNED = {"zeta": "ζ", "sigma_start": "σ"}  # the settings that the paper tuned, and how a table calls them
+LIMITS = {"zeta": (0, 1)}  # nothing lies beyond
 
 
 def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Published]) -> dict[str, Any] | None:
@@ -113,8 +114,15 @@ def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Publi
         "paper": paper,
         "paper_change": _paper_change(paper),
         "published_task": comparison.get("published_task", ""),
-        "strips": [{**strip, "path": Path(folder) / strip["file"]} for strip in comparison.get("strips", [])],
+        "strips": [_strip(strip, comparison, folder) for strip in comparison.get("strips", [])],
     }
+
+
+def _strip(strip: Mapping[str, Any], comparison: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A row of pictures; that of a prior with its mean PSNR over all images, shown or not."""
+    mean = comparison["means"].get(strip["title"], {}).get("psnr")
+    text = f"mean {printed(mean['mean'], METRICS['psnr'])} dB" if mean else ""
+    return {**strip, "path": Path(folder) / strip["file"], "psnr": text}
 
 
 def _every_key(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,8 +132,7 @@ def _every_key(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def shown_settings(settings: Mapping[str, Any]) -> str:
     """The settings of DiffPIR that the paper tuned, for one cell of a table."""
-    names = {"zeta": "ζ", "sigma_start": "σ"}
-    return ", ".join(f"{names[key]} {settings[key]:g}" for key in DEFAULTS_SHOWN if key in settings)
+    return ", ".join(f"{name} {settings[key]:g}" for key, name in TUNED.items() if key in settings)
 
 
 def _by_metric(changes: Iterable[Mapping[str, Any]], other: str) -> dict[str, Any]:
@@ -203,7 +210,11 @@ def _chosen(search: Mapping[str, Any]) -> dict[str, Any]:
 
 def _edges(settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[str]:
     """The settings that are the smallest or largest value tried: beyond it may be better ones."""
-    return [name for name, tried in grid.items() if len(tried) > 1 and settings[name] in (min(tried), max(tried))]
+    return [
+        name
+        for name, tried in grid.items()
+        if len(tried) > 1 and settings[name] in {min(tried), max(tried)} - set(LIMITS.get(name, ()))
+    ]
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

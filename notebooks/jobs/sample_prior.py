@@ -97,7 +97,7 @@ plt.show()
 # ## How close to photos
 # FID is the published measure; it is biased upwards for few samples, so figures compare only at equal numbers. The plain
 # figures say whether samples are as bright, as contrasty and as detailed as photos, not whether they look like any. The
-# row "the photos themselves" compares one half of the reference with the other: what chance alone does.
+# row without a prior compares as many photos with the other photos: what chance alone does.
 
 # %%
 reason = fid_unavailable()
@@ -107,8 +107,9 @@ for reference, originals in photos.items():
         distance = None if reason else round(float(fid(images, originals)), 3)
         plain = {key: round(value, 4) for key, value in differences(images, originals).items()}
         rows.append({"prior": label, "reference": reference, "fid": distance, **plain})
-    halves = differences(originals[::2], originals[1::2]) if len(originals) > 1 else {}
-    rows.append({"prior": None, "reference": reference, "fid": None, **{k: round(v, 4) for k, v in halves.items()}})
+    some = min(count, len(originals) // 2)  # as many photos as samples, against the other photos
+    chance = differences(originals[:some], originals[some:]) if some else {}
+    rows.append({"prior": None, "reference": reference, "fid": None, **{k: round(v, 4) for k, v in chance.items()}})
 for row in rows:
     print(row)
 if reason:
