@@ -1,5 +1,6 @@
 # make setup      install into .venv (once; again after pyproject.toml or constraints.txt changed)
 # make reproduce  restore real photos four ways and write results/quick/report.html
+# make mupet      compare priors trained by DSM and by MUPET, write results/mupet/report.html (minutes)
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make lab        JupyterLab on the notebooks
 # make notebooks  run notebooks/basics/*.py again and store their output (after a change of the text or of a prior)
@@ -11,7 +12,7 @@ STAMP := .venv/.installed
 # The kernels of .venv, whatever is installed for the user.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: setup reproduce test lint lab notebooks clean
+.PHONY: setup reproduce mupet test lint lab notebooks clean
 
 setup: $(STAMP)
 
@@ -24,6 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 # Two jobs of one thread each: faster on two cores than one job of two threads.
 reproduce: $(STAMP)
 	@$(BIN)/workbench run pipelines/quick.yaml --out results/quick --workers 2
+
+mupet: $(STAMP)
+	@$(BIN)/workbench run pipelines/mupet_quick.yaml --out results/mupet --workers 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

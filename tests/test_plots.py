@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench.images import to_uint8
-from workbench.plots import curves, show
+from workbench.plots import curves, show, strip
 
 matplotlib.use("Agg")
 
@@ -38,3 +38,13 @@ def test_curves_carry_their_values():
     assert list(line.get_xdata()) == [1, 2, 3]
     np.testing.assert_allclose(line.get_ydata(), [1, 0.1, np.nan], rtol=1e-6)
     assert figure.axes[0].get_yscale() == "log"
+
+
+def test_a_strip_puts_pictures_side_by_side_on_white():
+    images = torch.stack([torch.full((1, 4, 5), value) for value in (0.0, 0.5, 2.0)])
+    sheet = strip(images, columns=2, gap=1)
+    assert sheet.shape == (1, 3, 9, 11)
+    assert [float(sheet[0, c, r, k]) for c, r, k in ((0, 0, 0), (1, 0, 6), (2, 5, 0))] == [0, 0.5, 1]
+    assert float(sheet[0, 0, 0, 5]) == 1  # the gap
+    assert float(sheet[0, 0, 5:, 6:].min()) == 1  # no fourth image
+    assert strip(images).shape == (1, 3, 4, 19)

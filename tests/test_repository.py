@@ -155,7 +155,7 @@ def test_ci_is_a_script_that_runs():
 
 
 def test_make_knows_its_targets():
-    for target in ("setup", "reproduce", "test", "lab", "lint", "clean"):
+    for target in ("setup", "reproduce", "mupet", "test", "lab", "lint", "clean"):
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from workbench.images import to_uint8
@@ -88,3 +89,19 @@ def curves(
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
+
+
+def strip(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """``images`` (B, C, H, W) beside one another, in rows of ``columns`` (by default one row), with white gaps between.
+
+    Returns:
+        One picture (1, 3, h, w) in [0, 1]; grey images become colour, places without an image stay white.
+    """
+    count, _, height, width = images.shape
+    columns = columns or count
+    rows = -(-count // columns)
+    sheet = torch.ones(1, 3, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[0, :, top : top + height, left : left + width] = image.clamp(0, 1)
+    return sheet

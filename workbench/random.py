@@ -6,6 +6,7 @@ images give) or ``noise``, any function ``(like) -> tensor`` of the same shape, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +19,15 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator seeded with ``seed`` (0 is a seed like any other)."""
     return torch.Generator(device).manual_seed(seed)
+
+
+def stream(seed: int, *purpose: object) -> torch.Generator:
+    """A generator for one ``purpose`` ("noise", or "noise", 7 for image 7) of a run with this ``seed``.
+
+    Hashed, not seed + constant: streams of neighbouring seeds must not coincide either.
+    """
+    digest = hashlib.sha256(" ".join(map(str, (*purpose, seed))).encode()).digest()
+    return generator(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def noise_source(generators: Generators) -> NoiseSource:

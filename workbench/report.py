@@ -1,7 +1,8 @@
 """The report of a pipeline: one HTML file that needs nothing else, and the same figures as CSV and JSON.
 
 It shows jobs whose result has ``records``: a list of rows as :func:`workbench.restore.restore` makes them, each with
-``photo`` and the file names ``original``, ``degraded`` and ``image`` in the job's folder.
+``photo`` and the file names ``original``, ``degraded`` and ``image`` in the job's folder. Results with ``comparison``,
+``search`` or ``samples`` have parts of their own (``report_comparison``).
 """
 
 from __future__ import annotations
@@ -24,9 +25,19 @@ from workbench.metrics import as_text
 from workbench.pipelines.job import RESULT, is_done, write_json
 from workbench.pipelines.runner import Outcome
 from workbench.pipelines.schema import Pipeline
+from workbench.report_comparison import (
+    comparison_records,
+    comparison_view,
+    in_percent,
+    printed,
+    samples_view,
+    search_view,
+    with_margin,
+)
 
 FIGURES = ("psnr", "ssim", "lpips", "evaluations", "seconds")
-COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "prior", "seed", "job")
+SCORES = ("psnr", "ssim", "lpips", "perceptual_tiny")
+COLUMNS = ("photo", "size", "operator", "noise", "solver", *SCORES, "evaluations", "seconds", "prior", "seed", "job")
 
 
 def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -> Path:
@@ -35,15 +46,20 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
     What is not done yet is missing from the tables and named as such.
     """
     out = Path(out).resolve()
-    records = [record for job in pipeline.jobs for record in _records(out / "jobs" / job.id)]
+    results = [result for job in pipeline.jobs for result in _result(out / "jobs" / job.id)]
+    records = [record | {"job": result["job"]} for result in results for record in result.get("records", [])]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("workbench"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["figure"] = as_text
+    environment.filters |= {"figure": as_text, "inline": _inline}
+    environment.filters |= {"plain": printed, "margin": with_margin, "percent": in_percent}
     html = environment.get_template("report.html.j2").render(
         pipeline=pipeline,
         outcomes=outcomes,
         groups=_groups(records, out),
+        comparison=comparison_view(results, pipeline.published),
+        search=search_view(results),
+        samples=samples_view(results),
         methods=_settings(records),
         environments=_distinct(record["environment"] for record in records),
         priors=_distinct(record["prior"] for record in records),
@@ -53,16 +69,17 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
     )
     _replace(out / "report.html", html)
-    _replace(out / "table.csv", _csv(records))
-    write_json(out / "table.json", [{column: record.get(column) for column in COLUMNS} for record in records])
+    rows = records + comparison_records(results)
+    _replace(out / "table.csv", _csv(rows))
+    write_json(out / "table.json", [{column: row.get(column) for column in COLUMNS} for row in rows])
     return out / "report.html"
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
+def _result(folder: Path) -> list[dict[str, Any]]:
+    """The result of a job and its ``folder``, or nothing where it is not done."""
     if not is_done(folder):
         return []
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    return [record | {"job": result["job"]} for record in result.get("records", [])]
+    return [json.loads((folder / RESULT).read_text(encoding="utf-8")) | {"folder": folder}]
 
 
 def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:

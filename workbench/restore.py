@@ -9,7 +9,6 @@ single images give.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import time
@@ -28,7 +27,7 @@ from workbench.operators.base import Operator
 from workbench.operators.parse import parse_operator
 from workbench.operators.separable import Separable
 from workbench.pipelines.job import write_json
-from workbench.random import generator, noise_source
+from workbench.random import generator, noise_source, stream
 from workbench.settings import check_types
 from workbench.solvers import SOLVERS, make_solver
 from workbench.solvers.base import Callback, Restoration, Solver
@@ -162,7 +161,7 @@ def restore(
         scores = score(restoration.image, original)
     common = {
         "solver": name or type(solver).__name__.lower(),
-        "solver_settings": _settings(solver),
+        "solver_settings": solver_settings(solver),
         "prior": prior.name,
         "prior_source": prior.source,
         "operator": degraded.spec,
@@ -236,7 +235,7 @@ def _behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
     problem: ValueError | None = None
     for factor in range(1, LARGEST_FACTOR + 1):
         blank = photo.new_zeros(*photo.shape[:2], *(factor * side for side in photo.shape[-2:]))
-        chance = _stream(seed, "operator")
+        chance = stream(seed, "operator")
         before = chance.get_state()
         try:
             op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
@@ -260,14 +259,15 @@ def _behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
     )
 
 
-def _settings(solver: Any) -> dict[str, Any]:
+def solver_settings(solver: Any) -> dict[str, Any]:
+    """All settings of a solver, defaults too, ready for JSON."""
     values = {field.name: getattr(solver, field.name) for field in fields(solver)}
     return {name: getattr(value, "__name__", value) for name, value in values.items()}
 
 
 def _operator(spec: str, photos: Tensor, seed: int, prior: Prior | None) -> Operator:
     try:
-        op = parse_operator(spec, tuple(photos.shape[1:]), _stream(seed, "operator")).to(photos.device)
+        op = parse_operator(spec, tuple(photos.shape[1:]), stream(seed, "operator")).to(photos.device)
         if prior is not None:
             prior.check(photos)
     except ValueError as error:
@@ -289,11 +289,5 @@ def _check(noise: float, seed: int) -> None:
         raise ValueError(f"seed must be 0 or more, got {seed}")
 
 
-def _stream(seed: int, purpose: str) -> torch.Generator:
-    # Hashing, not seed + constant: streams of neighbouring seeds must not coincide either.
-    digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
-    return generator(int.from_bytes(digest[:8], "big") >> 1)
-
-
 def _streams(seed: int, purpose: str, batch: Tensor) -> list[torch.Generator]:
-    return [_stream(seed, purpose) for _ in range(batch.shape[0])]
+    return [stream(seed, purpose) for _ in range(batch.shape[0])]

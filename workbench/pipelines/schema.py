@@ -2,6 +2,7 @@
 
     name: quick
     title: Real photos restored four ways
+    published: [mupet-2]                        # tables of published.yaml for the report to show beside
     jobs:
       - notebook: restore                       # notebooks/jobs/restore.ipynb
         parameters: {size: 64, noise: 0.01}     # names and types of its `parameters` cell
@@ -19,13 +20,15 @@ import ast
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from workbench.pipelines.published import NAME, Published, find_published, read_published
 
 
 class Entry(BaseModel):
@@ -50,6 +53,7 @@ class PipelineFile(BaseModel):
     title: str
     description: str = ""
     note: str = Field(default="", description="what a reader of the report must bear in mind, such as its scale")
+    published: list[str] = Field(default=[], description="ids of the papers' tables that the report shows beside")
     jobs: list[Entry] = Field(min_length=1)
 
 
@@ -82,6 +86,7 @@ class Pipeline:
     note: str
     jobs: list[Job]
     code: str
+    published: list[Published] = field(default_factory=list)
 
 
 def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipeline:
@@ -112,7 +117,8 @@ def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipe
             if entry.name in named:
                 raise ValueError(f"{where}: the name {entry.name!r} is taken by an earlier job")
             named[entry.name] = [job.id for job in new]
-    return Pipeline(file.name, file.title, file.description, file.note, jobs, code)
+    published = _published(file.published, path, folder)
+    return Pipeline(file.name, file.title, file.description, file.note, jobs, code, published)
 
 
 def code_version() -> str:
@@ -169,6 +175,19 @@ def _read(path: Path) -> PipelineFile:
             model = Entry if first["loc"][0] == "jobs" else PipelineFile
             raise ValueError(f"{path}: {unknown('key', str(first['loc'][-1]), list(model.model_fields))}") from None
         raise ValueError(f"{path}: {place}: {first['msg']}") from None
+
+
+def _published(ids: list[str], path: Path, notebooks: Path) -> list[Published]:
+    if not ids:
+        return []
+    file = find_published(path.resolve().parent, notebooks)
+    if file is None:
+        raise ValueError(f"{path}: published: there is no {NAME} beside or above the pipeline")
+    tables = read_published(file)
+    for name in ids:
+        if name not in tables:
+            raise ValueError(f"{path}: published: {unknown('table', name, list(tables))}")
+    return [tables[name] for name in ids]
 
 
 def _nearest_notebooks(path: Path) -> Path:

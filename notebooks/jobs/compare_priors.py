@@ -1,0 +1,170 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     name: python3
+#     language: python
+#     display_name: Python 3 (ipykernel)
+# ---
+
+# %% [markdown]
+# # Compare priors in DiffPIR
+#
+# One degradation, several priors, the same measurements and the same noise for all: MUPET's Table II. Every prior has its
+# own settings. With `grid`, every combination is tried for every prior instead and the best is reported, which is how the
+# paper chose them: on other images than it tested on (`first`).
+
+# %% tags=["parameters"]
+photos: list[str] = []  # folders, .npz/.npy, shards-{00..05}.tar, hf:NAME; empty: the sample photos
+count: int = 8  # images
+first: int = 0  # images to pass over: sets for choosing settings and for testing must not overlap
+size: int = 32  # side of the images in pixels
+cut: str = "tiles"  # "tiles" of photos, or "halve" or "fit" whole ones
+short_side: int = 128  # photos are resized to this before they are cut into tiles; 0: not
+degradation: str = "sr:4"  # as `workbench operators` lists them
+noise: float = 0.01  # standard deviation, pixel values from 0 to 1
+steps: int = 60
+priors: dict[str, str] = {
+    "prior": "photo-dsm"
+}  # label -> what `load_prior` takes; the last is compared with the others
+settings: dict[str, dict] = {}  # label -> settings of DiffPIR, such as {zeta: 0.6, sigma_start: 1.0}
+grid: dict[str, list] = {}  # setting -> values to try
+published_task: str = ""  # the row of a published table to show beside, such as 4xSR
+pictures: int = 6  # of the first images
+seed: int = 0
+batch: int = 16
+device: str = "cpu"
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+from workbench.comparison import METRICS, mean_interval, measured_metrics, missing_metrics, summarise
+from workbench.data.evaluation import evaluation_photos
+from workbench.images import save_image
+from workbench.models import load_prior
+from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.plots import show, strip
+from workbench.restore import environment, solver_of, solver_settings
+from workbench.trial import best_combinations, check_labels, combinations, measure, restore_measured
+
+# Names are checked before the slow part, cheapest first.
+check_labels(settings, priors)
+choices = combinations(grid)
+solvers = {
+    label: [solver_of("diffpir", {"steps": steps, **settings.get(label, {}), **choice}) for choice in choices]
+    for label in priors
+}
+networks = {label: load_prior(input_source(source), device=device) for label, source in priors.items()}
+for label, network in networks.items():
+    print(f"{label}: {network.summary()}")
+
+# %% [markdown]
+# ## Photos and their measurements
+# Each image has its own missing pixels and its own noise, drawn from `seed` and its number.
+
+# %%
+specs = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in photos]
+originals, names = evaluation_photos(
+    specs, count=count, first=first, size=size, cut=cut, short_side=short_side, seed=seed
+)
+batches = [
+    measure(
+        originals[start : start + batch].to(device),
+        names[start : start + batch],
+        range(first + start, first + min(start + batch, count)),
+        degradation,
+        noise,
+        seed,
+    )
+    for start in range(0, count, batch)
+]
+print(f"{count} images of {size}x{size}, number {first} to {first + count - 1}, {degradation}, noise {noise:g}")
+
+# %% [markdown]
+# ## Restore
+# The last prior in the last place: it is the one compared with all others.
+
+# %%
+runs = [(label, choice, solver) for label in priors for choice, solver in zip(choices, solvers[label])]
+tried, images = [], {}  # rows of each run; restored images of the last run of each prior
+done = 0
+for label, _, solver in runs:
+    rows, restored = [], []
+    for measured in batches:
+        image, new = restore_measured(measured, solver, networks[label])
+        rows += [{"prior": label, **row} for row in new]
+        restored.append(image.cpu())
+        done += 1
+        progress(done, len(runs) * len(batches))
+    tried.append(rows)
+    images[label] = torch.cat(restored)[:pictures]
+
+# %% [markdown]
+# ## Figures
+# Means with 95 % confidence intervals (Student's t over the images). A paired change compares the two priors image by
+# image, so that what differs between images cancels.
+
+# %%
+averages = [
+    {
+        "prior": label,
+        "settings": {**settings.get(label, {}), **choice},
+        **{key: mean_interval([row[key] for row in rows]).mean for key in measured_metrics(rows)},
+    }
+    for (label, choice, _), rows in zip(runs, tried)
+]
+for average in averages:
+    figures = (f"{METRICS[key].title} {average[key]:.{METRICS[key].digits}f}" for key in METRICS if key in average)
+    print(average["prior"], average["settings"], ", ".join(figures))
+
+# %%
+every = [row for rows in tried for row in rows]
+common = {
+    "operator": degradation,
+    "noise": noise,
+    "size": size,
+    "steps": steps,
+    "count": count,
+    "first": first,
+    "seed": seed,
+    "published_task": published_task,
+    "photos": photos or ["sample photos"],
+    "priors": {
+        label: {"name": network.name, "summary": network.summary(), "settings": solver_settings(solvers[label][0])}
+        for label, network in networks.items()
+    },
+    "missing": missing_metrics(every),
+    "environment": environment(torch.device(device)),
+}
+if grid:
+    result = {"search": {**common, "grid": grid, "tried": averages, "best": best_combinations(averages, list(priors))}}
+else:
+    bare = [{key: value for key, value in row.items() if not key.endswith("_reason")} for row in every]
+    result = {"comparison": {**common, "rows": bare, **summarise(every, list(priors))}}
+
+# %%
+for change in result.get("comparison", {}).get("changes", []):
+    interval, metric = change["difference"], METRICS[change["metric"]]
+    bounds = "" if interval["low"] is None else f" ({interval['low']:+.4f} to {interval['high']:+.4f})"
+    print(
+        f"{change['prior']} - {change['against']}, {metric.title}: {interval['mean']:+.4f}{bounds} {change['verdict']}"
+    )
+
+# %% [markdown]
+# ## The first images
+
+# %%
+if pictures and not grid:
+    degraded = torch.nn.functional.interpolate(batches[0].picture[:pictures].cpu(), size=(size, size), mode="nearest")
+    shown = {"original": originals[: len(degraded)], "degraded": degraded}
+    shown |= {label: image[: len(degraded)] for label, image in images.items()}
+    show(shown, names[: len(degraded)], height=1.3)
+    plt.show()
+    files = []
+    for number, (title, row) in enumerate(shown.items()):
+        files.append({"title": title, "file": f"strip-{number}.png"})
+        save_image(strip(row), files[-1]["file"])
+    result["comparison"]["strips"] = files
+
+# %%
+write_result(result)

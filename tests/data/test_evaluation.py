@@ -1,0 +1,102 @@
+"""Test photos: numbered once for all, cut without overlap, never too few without saying so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench.data.evaluation import NATURAL, evaluation_photos
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four photos of 40x24 pixels in a folder; each pixel of photo k holds k, its row and its column."""
+    for k in range(4):
+        rows, columns = np.mgrid[0:24, 0:40]
+        pixels = np.stack([np.full_like(rows, k), rows, columns], axis=-1).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    return str(tmp_path)
+
+
+def test_any_two_runs_of_numbers_are_parts_of_one_list(photos):
+    whole, names = evaluation_photos([photos], count=20, size=8, short_side=0)
+    part, some = evaluation_photos([photos], count=6, first=7, size=8, short_side=0)
+    assert some == names[7:13]
+    assert torch.equal(part, whole[7:13])
+    assert len(set(names)) == 20
+    every, _ = evaluation_photos([photos], count=None, size=8, short_side=0)
+    assert len(every) == 4 * 15
+    assert torch.equal(every[:20], whole)
+
+
+def test_tiles_are_pieces_of_the_photo_and_do_not_overlap(photos):
+    images, names = evaluation_photos([photos], count=None, size=8, short_side=0)
+    corners = {tuple((image[:, 0, 0] * 255).round().int().tolist()) for image in images}
+    assert corners == {(k, 8 * row, 8 * column) for k in range(4) for row in range(3) for column in range(5)}
+    k, row, column = (images[0][:, 0, 0] * 255).round().int().tolist()
+    assert names[0] == f"{k}.png {row // 8},{column // 8}"
+    assert float(images[0][1, 7, 0] * 255) == pytest.approx(row + 7)
+
+
+def test_any_run_spreads_over_the_photos(photos):
+    _, names = evaluation_photos([photos], count=8, first=4, size=8, short_side=0)
+    assert sorted(name.split()[0] for name in names) == sorted([f"{k}.png" for k in range(4)] * 2)
+
+
+def test_seeds_give_other_orders(photos):
+    orders = [evaluation_photos([photos], count=20, size=8, short_side=0, seed=seed)[1] for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_several_sources_take_turns(photos, tmp_path):
+    np.save(tmp_path / "grey.npy", np.full((3, 24, 24, 3), 200, np.uint8))
+    few = evaluation_photos([photos, str(tmp_path / "grey.npy")], count=2, size=8)[1]
+    more = evaluation_photos([photos, str(tmp_path / "grey.npy")], count=7, size=8)[1]
+    assert more[:2] == few
+    assert sum(name.startswith("grey.npy") for name in more[:6]) == 3
+
+
+def test_halving_averages_two_by_two(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    images, names = evaluation_photos([str(tmp_path / "a.npz")], count=3, size=8, cut="halve")
+    index = int(names[0].split("[")[1].rstrip("]"))
+    mean = pixels[index, 2:4, 4:6, 1].astype(float).mean()
+    assert float(images[0, 1, 1, 2]) * 255 == pytest.approx(mean, abs=0.51)
+
+
+def test_fitting_takes_the_centre_square(photos):
+    images, _ = evaluation_photos([photos], count=2, size=24, cut="fit")
+    assert float(images[0, 2, 0, 0] * 255) == pytest.approx(8)
+
+
+def test_the_sample_photos_need_no_file():
+    images, names = evaluation_photos([], count=10, size=32)
+    assert images.shape == (10, 3, 32, 32)
+    assert sorted({name.split()[0] for name in names[:5]}) == sorted(NATURAL)
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"count": 61}, "asked for 61 images, but the photos give only 60 in all"),
+        ({"count": 30, "first": 50}, "asked for 30 images after the first 50, but the photos give only 60"),
+        ({"count": None, "first": 60}, "asked for all images after the first 60"),
+        ({"count": 1, "cut": "tile"}, "cut must be one of tiles, halve, fit, got 'tile'"),
+        ({"count": 0}, "at least 1"),
+        ({"count": 1, "size": 64}, "hold no tile of 64x64"),
+        ({"count": 1, "cut": "halve"}, "needs photos of 16x16 pixels, got 24x40"),
+    ],
+)
+def test_what_the_photos_do_not_give_is_said(photos, given, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation_photos([photos], **({"size": 8, "short_side": 0} | given))
+
+
+def test_no_photos_at_all():
+    with pytest.raises(ValueError, match="no photos at 'published/nothing'"):
+        evaluation_photos(["published/nothing"], count=1)

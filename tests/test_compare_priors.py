@@ -1,0 +1,161 @@
+"""The notebooks that compare and sample priors, run as pipelines run them, and what reports make of their results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.test_pipelines import _Page
+from workbench.pipelines import load_pipeline
+from workbench.pipelines.published import find_published, read_published
+from workbench.pipelines.runner import run_pipeline, table
+from workbench.report import write_report
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks" / "jobs"
+
+SMALL = "size: 16, steps: 2, batch: 2, priors: {One: photo-dsm, Two: photo-dsm}"
+JOBS = f"""
+- notebook: compare_priors
+  parameters: {{{SMALL}, count: 3, pictures: 2, degradation: "inpaint:0.8", published_task: 80% pix,
+    settings: {{One: {{zeta: 0.3}}, Two: {{sigma_start: 1.0}}}}}}
+- {{notebook: compare_priors, parameters: {{{SMALL}, count: 2, grid: {{zeta: [0.3, 1.0]}}}}}}
+- {{notebook: sample_prior, parameters: {{{SMALL}, count: 3, pictures: 2, reference_count: 6}}}}
+"""
+
+
+def _pipeline(folder: Path, jobs: str, published: str = "[mupet-2]"):
+    (folder / "p.yaml").write_text(f"name: p\ntitle: A title\nnote: Mind it.\npublished: {published}\njobs:{jobs}")
+    return load_pipeline(folder / "p.yaml", NOTEBOOKS)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    pipeline = _pipeline(folder, JOBS)
+    outcomes = run_pipeline(pipeline, folder / "out", workers=2)
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3, table(outcomes)
+    results = [json.loads((folder / "out" / "jobs" / o.id / "result.json").read_text()) for o in outcomes]
+    page = _Page()
+    page.feed(write_report(pipeline, outcomes, folder / "out").read_text(encoding="utf-8"))
+    return folder / "out", results, page
+
+
+def test_a_comparison_holds_every_image_and_every_change(ran):
+    comparison = ran[1][0]["comparison"]
+    assert [row["prior"] for row in comparison["rows"]] == ["One"] * 3 + ["Two"] * 3
+    assert {row["evaluations"] for row in comparison["rows"]} == {2}
+    assert comparison["priors"]["One"]["settings"]["zeta"] == 0.3
+    (change,) = (change for change in comparison["changes"] if change["metric"] == "psnr")
+    values = {label: [r["psnr"] for r in comparison["rows"] if r["prior"] == label] for label in ("One", "Two")}
+    means = {label: sum(own) / 3 for label, own in values.items()}
+    assert change["difference"]["mean"] == pytest.approx(means["Two"] - means["One"], abs=1e-6)
+    assert comparison["means"]["Two"]["psnr"]["mean"] == pytest.approx(means["Two"])
+    # Equal networks on equal measurements: what differs is the settings' doing, and small.
+    assert values["One"] != values["Two"]
+
+
+def test_a_search_names_the_best_of_what_it_tried(ran):
+    search = ran[1][1]["search"]
+    assert [(row["prior"], row["settings"]["zeta"]) for row in search["tried"]] == [
+        (label, zeta) for label in ("One", "Two") for zeta in (0.3, 1.0)
+    ]
+    best = {(row["prior"], row["metric"]): row for row in search["best"]}
+    highest = max(row["psnr"] for row in search["tried"] if row["prior"] == "One")
+    assert best["One", "psnr"]["psnr"] == highest
+    # The same network twice: the same noise gives the same figures.
+    assert best["One", "psnr"]["settings"] == best["Two", "psnr"]["settings"]
+
+
+def test_samples_are_the_same_for_the_same_network(ran):
+    out, results, _ = ran
+    samples = results[2]["samples"]
+    rows = {row["prior"]: row for row in samples["rows"]}
+    assert set(rows) == {"One", "Two", None}
+    assert rows["One"]["spectrum_db"] == rows["Two"]["spectrum_db"]
+    pictures = [(out / "jobs" / results[2]["job"] / p["file"]).read_bytes() for p in samples["pictures"]]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert (rows["One"]["fid"] is None) == (samples["fid_reason"] is not None)
+
+
+def test_the_report_shows_the_comparison_beside_the_paper(ran):
+    out, _, page = ran
+    text = " ".join(page.text.split())
+    assert page.outside == []
+    # strips: original, degraded, two priors; samples: two priors, photos, spectrum
+    assert len(page.pictures) == 4 + 4
+    for said in (
+        "Mind it.",
+        "Two − One",
+        "ζ 0.3",
+        "paper (80% pix), MUPET",
+        "27.54",
+        "another scale",
+        "Every combination",
+    ):
+        assert said in text, said
+    assert "−0.19" in text  # the paper's change of PSNR, 27.54 - 27.73
+    rows = json.loads((out / "table.json").read_text())
+    assert [(row["prior"], row["operator"], row["size"]) for row in rows] == [
+        (label, "inpaint:0.8", [16, 16]) for label in ("One", "Two") for _ in range(3)
+    ]
+    assert len((out / "table.csv").read_text().splitlines()) == 7
+
+
+def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
+    wrong = {"priors": {"DSM": "missing.pth", "MUPET": "missing.pth"}, "settings": {"MUPT": {}}}
+    jobs = "".join(
+        f"\n- {{notebook: compare_priors, parameters: {json.dumps(given)}}}"
+        for given in (wrong, {"count": 100, "first": 50})
+    )
+    outcomes = run_pipeline(_pipeline(tmp_path, jobs), tmp_path / "out", workers=2)
+    notes = [outcome.note for outcome in outcomes]
+    # Labels are checked before anything is loaded.
+    assert "settings: unknown prior 'MUPT', did you mean 'MUPET'?" in notes[0]
+    assert "asked for 100 images after the first 50, but the photos give only" in notes[1]
+    assert not any("\n" in note for note in notes)
+
+
+def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [ROOT / "pipelines" / "published_scale" / f"mupet_table{number}.yaml" for number in (1, 2)]
+    pipelines = [load_pipeline(file) for file in files]
+    both = replace(pipelines[0], jobs=[pipeline.jobs[0] for pipeline in pipelines])
+    outcomes = run_pipeline(both, tmp_path / "out", workers=2)
+    report = write_report(both, outcomes, tmp_path / "out").read_text()
+    for outcome, missing in zip(outcomes, ("cifar10_ncsnpp_continuous", "bedroom_ncsnpp_continuous"), strict=True):
+        assert outcome.state == "failed"
+        assert f"published/{missing}.pth" in outcome.note
+        assert f"published/{missing}.pth" in report
+
+
+def test_unknown_published_tables_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"p\.yaml: published: unknown table 'mupet-3', did you mean 'mupet-\d'\?"):
+        _pipeline(tmp_path, "\n- notebook: compare_priors", "[mupet-3]")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "compare_priors.ipynb").write_text((NOTEBOOKS / "compare_priors.ipynb").read_text())
+    with pytest.raises(ValueError, match=r"there is no published\.yaml beside or above"):
+        load_pipeline(tmp_path / "p.yaml", tmp_path / "jobs")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("pipelines/**/mupet_*.yaml")), ids=lambda path: path.stem)
+def test_every_task_has_its_row_in_the_paper(path):
+    tables = read_published(find_published(path))
+    pipeline = load_pipeline(path)
+    for job in pipeline.jobs:
+        task = job.parameters.get("published_task")
+        if task is not None:
+            (names, (dsm, mupet)) = zip(*tables["mupet-2"].figures(task), strict=True)
+            assert names == (["DSM"], ["MUPET"])
+            assert dsm["LPIPS"] >= mupet["LPIPS"]
+    # Images for choosing settings are not those that are tested on.
+    content = yaml.safe_load(path.read_text())
+    assert bool(content.get("published")) == all("grid" not in job.parameters for job in pipeline.jobs)
+    for job in pipeline.jobs:
+        if "first" in job.parameters:
+            first, count = job.parameters["first"], job.parameters["count"]
+            assert (first, count) == (0, 10) if "grid" in job.parameters else first >= 10

@@ -1,0 +1,131 @@
+"""Photos to measure on: a fixed, numbered list of images of one size, so that two sets can be told to be disjoint.
+
+Photos come in an order fixed by the seed. In that order each gives its first image, then each its second, and so on:
+any run of numbers spreads over the photos evenly, and ``first`` and ``count`` pick a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from workbench.data.sources import Indexed, Sample, Streamed, open_source
+from workbench.images import SAMPLES, load_image, to_uint8
+
+CUTS = ("tiles", "halve", "fit")
+
+
+NATURAL = ("astronaut", "coffee", "cat", "rocket", "motorcycle")  # of SAMPLES; the others are black for the most part
+
+
+class SamplePhotos:
+    """The natural ones of the sample photos, whole, as a source with random access."""
+
+    def __len__(self) -> int:
+        return len(NATURAL)
+
+    def __getitem__(self, index: int) -> Sample:
+        import skimage
+
+        name = NATURAL[index]
+        file = Path(skimage.__file__).parent / "data" / SAMPLES[name]
+        return name, lambda: to_uint8(load_image(file))[0]
+
+
+def evaluation_photos(
+    specs: Sequence[str],
+    *,
+    count: int | None,
+    first: int = 0,
+    size: int = 32,
+    cut: str = "tiles",
+    short_side: int = 128,
+    seed: int = 0,
+) -> tuple[Tensor, list[str]]:
+    """Images number ``first`` to ``first + count - 1``: (count, 3, size, size) in [0, 1], and their names.
+
+    Args:
+        specs: sources (``sources.py``); empty: the natural sample photos.
+        count, first: which images; ``count`` None: all from ``first`` on.
+        cut: "tiles": photos are resized so that their short side is ``short_side`` pixels (0: not resized), then cut
+            into tiles that do not overlap; "halve": photos of twice the size, averaged over 2x2 pixels (a box filter
+            leaves no JPEG blocks); "fit": the centre square, resized.
+        seed: order of the photos and of their tiles.
+
+    Raises:
+        ValueError: nothing at a spec, a photo that cannot be cut that way, numbers out of range, or fewer images than
+            asked for; the message says how many there are.
+    """
+    if cut not in CUTS:
+        raise ValueError(f"cut must be one of {', '.join(CUTS)}, got {cut!r}")
+    if (count is not None and count < 1) or first < 0 or size < 1 or short_side < 0:
+        given = f"{count}, {size}, {first}, {short_side}"
+        raise ValueError(f"count and size must be at least 1, first and short_side at least 0, got {given}")
+    sources = [open_source(spec) for spec in specs] or [SamplePhotos()]
+    # Dealt in turns, not permuted as a whole: what comes first must not depend on how much is asked for.
+    wanted = None if count is None else first + count
+    turns = itertools.zip_longest(*(_in_order(source, seed, wanted) for source in sources))
+    photos = [photo for turn in turns for photo in turn if photo is not None]
+    found = list(itertools.islice(_dealt(photos, size, cut, short_side, seed), wanted))
+    if len(found) < (first + 1 if wanted is None else wanted):
+        skipped = f" after the first {first}" if first else ""
+        raise ValueError(f"asked for {count or 'all'} images{skipped}, but the photos give only {len(found)} in all")
+    chosen = found[first:]
+    images = torch.from_numpy(np.stack([pixels for _, pixels in chosen])).permute(0, 3, 1, 2).float() / 255
+    return images.contiguous(), [name for name, _ in chosen]
+
+
+def _in_order(source: Indexed | Streamed, seed: int, most: int | None) -> Iterator[Sample]:
+    """The samples of a source in its seeded order; of a stream no more than needed."""
+    if isinstance(source, Streamed):
+        return itertools.islice(source.stream(seed, 0), most)
+    order = np.random.default_rng((seed, len(source), 2)).permutation(len(source))
+    return (source[int(index)] for index in order)
+
+
+def _dealt(photos: list[Sample], size: int, cut: str, short_side: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Round by round, one image of each photo that still has one. Photos are decoded when their turn comes."""
+    opened: list[list[tuple[str, np.ndarray]]] = []
+    for turn in itertools.count():
+        given = 0
+        for number, (path, decode) in enumerate(photos):
+            if turn == 0:
+                opened.append(_images(Path(path).name, decode(), size, cut, short_side, (seed, number)))
+            if turn < len(opened[number]):
+                given += 1
+                yield opened[number][turn]
+        if not given:
+            return
+
+
+def _images(
+    name: str, pixels: np.ndarray, size: int, cut: str, short_side: int, seed: tuple[int, int]
+) -> list[tuple[str, np.ndarray]]:
+    """The images of one photo, uint8 (size, size, 3) each."""
+    height, width = pixels.shape[:2]
+    if cut == "halve":
+        if (height, width) != (2 * size, 2 * size):
+            raise ValueError(f"{name}: cut 'halve' needs photos of {2 * size}x{2 * size} pixels, got {height}x{width}")
+        halved = pixels.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
+        return [(name, halved.round().astype(np.uint8))]
+    photo = Image.fromarray(np.ascontiguousarray(pixels))
+    if cut == "fit":
+        return [(name, np.asarray(ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)))]
+    if short_side:
+        zoom = short_side / min(height, width)
+        photo = photo.resize((round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC)
+    rows, columns = photo.height // size, photo.width // size
+    places = list(itertools.product(range(rows), range(columns)))
+    if not places:
+        raise ValueError(f"{name}: {photo.height}x{photo.width} pixels hold no tile of {size}x{size}")
+    whole = np.asarray(photo)
+    return [
+        (f"{name} {row},{column}", whole[row * size : (row + 1) * size, column * size : (column + 1) * size])
+        for row, column in (places[k] for k in np.random.default_rng((*seed, 3)).permutation(len(places)))
+    ]
