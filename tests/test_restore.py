@@ -147,6 +147,8 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         observe(photo, "blur:1", prior=prior)
     with pytest.raises(ValueError, match="at random"):
         observe(photo, "inpaint:0.8")
+    with pytest.raises(ValueError, match=r"'sr:20' does not turn .* at most 16 times smaller, so a photo of 32x32"):
+        observe(photos[:1], "sr:20")
     with pytest.raises(ValueError, match="hadamard"):
         observe(photos[:1], "hadamard:0.5")
 

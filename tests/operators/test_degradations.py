@@ -23,6 +23,7 @@ from workbench.operators import (
     gaussian_kernel,
 )
 from workbench.operators.degradations import KINDS, Kind
+from workbench.operators.separable import Side
 from workbench.random import Draws, generator
 
 F64 = torch.float64
@@ -168,6 +169,14 @@ def test_blocks_are_rectangles_inside(size: tuple[int, int], largest: int) -> No
     assert not largest or (len(tops) > size[0] // 2 and len(lefts) > size[1] // 4)
 
 
+def test_autocast_does_not_reach_the_operators() -> None:
+    op, x = sample(10, (32, 32)), normal((10, 3, 32, 32), 1, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = op(x), op.prox(x, op(x) + 0.1, 0.01)
+    for result, expected in zip(inside, (op(x), op.prox(x, op(x) + 0.1, 0.01)), strict=True):
+        assert torch.equal(result, expected)
+
+
 def test_no_blur_and_next_to_none_are_the_identity() -> None:
     x = normal((20, 1, 9, 9), 1)
     for largest in (0.0, 1e-9, 1e-3):
@@ -218,6 +227,12 @@ def test_samples_do_not_share_memory_and_same_seed_same_sample() -> None:
     assert all(torch.equal(a, b) for a, b in zip(sample(6, (32, 32)).buffers(), again.buffers(), strict=True))
 
 
+def _one_kind_too_many() -> None:
+    op = sample(2, (8, 8))
+    left, right = (Side(*(op.get_buffer(f"{side}_{part}") for part in Side._fields)) for side in ("left", "right"))
+    Degradation([("denoising",)] * 3, op.mask, left, right)
+
+
 BAD = {
     "unknown kind": (lambda: Degradations(("deblurr",)), "kinds must be different ones of super-resolution, debl"),
     "no kinds": (lambda: Degradations(()), "at least one, got ()"),
@@ -230,6 +245,7 @@ BAD = {
     "per": (lambda: Degradations(per="pixel"), "per must be image or batch, got 'pixel'"),
     "count": (lambda: sample(0, (8, 8)), "at least one image of at least one pixel, got 0 of size (8, 8)"),
     "size": (lambda: sample(1, (8, 0)), "got 1 of size (8, 0)"),
+    "kinds and masks": (_one_kind_too_many, "per image, got [2, 3] of them"),
     "image": (lambda: sample(2, (8, 8))(torch.ones(2, 3, 8, 9)), "takes images (2, C, 8, 8), got shape (2, 3, 8, 9)"),
     "number": (lambda: sample(2, (8, 8))(torch.ones(3, 3, 8, 8)), "takes images (2, C, 8, 8), got shape (3, 3, 8, 8)"),
     "measurement": (lambda: sample(2, (8, 8)).pinv(torch.ones(2, 3, 8, 9)), "got shape (2, 3, 8, 9)"),

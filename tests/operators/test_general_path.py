@@ -304,7 +304,7 @@ def test_says_what_was_expected_and_what_came(name: str) -> None:
         call()
 
 
-@pytest.mark.parametrize("module", ["blur", "function"])
+@pytest.mark.parametrize("module", ["blur", "function", "separable"])
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"workbench.operators.{module}"))
     assert result.attempted > 0

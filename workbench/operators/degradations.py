@@ -41,6 +41,9 @@ class Degradation(TwoSided):
         mask: (B, 1, H, W), 0 where pixels are missing.
         left, right: matrices (B, H, H) and (B, W, W) with their decompositions; the identity where a mask has zeros.
         rcond: see :class:`SpectralOperator`.
+
+    Raises:
+        ValueError: not as many kinds as masks and matrices; when called, images of another number or size.
     """
 
     mask: Tensor
@@ -49,6 +52,9 @@ class Degradation(TwoSided):
         self, kinds: Sequence[Kind], mask: Tensor, left: Side, right: Side, *, rcond: float | None = None
     ) -> None:
         super().__init__(rcond=rcond)
+        counts = {len(kinds), mask.shape[0], *(part.shape[0] for part in (*left, *right))}
+        if len(counts) > 1:
+            raise ValueError(f"expected one kind, mask and pair of matrices per image, got {sorted(counts)} of them")
         self.kinds = list(kinds)
         self.register_buffer("mask", mask)
         for side, factors in (("left", left), ("right", right)):
@@ -110,6 +116,8 @@ class Degradation(TwoSided):
 class Degradations:
     """The distribution that degradations are drawn from.
 
+    "pixels" loses each pixel (all its channels) with a probability uniform in [0, 1].
+
     Attributes:
         kinds: some of ``KINDS``, with equal chances.
         largest_factor: of super-resolution (bicubic), uniform in 1 ... ``largest_factor``; also factors that do not
@@ -118,8 +126,6 @@ class Degradations:
         largest_block: height and width of the block, independent, each uniform in 0 ... ``largest_block`` pixels or
             the side of the image if that is less; it lies anywhere inside.
         per: "image": one degradation for each image. "batch": one for all, as published, also the same missing pixels.
-
-    "pixels" loses each pixel (all its channels) with a probability uniform in [0, 1].
 
     Raises:
         ValueError: no kinds, unknown or repeated ones, a negative or infinite limit, an unknown ``per``.
@@ -204,7 +210,10 @@ def _block(uniform: Sequence[Tensor], size: tuple[int, int], largest: int) -> tu
 
 
 def _side(n: int, shrinks: Tensor, factor: Tensor, blurs: Tensor, sigma: Tensor, limits: Degradations) -> Side:
-    """The matrices (B, n, n) of one side, float64: decimation where ``shrinks``, circulant where ``blurs``, else 1."""
+    """The matrices (B, n, n) of one side, float64: decimation where ``shrinks``, circulant where ``blurs``, else 1.
+
+    Nothing is decomposed here: decimations were once for all, circulants all have the same singular vectors.
+    """
     tables = _decimations(n, limits.largest_factor, sigma.device)
     blurred = _gaussian(n, torch.where(blurs, sigma, 0.0), math.ceil(4 * limits.largest_blur))
     eye = torch.eye(n, dtype=torch.float64, device=sigma.device)
@@ -227,7 +236,7 @@ def _decimations(n: int, largest: int, device: torch.device) -> Side:
 
 
 def _gaussian(n: int, sigma: Tensor, reach: int) -> Side:
-    """Circulants (B, n, n) of the kernels ``gaussian_kernel(sigma)``, the identity for 0, float64, no decomposition.
+    """Circulants (B, n, n) of the kernels ``gaussian_kernel(sigma)``, the identity for 0, float64.
 
     They are symmetric, so that the Hartley basis (orthogonal and symmetric too) diagonalises them all.
     """
