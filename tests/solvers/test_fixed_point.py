@@ -349,3 +349,14 @@ def test_bad_settings_are_refused(make):
 def test_a_map_that_changes_the_shape_is_named():
     with pytest.raises(ValueError, match=r"must keep the shape \(2, 3\), it returned \(2, 1\)"):
         solve_fixed_point(lambda x, rows: x[:, :1], torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("method", [Anderson(), Broyden()])
+def test_autocast_does_not_lower_the_precision_of_the_iterates(method) -> None:
+    """Inside bfloat16 autocast matrix products lose 16 bits; the mixing of iterates must not be among them."""
+    x0 = torch.zeros(2, 6)
+    shift = torch.arange(12.0).view(2, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = solve_fixed_point(lambda x, rows: shift[rows] - 0.4 * x, x0, method=method, tolerance=1e-5)
+    assert result.value.dtype == torch.float32
+    torch.testing.assert_close(result.value, shift / 1.4, atol=1e-5, rtol=0)

@@ -111,7 +111,9 @@ def solve_fixed_point(
         fx = f(x, rows)
         if fx.shape != x.shape:
             raise ValueError(f"f must keep the shape {tuple(x.shape)}, it returned {tuple(fx.shape)}")
-        proposal, state = method.step(state, x, fx)
+        # Whatever precision f chooses for itself (training in bfloat16), the mixing of iterates keeps that of x0.
+        with torch.autocast(x.device.type, enabled=False):
+            proposal, state = method.step(state, x, fx.to(x.dtype))
         size = measure(x, method.residual(x, fx), proposal)
         size = torch.where(_finite(fx) & size.isfinite(), size, math.inf)
         if step == 0:
