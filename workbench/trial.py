@@ -119,13 +119,16 @@ def best_combinations(averages: Sequence[Mapping[str, Any]], labels: Sequence[st
     return rows
 
 
-def check_labels(settings: Mapping[str, Any], priors: Mapping[str, Any]) -> None:
-    """Raise ValueError unless there is a prior, and every label in ``settings`` is that of one."""
+def check_labels(settings: Mapping[str, Any], priors: Mapping[str, Any], what: str = "settings") -> None:
+    """Raise ValueError unless there is a prior, and every label in ``settings`` is that of one.
+
+    ``what`` names the parameter in the message.
+    """
     if not priors:
         raise ValueError("priors is empty: give at least one, such as {MUPET: mini-mupet}")
     for label in settings:
         if label not in priors:
-            raise ValueError(f"settings: {unknown('prior', label, list(priors))}")
+            raise ValueError(f"{what}: {unknown('prior', label, list(priors))}")
 
 
 def _operator(photos: Tensor, numbers: Sequence[int], spec: str, seed: int) -> Operator:

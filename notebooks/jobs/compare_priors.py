@@ -23,9 +23,8 @@ short_side: int = 128  # photos are resized to this before they are cut into til
 degradation: str = "sr:4"  # as `workbench operators` lists them
 noise: float = 0.01  # standard deviation, pixel values from 0 to 1
 steps: int = 60
-priors: dict[str, str] = {
-    "prior": "photo-dsm"
-}  # label -> what `load_prior` takes; the last is compared with the others
+priors: dict[str, str] = {"prior": "photo-dsm"}  # label -> what `load_prior` takes; the last against the others
+prior_settings: dict[str, dict] = {}  # label -> such as {"weights": "raw"}
 settings: dict[str, dict] = {}  # label -> settings of DiffPIR, such as {zeta: 0.6, sigma_start: 1.0}
 grid: dict[str, list] = {}  # setting -> values to try
 published_task: str = ""  # the row of a published table to show beside, such as 4xSR
@@ -49,12 +48,16 @@ from workbench.trial import best_combinations, check_labels, combinations, measu
 
 # Names are checked before the slow part, cheapest first.
 check_labels(settings, priors)
+check_labels(prior_settings, priors, "prior_settings")
 choices = combinations(grid)
 solvers = {
     label: [solver_of("diffpir", {"steps": steps, **settings.get(label, {}), **choice}) for choice in choices]
     for label in priors
 }
-networks = {label: load_prior(input_source(source), device=device) for label, source in priors.items()}
+networks = {
+    label: load_prior(input_source(source), device=device, **prior_settings.get(label, {}))
+    for label, source in priors.items()
+}
 for label, network in networks.items():
     print(f"{label}: {network.summary()}")
 

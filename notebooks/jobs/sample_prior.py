@@ -15,6 +15,7 @@
 
 # %% tags=["parameters"]
 priors: dict[str, str] = {"prior": "photo-dsm"}  # label -> what `load_prior` takes
+prior_settings: dict[str, dict] = {}  # label -> such as {"weights": "raw"}
 count: int = 16  # samples of each prior
 size: int = 32  # side in pixels
 steps: int = 50  # noise levels; each takes two network evaluations
@@ -45,8 +46,11 @@ from workbench.solvers import PredictorCorrector
 from workbench.spectra import differences, power_spectrum
 from workbench.trial import check_labels
 
-check_labels({}, priors)
-networks = {label: load_prior(input_source(source), device=device) for label, source in priors.items()}
+check_labels(prior_settings, priors, "prior_settings")
+networks = {
+    label: load_prior(input_source(source), device=device, **prior_settings.get(label, {}))
+    for label, source in priors.items()
+}
 for label, network in networks.items():
     print(f"{label}: {network.summary()}")
 sampler = PredictorCorrector(steps=steps, snr=snr, batch_norms=batch_norms)
