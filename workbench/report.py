@@ -35,9 +35,8 @@ from workbench.report_comparison import (
     with_margin,
 )
 
-FIGURES = ("psnr", "ssim", "lpips", "evaluations", "seconds")
-SCORES = ("psnr", "ssim", "lpips", "perceptual_tiny")
-COLUMNS = ("photo", "size", "operator", "noise", "solver", *SCORES, "evaluations", "seconds", "prior", "seed", "job")
+FIGURES = ("psnr", "ssim", "lpips", "perceptual_tiny", "evaluations", "seconds")
+COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "prior", "seed", "job")
 
 
 def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -> Path:
@@ -47,7 +46,12 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
     """
     out = Path(out).resolve()
     results = [result for job in pipeline.jobs for result in _result(out / "jobs" / job.id)]
-    records = [record | {"job": result["job"]} for result in results for record in result.get("records", [])]
+    # A result of before a score existed lacks it.
+    records = [
+        dict.fromkeys(FIGURES) | record | {"job": result["job"]}
+        for result in results
+        for record in result.get("records", [])
+    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("workbench"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -128,7 +132,7 @@ def _average(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 def _best(rows: list[dict[str, Any]]) -> dict[str, str | None]:
     """The best value of each score, as it is printed: equal printed figures are equally good."""
     best: dict[str, str | None] = {}
-    for key, choose in (("psnr", max), ("ssim", max), ("lpips", min)):
+    for key, choose in (("psnr", max), ("ssim", max), ("lpips", min), ("perceptual_tiny", min)):
         values = [row[key] for row in rows if row[key] is not None]
         best[key] = as_text(choose(values), key) if len(values) > 1 else None
     return best

@@ -33,9 +33,9 @@ device: str = "cpu"
 # %%
 import matplotlib.pyplot as plt
 import torch
-from workbench.fid import fid, fid_unavailable
 
 from workbench.data.evaluation import evaluation_photos
+from workbench.fid import fid, fid_unavailable
 from workbench.images import save_image
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
