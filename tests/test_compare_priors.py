@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.test_pipelines import _Page
 from workbench.pipelines import load_pipeline
@@ -21,7 +22,7 @@ NOTEBOOKS = ROOT / "notebooks" / "jobs"
 SMALL = "size: 16, steps: 2, batch: 2, priors: {One: photo-dsm, Two: photo-dsm}"
 JOBS = f"""
 - notebook: compare_priors
-  parameters: {{{SMALL}, count: 3, pictures: 2, degradation: "inpaint:0.8", published_task: 80% pix,
+  parameters: {{{SMALL}, count: 3, pictures: 3, degradation: "inpaint:0.8", published_task: 80% pix,
     settings: {{One: {{zeta: 0.3}}, Two: {{sigma_start: 1.0}}}}}}
 - {{notebook: compare_priors, parameters: {{{SMALL}, count: 2, grid: {{zeta: [0.3, 1.0]}}}}}}
 - {{notebook: sample_prior, parameters: {{{SMALL}, count: 3, pictures: 2, reference_count: 6}}}}
@@ -83,9 +84,13 @@ def test_samples_are_the_same_for_the_same_network(ran):
 
 
 def test_the_report_shows_the_comparison_beside_the_paper(ran):
-    out, _, page = ran
+    out, results, page = ran
     text = " ".join(page.text.split())
     assert page.outside == []
+    comparison = results[0]["comparison"]
+    for picture in comparison["strips"]:
+        with Image.open(out / "jobs" / results[0]["job"] / picture["file"]) as image:
+            assert image.size == (3 * 16 + 2 * 2, 16)  # three pictures from two batches
     # strips: original, degraded, two priors; samples: two priors, photos, spectrum
     assert len(page.pictures) == 4 + 4
     for said in (

@@ -158,10 +158,10 @@ for change in result.get("comparison", {}).get("changes", []):
 
 # %%
 if pictures and not grid:
-    degraded = torch.nn.functional.interpolate(batches[0].picture[:pictures].cpu(), size=(size, size), mode="nearest")
-    shown = {"original": originals[: len(degraded)], "degraded": degraded}
-    shown |= {label: image[: len(degraded)] for label, image in images.items()}
-    show(shown, names[: len(degraded)], height=1.3)
+    degraded = torch.cat([measured.picture.cpu() for measured in batches])[:pictures]
+    degraded = torch.nn.functional.interpolate(degraded, size=(size, size), mode="nearest")
+    shown = {"original": originals[:pictures], "degraded": degraded, **images}
+    show(shown, names[:pictures], height=1.3)
     plt.show()
     files = []
     for number, (title, row) in enumerate(shown.items()):
