@@ -53,7 +53,7 @@ from workbench.models import load_prior, save_prior
 from workbench.operators import Degradations
 from workbench.pipelines import input_path, input_source, write_result
 from workbench.random import Draws
-from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
+from workbench.solvers import Exact, JacobianFree, MapByAdam, Neumann
 from workbench.trainers import MUPET, TrainSettings, train, training_card
 
 run = Path(folder)
@@ -74,7 +74,7 @@ network = load_prior(input_source(prior))
 objective = MUPET(
     alpha=alpha,
     degradations=Degradations(per=per),
-    fixed_point={"prox": MapByProx(), "adam": MapByAdam(whole_batch=per == "batch")}[fixed_point],
+    fixed_point={"prox": MUPET().fixed_point, "adam": MapByAdam(whole_batch=per == "batch")}[fixed_point],
     map=map,
     backward={"jacobian-free": JacobianFree(), "neumann": Neumann(), "exact": Exact()}[backward],
     loss=loss,

@@ -18,7 +18,7 @@ import torch
 
 from workbench.data import Photos
 from workbench.models import load_prior, save_prior
-from workbench.solvers import MapByAdam, MapByProx
+from workbench.solvers import MapByAdam
 from workbench.trainers import MUPET, TrainSettings, train, training_card
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     steps, batch, often = (20, 4, 5) if given.toy else (given.steps, given.batch, 50)
     objective = MUPET(
         alpha=0.0 if given.control else given.alpha,
-        fixed_point=MapByAdam() if given.fixed_point == "adam" else MapByProx(),
+        fixed_point=MapByAdam() if given.fixed_point == "adam" else MUPET().fixed_point,
         map=given.map,
         levels=given.levels,
         sigma_max=given.sigma_max,

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import Case
+from solver_problems import Case, FunctionPrior
 from torch import Tensor
 
-from workbench.solvers import Adam, Picard, solve_fixed_point
+from workbench.models.prior import Prior
+from workbench.operators import Inpainting
+from workbench.operators.base import Operator
+from workbench.solvers import Adam, MapByAdam, Picard, solve_fixed_point
 
 ADAM = ["blur07_tinynet", "blur1_s002_60it", "box_s02_32px", "inpaint_s005", "sr2"]
 
@@ -61,28 +64,67 @@ def check(case: Case, value: Tensor, seen: list[Tensor]) -> None:
     torch.testing.assert_close(states, case["estimates_at_calls"], atol=case.atol, rtol=0)
 
 
+class Explicit(Operator):
+    """The operator of a case, as the solvers take it."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.pair = operator(case)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair[0](x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.pair[1](y)
+
+    def image_shape(self, measurement_shape) -> tuple[int, ...]:
+        return tuple(self.adjoint(torch.zeros(measurement_shape)).shape)
+
+
+class Watched(FunctionPrior):
+    """The prior of a case, recording what it is given."""
+
+    def __init__(self, prior: Prior, seen: list[Tensor]) -> None:
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            seen.append(x.clone())
+            return prior.denoise(x, sigma)
+
+        super().__init__(denoise)
+
+
 @pytest.mark.parametrize("name", ADAM)
 def test_adam_reproduces(shared, name):
     case, seen = Case(shared, f"mupet_adam_{name}"), []
     info = case.info
-    start = {
-        "randstart": lambda: 0.5 + case["noise_init"],
-        "usex0": lambda: case["getx0_y"],
-        "standard": lambda: operator(case)[1](case["y"]),
-    }
-    x0 = start[info["inittype"]]()
-    result = solve_fixed_point(
-        gradient_field(case, seen),
-        x0,
-        method=Adam(info["stepsize"], (info["beta1"], info["beta2"]), info["eps"], bias_correction_offset=1),
-        max_steps=info["maxit"],
-        tolerance=info["convmarg_argument"],
-        measure=mean_square_step,
-        keep="last",
-    )
-    check(case, result.value, seen)
+    op = Explicit(case)
+    start = {"randstart": lambda: 0.5 + case["noise_init"], "usex0": lambda: case["getx0_y"]}
+    rule = MapByAdam(info["stepsize"], info["convmarg_argument"] / info["sigma"], info["maxit"], whole_batch=True)
+    assert (info["beta1"], info["beta2"], info["eps"]) == (*rule.method().betas, rule.method().epsilon)
+    x0 = start.get(info["inittype"], lambda: op.adjoint(case["y"]))()
+    result = rule(Watched(case.ve_prior(), seen), op, case["y"], info["sigma"], start=x0)
+    check(case, result.image, seen)
     assert result.evaluations.tolist() == [info["returned_iterations"]] * 2
     assert result.converged.tolist() == [bool(info["returned_converged"])] * 2
+
+
+def test_annealed_map_evaluation_reproduces(shared):
+    """mupet_map_eval_*: Adam with the level falling from step to step, no early stop."""
+    case, seen = Case(shared, "mupet_map_eval_adam_annealed_inpaint"), []
+    info = case.info
+    mask = Inpainting(case["op/mask"][None])
+    rule = MapByAdam(
+        info["stepsize"], 0.0, info["maxit"], whole_batch=True, sigma_start=info["maxsig"], decay=info["fac"]
+    )
+    result = rule(Watched(case.ve_prior(), seen), mask, case["y"], info["sigma"], start=case["getx0_y"])
+    torch.testing.assert_close(result.image, case["output_last"], atol=case.atol, rtol=0)
+    states = torch.stack([seen[i] for i in case["calls_index"].tolist()])
+    torch.testing.assert_close(states, case["estimates_at_calls"], atol=case.atol, rtol=0)
+    torch.testing.assert_close(result.trace[0], case["mean_sq_update"], atol=1e-7, rtol=1e-3)
+    # The published evaluation also reports the iterate nearest to the truth, which a user does not have.
+    iterates = torch.stack([*seen, result.image])
+    quality = -10 * (iterates.clamp(0, 1) - case["x_orig"]).square().mean((2, 3, 4)).log10().mean(1)
+    torch.testing.assert_close(quality, case["psnr_per_iteration"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(iterates[quality.argmax()], case["output_best_vs_gt"], atol=case.atol, rtol=0)
 
 
 def test_gradient_descent_reproduces(shared):

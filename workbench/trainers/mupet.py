@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class MUPET:
         alpha: weight of the fixed-point term. 0 leaves denoising score matching alone, with the same images, noise and
             levels, and solves no fixed point: the control of a fair comparison.
         degradations: distribution of A.
-        fixed_point: how x_g is found.
+        fixed_point: how x_g is found. By default about as closely as the published rule ends, in at most 15 steps.
         map: "gradient", eq. (3), or "prox" (errata 13): the map through which the gradient is taken.
         step_size: of eq. (3), for "gradient".
         backward: Jacobian-free, Neumann or exact, see ``solvers.implicit``.
@@ -51,7 +51,7 @@ class MUPET:
 
     alpha: float = 1.0
     degradations: Degradations = field(default_factory=Degradations)
-    fixed_point: MapByAdam | MapByProx = field(default_factory=MapByProx)
+    fixed_point: MapByAdam | MapByProx = field(default_factory=partial(MapByProx, tolerance=0.1, max_steps=15))
     map: str = "gradient"
     step_size: float = 0.05
     backward: JacobianFree | Neumann | Exact = field(default_factory=JacobianFree)
