@@ -3,7 +3,8 @@
     python scripts/publish_prior.py runs/photo-dsm/prior.safetensors --name photo-dsm --data ../shared/data
 
 Everything in the card is measured here or recorded by the training run. ``--data`` holds ``bsds500/test`` and ``set5``
-(benchmarks/denoising.py says how they are used); neither is seen in training.
+(benchmarks/denoising.py says how they are used); neither is seen in training. ``--log`` takes the run's ``log.jsonl``
+and adds the curves of what it logged.
 """
 
 from __future__ import annotations
@@ -81,6 +82,27 @@ def page(name: str, card: dict, megabytes: float, parameters: int) -> str:
     return "\n".join(lines)
 
 
+def curves(log: Path, target: Path) -> None:
+    """A picture of the logged values against the number of images."""
+    import matplotlib.pyplot as plt
+
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    titles = {
+        "loss": "loss",
+        "dsm": "score matching (eq. 5)",
+        "map": "fixed points (eq. 9)",
+        "evaluations": "evaluations per fixed point",
+        "converged": "share of fixed points converged",
+    }
+    shown = [name for name in titles if name in lines[-1] and not (name == "loss" and "dsm" in lines[-1])]
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 2.8), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], shown, strict=True):
+        axis.plot([line["images"] / 1000 for line in lines], [line[name] for line in lines], linewidth=1)
+        axis.set(title=titles[name], xlabel="thousand images")
+        axis.title.set_fontsize(10)
+    figure.savefig(target, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
@@ -90,11 +112,15 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=40)
     parser.add_argument("--classical", type=Path, help="JSON of benchmarks/denoising.py without priors, to save time")
     parser.add_argument("--size", type=int, default=32, help="side of the samples")
+    parser.add_argument("--note", help="a paragraph for the card")
+    parser.add_argument("--log", type=Path, help="log.jsonl of the training run, for its curves")
     arguments = parser.parse_args()
 
     prior = load_prior(arguments.weights)
     card = dict(prior.card)
     card["summary"] = arguments.summary or card["summary"]
+    if arguments.note:
+        card["note"] = arguments.note
     card["denoising_psnr"] = measured(arguments.weights, arguments.data, arguments.crops, arguments.classical)
     target = ROOT / "workbench" / "models" / "weights" / f"{arguments.name}.safetensors"
     save_prior(prior, target, card=card, dtype=torch.float16)
@@ -105,6 +131,9 @@ def main() -> None:
     save_image(enlarged, docs / f"{arguments.name}-samples.png", nrow=6, padding=4, pad_value=1)
     parameters = sum(parameter.numel() for parameter in prior.parameters())
     text = page(arguments.name, card, target.stat().st_size / 1e6, parameters)
+    if arguments.log is not None:
+        curves(arguments.log, docs / f"{arguments.name}-training.png")
+        text += f"\n## Training\n\n![curves]({arguments.name}-training.png)\n"
     (docs / f"{arguments.name}.md").write_text(text, encoding="utf-8")
     print(text)
 
