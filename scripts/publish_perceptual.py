@@ -96,7 +96,7 @@ def page(card: dict, megabytes: float, parameters: int) -> str:
         "The photos of tiny-imagenet are JPEG files themselves: compressing one again, in the same blocks and at",
     ]
     lines += [
-        "about its own quality, changes it less than a higher quality does. The set off the grid avoids that.",
+        "about its own quality, can change it less than a higher quality does. The set off the grid avoids that.",
         "",
     ]
     lines += ["Mean distances:", ""]

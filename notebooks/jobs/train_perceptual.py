@@ -12,13 +12,13 @@
 # A small classifier of labelled photos; the features of its five stages make the distance `perceptual_tiny`. The run
 # lives in a folder, stops and goes on at any time, and ends in one file that `PerceptualTiny` reads. It needs photos
 # whose file names begin with their class, such as those of tiny-imagenet: there are no defaults for them. With 30,000
-# photos of 64x64 the defaults take some 15 minutes of one core; the network that comes with the package was
+# photos of 64x64 the defaults take some 20 minutes of one core; the network that comes with the package was
 # trained like this, its card (docs/metrics/perceptual-tiny.md) says how well.
 
 # %% tags=["parameters"]
 data: list[str] = []  # required: tiny-imagenet/train-{00..05}.tar or folders, files named CLASS_anything.jpg
 validation: list[str] = []  # the same, of photos that are not in data; empty: no accuracy
-epochs: int = 14
+epochs: int = 17
 size: int = 48  # side of the crops
 batch_size: int = 128
 learning_rate: float = 0.1

@@ -53,9 +53,11 @@ class PerceptualNetwork(nn.Module):
 def fused(network: PerceptualNetwork) -> PerceptualNetwork:
     """The same function as ``network`` in eval mode, its normalisations worked into the convolutions: fewer passes."""
     plain = PerceptualNetwork(network.head.out_features, normalised=False)
-    for trained, stage in zip(network.stages, plain.stages, strict=True):
-        for target, source, norm in zip(stage[0::2], trained[0::3], trained[1::3], strict=True):
-            target.load_state_dict(fuse_conv_bn_eval(source, norm).state_dict())
+    convolutions = [module for module in network.stages.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in network.stages.modules() if isinstance(module, nn.BatchNorm2d)]
+    targets = [module for module in plain.stages.modules() if isinstance(module, nn.Conv2d)]
+    for target, convolution, norm in zip(targets, convolutions, norms, strict=True):
+        target.load_state_dict(fuse_conv_bn_eval(convolution, norm).state_dict())
     plain.head.load_state_dict(network.head.state_dict())
     return plain.eval()
 
