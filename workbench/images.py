@@ -116,6 +116,21 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
+def clipped_pair(restored: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
+    """Two batches (B, C, H, W), nominal [0, 1], as a viewer sees them: clipped to it. What every metric starts with.
+
+    Raises:
+        ValueError: the shapes differ, or a value is not finite.
+    """
+    if restored.shape != original.shape or original.ndim != 4:
+        raise ValueError(
+            f"expected two batches (B, C, H, W) of one shape, got {tuple(restored.shape)} and {tuple(original.shape)}"
+        )
+    if not bool(restored.isfinite().all() and original.isfinite().all()):
+        raise ValueError("an image has pixels that are NaN or infinite")
+    return restored.clamp(0, 1), original.clamp(0, 1)
+
+
 def to_pillow(image: Tensor) -> Image.Image:
     """``image`` (1, C, H, W) with 1 or 3 channels, nominal [0, 1], as a Pillow picture.
 
