@@ -311,9 +311,10 @@ def _device(name: str) -> Any:
 
 
 def _summary(record: dict[str, Any], out: Path) -> str:
+    labels = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "perceptual_tiny": "perceptual-tiny"}
     scores = ", ".join(
-        f"{label} {record[key]:{form}}"
-        for key, label, form in (("psnr", "PSNR", ".2f"), ("ssim", "SSIM", ".3f"), ("lpips", "LPIPS", ".3f"))
+        f"{label} {record[key]:.{2 if key == 'psnr' else 3}f}"
+        for key, label in labels.items()
         if record[key] is not None
     )
     cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"

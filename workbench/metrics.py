@@ -1,4 +1,4 @@
-"""How close a restored photo is to the original: PSNR, SSIM and LPIPS, one value per image.
+"""How close a restored photo is to the original: PSNR, SSIM, LPIPS and perceptual-tiny, one value per image.
 
 All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees.
 """
@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from workbench.images import clipped_pair
+from workbench.perceptual import perceptual_tiny, perceptual_tiny_unavailable
+
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 SSIM_WINDOW = 11  # pixels
 LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
@@ -24,7 +27,7 @@ def psnr(restored: Tensor, original: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    restored, original = _pair(restored, original)
+    restored, original = clipped_pair(restored, original)
     error = (restored - original).double().square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(error)
 
@@ -40,7 +43,7 @@ def ssim(restored: Tensor, original: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    restored, original = _pair(restored, original)
+    restored, original = clipped_pair(restored, original)
     if min(original.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW} pixels, got {_size(original)}")
     _, windows = structural_similarity_index_measure(
@@ -56,7 +59,7 @@ def lpips(restored: Tensor, original: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ, or :func:`lpips_unavailable` says why it cannot be computed.
     """
-    restored, original = _pair(restored, original)
+    restored, original = clipped_pair(restored, original)
     reason = lpips_unavailable(original)
     if reason is not None:
         raise ValueError(reason)
@@ -80,22 +83,25 @@ def lpips_unavailable(images: Tensor | None = None) -> str | None:
 
 
 def score(restored: Tensor, original: Tensor) -> list[dict[str, float | str | None]]:
-    """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, and for each that is None a
-    ``*_reason``.
+    """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (our own
+    small network, not LPIPS), and for each that is None a ``*_reason``.
 
     Raises:
         ValueError: the shapes differ, or ``restored`` is not finite.
     """
-    restored, original = _pair(restored, original)
+    restored, original = clipped_pair(restored, original)
     decibel = [float(value) for value in psnr(restored, original)]
     small = min(original.shape[-2:]) < SSIM_WINDOW
     similarity = [None] * len(decibel) if small else [float(value) for value in ssim(restored, original)]
     reason = lpips_unavailable(original)
     distance = [None] * len(decibel) if reason else [float(value) for value in lpips(restored, original)]
+    tiny_reason = perceptual_tiny_unavailable(original)
+    tiny = [None] * len(decibel) if tiny_reason else [float(value) for value in perceptual_tiny(restored, original)]
 
     rows: list[dict[str, float | str | None]] = []
     for index, value in enumerate(decibel):
         row: dict[str, float | str | None] = {"psnr": value, "ssim": similarity[index], "lpips": distance[index]}
+        row["perceptual_tiny"] = tiny[index]
         if math.isinf(value):
             row |= {"psnr": None, "psnr_reason": "infinite: the restored image equals the original"}
         if small:
@@ -104,24 +110,16 @@ def score(restored: Tensor, original: Tensor) -> list[dict[str, float | str | No
             )
         if reason:
             row["lpips_reason"] = reason
+        if tiny_reason:
+            row["perceptual_tiny_reason"] = tiny_reason
         rows.append(row)
     return rows
 
 
 def as_text(value: float | None, kind: str) -> str:
-    """A score or cost as reports print it; ``kind`` is psnr, ssim, lpips, evaluations or seconds. None is a dash."""
-    digits = {"psnr": 2, "ssim": 3, "lpips": 3, "evaluations": 0, "seconds": 2}[kind]
+    """A score or cost as reports print it; ``kind`` is a key of :func:`score`, evaluations or seconds. None: a dash."""
+    digits = {"psnr": 2, "ssim": 3, "lpips": 3, "perceptual_tiny": 3, "evaluations": 0, "seconds": 2}[kind]
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _pair(restored: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
-    if restored.shape != original.shape or original.ndim != 4:
-        raise ValueError(
-            f"expected two batches (B, C, H, W) of one shape, got {tuple(restored.shape)} and {tuple(original.shape)}"
-        )
-    if not bool(restored.isfinite().all() and original.isfinite().all()):
-        raise ValueError("an image has pixels that are NaN or infinite")
-    return restored.clamp(0, 1), original.clamp(0, 1)
 
 
 def _size(images: Tensor) -> str:

@@ -25,7 +25,7 @@ from workbench.pipelines.job import RESULT, is_done, write_json
 from workbench.pipelines.runner import Outcome
 from workbench.pipelines.schema import Pipeline
 
-FIGURES = ("psnr", "ssim", "lpips", "evaluations", "seconds")
+FIGURES = ("psnr", "ssim", "lpips", "perceptual_tiny", "evaluations", "seconds")
 COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "prior", "seed", "job")
 
 
@@ -62,7 +62,8 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     if not is_done(folder):
         return []
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    return [record | {"job": result["job"]} for record in result.get("records", [])]
+    # A result of before a score existed lacks it.
+    return [dict.fromkeys(FIGURES) | record | {"job": result["job"]} for record in result.get("records", [])]
 
 
 def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ def _average(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 def _best(rows: list[dict[str, Any]]) -> dict[str, str | None]:
     """The best value of each score, as it is printed: equal printed figures are equally good."""
     best: dict[str, str | None] = {}
-    for key, choose in (("psnr", max), ("ssim", max), ("lpips", min)):
+    for key, choose in (("psnr", max), ("ssim", max), ("lpips", min), ("perceptual_tiny", min)):
         values = [row[key] for row in rows if row[key] is not None]
         best[key] = as_text(choose(values), key) if len(values) > 1 else None
     return best

@@ -63,8 +63,9 @@ class Result:
     Attributes:
         degraded: what was restored.
         restoration: what the solver returned.
-        records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips`` (None with a ``*_reason`` where not
-            defined), ``evaluations``, ``seconds``, ``converged``, ``message`` and all settings and versions.
+        records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (None with a
+            ``*_reason`` where not defined), ``evaluations``, ``seconds``, ``converged``, ``message``, all settings and
+            versions.
     """
 
     degraded: Degraded
@@ -155,7 +156,9 @@ def restore(
 
     original = degraded.original
     if original is None:
-        nothing: dict[str, Any] = {"psnr": None, "ssim": None, "lpips": None, "lpips_reason": "no original to compare"}
+        nothing: dict[str, Any] = {"psnr": None, "ssim": None}
+        for key in ("lpips", "perceptual_tiny"):
+            nothing |= {key: None, f"{key}_reason": "no original to compare"}
         scores = [dict(nothing) for _ in range(images)]
     else:
         scores = score(restoration.image, original)
