@@ -324,6 +324,7 @@ def _restoration(folder: Path, job: str, noise: float, extra: dict) -> None:
             for name in files.values():
                 save_image(torch.rand(1, 3, 8, 8), folder / name)
             scores = {"psnr": value, "ssim": value / 100, "lpips": None, "lpips_reason": "unavailable: place X in Y"}
+            scores["perceptual_tiny"] = 2 - value / 100
             cost = {"evaluations": 5, "seconds": 0.25, "message": "", "solver_settings": {"steps": 5}}
             names = {"photo": photo, "solver": method, "operator": "sr:4", "noise": noise, "size": [8, 8], "seed": 0}
             records.append({**files, **scores, **cost, **names, "prior": "p", "environment": {"torch": "2"}, **extra})
@@ -362,6 +363,8 @@ def test_the_report_says_what_was_measured_and_what_is_missing(reported):
     assert "<b>dog</b>" in text  # names are text, never markup
     assert "20.50" in text  # the mean of pinv
     assert "29.00" in text  # the mean of deqir
+    assert "1.795" in text  # the mean perceptual-tiny of pinv
+    assert "not LPIPS; smaller is better; only for comparisons within this report" in text
     assert text.count("place X in Y") == 1
     assert "1 of 2 jobs did not finish" in text
     assert "It broke" in text
@@ -377,6 +380,7 @@ def test_the_tables_beside_the_report_hold_every_figure(reported):
         lines = list(csv.DictReader(file))
     assert [float(line["psnr"]) for line in lines] == [20, 30, 21, 28]
     assert lines[0]["lpips"] == ""
+    assert [float(line["perceptual_tiny"]) for line in lines] == [1.8, 1.7, 1.79, 1.72]
     assert lines[0]["size"] == "8x8"
 
 
@@ -388,6 +392,27 @@ def test_a_mean_over_photos_without_a_score_is_no_number(tmp_path):
     html = write_report(pipeline, [Outcome(job.id, job.label, "done", 1.0)], tmp_path / "out").read_text()
     assert "None" not in html
     assert "nan" not in html.lower().replace("unavailable", "")
+
+
+def test_the_smallest_perceptual_distance_is_bold(reported):
+    html = reported[0].read_text(encoding="utf-8")
+    assert '<td class="n best">1.710</td>' in html  # deqir's mean
+    assert '<td class="n">1.795</td>' in html
+    assert '<span class="best">1.700*</span>' in html  # the cat by deqir
+
+
+def test_results_of_before_a_score_existed_still_make_a_report(tmp_path):
+    pipeline = load_pipeline(_project(tmp_path, _yaml("- notebook: task")))
+    job = pipeline.jobs[0]
+    folder = tmp_path / "out" / "jobs" / job.id
+    _restoration(folder, job.id, 0.1, {})
+    result = json.loads((folder / "result.json").read_text())
+    for record in result["records"]:
+        del record["perceptual_tiny"]
+    (folder / "result.json").write_text(json.dumps(result))
+    write_report(pipeline, [Outcome(job.id, job.label, "done", 1.0)], tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert [row["perceptual_tiny"] for row in rows] == [None] * 4
 
 
 def test_a_report_of_nothing_is_still_a_report(tmp_path):
