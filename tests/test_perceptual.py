@@ -24,12 +24,7 @@ def photos() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def validation(shared):
-<<<<<<< HEAD
-    file = shared / "tiny-imagenet" / "val.tar"
-    file = file if file.is_file() else shared / "data" / "tiny-imagenet" / "val.tar"
-=======
     file = shared / "data" / "tiny-imagenet" / "val.tar"
->>>>>>> 476168255ae4355b08cd09e98acfd487d3394ab7
     if not file.is_file():
         pytest.skip(f"no validation photos: {file} is missing")
     return labelled_photos([str(file)], perceptual_tiny_card()["classes"])

@@ -83,13 +83,7 @@ def _result(folder: Path) -> list[dict[str, Any]]:
     """The result of a job and its ``folder``, or nothing where it is not done."""
     if not is_done(folder):
         return []
-<<<<<<< HEAD
     return [json.loads((folder / RESULT).read_text(encoding="utf-8")) | {"folder": folder}]
-=======
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    # A result of before a score existed lacks it.
-    return [dict.fromkeys(FIGURES) | record | {"job": result["job"]} for record in result.get("records", [])]
->>>>>>> 476168255ae4355b08cd09e98acfd487d3394ab7
 
 
 def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
