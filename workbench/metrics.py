@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,9 +64,25 @@ def lpips(restored: Tensor, original: Tensor) -> Tensor:
     reason = lpips_unavailable(original)
     if reason is not None:
         raise ValueError(reason)
-    network = _lpips_network(str(_lpips_weights())).to(original.device)
     with torch.no_grad():
-        return network(restored.float(), original.float(), normalize=True).reshape(-1)
+        return lpips_distance(original.device)(restored.float(), original.float())
+
+
+def lpips_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS as a differentiable function of two batches (B, 3, H, W) in [0, 1], not clipped, to (B,): for losses.
+
+    Raises:
+        ValueError: :func:`lpips_unavailable` says why it cannot be computed.
+    """
+    reason = lpips_unavailable()
+    if reason is not None:
+        raise ValueError(reason)
+    network = _lpips_network(str(_lpips_weights())).to(device).requires_grad_(False)
+
+    def distance(restored: Tensor, original: Tensor) -> Tensor:
+        return network(restored, original, normalize=True).reshape(-1)
+
+    return distance
 
 
 def lpips_unavailable(images: Tensor | None = None) -> str | None:

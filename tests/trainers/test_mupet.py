@@ -215,7 +215,7 @@ def test_a_sample_that_diverges_is_left_out_and_counted() -> None:
 
 def test_perceptual_loss_pulls_on_the_network() -> None:
     prior, images = Shrinking().float(), torch.rand(2, 3, 32, 32)
-    loss, values = MUPET(loss="perceptual", map="prox", sigma_max=0.5)(prior, images, draws())
+    loss, values = MUPET(loss="perceptual-tiny", map="prox", sigma_max=0.5)(prior, images, draws())
     both = torch.autograd.grad(loss, prior.a, retain_graph=True)[0]
     alone = torch.autograd.grad(values["dsm"], prior.a)[0]
     assert float(values["map"]) > 0
@@ -236,6 +236,12 @@ def test_perceptual_loss_pulls_on_the_network() -> None:
 def test_wrong_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MUPET(**options)
+
+
+def test_lpips_as_a_loss_needs_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="unavailable: place alexnet"):
+        MUPET(loss="lpips")(Shrinking().float(), torch.rand(2, 3, 32, 32), draws())
 
 
 def test_bad_batches_and_levels() -> None:

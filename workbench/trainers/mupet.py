@@ -18,16 +18,18 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor, nn
 
+from workbench.metrics import lpips_distance
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.operators.degradations import Degradations
+from workbench.perceptual import PerceptualTiny
 from workbench.random import Draws
 from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient
 from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, Rows, gradient_step, prox_step
 from workbench.trainers.objectives import LOST, Values, check_images, unwrapped
 
 LEVELS = ("published", "log-uniform")
-LOSSES = ("squared", "absolute", "perceptual")
+LOSSES = ("squared", "absolute", "lpips", "perceptual-tiny")
 MAPS = ("gradient", "prox")
 
 
@@ -43,7 +45,8 @@ class MUPET:
         map: "gradient", eq. (3), or "prox" (errata 13): the map through which the gradient is taken.
         step_size: of eq. (3), for "gradient".
         backward: Jacobian-free, Neumann or exact, see ``solvers.implicit``.
-        loss: of x_g: "squared" (eq. 9), "absolute", or "perceptual": the distance of ``perceptual-tiny``.
+        loss: of x_g: "squared" (eq. 9), or one of those the paper leaves to future work: "absolute", "lpips" (needs its
+            published weights) or "perceptual-tiny", a small network of our own.
         divide_by_sigma: 1 / sigma^2 in front of the squared loss (1 / sigma for "absolute"), as published; else 1.
         levels: "published", eq. (11), or "log-uniform".
         sigma_min, sigma_max: range of the levels, None for the prior's own.
@@ -77,7 +80,8 @@ class MUPET:
         ``converged`` and ``lost`` to log.
 
         Raises:
-            ValueError: images that are not finite or do not suit the prior, or levels outside the prior's range.
+            ValueError: images that are not finite or do not suit the prior, levels outside the prior's range, or a loss
+                whose weights are not there.
         """
         check_images(images)
         target = unwrapped(prior)
@@ -143,15 +147,15 @@ class MUPET:
 
     def distances(self, estimates: Tensor, images: Tensor, level: Tensor) -> Tensor:
         """The loss of each estimate, (B,)."""
-        if self.loss == "perceptual":
-            return _perceptual()(estimates, images)
+        if self.loss == "lpips":
+            return lpips_distance(images.device)(estimates, images)
+        if self.loss == "perceptual-tiny":
+            return _perceptual_tiny(str(images.device))(estimates, images)
         scale = level if self.divide_by_sigma else torch.ones_like(level)
         error = (estimates - images) / scale
         return (error.square() if self.loss == "squared" else error.abs()).flatten(1).mean(1)
 
 
 @lru_cache(maxsize=1)
-def _perceptual() -> Callable[[Tensor, Tensor], Tensor]:
-    from workbench.perceptual import PerceptualTiny
-
-    return PerceptualTiny()
+def _perceptual_tiny(device: str) -> PerceptualTiny:
+    return PerceptualTiny().to(device)
