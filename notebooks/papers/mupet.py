@@ -61,8 +61,8 @@ print(prior.summary())
 # %% [markdown]
 # ## From score matching to denoising
 # Score matching (MUPET, eq. 5) trains $s$ to point from the noisy $z = \hat x + \sigma\varepsilon$ back along the
-# noise, $\|\sigma s(z,\sigma) + \varepsilon\|^2$. Times $\sigma^2$ that is the error of a denoiser (eq. 6), $\|z +
-# \sigma^2 s(z,\sigma) - \hat x\|^2$, and the best denoiser is the mean of all images that $z$ could come from.
+# noise, $\|\sigma s(z,\sigma) + \varepsilon\|^2$. Times $\sigma^2$ that is the error of a denoiser (eq. 6),
+# $\|z + \sigma^2 s(z,\sigma) - \hat x\|^2$, and the best denoiser is the mean of all images that $z$ could come from.
 # Tweedie's formula (eq. 7) closes the circle: that mean is $z + \sigma^2\nabla\log p_\sigma(z)$. So with $D$ for the
 # denoiser
 # $$\sigma^2 s(x,\sigma) = D(x,\sigma) - x .$$
@@ -241,11 +241,11 @@ plt.show()
 # %% [markdown]
 # ## The gradient at the fixed point
 # The loss (eq. 9) is the distance of the fixed point $x_g$ from the original, over $\sigma_n^2$, plus score matching.
-# How does $x_g$ move with the weights $\theta$? If $x_g = g_\theta(x_g)$, its derivative is $(I - J)^{-1}\,\partial
-# g_\theta/\partial\theta$ with $J = \partial g_\theta/\partial x$ (eq. 4). Taking $J$ for zero, *Jacobian-free*, leaves
-# one application of the map, and the forward iteration is never stored. For the gradient step of eq. 3, $\partial
-# g/\partial\theta = \eta\,\sigma_n^2\,\partial s/\partial\theta$, and the $\sigma_n^2$ cancels that of the loss. That
-# is eq. 10:
+# How does $x_g$ move with the weights $\theta$? If $x_g = g_\theta(x_g)$, its derivative is
+# $(I - J)^{-1}\,\partial g_\theta/\partial\theta$ with $J = \partial g_\theta/\partial x$ (eq. 4). Taking $J$ for zero,
+# *Jacobian-free*, leaves one application of the map, and the forward iteration is never stored. For the gradient step
+# of eq. 3, $\partial g/\partial\theta = \eta\,\sigma_n^2\,\partial s/\partial\theta$, and the $\sigma_n^2$ cancels that
+# of the loss. That is eq. 10:
 # $$p = -2\,\alpha\,\eta\,(x_g - \hat x)^\top\,\partial s_\theta(x_g,\sigma_n)/\partial\theta .$$
 # It is printed as a *direction of descent*, minus the gradient. On the Gaussian prior:
 
@@ -390,7 +390,7 @@ def compare(priors, spec, tiles, names, solver_for, numbers=None):
 
 
 def perceptual_of(metrics):
-    return next((key for key in ("lpips", "perceptual_tiny") if key in metrics), "ssim")
+    return next((key for key in ("perceptual_tiny", "lpips") if key in metrics), "ssim")
 
 
 def change_of(summary, against, key):
