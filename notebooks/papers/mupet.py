@@ -499,14 +499,15 @@ finish(figure, axes)
 #
 # ## Limits
 # - **Network and data.** 0.84 million weights and 32x32 pixels here; NCSN++ with some 60 million, CIFAR-10 and LSUN
-#   Bedroom there. A small network leaves more to gain from any further training, hence the control. The paper has no
+#   Bedroom there. A small network may have more to gain from any further training, hence the control. The paper has no
 #   such control: its DSM was not trained on.
 # - **Metric.** The paper's gains are in LPIPS. `perceptual-tiny` is a small network of this package that needs no
 #   download. It is not LPIPS, and its figures are not comparable with the paper's; only the direction of changes is.
-# - **Our training differs.** One degradation and level per image, not per batch; levels log-uniform, not eq. 11, which
-#   up to $\sigma$ = 50 spends most steps where photos are invisible; the proximal map in place of eq. 3, for the search
-#   and for the gradient. The published choices are one setting away: `Degradations(per="batch")`, `levels="published"`,
-#   `map="gradient"`, `fixed_point=MapByAdam(whole_batch=True)`.
+# - **Our training differs.** Sixty steps at learning rate 3e-4, for 100 epochs at 1e-5; one degradation and level per
+#   image, not per batch; levels log-uniform, not eq. 11, which up to $\sigma$ = 50 spends most steps where photos are
+#   invisible; the proximal map in place of eq. 3, for the search and for the gradient. The published choices are one
+#   setting away: `Degradations(per="batch")`, `levels="published"`, `map="gradient"`,
+#   `fixed_point=MapByAdam(whole_batch=True)`.
 # - **Settings.** At 20 steps the sampler is far from its limit, and settings chosen at 1000 steps need not suit it;
 #   `pipelines/mupet_supplement_grid.yaml` searches them for each network, on images that are not tested on.
 # - **Tiles** of few photos resemble one another, so intervals are narrower than those of as many photos would be.
@@ -515,6 +516,7 @@ finish(figure, axes)
 #   another (`backward=Exact()`) at full scale.
 #
 # ## What to try
-# - `MUPET(map="gradient", ...)` in `fine_tune`: with 0.05 of the pull, what is left after 40 steps?
+# - `MUPET(map="gradient", ...)` in `fine_tune`: with 0.05 in front of the pull, what is left of the change after 60
+#   steps?
 # - `Degradations(kinds=("super-resolution",))`: a specialist. Does it still remove blur?
 # - Your own photos in `notebooks/jobs/train_mupet`, which also stops, goes on and saves.
