@@ -3,7 +3,7 @@
 # make mupet      compare priors trained by DSM and by MUPET, write results/mupet/report.html (minutes)
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make lab        JupyterLab on the notebooks
-# make notebooks  run notebooks/basics/*.py again and store their output (after a change of the text or of a prior)
+# make notebooks  run notebooks/basics and papers again and store their output (after a change of the text or of a prior)
 # Another interpreter: make PYTHON=/path/to/python3.12
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
@@ -37,11 +37,11 @@ lint: $(STAMP)
 
 # One thread per test process: two processes share two cores. loadfile: the cells of a notebook stay together.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics notebooks/papers \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
 
 notebooks: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py
+	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py notebooks/papers/*.py
 	$(BIN)/jupytext --quiet --to ipynb notebooks/jobs/*.py
 
 lab: $(STAMP)
