@@ -112,6 +112,9 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=40)
     parser.add_argument("--classical", type=Path, help="JSON of benchmarks/denoising.py without priors, to save time")
     parser.add_argument("--size", type=int, default=32, help="side of the samples")
+    parser.add_argument(
+        "--trained-on", help="the training photos in words; default: the sources as the run was given them"
+    )
     parser.add_argument("--note", help="a paragraph for the card")
     parser.add_argument("--log", type=Path, help="log.jsonl of the training run, for its curves")
     arguments = parser.parse_args()
@@ -119,6 +122,8 @@ def main() -> None:
     prior = load_prior(arguments.weights)
     card = dict(prior.card)
     card["summary"] = arguments.summary or card["summary"]
+    if arguments.trained_on:
+        card["data"] = arguments.trained_on
     if arguments.note:
         card["note"] = arguments.note
     card["denoising_psnr"] = measured(arguments.weights, arguments.data, arguments.crops, arguments.classical)
