@@ -47,7 +47,8 @@ class MUPET:
         backward: Jacobian-free, Neumann or exact, see ``solvers.implicit``.
         loss: of x_g: "squared" (eq. 9), or one of those the paper leaves to future work: "absolute", "lpips" (needs its
             published weights) or "perceptual-tiny", a small network of our own.
-        divide_by_sigma: 1 / sigma^2 in front of the squared loss (1 / sigma for "absolute"), as published; else 1.
+        divide_by_sigma: 1 / sigma^2 in front of the squared loss, as published, and 1 / sigma in front of the others:
+            all then pull about evenly on the network at every level. Else 1.
         levels: "published", eq. (11), or "log-uniform".
         sigma_min, sigma_max: range of the levels, None for the prior's own.
     """
@@ -147,11 +148,11 @@ class MUPET:
 
     def distances(self, estimates: Tensor, images: Tensor, level: Tensor) -> Tensor:
         """The loss of each estimate, (B,)."""
-        if self.loss == "lpips":
-            return lpips_distance(images.device)(estimates, images)
-        if self.loss == "perceptual-tiny":
-            return _perceptual_tiny(str(images.device))(estimates, images)
         scale = level if self.divide_by_sigma else torch.ones_like(level)
+        if self.loss == "lpips":
+            return lpips_distance(images.device)(estimates, images) / scale.flatten()
+        if self.loss == "perceptual-tiny":
+            return _perceptual_tiny(str(images.device))(estimates, images) / scale.flatten()
         error = (estimates - images) / scale
         return (error.square() if self.loss == "squared" else error.abs()).flatten(1).mean(1)
 
