@@ -13,7 +13,6 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +27,7 @@ from workbench.pipelines.schema import Pipeline
 from workbench.report_comparison import (
     comparison_records,
     comparison_view,
+    distinct,
     in_percent,
     printed,
     samples_view,
@@ -65,10 +65,10 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         search=search_view(results),
         samples=samples_view(results),
         methods=_settings(records),
-        environments=_distinct(record["environment"] for record in records),
-        priors=_distinct(record["prior"] for record in records),
+        environments=distinct(record["environment"] for record in records),
+        priors=distinct(record["prior"] for record in records),
         cards={card["name"]: card for card in _cards()},
-        unavailable=_distinct(record["lpips_reason"] for record in records if record.get("lpips_reason")),
+        unavailable=distinct(record["lpips_reason"] for record in records if record.get("lpips_reason")),
         out=out,
         date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
     )
@@ -89,14 +89,14 @@ def _result(folder: Path) -> list[dict[str, Any]]:
 def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
     """One group per operator, size and noise: its averages per method, and its photos with their pictures."""
     groups: list[dict[str, Any]] = []
-    operators = _distinct(record["operator"] for record in records)
-    keys = _distinct((record["operator"], record["noise"], record["size"]) for record in records)
+    operators = distinct(record["operator"] for record in records)
+    keys = distinct((record["operator"], record["noise"], record["size"]) for record in records)
     for operator, noise, size in sorted(keys, key=lambda key: (operators.index(key[0]), key[2], -key[1])):
         rows = [r for r in records if (r["operator"], r["noise"], r["size"]) == (operator, noise, size)]
-        methods = _distinct(row["solver"] for row in rows)
+        methods = distinct(row["solver"] for row in rows)
         averages = [{"solver": m} | _average([row for row in rows if row["solver"] == m]) for m in methods]
         photos = []
-        for photo, job in _distinct((row["photo"], row["job"]) for row in rows):
+        for photo, job in distinct((row["photo"], row["job"]) for row in rows):
             shots = [row for row in rows if (row["photo"], row["job"]) == (photo, job)]
             folder = out / "jobs" / job
             photos.append(
@@ -140,16 +140,8 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, str | None]:
 
 def _settings(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Each method with its settings, once per distinct setting."""
-    said = _distinct((record["solver"], json.dumps(record["solver_settings"])) for record in records)
+    said = distinct((record["solver"], json.dumps(record["solver_settings"])) for record in records)
     return [(name, ", ".join(f"{key} = {value}" for key, value in json.loads(text).items())) for name, text in said]
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    result: list[Any] = []
-    for value in values:
-        if value not in result:
-            result.append(value)
-    return result
 
 
 def _cards() -> list[dict[str, Any]]:

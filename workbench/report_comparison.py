@@ -34,9 +34,9 @@ def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Pu
         "metrics": [METRICS[key] for key in keys],
         "verdicts": _verdicts(tasks, keys),
         "missing": _missing(result["comparison"] for result in own),
-        "messages": _distinct(row["message"] for r in own for row in r["comparison"]["rows"] if row["message"]),
-        "priors": _distinct((k, v["summary"]) for r in own for k, v in r["comparison"]["priors"].items()),
-        "environments": _distinct(result["comparison"]["environment"] for result in own),
+        "messages": distinct(row["message"] for r in own for row in r["comparison"]["rows"] if row["message"]),
+        "priors": distinct((k, v["summary"]) for r in own for k, v in r["comparison"]["priors"].items()),
+        "environments": distinct(result["comparison"]["environment"] for result in own),
         "paper": any(task["paper"] for task in tasks),
     }
 
@@ -174,7 +174,7 @@ def _verdicts(tasks: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[d
     changes = [change for task in tasks for change in task["changes"]]
     measured = [key for key in keys if any(key in change for change in changes)]
     found = []
-    for prior, other in _distinct((change["prior"], change["against"]) for change in changes):
+    for prior, other in distinct((change["prior"], change["against"]) for change in changes):
         said = {key: [c[key]["verdict"] for c in changes if c["against"] == other and key in c] for key in measured}
         counts = [{verdict: said[key].count(verdict) for verdict in ("better", "worse", "unclear")} for key in measured]
         metrics = [METRICS[key] for key in measured]
@@ -184,7 +184,7 @@ def _verdicts(tasks: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[d
 
 def _missing(parts: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each metric that could not be measured, once per reason."""
-    pairs = _distinct(pair for part in parts for pair in part["missing"].items())
+    pairs = distinct(pair for part in parts for pair in part["missing"].items())
     return [f"{METRICS[key].title} was not measured: {reason}." for key, reason in pairs]
 
 
@@ -217,7 +217,8 @@ def _edges(settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> li
     ]
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each of ``values`` once, in the order of their first appearance; they need not be hashable."""
     result: list[Any] = []
     for value in values:
         if value not in result:
