@@ -169,17 +169,23 @@ def test_no_file_names_a_place_on_the_authors_machine():
             assert not re.search(r"/(home|Users|root)/\w", text), name
 
 
-def test_the_readmes_example_runs(tmp_path, monkeypatch):
+def test_the_readmes_examples_run(tmp_path, monkeypatch):
     from workbench.images import sample_photo, save_image
+    from workbench.models import load_prior
 
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    restoring, tuning = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     monkeypatch.chdir(tmp_path)
-    save_image(sample_photo("cat", 64), tmp_path / "photo.jpg")
+    (tmp_path / "my_photos").mkdir()
+    for path in ("photo.jpg", "my_photos/one.png"):
+        save_image(sample_photo("cat", 64), tmp_path / path)
     names: dict = {}
-    # A shorter chain than the README's: what is tested are the names and the arguments.
-    exec(example.replace("steps=20", "steps=4"), names)
+    # Shorter than in the README: what is tested are the names and the arguments.
+    exec(restoring.replace("steps=20", "steps=4"), names)
     assert names["result"].image.shape == (1, 3, 64, 64)
     assert names["result"].records[0]["psnr"] > 5
+    exec(tuning.replace("steps=2000", "steps=2").replace("batch_size=16", "batch_size=2"), names)
+    assert names["progress"].images == 4
+    assert load_prior(tmp_path / "mine.safetensors")(sample_photo("cat", 32), 0.1).shape == (1, 3, 32, 32)
 
 
 def test_the_readme_says_what_exists():
