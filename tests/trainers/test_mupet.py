@@ -271,3 +271,15 @@ def test_jacobian_free_is_one_term_of_neumann() -> None:
         gradients.append(torch.autograd.grad(total, [prior.a, prior.b]))
     for one, other in zip(*gradients, strict=True):
         assert float(one) == pytest.approx(float(other), rel=1e-12)
+
+
+def test_several_processes_take_the_jacobian_free_gradient_only(tmp_path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(Shrinking().float())
+        with pytest.raises(ValueError, match=r"Jacobian-free gradient only, got Neumann\(terms=5\)"):
+            MUPET(backward=Neumann())(wrapped, torch.rand(2, 3, 8, 8), draws())
+        loss, _ = MUPET()(wrapped, torch.rand(2, 3, 8, 8), draws())
+        assert bool(loss.isfinite())
+    finally:
+        torch.distributed.destroy_process_group()

@@ -81,12 +81,15 @@ class MUPET:
         ``converged`` and ``lost`` to log.
 
         Raises:
-            ValueError: images that are not finite or do not suit the prior, levels outside the prior's range, or a loss
-                whose weights are not there.
+            ValueError: images that are not finite or do not suit the prior, levels outside the prior's range, a loss
+                whose weights are not there, or several processes with a gradient that is not Jacobian-free.
         """
         check_images(images)
         target = unwrapped(prior)
         target.check(images)
+        if target is not prior and not isinstance(self.backward, JacobianFree):
+            # Their backward pass runs the network once more, in the middle of the exchange of gradients.
+            raise ValueError(f"several processes train with the Jacobian-free gradient only, got {self.backward}")
         sigma = self.noise_levels(target, len(images), draws)
         op = self.degradations.sample(len(images), (images.shape[-2], images.shape[-1]), draws)
         return self.terms(prior, images, op, sigma, draws.normal)
