@@ -9,10 +9,10 @@ import torch
 from solver_problems import FunctionPrior, MatrixOperator, curved_prior, matrices, replay
 from torch import Tensor
 
+from workbench.operators import Blur, gaussian_kernel
 from workbench.random import generator
-from workbench.solvers import DDNM, Anderson, DeqIR
-from workbench.solvers.base import initial_image, noise_levels
-from workbench.solvers.deqir import _PinnedAnderson
+from workbench.solvers import DDNM, DeqIR
+from workbench.solvers.photo_model import PhotoModel
 
 SIZE = 6
 OPERATORS = sorted(matrices(SIZE))
@@ -106,16 +106,15 @@ def test_equation_9_holds_on_the_sequential_chain_with_the_corrected_coefficient
 
 
 def test_one_iteration_is_the_cumulative_sum_of_errata_2():
-    """Published form (spread inf): u_0 = N u_T + P z_1 + sum_s N z_s, e_s at the documented start of every state."""
+    """Published form: u_0 = N u_T + P z_1 + sum_s N z_s, e_s at x_T in every state."""
     op, y = problem("blur")
     steps, eta, prior = 6, 0.3, curved_prior()
     noises = list(torch.randn(steps + 1, 2, 1, SIZE, SIZE, generator=generator(5), dtype=torch.float64))
     levels = [40.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0]
-    solver = DeqIR(steps, 1, eta, 0, math.inf, 0.0, levels)
+    solver = DeqIR(steps, 1, eta, 0, "published", 0.0, schedule=levels)
     result = solver(y, op, prior, noise=replay(noises))
     top = 0.5 + levels[0] * noises[0]
-    base = initial_image(op, y, noise_levels(0.0, y))
-    starts = [base + level * noises[0] for level in levels[1:]]
+    starts = [0.5 + math.sqrt(level**2 + 0.25) * noises[0] for level in levels[1:]]
     total, first, moves = op.project_null(top), op.pinv(y), []
     for k, state in enumerate([top, *starts[:-1]]):
         e = (state - prior(state, levels[k])) / levels[k]
@@ -128,17 +127,66 @@ def test_one_iteration_is_the_cumulative_sum_of_errata_2():
     torch.testing.assert_close(result.residuals[:, 0], torch.stack(moves).amax(0), atol=1e-10, rtol=0)
 
 
-def test_exact_states_leave_the_mixing():
-    """Given the same history, the other states are mixed as if the exact ones did not exist."""
-    history = torch.randn(3, 2, 2, 5, 1, 2, 2, generator=generator(0), dtype=torch.float64)
-    pinned, plain = _PinnedAnderson(4), Anderson(4)
-    states = pinned.init(history[0, 0]), plain.init(history[0, 0, :, 3:])
-    for x, fx in history:
-        proposal, first = pinned.step(states[0], x, fx)
-        tail, second = plain.step(states[1], x[:, 3:], fx[:, 3:])
-        states = first, second
-    torch.testing.assert_close(proposal[:, 3:], tail, atol=1e-12, rtol=0)
-    assert torch.equal(proposal[:, :3], history[-1, 1][:, :3])
+@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+def test_a_prior_that_is_the_photo_model_needs_one_iteration(sigma_noise):
+    """The start is that model's own chain: nothing moves, every state is settled at once."""
+    model = PhotoModel()
+    prior = FunctionPrior(
+        lambda x, sigma: torch.cat([model(row[None], float(s)) for row, s in zip(x, sigma, strict=True)])
+    )
+    x = torch.rand(2, 3, SIZE, SIZE, generator=generator(1), dtype=torch.float64)
+    op = Blur(gaussian_kernel((0.7, 0.7)))
+    run = {"sigma_noise": sigma_noise, "prior": prior}
+    result = DeqIR(tolerance=1e-10)(op(x), op, generator=generator(0), **run)
+    assert result.iterations.tolist() == [1, 1]
+    assert result.evaluations.tolist() == [20, 20]
+    expected = DDNM(20, 0.15)(op(x), op, generator=generator(0), **run).image
+    torch.testing.assert_close(result.image, expected, atol=1e-8, rtol=0)
+
+
+def test_the_photo_model_is_the_posterior_mean_of_its_gaussian():
+    """x0 ~ N(1/2, C), brightness and colour independent, against the dense solve C (C + sigma^2 I)^-1."""
+    size, sigma = 4, 0.3
+    f = torch.fft.fftfreq(size, dtype=torch.float64)
+    power = (0.02**2 + f[:, None] ** 2 + f**2) ** -1.3
+    power = power / power.mean()
+    eye = torch.eye(3 * size * size, dtype=torch.float64).view(-1, 3, size, size)
+    spectrum, mean = torch.fft.fft2(eye), torch.fft.fft2(eye.mean(1, keepdim=True))
+    covariance = torch.fft.ifft2(power * (0.012 * (spectrum - mean) + 0.22 * mean)).real.flatten(1)
+    x = torch.rand(2, 3, size, size, generator=generator(2), dtype=torch.float64)
+    gain = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(len(covariance), dtype=torch.float64))
+    expected = 0.5 + ((x - 0.5).flatten(1) @ gain.T).view_as(x)
+    torch.testing.assert_close(PhotoModel()(x, sigma), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("window", [1, 3, 7])
+@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+def test_a_window_leads_to_the_same_image_and_bounds_what_is_stored(window, sigma_noise):
+    op, y = problem("means", batch=3)
+    y[0] = 0.5
+    prior, stored = curved_prior(), torch.randn(25, 3, 1, SIZE, SIZE, generator=generator(4), dtype=torch.float64)
+    stored[:, 0] *= 0.01  # This image moves little: it runs ahead of the others.
+    expected = DDNM(24, 0.3)(y, op, prior, sigma_noise=sigma_noise, noise=replay(stored)).image
+    solver = DeqIR(24, 40, 0.3, window=window, tolerance=1e-9)
+    chain = solver.chain(y, op, prior, sigma_noise=sigma_noise, noise=replay(stored))
+    most = []
+    result = solver.solve(chain, lambda step: most.append(max(len(chain.states), len(chain.fresh), len(chain.gaps))))
+    torch.testing.assert_close(result.image, expected, atol=1e-7, rtol=0)
+    assert result.converged.all()
+    assert max(most) <= 2 * window + 1
+    for b in range(3):
+        alone = solver(y[b : b + 1], op, prior, sigma_noise=sigma_noise, noise=replay(stored[:, b : b + 1]))
+        torch.testing.assert_close(result.image[b : b + 1], alone.image, atol=1e-9, rtol=0)
+        assert result.evaluations[b] == alone.evaluations[0]
+        assert result.iterations[b] == alone.iterations[0]
+
+
+def test_a_window_that_does_not_come_to_the_end_says_so():
+    op, y = problem("means")
+    result = DeqIR(20, 4, window=3)(y, op, curved_prior(), generator=generator(0))
+    assert not result.converged.any()
+    assert "did not reach the tolerance 0.001 in 4 steps" in result.message
+    assert result.image.abs().max() < 3
 
 
 def test_the_data_are_met_after_any_number_of_iterations():
@@ -188,9 +236,9 @@ def relative_error(**settings) -> float:
     return float((run(y, op, curved_prior(), generator=generator(0)).image - expected).norm() / expected.norm())
 
 
-def test_acceleration_and_the_slope_pay():
+def test_acceleration_and_the_prediction_pay():
     """Published form: Anderson helps (errata 3). A denoiser's slope instead of the published 1 helps far more."""
-    picard, anderson = relative_error(memory=0, spread=math.inf), relative_error(spread=math.inf)
+    picard, anderson = relative_error(memory=0, prediction="published"), relative_error(prediction="published")
     assert anderson < 0.2 * picard
     assert relative_error() < 0.1 * anderson
     assert relative_error() < 0.01

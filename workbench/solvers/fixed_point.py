@@ -176,23 +176,26 @@ class _Run:
             diverged=self.diverged.clone(),
             evaluations=self.evaluations.clone(),
             trace=trace,
-            message=self._message(size, tolerance) if finished else "",
+            message=explain(self.converged, self.diverged, size, tolerance, int(self.evaluations.max()))
+            if finished
+            else "",
         )
 
-    def _message(self, size: Tensor, tolerance: Tensor) -> str:
-        total, parts = len(size), []
-        if bool(self.diverged.any()):
-            parts.append(
-                f"{int(self.diverged.sum())} of {total} samples diverged or were not finite (best iterate kept): "
-                "use a smaller damping or another start"
-            )
-        unfinished = ~(self.converged | self.diverged)
-        if bool(unfinished.any()):
-            low, high = (f"{float(end):g}" for end in tolerance[unfinished].aminmax())
-            wanted = low if low == high else f"of {low} to {high}"
-            parts.append(
-                f"{int(unfinished.sum())} of {total} samples did not reach the tolerance {wanted} in "
-                f"{int(self.evaluations.max())} steps (residual up to {float(size[unfinished].max()):.2g}): "
-                "allow more steps or a larger tolerance"
-            )
-        return "; ".join(parts)
+
+def explain(converged: Tensor, diverged: Tensor, residual: Tensor, tolerance: Tensor, steps: int) -> str:
+    """What went wrong for which share of the samples (all arguments (B,)) and what to do, or nothing."""
+    total, parts = len(residual), []
+    if bool(diverged.any()):
+        parts.append(
+            f"{int(diverged.sum())} of {total} samples diverged or were not finite (best iterate kept): "
+            "use a smaller damping or another start"
+        )
+    unfinished = ~(converged | diverged)
+    if bool(unfinished.any()):
+        low, high = (f"{float(end):g}" for end in tolerance[unfinished].aminmax())
+        wanted = low if low == high else f"of {low} to {high}"
+        parts.append(
+            f"{int(unfinished.sum())} of {total} samples did not reach the tolerance {wanted} in {steps} steps "
+            f"(residual up to {float(residual[unfinished].max()):.2g}): allow more steps or a larger tolerance"
+        )
+    return "; ".join(parts)
