@@ -12,6 +12,7 @@ from workbench.solvers.deqir import DeqIR
 from workbench.solvers.diffpir import DiffPIR
 from workbench.solvers.fixed_point import FixedPointResult, solve_fixed_point
 from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
+from workbench.solvers.initial_noise import OptimiseNoise, noise_gradient
 from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, stationarity
 from workbench.solvers.methods import Adam, Anderson, Broyden, Picard
 from workbench.solvers.pinv import PseudoInverse
@@ -34,6 +35,7 @@ __all__ = [
     "MapByProx",
     "MapEstimate",
     "Neumann",
+    "OptimiseNoise",
     "Picard",
     "PredictorCorrector",
     "PseudoInverse",
@@ -44,6 +46,7 @@ __all__ = [
     "describe_solvers",
     "implicit_fixed_point",
     "make_solver",
+    "noise_gradient",
     "solve_fixed_point",
     "stationarity",
 ]

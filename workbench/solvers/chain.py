@@ -91,7 +91,7 @@ class Chain:
         self.total = len(levels) - 1
         self.low, self.high = 0, 0  # States low ... high are stored, all but the last one to be asked about.
         self.states: Levels = {0: top}
-        self.gaps: Levels = dict(gaps or {})
+        self.gaps: Levels = {s: gap.clone() for s, gap in (gaps or {}).items()}
         self.keep = keep
         self.fresh: Levels = {}
         self.drawn = 0

@@ -1,0 +1,194 @@
+"""Gradients to the initial noise of DeqIR, and what they are good for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
+from torch import Tensor
+
+from workbench.operators import Grayscale, Inpainting
+from workbench.random import generator
+from workbench.solvers import DeqIR, OptimiseNoise, noise_gradient
+from workbench.solvers.base import noise_levels
+from workbench.solvers.consistency import transition
+from workbench.solvers.losses import apart, colour_distance, data_distance, image_distance, perceptual_distance
+
+SIZE, STEPS, ETA = 6, 7, 0.3
+PRIOR = curved_prior()
+
+
+def problem(name: str, sigma_noise: float):
+    op = MatrixOperator(matrices(SIZE)[name], (1, SIZE, SIZE))
+    x = torch.rand(2, 1, SIZE, SIZE, generator=generator(1), dtype=torch.float64)
+    noises = list(torch.randn(STEPS + 1, 2, 1, SIZE, SIZE, generator=generator(3), dtype=torch.float64))
+    target = torch.rand(2, 1, SIZE, SIZE, generator=generator(4), dtype=torch.float64)
+    return op, op(x) + sigma_noise * 0.5, noises, target
+
+
+def solved(name: str, sigma_noise: float, **settings):
+    op, y, noises, target = problem(name, sigma_noise)
+    solver = DeqIR(STEPS, STEPS, ETA, tolerance=0.0, **settings)
+    with torch.no_grad():
+        chain = solver.chain(y, op, PRIOR, sigma_noise=sigma_noise, noise=replay(noises), keep=True)
+        image = solver.solve(chain).image
+    return chain, 2 * (image - target)
+
+
+def through_the_chain(name: str, sigma_noise: float, levels: list[float]) -> Tensor:
+    """Autograd through the sequential chain."""
+    op, y, noises, target = problem(name, sigma_noise)
+    step = transition(op, y, noise_levels(sigma_noise, y), ETA)
+    unit = noises[0].clone().requires_grad_()
+    u = 0.5 + levels[0] * unit
+    for s in range(STEPS):
+        clean = PRIOR(u, levels[s])
+        u = step(clean, (u - clean) / levels[s], noises[s + 1], levels[s + 1])
+    return torch.autograd.grad((u - target).square().sum(), unit)[0]
+
+
+@pytest.mark.parametrize("prediction", ["photos", "published"])
+@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+@pytest.mark.parametrize("name", sorted(matrices(SIZE)))
+def test_the_exact_gradient_is_autograd_through_the_chain(name, sigma_noise, prediction):
+    chain, gradient = solved(name, sigma_noise, prediction=prediction)
+    expected = through_the_chain(name, sigma_noise, chain.levels)
+    exact, products = noise_gradient(chain, gradient, "exact")
+    torch.testing.assert_close(exact, expected, atol=1e-9, rtol=1e-9)
+    assert products == STEPS
+    # Triangular: T corrections leave nothing.
+    neumann, products = noise_gradient(chain, gradient, "neumann", STEPS)
+    torch.testing.assert_close(neumann, expected, atol=1e-9, rtol=1e-9)
+    assert products == 1 + STEPS * STEPS
+
+
+def test_one_step_is_the_paper_s():
+    """dL/dx* dF/dx_T of eq. (9) with all other states held: + sign, to be descended (errata 4)."""
+    _, _, noises, target = problem("means", 0.0)
+    chain, gradient = solved("means", 0.0, prediction="published")
+    unit = noises[0].clone().requires_grad_()
+    u = top = 0.5 + chain.levels[0] * unit
+    for s in range(STEPS):
+        state = top if s == 0 else chain.states[s]
+        seen = (state - PRIOR(state, chain.levels[s])) / chain.levels[s]
+        u = chain.transition(u - chain.levels[s] * seen, seen, noises[s + 1], chain.levels[s + 1])
+    expected = torch.autograd.grad((u - target).square().sum(), unit)[0]
+    one_step, products = noise_gradient(chain, gradient)
+    torch.testing.assert_close(one_step, expected, atol=1e-10, rtol=1e-9)
+    assert products == 1
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float((a * b).sum() / (a.norm() * b.norm()))
+
+
+def test_the_photo_model_makes_the_one_step_gradient_a_better_one():
+    chain, gradient = solved("means", 0.0)
+    exact, _ = noise_gradient(chain, gradient, "exact")
+    one_step, _ = noise_gradient(chain, gradient)
+    published, _ = noise_gradient(solved("means", 0.0, prediction="published")[0], gradient)
+    assert cosine(one_step, exact) > 0.85
+    assert abs(float(one_step.norm() / exact.norm()) - 1) < abs(float(published.norm() / exact.norm()) - 1)
+
+
+def test_one_step_differentiates_one_network_call_however_long_the_chain():
+    rows: list[int] = []
+    inner = curved_prior()
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            rows.append(len(x))
+        return inner.denoise(x, sigma)
+
+    op, y, _, target = problem("mask", 0.0)
+    for steps in (5, 40):
+        solver = DeqIR(steps, 6)
+        prior = FunctionPrior(denoise, channels=1)
+        OptimiseNoise(image_distance(target), solver, steps=1)(y, op, prior, generator=generator(0))
+    assert rows == [2, 2]
+
+
+@pytest.mark.parametrize(("method", "left"), [("one-step", 0.4), ("neumann", 0.3), ("exact", 0.3)])
+def test_descent_brings_the_image_nearer_to_its_target(method, left):
+    """A target that a noise exists for: the restoration from another seed."""
+    op, y, _, _ = problem("mask", 0.0)
+    solver = DeqIR(STEPS, STEPS, 0.0)
+    target = solver(y, op, PRIOR, generator=generator(9)).image
+    optimise = OptimiseNoise(image_distance(target), solver, steps=40, rate=0.05, gradient=method)
+    result = optimise(y, op, PRIOR, generator=generator(0))
+    before = solver(y, op, PRIOR, generator=generator(0)).image
+    assert ((result.image - target).norm() / (before - target).norm()) < left
+    # The best of all restorations, whose noise is returned.
+    assert torch.allclose(image_distance(target)(result.image), result.residuals.amin(1), atol=1e-12)
+    again = solver(y, op, PRIOR, noise=replay([result.extras["noise"], *torch.zeros(STEPS, 2, 1, SIZE, SIZE)])).image
+    torch.testing.assert_close(again, result.image, atol=5e-3, rtol=0)  # Both to the solver's tolerance of 1e-3.
+    torch.testing.assert_close(op(result.image), y, atol=1e-9, rtol=0)
+
+
+def test_evaluations_count_calls_and_products():
+    calls = [0]
+    inner = curved_prior()
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        calls[0] += len(x) * (2 if torch.is_grad_enabled() else 1)
+        return inner.denoise(x, sigma)
+
+    op, y, _, target = problem("mask", 0.0)
+    optimise = OptimiseNoise(image_distance(target), DeqIR(STEPS, 5), steps=3, gradient="neumann", terms=2)
+    result = optimise(y, op, FunctionPrior(denoise, channels=1), generator=generator(0))
+    products = 3 * (1 + 2 * STEPS)
+    # A product is one call with a graph; the count above took it for two.
+    assert int(result.evaluations.sum()) == calls[0] - 2 * products
+
+
+def test_losses():
+    image = torch.rand(3, 3, 16, 16, generator=generator(0))
+    target = torch.rand(3, 3, 16, 16, generator=generator(1))
+    expected = torch.stack([((a - b) ** 2).mean() for a, b in zip(image, target, strict=True)])
+    torch.testing.assert_close(image_distance(target)(image), expected)
+    gray = Grayscale()
+    torch.testing.assert_close(data_distance(gray, gray(target))(image), (gray(image - target) ** 2).mean((1, 2, 3)))
+    assert torch.equal(perceptual_distance(image)(image), torch.zeros(3))
+    # Colours of the pixels in any order are the same colours; those of another tint are not.
+    order = torch.randperm(256, generator=generator(2))
+    shuffled = image.flatten(2)[:, :, order].view_as(image)
+    torch.testing.assert_close(colour_distance(shuffled)(image), torch.zeros(3), atol=1e-10, rtol=0)
+    assert (colour_distance(image.roll(1, 1) * torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1))(image) > 0.01).all()
+    values = apart()(image)
+    rms = (image[0] - image[1]).square().mean().sqrt(), (image[0] - image[2]).square().mean().sqrt()
+    torch.testing.assert_close(values[0], -(rms[0] + rms[1]) / 2)
+
+
+def test_samples_are_driven_apart():
+    op = Inpainting(torch.zeros(1, 1, SIZE, SIZE).index_fill(3, torch.tensor([0, 1]), 1.0))
+    prior = gaussian_prior(SIZE)
+    y = op(torch.full((3, 1, SIZE, SIZE), 0.4))
+    solver = DeqIR(STEPS, STEPS)
+    before = apart()(solver(y, op, prior, generator=generator(0)).image)
+    result = OptimiseNoise(apart(), solver, steps=15, rate=0.1)(y, op, prior, generator=generator(0))
+    assert (result.residuals.amin(1) < 1.3 * before).all()
+
+
+def test_bad_input():
+    op, y, noises, target = problem("mask", 0.0)
+    with pytest.raises(ValueError, match="gradient must be one of one-step, neumann, exact, got two-step"):
+        OptimiseNoise(apart(), gradient="two-step")
+    with pytest.raises(ValueError, match="window must be None"):
+        OptimiseNoise(apart(), DeqIR(window=3))
+    for settings in ({"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}, {"terms": 0}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            OptimiseNoise(apart(), **settings)
+    with pytest.raises(ValueError, match=r"target must have the shape \(2, 1, 6, 6\)"):
+        OptimiseNoise(image_distance(target[:1]))(y, op, PRIOR, generator=generator(0))
+    with pytest.raises(ValueError, match="at least 2 of the same measurement"):
+        OptimiseNoise(apart())(y[:1], op, PRIOR, generator=generator(0))
+    with pytest.raises(ValueError, match=r"one number per image \(2,\), got shape \(\)"):
+        OptimiseNoise(lambda image: image.sum())(y, op, PRIOR, generator=generator(0))
+    with pytest.raises(ValueError, match="not finite"):
+        OptimiseNoise(lambda image: image.sum((1, 2, 3)) * float("nan"))(y, op, PRIOR, generator=generator(0))
+    with pytest.raises(ValueError, match="reference must be"):
+        colour_distance(torch.zeros(3, 4, 4))
+    chain = DeqIR(STEPS).chain(y, op, PRIOR, sigma_noise=0.0, noise=replay(noises))
+    DeqIR(STEPS).solve(chain)
+    with pytest.raises(ValueError, match=f"chain must be with all {STEPS + 1} states"):
+        noise_gradient(chain, target)
