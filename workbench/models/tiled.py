@@ -39,7 +39,7 @@ class TiledPrior(Prior):
     """``prior`` in tiles: takes images (B, C, H, W) of every size, ``multiple`` 1 and ``image_size`` None.
 
     Images whose sides are no multiples of ``prior.multiple``, or smaller than the one size a prior takes, are mirrored
-    at their lower and right border, and cut back. One that fits into a tile is a single tile, no larger than it must be.
+    at their lower and right border, and cut back. One that fits into a tile is one tile, no larger than it must be.
 
     Memory for the network is bounded: at most ``batch`` tiles at a time, and where gradients are wanted the others are
     evaluated again on the way back instead of being kept. So a gradient costs one more evaluation of the network.
@@ -172,7 +172,7 @@ def _up(number: int, step: int) -> int:
 
 
 def _mirrored(x: Tensor, dim: int, side: int) -> Tensor:
-    """``x`` continued along ``dim`` to ``side`` pixels by mirroring at the last and first pixel, as often as it takes."""
+    """``x`` continued along ``dim`` to ``side`` pixels, mirrored at the last and first pixel, as often as needed."""
     known = x.shape[dim]
     if side == known:
         return x
