@@ -50,8 +50,8 @@ def restore(
     degrade: Annotated[
         str,
         typer.Option(
-            help="How to degrade it first ('workbench operators' lists them), or 'none'. Masks in files are white where "
-            "the photo is lost, black where it is kept."
+            help="How to degrade it first ('workbench operators' lists them), or 'none'. Masks in files are white "
+            "where the photo is lost, black where it is kept."
         ),
     ] = "sr:4",
     operator: Annotated[

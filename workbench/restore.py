@@ -147,7 +147,7 @@ def restore(
         ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
     """
     y = degraded.y
-    start = {} if initial is None else {"initial": initial}
+    start: dict[str, Any] = {} if initial is None else {"initial": initial}
     if start and not takes_initial(type(solver)):
         others = ", ".join(other for other, kind in SOLVERS.items() if takes_initial(kind))
         raise ValueError(f"{name or type(solver).__name__} takes no initial image; these do: {others}")

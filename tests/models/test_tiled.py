@@ -242,3 +242,11 @@ def test_every_solver_works_on_any_size_as_if_there_were_no_tiles(solver):
         for prior in (inner, TiledPrior(inner, 16, 4))
     ]
     torch.testing.assert_close(*images, rtol=1e-9, atol=1e-9)
+
+
+def test_handovers_are_where_two_tiles_count_equally():
+    prior = TiledPrior(Recorder(lambda x, s: torch.arange(float(len(x))).view(-1, 1, 1, 1).expand(x.shape)), 32, 16)
+    assert prior.handovers(48) == [24]
+    assert prior.handovers(32) == prior.handovers(5) == []
+    blend = prior(torch.zeros(1, 3, 32, 48), 1.0)[0, 0, 0]
+    assert float(blend[23] + blend[24]) == pytest.approx(1.0)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -95,6 +95,11 @@ class TiledPrior(Prior):
     def summary(self) -> str:
         """One line: that of the prior inside, and the tiles."""
         return f"{self.prior.summary()}, in tiles of {self.tile} that share {self.overlap} pixels: any size"
+
+    def handovers(self, side: int) -> list[int]:
+        """The pixels along a side of that many where neighbouring tiles count equally: where a seam would be."""
+        strips = [strip.pixels for strip in self._strips(self._whole(side))]
+        return [(after.start + before.stop) // 2 for before, after in pairwise(strips)]
 
     def _blend(self, x: Tensor, sigma: Tensor, limit: int) -> Tensor:
         """``sum_i w_i D_i(x)`` for at most ``limit`` images whose sides tiles cover."""

@@ -108,8 +108,8 @@ def file_mask(path: str | Path, size: Size) -> Tensor:
     paint = load_image(path).amax(dim=1, keepdim=True)
     _pixels(size)
     if tuple(paint.shape[2:]) != tuple(size):
-        mask, image = (f"{width}x{height}" for height, width in (paint.shape[2:], size))
-        raise ValueError(f"{path}: the mask has {mask} pixels (width x height), the image has {image}")
+        found, expected = (f"{width}x{height}" for height, width in (paint.shape[2:], size))
+        raise ValueError(f"{path}: the mask has {found} pixels (width x height), the image has {expected}")
     mask = (paint < 0.5).float()
     if not bool(mask.any()):
         raise ValueError(f"{path}: the mask is white (or transparent) everywhere: white is filled, black is kept")

@@ -62,9 +62,8 @@ class DDNM:
         require(0 <= self.eta < 1, "eta", "in [0, 1)", self.eta)
         require(self.travel_length >= 1, "travel_length", "at least 1", self.travel_length)
         require(self.travel_repeat >= 1, "travel_repeat", "at least 1", self.travel_repeat)
-        require(
-            self.sigma_start is None or 0 < self.sigma_start < math.inf, "sigma_start", "positive", self.sigma_start
-        )
+        start = self.sigma_start
+        require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
 
     @torch.no_grad()
     def __call__(
