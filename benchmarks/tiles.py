@@ -4,8 +4,8 @@
     python benchmarks/tiles.py photo.jpg --whole
 
 Restores with DDNM and writes tiles.png, patches.png (every tile restored by itself, put side by side; same noise) and
-with --whole whole.png. Per result: PSNR, seconds, peak resident memory of the process so far (ru_maxrss, in kilobytes on
-Linux), and the seam ratio: the mean absolute difference between the two pixels on either side of a border, over that
+with --whole whole.png. Per result: PSNR, seconds, peak resident memory of the process so far (ru_maxrss as Linux
+counts), and the seam ratio: the mean absolute difference between the two pixels on either side of a border, over that
 between neighbours elsewhere. 1 is no seam. So that structure of the photo itself does not count, both are taken of the
 result less the photo. Borders are those of the patches, and for tiles also where one hands over to the next.
 """
