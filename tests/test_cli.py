@@ -212,7 +212,7 @@ BAD = {
     "no initial image": (["restore", "cat.png", "--initial", "none.png"], "none.png: no such file"),
     "initial of another size": (
         ["restore", "cat.png", "--solver", "ddnm", "--initial", "odd.png"],
-        "the initial image has 34x34 pixels, the result 32x32",
+        r"the initial image has 34x34 pixels \(width x height\), the result 32x32",
     ),
     "initial for another solver": (
         ["restore", "cat.png", "--solver", "pinv", "--initial", "cat.png"],
@@ -388,6 +388,9 @@ def test_a_denoiser_serves_diffpir_and_says_why_it_does_not_serve_samplers(run, 
         code, _, errors = run("restore", photo, "--prior", "drunet.pth", "--degrade", "sr:2", "--solver", solver)
         assert code == 2
         assert "knows noise up to 0.196: use diffpir" in errors
+    some = ("--solver", "ddnm", "--set", "steps=2", "--set", "sigma_start=0.19")
+    code, _, errors = run("restore", photo, "--prior", "drunet.pth", "--degrade", "sr:2", *some)
+    assert code == 0, errors
 
 
 def test_a_grey_prior_is_refused_for_a_colour_photo(run, photo, tmp_path):

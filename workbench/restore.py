@@ -154,7 +154,9 @@ def restore(
     expected = tuple(degraded.op.image_shape(y.shape))
     if initial is not None and tuple(initial.shape) != expected:
         height, width = initial.shape[-2:]
-        raise ValueError(f"the initial image has {height}x{width} pixels, the result {expected[2]}x{expected[3]}")
+        raise ValueError(
+            f"the initial image has {width}x{height} pixels (width x height), the result {expected[3]}x{expected[2]}"
+        )
     images = y.shape[0]
     started = time.perf_counter()
     with torch.no_grad():
