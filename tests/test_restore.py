@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from workbench.images import load_image, sample_photos
-from workbench.models import PlainDenoiser, load_prior
+from workbench.images import load_image, sample_photos, save_image
+from workbench.models import PlainDenoiser, TiledPrior, load_prior
 from workbench.restore import degrade, fitting_size, observe, restore, save
-from workbench.solvers import DiffPIR, PseudoInverse
+from workbench.solvers import DDNM, DiffPIR, PseudoInverse
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
     sizes = {
         "sr:3": (30, 36), "sr:4": (40, 48), "sr:2:average": (20, 24), "blur:1": (10, 12), "denoise": (10, 12),
         # 150 pixels would shrink to 10 as well.
-        "sr:16": (160, 192),
+        "sr:16": (160, 192), "sr:32": (320, 384), "sr:4.0": (40, 48),
     }  # fmt: skip
     for spec, size in sizes.items():
         degraded = observe(photo, spec)
@@ -147,10 +147,73 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         observe(photo, "blur:1", prior=prior)
     with pytest.raises(ValueError, match="at random"):
         observe(photo, "inpaint:0.8")
-    with pytest.raises(ValueError, match=r"'sr:20' does not turn .* at most 16 times smaller, so a photo of 32x32"):
-        observe(photos[:1], "sr:20")
+    with pytest.raises(ValueError, match=r"'sr:1000' would make a picture of 32000x32000 pixels, the limit is"):
+        observe(photos[:1], "sr:1000")
+    with pytest.raises(ValueError, match=r"'sr:x' \(sr:FACTOR\[:KERNEL\]\): needs a number"):
+        observe(photos[:1], "sr:x")
     with pytest.raises(ValueError, match="hadamard"):
         observe(photos[:1], "hadamard:0.5")
+
+
+def paint(path, size, lost):
+    """A mask file of ``size`` (H, W), white in the slice ``lost``."""
+    picture = torch.zeros(1, 3, *size)
+    picture[(..., *lost)] = 1
+    save_image(picture, path)
+    return path
+
+
+def test_what_a_painted_mask_hides_of_a_photo_has_no_influence(photos, prior, tmp_path):
+    """Scratches as they are and other scratches under the same mask: the same measurement, the same result."""
+    mask = paint(tmp_path / "a:b,c.png", (32, 32), (slice(4, 7), slice(None)))
+    scratched, other = photos[:1].clone(), photos[:1].clone()
+    scratched[..., 4:7, :], other[..., 4:7, :] = 1.0, torch.rand(3, 32)
+    for spec, channels in ((f"mask:{mask}", 3), (f"oldphoto:{mask}", 1)):
+        first, second = observe(scratched, spec, prior=prior), observe(other, spec, prior=prior)
+        assert first.y.shape[1] == channels
+        assert torch.equal(first.y, second.y)
+        assert not bool(first.y[..., 4:7, :].any())
+        kept = first.y[..., 8:, :]
+        assert torch.equal(kept, (photos[:1] if channels == 3 else photos[:1].mean(1, keepdim=True))[..., 8:, :])
+        image = restore(first, DDNM(steps=3), prior).image
+        seen = image if channels == 3 else image.mean(1, keepdim=True)
+        torch.testing.assert_close(seen[..., 8:, :], kept, rtol=0, atol=1e-5)
+    for spec in ("inpaint:0.8", "oldphoto"):
+        with pytest.raises(ValueError, match=r"at random: .* paint them white .*: mask:FILE or oldphoto:FILE"):
+            observe(photos[:1], spec)
+    small = paint(tmp_path / "small.png", (64, 64), (slice(4, 7), slice(None)))
+    with pytest.raises(ValueError, match=r"small.png: the mask has 64x64 pixels .* the image has 32x32"):
+        observe(photos[:1], f"mask:{small}")
+
+
+def test_tiles_are_proposed_and_recorded(photos, prior):
+    odd = photos[:1, :, :30, :27]
+    with pytest.raises(ValueError, match=r"multiples of 4, got 30x27; 24x24 would do .*; or in tiles \(--tile"):
+        degrade(odd, "blur:1", prior=prior)
+    only = PlainDenoiser(lambda x, sigma: x)
+    only.image_size = 64
+    with pytest.raises(ValueError, match=r"takes 64x64 images, got 30x27; or in tiles \(--tile, TiledPrior\)"):
+        degrade(odd, "blur:1", prior=only)
+    tiled = TiledPrior(prior, 16)
+    result = restore(degrade(odd, "blur:1", prior=tiled), DiffPIR(steps=1), tiled)
+    record = result.records[0]
+    assert (record["prior"], record["tile"], record["overlap"]) == ("photo-dsm in tiles of 16", 16, 4)
+    assert record["prior_source"] == prior.source
+    whole = restore(degrade(photos[:1], "blur:1"), PseudoInverse(), prior).records[0]
+    assert (whole["tile"], whole["overlap"]) == (0, 0)
+
+
+def test_an_initial_image_reaches_the_solver_or_is_refused(photos, prior):
+    degraded = degrade(photos, "sr:4")
+    solver = DDNM(steps=2, sigma_start=0.1)
+    image = restore(degraded, solver, prior, initial=photos).image
+    assert float((image - photos).square().mean()) < 0.5 * float(
+        (restore(degraded, solver, prior).image - photos).square().mean()
+    )
+    with pytest.raises(ValueError, match=r"PseudoInverse takes no initial image; these do: .*ddnm"):
+        restore(degraded, PseudoInverse(), prior, initial=photos)
+    with pytest.raises(ValueError, match=r"the initial image has 16x32 pixels \(width x height\), the result 32x32"):
+        restore(degraded, solver, prior, initial=photos[..., :16])
 
 
 def test_saved_pictures_are_those_of_the_result(photos, prior, tmp_path):

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.models import Prior
     from workbench.solvers.base import Step
 
 app = typer.Typer(
@@ -45,7 +48,11 @@ def restore(
         Path, typer.Argument(metavar="PHOTO", help="Any image file that Pillow reads.", show_default=False)
     ],
     degrade: Annotated[
-        str, typer.Option(help="How to degrade it first ('workbench operators' lists them), or 'none'.")
+        str,
+        typer.Option(
+            help="How to degrade it first ('workbench operators' lists them), or 'none'. Masks in files are white "
+            "where the photo is lost, black where it is kept."
+        ),
     ] = "sr:4",
     operator: Annotated[
         str | None, typer.Option(help="With --degrade none: what degraded the photo.", show_default=False)
@@ -71,9 +78,28 @@ def restore(
         int | None,
         typer.Option(help="Take the centre square and resize it to this many pixels.", show_default=False),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Denoise in overlapping tiles of this many pixels a side; 0: the whole photo at once.  [default: in "
+            "tiles where the prior does not take the photo's size, or it has more than 512x512 pixels]",
+            show_default=False,
+        ),
+    ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start from this restoration by any other tool, an image of the result's size, with noise of "
+            "--set sigma_start=SIGMA put on it.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
 ) -> None:
     """Degrade a photo and restore it.
+
+    Photos of any size: what the prior does not take whole is denoised in overlapping tiles.
 
     Writes original.png, degraded.png, restored.png and metrics.json (scores, cost and all settings) into --out.
     """
@@ -87,6 +113,7 @@ def restore(
     from workbench.images import load_image
 
     image = load_image(photo, size)
+    start = None if initial is None else load_image(initial).to(_device(device))
     from workbench.models import load_prior
     from workbench.restore import degrade as degrade_photo
     from workbench.restore import observe, save, solver_of
@@ -96,12 +123,16 @@ def restore(
     network = load_prior(prior, device=_device(device), **_settings(prior_set or [], "--prior-set"))
     image = image.to(_device(device))
     if operator is None:
+        network = _in_tiles(network, tile, image)
         degraded = degrade_photo(image, degrade, noise, seed, network)
     else:
-        degraded = observe(image, operator, noise, seed, network)
+        degraded = observe(image, operator, noise, seed)
+        behind = degraded.op.adjoint(degraded.y)
+        network = _in_tiles(network, tile, behind)
+        network.check(behind)
     with _Bar(solver) as bar:
-        result = restore_photo(degraded, method, network, name=solver, callback=bar)
-    result.records[0]["photo"] = str(photo)
+        result = restore_photo(degraded, method, network, name=solver, callback=bar, initial=start)
+    result.records[0] |= {"photo": str(photo), "initial": None if initial is None else str(initial)}
     save(result, out)
     typer.echo(_summary(result.records[0], out))
 
@@ -250,6 +281,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _in_tiles(prior: Prior, tile: int | None, image: Tensor) -> Prior:
+    """``prior`` for images like ``image``: in tiles of ``tile`` pixels, whole for 0, for None whatever suits it."""
+    from workbench.models import TiledPrior, whole_or_tiles
+
+    if tile == 0:
+        return prior
+    return whole_or_tiles(prior, image.shape[-2], image.shape[-1]) if tile is None else TiledPrior(prior, tile)
+
+
 class _Bar:
     """A progress bar over the steps of a solver, fed by its callback."""
 
@@ -319,6 +359,8 @@ def _summary(record: dict[str, Any], out: Path) -> str:
     )
     cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
     lines = [f"{scores or 'no original to compare'}; {cost}; written to {out}"]
+    if record["tile"]:
+        lines.append(f"Denoised in tiles of {record['tile']} pixels that share {record['overlap']} (--tile)")
     return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
 
 

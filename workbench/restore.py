@@ -14,25 +14,26 @@ import platform
 import time
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
-from workbench.images import save_image
+from workbench.images import MAX_PIXELS, save_image
 from workbench.metrics import score
 from workbench.models.prior import Prior
+from workbench.models.tiled import TiledPrior
 from workbench.operators.base import Operator
-from workbench.operators.parse import parse_operator
-from workbench.operators.separable import Separable
+from workbench.operators.compose import MaskedGrayscale
+from workbench.operators.inpainting import Inpainting
+from workbench.operators.parse import parse_operator, shrink_factor
 from workbench.pipelines.job import write_json
 from workbench.random import generator, noise_source, stream
 from workbench.settings import check_types
 from workbench.solvers import SOLVERS, make_solver
 from workbench.solvers.base import Callback, Restoration, Solver
-
-LARGEST_FACTOR = 16  # of operators that make pictures smaller
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def degrade(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior:
 
     Args:
         noise: standard deviation, in units of the [0, 1] range.
-        prior: if given, also check that it takes pictures of this size.
+        prior: if given, also check that it takes pictures of this size. One in tiles (``TiledPrior``) takes all.
 
     Raises:
         ValueError: bad ``spec``, ``noise`` or ``seed``, or a size that operator or prior cannot take; the message
@@ -110,6 +111,8 @@ def degrade(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior:
 def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
     """Take ``photo`` (1, 3, h, w) as it is for the measurement of operator ``spec``; ``noise`` is what it contains.
 
+    Grey operators take its mean over channels, and what a mask says is lost is blanked.
+
     Raises:
         ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
             chance (which pixels are missing?) and cannot be that of an existing photo.
@@ -119,6 +122,9 @@ def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: 
     if prior is not None:
         prior.check(blank)
     y = photo if op.measurement_shape(blank.shape)[1] == photo.shape[1] else photo.mean(dim=1, keepdim=True)
+    mask = op.outer if isinstance(op, MaskedGrayscale) else op
+    if isinstance(mask, Inpainting):
+        y = mask(y)  # what is under the scratches of a photo is no measurement
     return Degraded(op, y, _picture(op, y), None, spec, noise, seed)
 
 
@@ -129,16 +135,28 @@ def restore(
     *,
     name: str = "",
     callback: Callback | None = None,
+    initial: Tensor | None = None,
 ) -> Result:
     """Run ``solver`` on a degraded batch and score what comes out.
 
     Args:
         name: what to call the solver in the records.
+        initial: (B, 3, H, W) in [0, 1], a restoration by other means to start from, for solvers that take one.
 
     Raises:
-        ValueError: the solver cannot treat this operator, noise or prior.
+        ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
     """
     y = degraded.y
+    start: dict[str, Any] = {} if initial is None else {"initial": initial}
+    if start and not takes_initial(type(solver)):
+        others = ", ".join(other for other, kind in SOLVERS.items() if takes_initial(kind))
+        raise ValueError(f"{name or type(solver).__name__} takes no initial image; these do: {others}")
+    expected = tuple(degraded.op.image_shape(y.shape))
+    if initial is not None and tuple(initial.shape) != expected:
+        height, width = initial.shape[-2:]
+        raise ValueError(
+            f"the initial image has {width}x{height} pixels (width x height), the result {expected[3]}x{expected[2]}"
+        )
     images = y.shape[0]
     started = time.perf_counter()
     with torch.no_grad():
@@ -149,6 +167,7 @@ def restore(
             sigma_noise=degraded.noise,
             generator=_streams(degraded.seed, "solver", y),
             callback=callback,
+            **start,
         )
     if y.is_cuda:
         torch.cuda.synchronize(y.device)
@@ -167,6 +186,7 @@ def restore(
         "solver_settings": solver_settings(solver),
         "prior": prior.name,
         "prior_source": prior.source,
+        **_tiles(prior),
         "operator": degraded.spec,
         "noise": degraded.noise,
         "seed": degraded.seed,
@@ -188,6 +208,11 @@ def restore(
         for index in range(images)
     ]
     return Result(degraded, restoration, records)
+
+
+def takes_initial(solver: type) -> bool:
+    """Whether solvers of this class start from another restoration (``initial``)."""
+    return "initial" in signature(solver.__call__).parameters
 
 
 def save(result: Result, folder: Path) -> None:
@@ -235,31 +260,22 @@ def fitting_size(spec: str, limit: int, prior: Prior | None) -> int | None:
 
 def _behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
     """The operator that measures ``photo`` (1, 3, h, w), and a blank image of the size that it takes."""
-    problem: ValueError | None = None
-    for factor in range(1, LARGEST_FACTOR + 1):
-        blank = photo.new_zeros(*photo.shape[:2], *(factor * side for side in photo.shape[-2:]))
-        chance = stream(seed, "operator")
-        before = chance.get_state()
-        try:
-            op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
-        except ValueError as error:
-            problem = problem or error
-            continue
-        if isinstance(op, Separable):
-            # It rounds up: several sizes shrink to a small photo. The factor times its size is always divisible.
-            continue
-        measured = op.measurement_shape(blank.shape)
-        if len(measured) == 4 and measured[-2:] == photo.shape[-2:]:
-            if not torch.equal(before, chance.get_state()):
-                raise ValueError(f"{spec!r} is drawn at random: which pixels of this photo are missing cannot be known")
-            return op, blank
-    if problem is not None:
-        raise problem
-    size = "x".join(map(str, photo.shape[-2:]))
-    raise ValueError(
-        f"{spec!r} does not turn pictures into pictures at most {LARGEST_FACTOR} times smaller, "
-        f"so a photo of {size} pixels is not its result"
-    )
+    height, width = (shrink_factor(spec) * side for side in photo.shape[-2:])
+    if height * width > max(MAX_PIXELS, photo.shape[-2] * photo.shape[-1]):
+        raise ValueError(f"{spec!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
+    blank = photo.new_zeros(()).expand(*photo.shape[:2], height, width)  # without memory: only its shape counts
+    chance = stream(seed, "operator")
+    before = chance.get_state()
+    op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
+    measured = op.measurement_shape(blank.shape)
+    if len(measured) != 4 or measured[-2:] != photo.shape[-2:]:
+        raise ValueError(f"{spec!r} does not turn pictures into pictures, so a photo is not its result")
+    if not torch.equal(before, chance.get_state()):
+        raise ValueError(
+            f"{spec!r} is drawn at random: which pixels of this photo are missing cannot be known; paint them white in "
+            "a picture of its size: mask:FILE or oldphoto:FILE"
+        )
+    return op, blank
 
 
 def solver_settings(solver: Any) -> dict[str, Any]:
@@ -271,14 +287,31 @@ def solver_settings(solver: Any) -> dict[str, Any]:
 def _operator(spec: str, photos: Tensor, seed: int, prior: Prior | None) -> Operator:
     try:
         op = parse_operator(spec, tuple(photos.shape[1:]), stream(seed, "operator")).to(photos.device)
+    except ValueError as error:
+        raise _proposal(error, spec, photos, prior) from None
+    try:
         if prior is not None:
             prior.check(photos)
     except ValueError as error:
-        side = fitting_size(spec, min(photos.shape[-2:]), prior)
-        if side is None or photos.shape[-2:] == (side, side):
+        if prior is None or photos.shape[1] != prior.channels:
             raise
-        raise ValueError(f"{error}; {side}x{side} would do (--size {side})") from None
+        raise ValueError(f"{_proposal(error, spec, photos, prior)}; or in tiles (--tile, TiledPrior)") from None
     return op
+
+
+def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None) -> ValueError:
+    """``error``, with a size that operator and prior take, if there is one."""
+    side = fitting_size(spec, min(photos.shape[-2:]), prior)
+    if side is None or photos.shape[-2:] == (side, side):
+        return error
+    return ValueError(f"{error}; {side}x{side} would do (--size {side})")
+
+
+def _tiles(prior: Prior) -> dict[str, Any]:
+    """How the prior was cut into tiles, ready for JSON; ``tile`` 0 for none."""
+    if isinstance(prior, TiledPrior):
+        return {"tile": prior.tile, "overlap": prior.overlap}
+    return {"tile": 0, "overlap": 0}
 
 
 def _picture(op: Operator, y: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ photo = sample_photo("astronaut", size=64)
 
 # %%
 for syntax, meaning in describe_operators():
-    print(f"{syntax:22} {meaning}")
+    print(f"{syntax:27} {meaning}")
 
 # %%
 names = ["sr:4", "blur:2", "motion:9", "inpaint:0.8", "block:24", "text", "gray", "oldphoto", "hadamard:0.5", "jpeg:10"]
@@ -129,6 +129,7 @@ plt.show()
 # from it too.
 #
 # ## What to try
-# - Other settings: `sr:4:average`, `blur:20,1`, `jpeg:5`.
+# - Other settings: `sr:4:average`, `blur:20,1,9`, `jpeg:5`.
+# - `mask:FILE`: a picture of the photo's size in which you painted white what is to be filled; `oldphoto:FILE`: grey too.
 # - A mask per image: `Inpainting(mask)` with a mask of shape `(B, 1, H, W)`.
 # - `FunctionOperator` makes an operator of any function; its adjoint comes from automatic differentiation.

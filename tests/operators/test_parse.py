@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from operator_cases import normal, seeded
+from PIL import Image
 
 from workbench.operators import (
     JPEG,
@@ -15,6 +18,7 @@ from workbench.operators import (
     Inpainting,
     Operator,
     Separable,
+    SpectralOperator,
     SuperResolution,
     WalshHadamard,
     block_mask,
@@ -28,6 +32,8 @@ from workbench.operators import (
     stripes_mask,
     text_mask,
 )
+from workbench.operators.masks import file_mask
+from workbench.operators.parse import shrink_factor
 
 SIZE = (64, 48)
 SHAPE = (3, *SIZE)
@@ -40,6 +46,8 @@ EXPECTED = {
     "sr:1": lambda: SuperResolution(1),
     "blur:2": lambda: Blur(gaussian_kernel(2.0)),
     "blur:20,1": lambda: Blur(gaussian_kernel((20.0, 1.0))),
+    "blur:10,10,5": lambda: Blur(gaussian_kernel(10.0, size=5)),
+    "blur:20,1,9": lambda: Blur(gaussian_kernel((20.0, 1.0), size=9)),
     "motion:9": lambda: Blur(motion_kernel(9, 45)),
     "motion:9,30": lambda: Blur(motion_kernel(9, 30)),
     "inpaint:0.8": lambda: Inpainting(random_mask(SIZE, 0.8, seeded())),
@@ -91,6 +99,14 @@ BAD = {
     "blur:2,nan": "got 'nan'",
     "blur:1e9": "got '1e9'",
     "blur:2,": "got ''",
+    "blur:10,10,0": "from 1 to 1000, got '0'",
+    "blur:10,10,2.5": "needs a whole number, got '2.5'",
+    "blur:10,10,5,1": "takes at most 3 arguments, got 4",
+    "mask": r"'mask' \(mask:FILE\): needs the file of a mask: white is filled, black is kept",
+    "mask:": "needs the file of a mask",
+    "oldphoto:": "needs the file of a mask",
+    "mask:none, such:file.png": "none, such:file.png: no such file",
+    "oldphoto:none.png": r"'oldphoto:none.png' \(oldphoto\[:FILE\]\): none.png: no such file",
     "motion:0": "from 1 to 1000, got '0'",
     "motion:9,inf": "from -360 to 360, got 'inf'",
     "inpaint:1.5": "from 0 to 1, got '1.5'",
@@ -114,6 +130,89 @@ def test_says_in_one_line_what_is_wrong(spec: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_the_published_blurs_in_closed_form() -> None:
+    """DDRM, DDNM and DeqIR: separable, exp(-x^2 / (2 sigma^2)) over 5 taps of sigma 10; over 9, sigma 20 along rows
+    and 1 along columns."""
+    impulse = torch.zeros(1, 1, 21, 21, dtype=torch.float64)
+    impulse[..., 10, 10] = 1
+    for spec, (along, across), reach in (("blur:10,10,5", (10, 10), 2), ("blur:20,1,9", (20, 1), 4)):
+        taps = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        row, column = (torch.exp(-(taps**2) / (2 * sigma**2)) for sigma in (along, across))
+        expected = torch.zeros(21, 21, dtype=torch.float64)
+        middle = slice(10 - reach, 11 + reach)
+        expected[middle, middle] = torch.outer(column / column.sum(), row / row.sum())
+        # The kernel is stored in float32.
+        torch.testing.assert_close(parse_operator(spec, (1, 21, 21))(impulse)[0, 0], expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", ["sr:2", "sr:4", "sr:32", "blur:10,10,5", "blur:20,1,9", "text", "stripes", "gray"])
+@pytest.mark.parametrize("size", [(256, 256), (63, 90)])
+def test_the_tasks_of_deqir_are_one_word_for_any_size(spec: str, size: tuple[int, int]) -> None:
+    op = parse_operator(spec, (3, *size))
+    x = normal((1, 3, *size), 1)
+    y = op(x)
+    torch.testing.assert_close(op(op.pinv(y)), y, rtol=0, atol=2e-3)
+    factor = shrink_factor(spec)
+    assert tuple(y.shape[2:]) == tuple(-(-side // factor) for side in size)
+
+
+def test_only_super_resolution_shrinks() -> None:
+    factors = {"sr:4": 4, "sr:3:average": 3, " sr:2.0": 2}
+    others = ("sr:2.5", "sr:x", "sr", "sr:-2", "sr:inf", "sr:nan", "blur:4", "mask:4", "4")
+    assert {spec: shrink_factor(spec) for spec in (*factors, *others)} == factors | dict.fromkeys(others, 1)
+
+
+def painted(path: Path, mask: torch.Tensor, mode: str = "L") -> Path:
+    """A picture with the levels (H, W), 0 to 255."""
+    Image.fromarray(mask.to(torch.uint8).numpy()).convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["mask.png", "a,b:c, d.png", "mask:sr:4.png"])
+def test_a_painted_mask_loses_what_is_white(tmp_path: Path, name: str) -> None:
+    levels = torch.zeros(SIZE)
+    levels[:, 10:14], levels[:5] = 255, 255
+    levels[20, :4] = torch.tensor([1, 127, 128, 254])  # of a soft brush
+    file = painted(tmp_path / name, levels)
+    keep = (levels < 127.5).float()
+    x = normal((2, *SHAPE), 1, torch.float32)
+    op = parse_operator(f"mask:{file}", SHAPE)
+    assert torch.equal(op(x), x * keep)
+    assert keep[20, :4].tolist() == [1, 1, 0, 0]
+    old = parse_operator(f" oldphoto:{file} ", SHAPE)
+    torch.testing.assert_close(old(x), x.mean(1, keepdim=True) * keep, rtol=0, atol=1e-6)
+    assert isinstance(old, SpectralOperator)
+    if name == "mask.png":
+        binary = painted(tmp_path / "binary.png", levels, "1")
+        assert torch.equal(file_mask(binary, SIZE)[0, 0, :20], keep[:20])
+
+
+def test_paint_of_any_colour_counts(tmp_path: Path) -> None:
+    picture = torch.zeros(*SIZE, 3)
+    picture[3, :, 0] = 255
+    file = tmp_path / "red.png"
+    Image.fromarray(picture.to(torch.uint8).numpy()).save(file)
+    assert file_mask(file, SIZE).sum() == (SIZE[0] - 1) * SIZE[1]
+    assert not bool(file_mask(file, SIZE)[0, 0, 3].any())
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    other = painted(tmp_path / "other.png", torch.zeros(48, 64))
+    with pytest.raises(
+        ValueError, match=r"other.png: the mask has 64x48 pixels \(width x height\), the image has 48x64"
+    ):
+        parse_operator(f"mask:{other}", SHAPE)
+    white = painted(tmp_path / "white.png", torch.full(SIZE, 255))
+    with pytest.raises(ValueError, match=r"white.png: the mask is white .* everywhere: white is filled, black is kept"):
+        parse_operator(f"oldphoto:{white}", SHAPE)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    with pytest.raises(ValueError, match=r"text.png: not an image"):
+        parse_operator(f"mask:{text}", SHAPE)
+    with pytest.raises(ValueError, match="is a folder, expected an image"):
+        parse_operator(f"mask:{tmp_path}", SHAPE)
+
+
 def test_bad_shapes() -> None:
     with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\), got \(64, 48\)"):
         parse_operator("sr:4", SIZE)
@@ -123,9 +222,8 @@ def test_bad_shapes() -> None:
 
 def test_one_table_lists_them_all() -> None:
     listed = describe_operators()
-    assert {syntax.split(":")[0] for syntax, _ in listed} == {spec.strip().split(":")[0] for spec in EXPECTED} | {
-        "hadamard"
-    }
+    names = {spec.strip().split(":")[0] for spec in EXPECTED} | {"hadamard", "mask"}
+    assert {syntax.split(":")[0].split("[")[0] for syntax, _ in listed} == names
     assert all(text and "\n" not in text for _, text in listed)
     for name in ("sr:4", "denoise"):
         assert isinstance(parse_operator(name, SHAPE), Operator)

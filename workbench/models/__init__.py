@@ -8,6 +8,7 @@ from workbench.models.drunet import DRUNet, DRUNetConfig
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
 from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
+from workbench.models.tiled import TiledPrior, whole_or_tiles
 
 __all__ = [
     "ADM",
@@ -22,10 +23,12 @@ __all__ = [
     "NCSNppConfig",
     "PlainDenoiser",
     "Prior",
+    "TiledPrior",
     "VEScore",
     "VPNoise",
     "available_priors",
     "describe_priors",
     "load_prior",
     "save_prior",
+    "whole_or_tiles",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from workbench.images import load_image
 
 Size = tuple[int, int]
 
@@ -90,6 +94,26 @@ def scratches_mask(size: Size, count: int = 12, generator: torch.Generator | Non
         across = [(0, a * height), (width, b * height)] if index % 2 else [(c * width, 0), (d * width, height)]
         draw.line(across, fill=0, width=max(1, min(size) // 64))
     return _from_canvas(canvas)
+
+
+def file_mask(path: str | Path, size: Size) -> Tensor:
+    """The mask that somebody painted: **white is lost, to be filled; black is kept**, (1, 1, H, W) with 0 where white.
+
+    So it is in photo editors, OpenCV and diffusers: the opposite of the masks here. Colours count by their brightest
+    channel (a red stroke is paint), greys of soft brushes from 1/2 on; transparent parts count as white.
+
+    Raises:
+        ValueError: no picture (see ``load_image``), another size than ``size`` (H, W), or nothing is kept.
+    """
+    paint = load_image(path).amax(dim=1, keepdim=True)
+    _pixels(size)
+    if tuple(paint.shape[2:]) != tuple(size):
+        found, expected = (f"{width}x{height}" for height, width in (paint.shape[2:], size))
+        raise ValueError(f"{path}: the mask has {found} pixels (width x height), the image has {expected}")
+    mask = (paint < 0.5).float()
+    if not bool(mask.any()):
+        raise ValueError(f"{path}: the mask is white (or transparent) everywhere: white is filled, black is kept")
+    return mask
 
 
 def _from_canvas(canvas: Image.Image) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from workbench.operators.hadamard import WalshHadamard
 from workbench.operators.inpainting import Identity, Inpainting
 from workbench.operators.jpeg import JPEG
 from workbench.operators.kernels import gaussian_kernel, motion_kernel
-from workbench.operators.masks import block_mask, random_mask, scratches_mask, stripes_mask, text_mask
+from workbench.operators.masks import block_mask, file_mask, random_mask, scratches_mask, stripes_mask, text_mask
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution
 
@@ -71,7 +72,9 @@ def _super_resolution(problem: _Problem) -> Operator:
 
 def _blur(problem: _Problem) -> Operator:
     along = problem.number(0, 0.01, LARGEST)
-    return Blur(gaussian_kernel((along, problem.number(1, 0.01, LARGEST, default=along))))
+    across = problem.number(1, 0.01, LARGEST, default=along)
+    taps = problem.whole(2, 1, LARGEST) if len(problem.arguments) > 2 else None
+    return Blur(gaussian_kernel((along, across), size=taps))
 
 
 def _motion(problem: _Problem) -> Operator:
@@ -86,11 +89,20 @@ def _block(problem: _Problem) -> Operator:
     return Inpainting(block_mask(problem.size, problem.whole(0, 1, min(problem.size))))
 
 
+def _mask(problem: _Problem) -> Operator:
+    name = "".join(problem.arguments)
+    if not name:
+        raise ValueError("needs the file of a mask: white is filled, black is kept")
+    return Inpainting(file_mask(os.path.expanduser(name), problem.size))
+
+
 def _gray(problem: _Problem) -> Operator:
     return Grayscale([1 / problem.shape[0]] * problem.shape[0])
 
 
 def _old_photo(problem: _Problem) -> Operator:
+    if problem.arguments:
+        return Compose(_mask(problem), _gray(problem))
     return Compose(Inpainting(scratches_mask(problem.size, generator=problem.generator)), _gray(problem))
 
 
@@ -110,13 +122,19 @@ class _Entry:
     description: str
     build: Callable[[_Problem], Operator]
     most: int = 0
+    file: bool = False  # its one argument is a file name, which may hold any character
 
 
 OPERATORS = {
     "sr": _Entry(
         "sr:FACTOR[:KERNEL]", "super-resolution, any size; KERNEL bicubic, average or gaussian", _super_resolution, 2
     ),
-    "blur": _Entry("blur:SIGMA[,SIGMA2]", "Gaussian blur, in pixels; two: along rows, along columns", _blur, 2),
+    "blur": _Entry(
+        "blur:SIGMA[,SIGMA2[,TAPS]]",
+        "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel",
+        _blur,
+        3,
+    ),
     "motion": _Entry(
         "motion:LENGTH[,ANGLE]", "straight motion blur, in pixels; ANGLE in degrees, 45 if not given", _motion, 2
     ),
@@ -124,8 +142,14 @@ OPERATORS = {
     "block": _Entry("block:SIDE", "a square of SIDE pixels missing in the middle", _block, 1),
     "text": _Entry("text", "pixels missing under written text", lambda p: Inpainting(text_mask(p.size))),
     "stripes": _Entry("stripes", "diagonal stripes missing", lambda p: Inpainting(stripes_mask(p.size))),
+    "mask": _Entry("mask:FILE", "pixels missing where the picture FILE is white", _mask, file=True),
     "gray": _Entry("gray", "colours missing (mean of the channels)", _gray),
-    "oldphoto": _Entry("oldphoto", "colours missing, and pixels under random scratches", _old_photo),
+    "oldphoto": _Entry(
+        "oldphoto[:FILE]",
+        "colours missing, and pixels under random scratches, or where the picture FILE is white",
+        _old_photo,
+        file=True,
+    ),
     "hadamard": _Entry("hadamard:SHARE", "compressed sensing: SHARE of the Walsh-Hadamard coefficients", _hadamard, 1),
     "jpeg": _Entry("jpeg:QUALITY", "JPEG compression; QUALITY from 1 to 100 (not linear)", _jpeg, 1),
     "denoise": _Entry("denoise", "nothing but the noise", lambda p: Identity()),
@@ -136,7 +160,12 @@ OPERATORS = {
 def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
     """The operator written ``spec`` for images of ``image_shape`` (C, H, W).
 
-    ``generator`` draws missing pixels, scratches and Hadamard patterns.
+    ``generator`` draws missing pixels, scratches and Hadamard patterns. Masks in files are white where pixels are lost.
+
+    The tasks of DeqIR, DDNM and DDRM: ``sr:2``, ``sr:4``, ``sr:32``, ``blur:10,10,5`` (their Gaussian blur: a standard
+    deviation of 10 pixels, cut to 5 taps, so nearly a box; ``blur:10`` reaches 40 pixels), ``blur:20,1,9`` (their
+    anisotropic blur), ``text``, ``stripes``, ``gray``, ``oldphoto``. Blur is circular here; theirs sees zeros
+    beyond the border, and their code loses the last tap of an odd kernel.
 
     Raises:
         ValueError: one line that names the valid names, or what the arguments should be, or why the size does not fit.
@@ -148,12 +177,27 @@ def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Gener
     if name not in OPERATORS:
         raise ValueError(f"unknown operator {name!r}{_nearest(name, OPERATORS)}; there are {', '.join(OPERATORS)}")
     entry = OPERATORS[name]
+    if entry.file and arguments:
+        arguments = [spec.strip()[len(name) + 1 :]]  # file names may hold commas and colons
     try:
-        if len(arguments) > entry.most:
+        if not entry.file and len(arguments) > entry.most:
             raise ValueError(f"takes at most {entry.most} arguments, got {len(arguments)}")
         return entry.build(_Problem(arguments, shape, generator))
     except ValueError as error:
         raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}") from None
+
+
+def shrink_factor(spec: str) -> int:
+    """How many times smaller the operator written ``spec`` makes pictures: the factor of ``sr``, 1 for all others.
+
+    1 also where there is no valid factor: :func:`parse_operator` says what is wrong.
+    """
+    name, *arguments = spec.strip().replace(",", ":").split(":")
+    try:
+        factor = float(arguments[0]) if name == "sr" and arguments else 1.0
+    except ValueError:
+        return 1
+    return int(factor) if factor >= 1 and factor.is_integer() else 1
 
 
 def describe_operators() -> list[tuple[str, str]]:

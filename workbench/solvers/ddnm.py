@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +13,16 @@ from torch import Tensor
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels, require_linear
+from workbench.solvers.base import (
+    Callback,
+    Restoration,
+    Step,
+    draws,
+    initial_image,
+    mid_grey,
+    noise_levels,
+    require_linear,
+)
 from workbench.solvers.consistency import transition
 from workbench.solvers.methods import require
 from workbench.solvers.schedules import sampling_sigmas
@@ -32,6 +42,9 @@ class DDNM:
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
         travel_length, travel_repeat: time travel (RePaint): every ``travel_length`` levels go back that far and come
             again, ``travel_repeat`` times in all. 1 and 1 is none.
+        sigma_start: begin at the highest level not above this, from another restoration (``initial``), instead of from
+            pure noise (DeqIR, section 5.8 and the remark on its Proposition 1): the less of it is trusted, the higher.
+            Priors that know little noise, denoisers, serve too.
     """
 
     summary: ClassVar[str] = "samples the prior, replacing at each step what the data know; noise-aware (DDNM+)"
@@ -42,12 +55,15 @@ class DDNM:
     schedule: str | Sequence[float] = "vp"
     travel_length: int = 1
     travel_repeat: int = 1
+    sigma_start: float | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", "at least 1", self.steps)
         require(0 <= self.eta < 1, "eta", "in [0, 1)", self.eta)
         require(self.travel_length >= 1, "travel_length", "at least 1", self.travel_length)
         require(self.travel_repeat >= 1, "travel_repeat", "at least 1", self.travel_repeat)
+        start = self.sigma_start
+        require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
 
     @torch.no_grad()
     def __call__(
@@ -60,22 +76,27 @@ class DDNM:
         generator: Generators = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
+        initial: Tensor | None = None,
     ) -> Restoration:
         """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
 
-        The chain starts at mid-grey plus the highest level times the first draw; then one draw per move.
+        The chain starts at an image plus the highest level times the first draw; then one draw per move. The image is
+        ``initial`` (B, C, H, W), range [0, 1], if given (beside a high level it hardly matters: set ``sigma_start``);
+        else mid-grey, or with ``sigma_start`` the ``initial_image`` of the data.
 
         Raises:
-            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior.
+            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior,
+                an ``initial`` of another shape than the result, a ``sigma_start`` that the prior does not know.
         """
         require_linear(op, "DDNM")
         draw, sigma_n = draws(generator, noise), noise_levels(sigma_noise, y)
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
+        ends = (prior.sigma_min, prior.sigma_max, self.sigma_start)
+        levels = sampling_sigmas(self.schedule, self.steps, *ends).tolist()
         advance = transition(op, y, sigma_n, self.eta)
         moves = travel(self.steps, self.travel_length, self.travel_repeat)
         total = sum(after > before for before, after in moves)
-        grey = mid_grey(op, y)
-        x, clean, count = grey + levels[0] * draw(grey), grey, 0
+        clean, count = first_image(op, y, sigma_n, initial, self.sigma_start), 0
+        x = clean + levels[0] * draw(clean)
         for before, after in moves:
             if after < before:
                 x = clean + levels[after] * draw(clean)
@@ -89,6 +110,24 @@ class DDNM:
                 callback(Step(count, total, levels[before], clean if after < self.steps else x, evaluations))
         evaluations = torch.full((y.shape[0],), count, dtype=torch.int64)
         return Restoration(image=x, evaluations=evaluations, iterations=evaluations.clone())
+
+
+def first_image(
+    op: Operator, y: Tensor, sigma_noise: Tensor, initial: Tensor | None, sigma_start: float | None
+) -> Tensor:
+    """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else mid-grey, which any image vanishes
+    beside at the top, or with ``sigma_start`` the ``initial_image`` of the data: ``A^+ y`` as far as noise allows, and
+    grey instead of black where they say nothing.
+
+    Raises:
+        ValueError: ``initial`` has not the shape of the result.
+    """
+    if initial is None:
+        return mid_grey(op, y) if sigma_start is None else initial_image(op, y, sigma_noise)
+    expected = op.image_shape(y.shape)
+    if tuple(initial.shape) != tuple(expected):
+        raise ValueError(f"initial must have the shape of the result, {tuple(expected)}, got {tuple(initial.shape)}")
+    return initial.to(y)
 
 
 def travel(steps: int, length: int, repeat: int) -> list[tuple[int, int]]:

@@ -49,7 +49,9 @@ def vp_sigmas(steps: int, start: float = math.inf) -> Tensor:
     return levels[torch.arange(steps - 1, -1, -1) * (usable // steps)]
 
 
-def sampling_sigmas(schedule: str | Sequence[float], steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+def sampling_sigmas(
+    schedule: str | Sequence[float], steps: int, sigma_min: float, sigma_max: float, start: float | None = None
+) -> Tensor:
     """The ``steps + 1`` levels of a sampler, ending with 0, never above ``sigma_max``.
 
     Args:
@@ -58,16 +60,24 @@ def sampling_sigmas(schedule: str | Sequence[float], steps: int, sigma_min: floa
         steps: number of network evaluations.
         sigma_min, sigma_max: the range the prior knows. "geometric" and "karras" span it; "vp" starts at the
             highest published level that fits.
+        start: begin at the highest level not above this instead (a chain that starts from another restoration); the
+            ``steps`` levels are spread between it and 0. Not with levels that are given themselves.
 
     Raises:
-        ValueError: unknown schedule, levels that do not fit ``steps`` or the prior, or a named schedule for a prior
-            that does not know enough noise to start from nothing but noise.
+        ValueError: unknown schedule, levels that do not fit ``steps`` or the prior, a named schedule for a prior that
+            does not know enough noise to start from nothing but noise, or a ``start`` outside what the prior knows.
     """
+    if start is not None:
+        require(isinstance(schedule, str), "schedule", "a name where sigma_start is given", schedule)
+        fits = max(sigma_min, 0.0) <= start <= sigma_max and start > 0
+        require(fits, "sigma_start", f"positive and what the prior knows, {sigma_min:.3g} to {sigma_max:.3g}", start)
+        sigma_max = start
     if isinstance(schedule, str):
-        if sigma_max < PURE_NOISE:
+        if start is None and sigma_max < PURE_NOISE:
             raise ValueError(
                 f"sampling starts from pure noise, at least sigma = {PURE_NOISE:g}, and this prior (a denoiser, not a "
-                f"diffusion model) knows noise up to {sigma_max:.3g}: use diffpir, or give the levels as schedule"
+                f"diffusion model) knows noise up to {sigma_max:.3g}: use diffpir, or start from another image "
+                f"(sigma_start up to {sigma_max:.3g})"
             )
         if schedule == "vp":
             levels = vp_sigmas(steps, sigma_max)

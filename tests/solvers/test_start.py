@@ -1,0 +1,125 @@
+"""Chains that start from another restoration, part of the way down the noise levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
+from torch import Tensor
+
+from workbench.random import generator
+from workbench.solvers import DDNM
+from workbench.solvers.base import initial_image
+from workbench.solvers.schedules import sampling_sigmas, vp_sigmas
+
+SIZE = 6
+SHAPE = (1, SIZE, SIZE)
+
+
+def problem(name: str = "means") -> tuple[MatrixOperator, Tensor, Tensor]:
+    op = MatrixOperator(matrices(SIZE)[name], SHAPE)
+    prior = gaussian_prior(SIZE)
+    unit = torch.randn(2, *SHAPE, generator=generator(1), dtype=torch.float64)
+    x = 0.5 + torch.fft.ifft2(prior.spectrum.sqrt() * torch.fft.fft2(unit)).real  # a sample of the prior
+    return op, x, op(x)
+
+
+@pytest.mark.parametrize("schedule", ["vp", "geometric", "karras"])
+@pytest.mark.parametrize("start", [0.2, 1.0, 7.0])
+def test_levels_are_spread_between_the_start_and_zero(schedule, start):
+    levels = sampling_sigmas(schedule, 10, 0.01, 50.0, start)
+    assert levels.shape == (11,)
+    assert levels[-1] == 0
+    assert (levels.diff() < 0).all()
+    expected = {"vp": vp_sigmas(10, start)[0], "geometric": start, "karras": start}
+    assert levels[0] == pytest.approx(float(expected[schedule]))
+    assert levels[0] <= start
+    assert torch.equal(sampling_sigmas(schedule, 10, 0.01, 50.0, 50.0), sampling_sigmas(schedule, 10, 0.01, 50.0))
+
+
+def test_one_step_from_an_image_in_closed_form():
+    """steps = 1: denoise ``initial + s n`` and put the data in, A^+ y + N D(initial + s n)."""
+    op, x, y = problem()
+    unit = torch.randn(x.shape, generator=generator(2), dtype=torch.float64)
+    initial = 0.9 * x
+    prior = curved_prior()
+    s = float(vp_sigmas(1, 0.3)[0])
+    result = DDNM(steps=1, sigma_start=0.3)(y, op, prior, noise=replay([unit, unit]), initial=initial)
+    expected = op.pinv(y) + op.project_null(prior(initial + s * unit, s))
+    torch.testing.assert_close(result.image, expected, rtol=1e-10, atol=1e-10)
+    assert result.evaluations.tolist() == [1, 1]
+    # Without an image: that of the data, which for the means of blocks is grey with the right means.
+    result = DDNM(steps=1, sigma_start=0.3)(y, op, prior, noise=replay([unit, unit]))
+    start = initial_image(op, y, y.new_zeros(2))
+    torch.testing.assert_close(result.image, op.pinv(y) + op.project_null(prior(start + s * unit, s)))
+
+
+def test_an_image_without_a_level_starts_at_the_top():
+    op, x, y = problem()
+    prior, solver = gaussian_prior(SIZE), DDNM(steps=5)
+    plain = solver(y, op, prior, generator=generator(0)).image
+    torch.testing.assert_close(
+        solver(y, op, prior, generator=generator(0), initial=torch.full_like(x, 0.5)).image, plain
+    )
+    assert not torch.equal(solver(y, op, prior, generator=generator(0), initial=x).image, plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma_noise"), [("means", 0.0), ("mask", 0.0), ("means", 0.02), ("mask", 0.02), ("blur", 0.02)]
+)
+def test_a_good_image_makes_a_better_result_the_lower_the_start(name, sigma_noise):
+    """What the data do not tell is taken from ``initial``; what they tell is not."""
+    op, x, clean = problem(name)
+    unit = torch.randn(clean.shape, generator=generator(3), dtype=torch.float64)
+    y = clean + sigma_noise * unit
+    initial = x + 0.02 * torch.randn(x.shape, generator=generator(4), dtype=torch.float64)
+    errors = []
+    for start in (0.05, 0.5, None):
+        solver = DDNM(steps=12, sigma_start=start)
+        before = initial.clone()
+        result = solver(y, op, gaussian_prior(SIZE), sigma_noise=sigma_noise, generator=generator(0), initial=initial)
+        assert torch.equal(initial, before)
+        assert result.evaluations.tolist() == [12, 12]
+        errors.append(float((result.image - x).square().mean()))
+        gap = (op(result.image) - y).square().mean().sqrt()
+        # With noise, twelve levels from the top are too coarse to say; from a start the data are met to their noise.
+        assert float(gap) < (1.25 * sigma_noise if sigma_noise else 1e-6) or (start is None and sigma_noise)
+    assert errors[0] < errors[1] < errors[2]
+    assert errors[0] < 0.5 * errors[2]
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_denoiser_serves_from_what_it_knows(repeat):
+    """Levels up to 0.196 only, as DRUNet: refused from pure noise, and every call within its range with a start."""
+    op, x, y = problem("mask")
+    seen = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(float(sigma.max()))
+        return gaussian_prior(SIZE).denoise(x, sigma)
+
+    prior = FunctionPrior(denoise, channels=1, sigma_min=0.0, sigma_max=50 / 255)
+    with pytest.raises(ValueError, match=r"or start from another image \(sigma_start up to 0.196\)"):
+        DDNM(steps=8)(y, op, prior)
+    solver = DDNM(steps=8, sigma_start=50 / 255, travel_length=2, travel_repeat=repeat)
+    result = solver(y, op, prior, generator=generator(0))
+    assert max(seen) <= 50 / 255
+    assert len(seen) == int(result.evaluations[0]) == (8 if repeat == 1 else 8 + 2 * 3)
+    grey = initial_image(op, y, y.new_zeros(2))
+    assert float((result.image - x).square().mean()) < float((grey - x).square().mean())
+
+
+def test_bad_starts_are_refused():
+    op, x, y = problem()
+    prior = gaussian_prior(SIZE, sigma_min=0.01, sigma_max=20.0)
+    for start in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"sigma_start must be positive, got {start}"):
+            DDNM(sigma_start=start)
+    for start in (20.5, 0.001):
+        with pytest.raises(ValueError, match=f"sigma_start must be .* what the prior knows, 0.01 to 20, got {start}"):
+            DDNM(sigma_start=start)(y, op, prior)
+    with pytest.raises(ValueError, match="schedule must be a name where sigma_start is given"):
+        DDNM(steps=1, schedule=[1.0, 0.0], sigma_start=0.5)(y, op, prior)
+    for wrong in (x[:1], x[..., :5], x[:, 0]):
+        with pytest.raises(ValueError, match=r"initial must have the shape of the result, \(2, 1, 6, 6\), got"):
+            DDNM(sigma_start=0.5)(y, op, prior, initial=wrong)

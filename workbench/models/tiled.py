@@ -1,0 +1,188 @@
+"""Photos of any size: a prior applied to overlapping tiles, which are blended inside every denoiser call.
+
+DeqIR (section 5.8, "Arbitrary size") restores overlapping patches one by one and puts the results side by side. Each
+patch then invents its own details, the data step sees one patch only, and borders show. Deviation: only the denoiser is
+cut into tiles,
+
+    D(x) = sum_i w_i D_i(x),    sum_i w_i = 1 at every pixel, w_i >= 0 smooth,
+
+with ``D_i`` the prior on tile i. State, noise, operator and data step stay those of the whole image, so every solver
+works as it is, operators that reach across tiles (blur, super-resolution) too, and neighbours agree because after each
+call they share one state. ``w_i`` is zero within a quarter of the overlap from a border between tiles, where the prior
+does not see enough, and rises as sin^2 over the half in the middle. Hence:
+
+- a prior that acts on each pixel alone gives what it gives on the whole image;
+- so does one whose output depends on no pixel further than a quarter of the overlap, at borders of the image too, where
+  tiles end with it (if the sides are multiples of ``prior.multiple``; else the mirrored strip is what it sees there);
+- one that looks further (most do) gives something else, the nearer the larger tile and overlap are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from workbench.models.prior import CPU_PIXELS, Prior
+
+ACCELERATOR_PIXELS = 4 * 256 * 256  # per network call elsewhere than on a CPU
+# For priors that take any size. photo-dsm at sigma 0.1, 0.5 and 2 on a 736x496 photo, PSNR in tiles of 128 (64; whole):
+# 31.2 (31.3; 31.2), 23.5 (23.5; 23.4), 17.9 (18.0; 17.7).
+USUAL_TILE = 128
+WHOLE_PIXELS = 512 * 512  # the shipped priors take 2.5 kB of memory per pixel of one network call
+
+
+class TiledPrior(Prior):
+    """``prior`` in tiles: takes images (B, C, H, W) of every size, ``multiple`` 1 and ``image_size`` None.
+
+    Images whose sides are no multiples of ``prior.multiple``, or smaller than the one size a prior takes, are mirrored
+    at their lower and right border, and cut back. One that fits into a tile is one tile, no larger than it must be.
+
+    Memory for the network is bounded: at most ``batch`` tiles at a time, and where gradients are wanted the others are
+    evaluated again on the way back instead of being kept. So a gradient costs one more evaluation of the network.
+
+    Attributes:
+        prior: the prior inside; noise levels, channels, card and source are its own.
+        tile, overlap: in pixels, see below.
+
+    Args:
+        tile: side of the tiles, a multiple of ``prior.multiple``. None: the one size the prior takes, else 128 (next
+            multiple).
+        overlap: pixels that neighbouring tiles share at least; a quarter of the tile if None. 0 gives hard borders.
+        batch: tiles per network call, at least 1; None: 65,536 pixels on a CPU, 262,144 elsewhere, at least one tile.
+
+    Raises:
+        ValueError: a tile that the prior does not take, an overlap that leaves no step from tile to tile, no batch.
+    """
+
+    def __init__(
+        self, prior: Prior, tile: int | None = None, overlap: int | None = None, batch: int | None = None
+    ) -> None:
+        step, fixed = prior.multiple, prior.image_size
+        if tile is None:
+            tile = fixed or _up(USUAL_TILE, step)
+        if fixed is not None and tile != fixed:
+            raise ValueError(f"{prior.name} takes {fixed}x{fixed} images, so tiles of {fixed}, got {tile}")
+        if tile < step or tile % step:
+            raise ValueError(f"tiles of {prior.name} must be positive multiples of {step}, got {tile}")
+        if overlap is None:
+            overlap = min(tile // 4, tile - step)
+        if not 0 <= overlap <= tile - step:
+            raise ValueError(f"tiles of {tile} can share 0 to {tile - step} pixels, got an overlap of {overlap}")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch must be at least 1 tile, got {batch}")
+        super().__init__(
+            sigma_min=prior.sigma_min,
+            sigma_max=prior.sigma_max,
+            channels=prior.channels,
+            name=f"{prior.name} in tiles of {tile}",
+        )
+        self.prior, self.tile, self.overlap, self.batch = prior, tile, overlap, batch
+        self.card, self.source = prior.card, prior.source
+        self.trained_size, self.data_range = prior.trained_size, prior.data_range
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The blend of the denoised tiles (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        wide = _mirrored(_mirrored(x, -2, self._whole(height)), -1, self._whole(width))
+        limit = self.batch or max(1, self._pixels(x) // self.tile**2)
+        parts = zip(wide.split(limit), sigma.split(limit), strict=True)
+        return torch.cat([self._blend(*part, limit) for part in parts])[..., :height, :width]
+
+    def summary(self) -> str:
+        """One line: that of the prior inside, and the tiles."""
+        return f"{self.prior.summary()}, in tiles of {self.tile} that share {self.overlap} pixels: any size"
+
+    def handovers(self, side: int) -> list[int]:
+        """The pixels along a side of that many where neighbouring tiles count equally: where a seam would be."""
+        strips = [strip.pixels for strip in self._strips(self._whole(side))]
+        return [(after.start + before.stop) // 2 for before, after in pairwise(strips)]
+
+    def _blend(self, x: Tensor, sigma: Tensor, limit: int) -> Tensor:
+        """``sum_i w_i D_i(x)`` for at most ``limit`` images whose sides tiles cover."""
+        images, out = len(x), torch.zeros_like(x)
+        places = list(product(*(list(self._strips(side)) for side in x.shape[-2:])))
+        count = max(1, limit // images)
+        for first in range(0, len(places), count):
+            group = places[first : first + count]
+            tiles = torch.cat([x[..., row.pixels, column.pixels] for row, column in group])
+            levels = sigma.repeat(len(group))
+            if torch.is_grad_enabled() and len(places) > count:
+                clean = checkpoint(self.prior, tiles, levels, use_reentrant=False)
+            else:
+                clean = self.prior(tiles, levels)
+            for (row, column), part in zip(group, clean.split(images), strict=True):
+                window = torch.outer(row.weights, column.weights).to(x)
+                out[..., row.pixels, column.pixels] += window * part
+        return out
+
+    def _whole(self, side: int) -> int:
+        """The side that tiles cover: at least ``side``, a multiple of ``prior.multiple``, a tile if it must be one."""
+        least = self.tile if self.prior.image_size is not None else 1
+        return _up(max(side, least), self.prior.multiple)
+
+    def _strips(self, side: int) -> Iterator[_Strip]:
+        """Tiles along one side, evenly spaced, sharing ``overlap`` pixels or more."""
+        step, tile = self.prior.multiple, min(self.tile, side)
+        # In units of what the prior halves its images by: tiles then see the same grid as the whole image.
+        room, stride = (side - tile) // step, (self.tile - self.overlap) // step
+        moves = math.ceil(room / stride)
+        starts = [step * (index * room // max(moves, 1)) for index in range(moves + 1)]
+        total = torch.zeros(side, dtype=torch.float64)
+        windows = [self._window(start, tile, side) for start in starts]
+        for start, window in zip(starts, windows, strict=True):
+            total[start : start + tile] += window
+        for start, window in zip(starts, windows, strict=True):
+            pixels = slice(start, start + tile)
+            yield _Strip(pixels, window / total[pixels])
+
+    def _window(self, start: int, tile: int, side: int) -> Tensor:
+        """What a tile's pixels count along one side, (tile,) float64, before it is shared with the neighbours."""
+        inside = torch.arange(tile, dtype=torch.float64) + 0.5
+        margin = self.overlap // 4
+        window = torch.ones(tile, dtype=torch.float64)
+        for distance, inner in ((inside, start > 0), (tile - inside, start + tile < side)):
+            if inner:
+                share = ((distance - margin) / max(self.overlap - 2 * margin, 1)).clamp(0, 1)
+                window = window * torch.sin(math.pi / 2 * share) ** 2
+        return window
+
+    @staticmethod
+    def _pixels(x: Tensor) -> int:
+        return CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Where a tile lies along one side, and what its pixels count there: (tile,) float64, at every pixel 1 in all."""
+
+    pixels: slice
+    weights: Tensor
+
+
+def whole_or_tiles(prior: Prior, height: int, width: int) -> Prior:
+    """``prior`` itself if it takes images of that size and they have at most 512 x 512 pixels, else in usual tiles."""
+    if prior.image_size is not None:
+        whole = height == width == prior.image_size
+    else:
+        whole = height % prior.multiple == width % prior.multiple == 0 and height * width <= WHOLE_PIXELS
+    return prior if whole else TiledPrior(prior)
+
+
+def _up(number: int, step: int) -> int:
+    return step * math.ceil(number / step)
+
+
+def _mirrored(x: Tensor, dim: int, side: int) -> Tensor:
+    """``x`` continued along ``dim`` to ``side`` pixels, mirrored at the last and first pixel, as often as needed."""
+    known = x.shape[dim]
+    if side == known:
+        return x
+    period = max(2 * (known - 1), 1)
+    index = torch.arange(side, device=x.device) % period
+    return x.index_select(dim, torch.minimum(index, period - index) if known > 1 else torch.zeros_like(index))
