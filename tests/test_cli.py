@@ -108,6 +108,18 @@ def test_every_kind_of_measurement_has_a_picture(run, photo, tmp_path, degrade):
     assert load_image(tmp_path / "out" / "degraded.png").shape == (1, 3, 32, 32)
 
 
+def test_devices_share_the_work(run, photo, tmp_path):
+    for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
+        settings = ["--set", "steps=3", "--size", "16", "--device", device, "--out", str(tmp_path / name)]
+        assert run("restore", str(photo), *settings).exit_code == 0
+    records = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    assert records[1]["prior"] == f"{records[0]['prior']} on cpu, cpu"
+    assert records[1]["psnr"] == pytest.approx(records[0]["psnr"], abs=1e-3)
+    result = run("restore", str(photo), "--device", "cpu,abacus", "--out", str(tmp_path / "three"))
+    assert result.exit_code == 2
+    assert "no device 'abacus' here" in result.output
+
+
 def test_size_takes_the_centre_and_wide_photos_work(run, tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (40, 72, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "wide.png")

@@ -95,7 +95,9 @@ def restore(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; several (cuda:0,cuda:1) share what is asked at once.")
+    ] = "cpu",
 ) -> None:
     """Degrade a photo and restore it.
 
@@ -113,15 +115,18 @@ def restore(
     from workbench.images import load_image
 
     image = load_image(photo, size)
-    start = None if initial is None else load_image(initial).to(_device(device))
-    from workbench.models import load_prior
+    first, *others = (_device(name) for name in device.split(","))
+    start = None if initial is None else load_image(initial).to(first)
+    from workbench.models import SplitPrior, load_prior
     from workbench.restore import degrade as degrade_photo
     from workbench.restore import observe, save, solver_of
     from workbench.restore import restore as restore_photo
 
     method = solver_of(solver, settings)
-    network = load_prior(prior, device=_device(device), **_settings(prior_set or [], "--prior-set"))
-    image = image.to(_device(device))
+    network = load_prior(prior, device=first, **_settings(prior_set or [], "--prior-set"))
+    if others:
+        network = SplitPrior(network, [first, *others])
+    image = image.to(first)
     if operator is None:
         network = _in_tiles(network, tile, image)
         degraded = degrade_photo(image, degrade, noise, seed, network)

@@ -8,7 +8,7 @@ from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussia
 from torch import Tensor
 
 from workbench.random import generator
-from workbench.solvers import DDNM
+from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.base import initial_image
 from workbench.solvers.schedules import sampling_sigmas, vp_sigmas
 
@@ -123,3 +123,16 @@ def test_bad_starts_are_refused():
     for wrong in (x[:1], x[..., :5], x[:, 0]):
         with pytest.raises(ValueError, match=r"initial must have the shape of the result, \(2, 1, 6, 6\), got"):
             DDNM(sigma_start=0.5)(y, op, prior, initial=wrong)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("prediction", ["photos", "published"])
+def test_deqir_starts_like_the_chain_it_solves(prediction, window, given):
+    op, x, y = problem("mask")
+    run = {"prior": curved_prior(), "sigma_noise": 0.05, "initial": 0.9 * x if given else None}
+    expected = DDNM(8, 0.3, sigma_start=0.5)(y, op, generator=generator(0), **run).image
+    solver = DeqIR(8, 8, 0.3, prediction=prediction, tolerance=0.0, window=window, sigma_start=0.5)
+    torch.testing.assert_close(solver(y, op, generator=generator(0), **run).image, expected, atol=1e-9, rtol=0)
+    with pytest.raises(ValueError, match="initial must have the shape of the result"):
+        solver(y, op, run["prior"], initial=x[:1])

@@ -6,6 +6,7 @@ from workbench.models.checkpoint import save_prior
 from workbench.models.ddpm import DDPM, DDPMConfig
 from workbench.models.drunet import DRUNet, DRUNetConfig
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
+from workbench.models.parallel import SharedPrior, SplitPrior
 from workbench.models.prior import Prior
 from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
 from workbench.models.tiled import TiledPrior, whole_or_tiles
@@ -23,6 +24,8 @@ __all__ = [
     "NCSNppConfig",
     "PlainDenoiser",
     "Prior",
+    "SharedPrior",
+    "SplitPrior",
     "TiledPrior",
     "VEScore",
     "VPNoise",

@@ -136,3 +136,13 @@ class Prior(nn.Module):
             raise ValueError(f"{self.name} takes {self.image_size}x{self.image_size} images, got {height}x{width}")
         if height % self.multiple or width % self.multiple:
             raise ValueError(f"{self.name} takes sides that are multiples of {self.multiple}, got {height}x{width}")
+
+
+class Wrapped(Prior):
+    """Base of priors that ask another one: what is known of that one is taken over, ``changes`` excepted."""
+
+    def __init__(self, prior: Prior, name: str, **changes: Any) -> None:
+        known = {"sigma_min", "sigma_max", "channels", "multiple", "image_size"}
+        super().__init__(**{key: getattr(prior, key) for key in known} | {"name": name} | changes)
+        self.card, self.source = prior.card, prior.source
+        self.trained_size, self.data_range = prior.trained_size, prior.data_range

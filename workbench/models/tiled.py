@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from workbench.models.prior import CPU_PIXELS, Prior
+from workbench.models.prior import CPU_PIXELS, Prior, Wrapped
 
 ACCELERATOR_PIXELS = 4 * 256 * 256  # per network call elsewhere than on a CPU
 # For priors that take any size. photo-dsm at sigma 0.1, 0.5 and 2 on a 736x496 photo, PSNR in tiles of 128 (64; whole):
@@ -37,7 +37,7 @@ USUAL_TILE = 128
 WHOLE_PIXELS = 512 * 512  # the shipped priors take 2.5 kB of memory per pixel of one network call
 
 
-class TiledPrior(Prior):
+class TiledPrior(Wrapped):
     """``prior`` in tiles: takes images (B, C, H, W) of every size, ``multiple`` 1 and ``image_size`` None.
 
     Images whose sides are no multiples of ``prior.multiple``, or smaller than the one size a prior takes, are mirrored
@@ -76,15 +76,8 @@ class TiledPrior(Prior):
             raise ValueError(f"tiles of {tile} can share 0 to {tile - step} pixels, got an overlap of {overlap}")
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1 tile, got {batch}")
-        super().__init__(
-            sigma_min=prior.sigma_min,
-            sigma_max=prior.sigma_max,
-            channels=prior.channels,
-            name=f"{prior.name} in tiles of {tile}",
-        )
+        super().__init__(prior, f"{prior.name} in tiles of {tile}", multiple=1, image_size=None)
         self.prior, self.tile, self.overlap, self.batch = prior, tile, overlap, batch
-        self.card, self.source = prior.card, prior.source
-        self.trained_size, self.data_range = prior.trained_size, prior.data_range
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The blend of the denoised tiles (B, C, H, W)."""

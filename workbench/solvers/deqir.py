@@ -33,9 +33,10 @@ from torch import Tensor
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels, require_linear
+from workbench.solvers.base import Callback, Restoration, Step, draws, noise_levels, require_linear
 from workbench.solvers.chain import Chain
 from workbench.solvers.consistency import transition
+from workbench.solvers.ddnm import first_image
 from workbench.solvers.fixed_point import explain
 from workbench.solvers.methods import require
 from workbench.solvers.photo_model import PhotoModel, unchanged
@@ -60,6 +61,8 @@ class DeqIR:
         window: states that are stored and asked about at a time, from the first unsettled one on; None: all. Bounds
             the memory where T is large, takes more iterations. With "photos" only.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
+        sigma_start: begin at the highest level not above this, from another restoration (``initial``), as
+            :class:`DDNM` does (section 5.8, real-world super-resolution).
     """
 
     summary: ClassVar[str] = "DDNM's sampling chain as one fixed point, all noise levels in parallel"
@@ -73,6 +76,7 @@ class DeqIR:
     tolerance: float = 1e-3
     window: int | None = None
     schedule: str | Sequence[float] = "vp"
+    sigma_start: float | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", "at least 1", self.steps)
@@ -82,6 +86,8 @@ class DeqIR:
         require(self.prediction in PREDICTIONS, "prediction", f"one of {', '.join(PREDICTIONS)}", self.prediction)
         require(0 <= self.tolerance < math.inf, "tolerance", "finite and >= 0", self.tolerance)
         require(self.window is None or self.window >= 1, "window", "None or at least 1", self.window)
+        start = self.sigma_start
+        require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
 
     @torch.no_grad()
     def __call__(
@@ -94,15 +100,19 @@ class DeqIR:
         generator: Generators = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
+        initial: Tensor | None = None,
     ) -> Restoration:
         """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
 
         Noise is drawn as DDNM draws it: the start, then once per level. ``evaluations`` counts every state asked about.
+        ``initial`` (B, C, H, W) is as for :class:`DDNM`.
 
         Raises:
-            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior.
+            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior,
+                an ``initial`` of another shape than the result, a ``sigma_start`` that the prior does not know.
         """
-        return self.solve(self.chain(y, op, prior, sigma_noise=sigma_noise, noise=draws(generator, noise)), callback)
+        draw = draws(generator, noise)
+        return self.solve(self.chain(y, op, prior, sigma_noise=sigma_noise, noise=draw, initial=initial), callback)
 
     def solve(self, chain: Chain, callback: Callback | None = None) -> Restoration:
         """Iterate ``chain`` until it stands still. It holds the states afterwards."""
@@ -134,25 +144,34 @@ class DeqIR:
         )
 
     def chain(
-        self, y: Tensor, op: Operator, prior: Prior, *, sigma_noise: float | Tensor, noise: NoiseSource, **options: Any
+        self,
+        y: Tensor,
+        op: Operator,
+        prior: Prior,
+        *,
+        sigma_noise: float | Tensor,
+        noise: NoiseSource,
+        initial: Tensor | None = None,
+        **options: Any,
     ) -> Chain:
         """The states as they start. Arguments and errors as for the call, ``options`` of :class:`Chain`."""
         require_linear(op, "DeqIR")
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
-        advance = transition(op, y, noise_levels(sigma_noise, y), self.eta)
-        grey = mid_grey(op, y)
-        unit = noise(grey)
+        sigma_n = noise_levels(sigma_noise, y)
+        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max, self.sigma_start).tolist()
+        base = first_image(op, y, sigma_n, initial, self.sigma_start)
+        prior.check(base)
+        unit = noise(base)
 
         def everywhere(state: int) -> Tensor:
             # x_T of a variance-preserving network on [-1, 1]: sqrt(abar_s) 2 (u_s - 1/2) = x_T.
-            return grey + math.sqrt(levels[state] ** 2 + 0.25) * unit
+            return base + math.sqrt(levels[state] ** 2 + 0.25) * unit
 
         published = self.prediction == "published"
         return Chain(
-            grey + levels[0] * unit,
+            base + levels[0] * unit,
             noise,
             levels,
-            advance,
+            transition(op, y, sigma_n, self.eta),
             prior,
             unchanged if published else PhotoModel(),
             window=self.window or self.steps,

@@ -149,6 +149,7 @@ class OptimiseNoise:
         generator: Generators = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
+        initial: Tensor | None = None,
     ) -> Restoration:
         """Restore as ``solver`` does; the image of the smallest loss of each. The fresh noise stays the same.
 
@@ -168,7 +169,9 @@ class OptimiseNoise:
         for step in range(self.steps + 1):
             replay = _replay(unit.detach(), fresh, draw)
             with torch.no_grad():
-                chain = self.solver.chain(y, op, prior, sigma_noise=sigma_noise, noise=replay, gaps=gaps, keep=True)
+                chain = self.solver.chain(
+                    y, op, prior, sigma_noise=sigma_noise, noise=replay, initial=initial, gaps=gaps, keep=True
+                )
                 result = self.solver.solve(chain)
             gaps = chain.gaps
             loss, gradient = _loss_gradient(self.loss, result.image)
