@@ -109,15 +109,13 @@ def test_every_kind_of_measurement_has_a_picture(run, photo, tmp_path, degrade):
 
 
 def test_devices_share_the_work(run, photo, tmp_path):
-    for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
-        settings = ["--set", "steps=3", "--size", "16", "--device", device, "--out", str(tmp_path / name)]
-        assert run("restore", str(photo), *settings).exit_code == 0
-    records = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    records = []
+    for device in ("cpu", "cpu,cpu"):
+        code, _, errors = run("restore", photo, "--device", device, "--out", "out", *QUICK)
+        assert code == 0, errors
+        records.append(json.loads((tmp_path / "out" / "metrics.json").read_text()))
     assert records[1]["prior"] == f"{records[0]['prior']} on cpu, cpu"
     assert records[1]["psnr"] == pytest.approx(records[0]["psnr"], abs=1e-3)
-    result = run("restore", str(photo), "--device", "cpu,abacus", "--out", str(tmp_path / "three"))
-    assert result.exit_code == 2
-    assert "no device 'abacus' here" in result.output
 
 
 def test_size_takes_the_centre_and_wide_photos_work(run, tmp_path):
@@ -253,6 +251,7 @@ BAD = {
     "chance": (["restore", "cat.png", "--degrade", "none", "--operator", "inpaint:0.8"], "which"),
     "no picture": (["restore", "cat.png", "--degrade", "none", "--operator", "hadamard:0.5"], "hadamard"),
     "no device": (["restore", "cat.png", "--device", "abacus"], "no device 'abacus'"),
+    "no second device": (["restore", "cat.png", "--device", "cpu,abacus"], "no device 'abacus'"),
     "out is a file": (["restore", "cat.png", "--out", "text.png"], "cannot write to the folder text.png"),
     "out in a file": (["restore", "cat.png", "--out", "text.png/x"], "cannot write to the folder"),
     "no photo": (["restore"], "Missing argument 'PHOTO'"),
