@@ -12,26 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import conv2d, silu
 
+from workbench.models.gaussian import GaussianPrior
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, SpectralOperator
-
-
-class GaussianPrior(Prior):
-    """x0 ~ N(mean_c, C_c), C_c circulant with eigenvalues spectrum[c]: E[x0 | x] is a Wiener filter."""
-
-    def __init__(self, spectrum: Tensor, mean: Tensor, sigma_min: float = 1e-4, sigma_max: float = 500.0) -> None:
-        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=spectrum.shape[0])
-        self.spectrum, self.mean = spectrum.double(), mean.double().view(1, -1, 1, 1)
-
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        gain = self.spectrum / (self.spectrum + sigma.double().view(-1, 1, 1, 1) ** 2)
-        return (self.mean + torch.fft.ifft2(gain * torch.fft.fft2(x.double() - self.mean)).real).to(x.dtype)
-
-    def covariance(self) -> Tensor:
-        """(n, n) of flattened images (C, H, W)."""
-        channels, height, width = self.spectrum.shape
-        basis = torch.eye(channels * height * width, dtype=torch.float64).view(-1, channels, height, width)
-        return torch.fft.ifft2(self.spectrum * torch.fft.fft2(basis)).real.flatten(1)
 
 
 def gaussian_prior(size: int = 6, channels: int = 1, **options: Any) -> GaussianPrior:

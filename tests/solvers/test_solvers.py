@@ -18,6 +18,7 @@ from workbench.solvers.base import initial_image
 SIZE = 6
 ALL = [PseudoInverse(), DiffPIR(steps=12), DDNM(steps=12), DDNM(12, travel_length=3, travel_repeat=2), DeqIR(8, 5)]
 STOCHASTIC = ALL[1:]
+NAMES = ["pinv", "diffpir", "ddnm", "ddnm+", "ddrm", "dps", "pigdm", "ilvr", "repaint", "deqir"]
 
 
 def problem(name: str = "dense", dtype: torch.dtype = torch.float64, batch: int = 2) -> tuple[MatrixOperator, Tensor]:
@@ -232,7 +233,7 @@ def test_diffpir_levels_never_fall_below_the_noise_of_each_image():
 def test_the_registry_makes_and_describes():
     assert make_solver("deqir", steps=7) == DeqIR(steps=7)
     described = describe_solvers()
-    assert [name for name, _, _ in described] == list(SOLVERS) == ["pinv", "diffpir", "ddnm", "deqir"]
+    assert [name for name, _, _ in described] == list(SOLVERS) == NAMES
     assert all(line and "\n" not in line and paper for _, line, paper in described)
 
 

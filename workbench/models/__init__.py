@@ -5,6 +5,7 @@ from workbench.models.adm import ADM, ADMConfig
 from workbench.models.checkpoint import save_prior
 from workbench.models.ddpm import DDPM, DDPMConfig
 from workbench.models.drunet import DRUNet, DRUNetConfig
+from workbench.models.gaussian import GaussianPrior
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
 from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
@@ -18,6 +19,7 @@ __all__ = [
     "DRUNet",
     "DRUNetConfig",
     "EDMPrecond",
+    "GaussianPrior",
     "NCSNpp",
     "NCSNppConfig",
     "PlainDenoiser",
