@@ -41,7 +41,7 @@ def linear_operators() -> dict[str, Operator]:
         "inpaint": Inpainting(mask),
         "inpaint-each": Inpainting(random_mask(size, 0.6, generator(1), batch=2)),
         "blur": Blur(gaussian_kernel((1.5, 1.5))),
-        "blur-reflect": Blur(gaussian_kernel((0.7, 0.7)), boundary="reflect"),
+        "blur-reflect": Blur(gaussian_kernel((0.5, 0.5)), boundary="reflect"),
         "bicubic": SuperResolution(4),
         "ragged": Separable(decimation(SIZE, 3), decimation(SIZE, 3)),
         "separable": Separable(torch.eye(SIZE)[:9] + 0.3 * torch.eye(SIZE).roll(1, 1)[:9], decimation(SIZE, 2)),
@@ -78,11 +78,11 @@ SAMPLERS = {
     "ddnm": DDNM(30),
     "deqir": DeqIR(),
     "diffpir": DiffPIR(30),
-    "diffpir-vp": DiffPIR(30, schedule="vp"),
+    "diffpir-vp": DiffPIR(15, schedule="vp"),
     "ddrm": DDRM(),
     "pigdm": PiGDM(30),
     "ilvr": ILVR(30),
-    "repaint": RePaint(15, 3, 2),
+    "repaint": RePaint(25, 3, 2),
 }
 
 
