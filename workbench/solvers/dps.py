@@ -40,7 +40,10 @@ class DPS:
 
     Attributes:
         steps: noise levels; 1000 in the paper.
-        zeta: length of the guiding steps; published choices are 0.3 to 1 with 1000 steps at 3x256x256.
+        zeta: length of the guiding steps; published choices are 0.3 to 1 with 1000 steps at 3x256x256. None is
+            ``0.05 sqrt(C H W)``: a step as long for every pixel, 2.8 at 3x32x32. Measured with a photo prior there (100
+            steps; x2, half of the pixels missing): 21.7 and 20.8 dB at 3, 17.8 and 19.9 dB at 1, 21.6 and 21.9 dB at
+            10, where noisy data (x4) are overfitted.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
     """
 
@@ -48,12 +51,12 @@ class DPS:
     paper: ClassVar[str] = "Chung et al. 2023"
 
     steps: int = 100
-    zeta: float = 1.0
+    zeta: float | None = None
     schedule: str | Sequence[float] = "vp"
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 <= self.zeta < math.inf, "zeta", "finite and >= 0", self.zeta)
+        require(self.zeta is None or 0 <= self.zeta < math.inf, "zeta", "None or finite and >= 0", self.zeta)
 
     @torch.no_grad()
     def __call__(
@@ -79,6 +82,7 @@ class DPS:
         noise_levels(sigma_noise, y)
         levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
         grey = mid_grey(op, y)
+        zeta = 0.05 * math.sqrt(grey[0].numel()) if self.zeta is None else self.zeta
         x, trace = grey + levels[0] * draw(grey), []
         for i, (sigma, lower) in enumerate(pairwise(levels)):
             clean, gradient, residual = residual_gradient(prior, op, x, y, sigma)
@@ -86,7 +90,7 @@ class DPS:
             x = torch.lerp(clean, x, ratio)
             if lower > 0:
                 x = x.add_(draw(x), alpha=lower * math.sqrt(1 - ratio))
-            x = x.sub_(gradient, alpha=self.zeta / 2 * math.sqrt((1 + 4 * sigma**2) * (1 + 4 * lower**2)))
+            x = x.sub_(gradient, alpha=zeta / 2 * math.sqrt((1 + 4 * sigma**2) * (1 + 4 * lower**2)))
             trace.append(residual)
             if callback is not None:
                 count = torch.full((y.shape[0],), i + 1, dtype=torch.int64)

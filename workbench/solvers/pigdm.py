@@ -35,10 +35,13 @@ class PiGDM:
     Attributes:
         steps: noise levels; 100 in the paper.
         eta: share of fresh noise, in [0, 1]; the paper's 1.
-        spread: ``c`` above. The paper's 1 for [-1, 1] images is 1/2 here.
+        spread: ``c`` above. The paper's 1 for [-1, 1] images is 1/2 here. Pixels of photos vary by about 1/4, but
+            their low frequencies by far more; less than they do overshoots.
         adaptive: weigh the guidance by ``r^2`` in place of ``s^2``, the paper's adaptive weights. ``s^2`` is exact for
-            white Gaussian images; ``r^2`` trusts the Jacobian of a network, which at high noise is far from that of
-            white images, ``s^2/r^2`` times less.
+            white Gaussian images, and nearest to the posterior of smooth ones; ``r^2`` leans less on the Jacobian of a
+            network at high noise. Measured with a photo prior (32x32, 40 steps, dB; x2, x4 with noise 0.05, blur with
+            noise 0.02, half of the pixels missing): 25.0, 18.2, 22.4, 23.5 with it, 24.6, 17.0, 22.3, 24.5 without,
+            and with spread 0.15 21.8, 13.8, 20.1, 25.4 without.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
     """
 
