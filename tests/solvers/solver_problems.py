@@ -12,26 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import conv2d, silu
 
+from workbench.models.gaussian import GaussianPrior
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, SpectralOperator
-
-
-class GaussianPrior(Prior):
-    """x0 ~ N(mean_c, C_c), C_c circulant with eigenvalues spectrum[c]: E[x0 | x] is a Wiener filter."""
-
-    def __init__(self, spectrum: Tensor, mean: Tensor, sigma_min: float = 1e-4, sigma_max: float = 500.0) -> None:
-        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=spectrum.shape[0])
-        self.spectrum, self.mean = spectrum.double(), mean.double().view(1, -1, 1, 1)
-
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        gain = self.spectrum / (self.spectrum + sigma.double().view(-1, 1, 1, 1) ** 2)
-        return (self.mean + torch.fft.ifft2(gain * torch.fft.fft2(x.double() - self.mean)).real).to(x.dtype)
-
-    def covariance(self) -> Tensor:
-        """(n, n) of flattened images (C, H, W)."""
-        channels, height, width = self.spectrum.shape
-        basis = torch.eye(channels * height * width, dtype=torch.float64).view(-1, channels, height, width)
-        return torch.fft.ifft2(self.spectrum * torch.fft.fft2(basis)).real.flatten(1)
 
 
 def gaussian_prior(size: int = 6, channels: int = 1, **options: Any) -> GaussianPrior:
@@ -197,6 +180,91 @@ class Case:
         hidden = conv2d(x, self["net/conv1.weight"], self["net/conv1.bias"], padding=1)
         hidden = silu(hidden + self["net/emb"].view(1, -1, 1, 1) * time)
         return conv2d(hidden, self["net/conv2.weight"], self["net/conv2.bias"], padding=1) + 0.9 * x * time.sqrt()
+
+
+class Factors(MatrixOperator):
+    """``y = U diag(s) V^T x`` with the factors as given, in their order; every singular value counts."""
+
+    def __init__(self, u: Tensor, values: Tensor, v: Tensor, shape: Iterable[int]) -> None:
+        SpectralOperator.__init__(self, rcond=0.0)
+        self.u, self.v, self.shape = u.double(), v.double(), tuple(shape)
+        self.values = torch.cat([values, values.new_zeros(len(v) - len(values))]).double()
+        self.matrix = self.u * self.values[: self.u.shape[1]] @ self.v.T[: self.u.shape[1]]
+
+
+class Rows(SpectralOperator):
+    """A matrix A (m, k) with orthogonal rows, on groups of k numbers that ``split`` and ``join`` make of an image."""
+
+    def __init__(self, matrix: Tensor, split, join) -> None:
+        super().__init__()
+        u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=True)
+        self.matrix, self.split, self.join = matrix.double(), split, join
+        self.u, self.v = u, vh.T
+        self.values = torch.cat([values, values.new_zeros(matrix.shape[1] - len(values))])
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        return self.values.to(x).view(*[1] * (self.split(x).ndim - 1), -1)
+
+    def image_shape(self, measurement_shape: Sequence[int]) -> tuple[int, ...]:
+        return (measurement_shape[0], 3, 16, 16)
+
+    def measurement_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self(torch.zeros(image_shape)).shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.split(x) @ self.matrix.T.to(x)
+
+    def analysis(self, x: Tensor) -> Tensor:
+        return self.split(x) @ self.v.to(x)
+
+    def synthesis(self, coefficients: Tensor) -> Tensor:
+        return self.join(coefficients @ self.v.T.to(coefficients))
+
+    def data_analysis(self, y: Tensor) -> Tensor:
+        seen = y @ self.u.to(y)
+        return torch.nn.functional.pad(seen, (0, len(self.values) - seen.shape[-1]))
+
+    def data_synthesis(self, coefficients: Tensor) -> Tensor:
+        return coefficients[..., : self.u.shape[1]] @ self.u.T.to(coefficients)
+
+
+def ddnm_operator(case: Case) -> tuple[SpectralOperator, Tensor]:
+    """The case's operator and its y as that operator takes it, on [0, 1] images."""
+    y = (case["y"] + 1) / 2
+    if case.info["task"] == "inpaint":
+        eye = torch.eye(768)[case["op/kept_indices_hwc"]]
+        return (
+            Rows(
+                eye,
+                lambda x: x.permute(0, 2, 3, 1).reshape(-1, 1, 768),
+                lambda v: v.reshape(-1, 16, 16, 3).permute(0, 3, 1, 2),
+            ),
+            y[:, None],
+        )
+    if case.info["task"] == "denoise":
+        return Rows(torch.eye(768), lambda x: x.reshape(-1, 1, 768), lambda v: v.reshape(-1, 3, 16, 16)), y[:, None]
+    if case.info["task"] == "color":
+        weights = torch.tensor([[0.3333, 0.3334, 0.3333]])
+        return (
+            Rows(weights, lambda x: x.permute(0, 2, 3, 1), lambda v: v.permute(0, 3, 1, 2)),
+            y.view(-1, 16, 16, 1),
+        )
+    blocks = torch.full((1, 16), 1 / 16)
+    return (
+        Rows(
+            blocks,
+            lambda x: x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4),
+            lambda v: v.unflatten(4, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(-1, 3, 16, 16),
+        ),
+        y.view(-1, 3, 4, 4, 1),
+    )
+
+
+def ddnm_levels(case: Case) -> list[float]:
+    """The published steps as levels of [0, 1] images: t = (T - 1) s, ..., s, 0 and then 0."""
+    alpha_bar = case["schedule/alphas_cumprod"].double()
+    t = torch.arange(case.info["T_sampling"] - 1, -1, -1) * case.info["skip"]
+    return [*(((1 - alpha_bar[t]) / alpha_bar[t]).sqrt() / 2).tolist(), 0.0]
 
 
 def replay(noises: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:

@@ -26,7 +26,7 @@ from workbench.operators import (
     random_mask,
 )
 from workbench.random import Draws, generator
-from workbench.solvers import DDNM, DeqIR, DiffPIR, PseudoInverse
+from workbench.solvers import DDNM, DDRM, DPS, ILVR, DeqIR, DiffPIR, PiGDM, PseudoInverse, RePaint
 from workbench.solvers.base import initial_image
 
 SIZE = 16
@@ -41,7 +41,7 @@ def linear_operators() -> dict[str, Operator]:
         "inpaint": Inpainting(mask),
         "inpaint-each": Inpainting(random_mask(size, 0.6, generator(1), batch=2)),
         "blur": Blur(gaussian_kernel((1.5, 1.5))),
-        "blur-reflect": Blur(gaussian_kernel((0.7, 0.7)), boundary="reflect"),
+        "blur-reflect": Blur(gaussian_kernel((0.5, 0.5)), boundary="reflect"),
         "bicubic": SuperResolution(4),
         "ragged": Separable(decimation(SIZE, 3), decimation(SIZE, 3)),
         "separable": Separable(torch.eye(SIZE)[:9] + 0.3 * torch.eye(SIZE).roll(1, 1)[:9], decimation(SIZE, 2)),
@@ -74,7 +74,19 @@ def test_deqir_is_ddnm_s_chain(name, sigma_noise):
     torch.testing.assert_close(image, expected, atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("solver", [DDNM(30), DeqIR(), DiffPIR(30)], ids=["ddnm", "deqir", "diffpir"])
+SAMPLERS = {
+    "ddnm": DDNM(30),
+    "deqir": DeqIR(),
+    "diffpir": DiffPIR(30),
+    "diffpir-vp": DiffPIR(15, schedule="vp"),
+    "ddrm": DDRM(),
+    "pigdm": PiGDM(30),
+    "ilvr": ILVR(30),
+    "repaint": RePaint(25, 3, 2),
+}
+
+
+@pytest.mark.parametrize("solver", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("name", linear_operators())
 def test_noise_free_data_are_met_and_noisy_ones_nearly(name, solver):
     op = linear_operators()[name]
@@ -88,7 +100,10 @@ def test_noise_free_data_are_met_and_noisy_ones_nearly(name, solver):
     assert 0.005 < float((op(image) - noisy).square().mean().sqrt()) < 0.1
 
 
-@pytest.mark.parametrize("solver", [DDNM(8), DeqIR(8, 6), DiffPIR(8)], ids=["ddnm", "deqir", "diffpir"])
+FEW = [DDNM(8), DeqIR(8, 6), DiffPIR(8), DDRM(8), PiGDM(8), DPS(8), ILVR(4), RePaint(2, 1, 2)]
+
+
+@pytest.mark.parametrize("solver", FEW, ids=lambda solver: type(solver).__name__)
 def test_a_mask_per_image_goes_with_its_image(solver):
     """Also when images stop at different iterations: the operator always sees the whole batch."""
     masks = random_mask((SIZE, SIZE), 0.6, generator(1), batch=3)
@@ -117,17 +132,18 @@ def test_ragged_super_resolution_starts_from_an_upscaled_picture(factor):
     inside = (..., slice(4, -4), slice(4, -4))
     assert float((start - enlarged)[inside].square().mean().sqrt()) < 0.25 * float(x[inside].std())
     assert float((start - x)[inside].square().mean().sqrt()) < 0.25 * float(x[inside].std())
-    for solver in (PseudoInverse(), DDNM(6), DeqIR(6, 4), DiffPIR(6)):
+    for solver in (PseudoInverse(), DDNM(6), DeqIR(6, 4), DiffPIR(6), DDRM(6), PiGDM(6), ILVR(6), RePaint(6, 2, 2)):
         image = solver(y, op, PRIOR, generator=generator(0)).image
         assert image.shape == x.shape
         torch.testing.assert_close(op(image), y, atol=1e-3, rtol=0)
 
 
-def test_jpeg_is_for_diffpir():
+def test_jpeg_is_for_diffpir_and_dps():
     op, x = JPEG(30), torch.rand(1, 3, SIZE, SIZE, generator=generator(3))
     y = op(x)
     image = DiffPIR(8)(y, op, PRIOR, sigma_noise=0.02, generator=generator(0)).image
     assert image.isfinite().all()
-    for solver in (DDNM(3), DeqIR(3)):
+    assert DPS(8)(y, op, PRIOR, generator=generator(0)).image.isfinite().all()
+    for solver in (DDNM(3), DeqIR(3), DDRM(3), PiGDM(3), ILVR(3), RePaint(3)):
         with pytest.raises(ValueError, match="JPEG is not: use diffpir"):
             solver(y, op, PRIOR)

@@ -6,90 +6,13 @@ and noise are translated here. Slips of the published code are injected or named
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from solver_problems import Case, FunctionPrior, replay
+from solver_problems import Case, FunctionPrior, ddnm_levels, ddnm_operator, replay
 from torch import Tensor
 
-from workbench.operators.base import Operator, SpectralOperator
+from workbench.operators.base import Operator
 from workbench.solvers import DDIM, DDNM, DiffPIR, PredictorCorrector
-
-
-class Rows(SpectralOperator):
-    """A matrix A (m, k) with orthogonal rows, on groups of k numbers that ``split`` and ``join`` make of an image."""
-
-    def __init__(self, matrix: Tensor, split, join) -> None:
-        super().__init__()
-        u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=True)
-        self.matrix, self.split, self.join = matrix.double(), split, join
-        self.u, self.v = u, vh.T
-        self.values = torch.cat([values, values.new_zeros(matrix.shape[1] - len(values))])
-
-    def singular_values(self, x: Tensor) -> Tensor:
-        return self.values.to(x).view(*[1] * (self.split(x).ndim - 1), -1)
-
-    def image_shape(self, measurement_shape: Sequence[int]) -> tuple[int, ...]:
-        return (measurement_shape[0], 3, 16, 16)
-
-    def measurement_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self(torch.zeros(image_shape)).shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.split(x) @ self.matrix.T.to(x)
-
-    def analysis(self, x: Tensor) -> Tensor:
-        return self.split(x) @ self.v.to(x)
-
-    def synthesis(self, coefficients: Tensor) -> Tensor:
-        return self.join(coefficients @ self.v.T.to(coefficients))
-
-    def data_analysis(self, y: Tensor) -> Tensor:
-        seen = y @ self.u.to(y)
-        return torch.nn.functional.pad(seen, (0, len(self.values) - seen.shape[-1]))
-
-    def data_synthesis(self, coefficients: Tensor) -> Tensor:
-        return coefficients[..., : self.u.shape[1]] @ self.u.T.to(coefficients)
-
-
-def ddnm_operator(case: Case) -> tuple[SpectralOperator, Tensor]:
-    """The case's operator and its y as that operator takes it, on [0, 1] images."""
-    y = (case["y"] + 1) / 2
-    if case.info["task"] == "inpaint":
-        eye = torch.eye(768)[case["op/kept_indices_hwc"]]
-        return (
-            Rows(
-                eye,
-                lambda x: x.permute(0, 2, 3, 1).reshape(-1, 1, 768),
-                lambda v: v.reshape(-1, 16, 16, 3).permute(0, 3, 1, 2),
-            ),
-            y[:, None],
-        )
-    if case.info["task"] == "denoise":
-        return Rows(torch.eye(768), lambda x: x.reshape(-1, 1, 768), lambda v: v.reshape(-1, 3, 16, 16)), y[:, None]
-    if case.info["task"] == "color":
-        weights = torch.tensor([[0.3333, 0.3334, 0.3333]])
-        return (
-            Rows(weights, lambda x: x.permute(0, 2, 3, 1), lambda v: v.permute(0, 3, 1, 2)),
-            y.view(-1, 16, 16, 1),
-        )
-    blocks = torch.full((1, 16), 1 / 16)
-    return (
-        Rows(
-            blocks,
-            lambda x: x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4),
-            lambda v: v.unflatten(4, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(-1, 3, 16, 16),
-        ),
-        y.view(-1, 3, 4, 4, 1),
-    )
-
-
-def ddnm_levels(case: Case) -> list[float]:
-    """The published steps as levels of [0, 1] images: t = (T - 1) s, ..., s, 0 and then 0."""
-    alpha_bar = case["schedule/alphas_cumprod"].double()
-    t = torch.arange(case.info["T_sampling"] - 1, -1, -1) * case.info["skip"]
-    return [*(((1 - alpha_bar[t]) / alpha_bar[t]).sqrt() / 2).tolist(), 0.0]
 
 
 def ddnm_noise(case: Case):

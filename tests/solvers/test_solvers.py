@@ -12,12 +12,41 @@ from torch import Tensor
 
 from workbench.operators.base import Operator
 from workbench.random import generator
-from workbench.solvers import DDNM, SOLVERS, DeqIR, DiffPIR, PseudoInverse, describe_solvers, make_solver
+from workbench.solvers import (
+    DDNM,
+    DDRM,
+    DPS,
+    ILVR,
+    SOLVERS,
+    DDNMPlus,
+    DeqIR,
+    DiffPIR,
+    PiGDM,
+    PseudoInverse,
+    RePaint,
+    describe_solvers,
+    make_solver,
+)
 from workbench.solvers.base import initial_image
+from workbench.solvers.schedules import vp_quad_sigmas, vp_sigmas
 
 SIZE = 6
-ALL = [PseudoInverse(), DiffPIR(steps=12), DDNM(steps=12), DDNM(12, travel_length=3, travel_repeat=2), DeqIR(8, 5)]
+ALL = [
+    PseudoInverse(),
+    DiffPIR(steps=12),
+    DiffPIR(steps=12, schedule="vp"),
+    DDNM(steps=12),
+    DDNM(12, travel_length=3, travel_repeat=2),
+    DeqIR(8, 5),
+    DDRM(12),
+    DDRM(12, eta_b=0.8),
+    PiGDM(12),
+    ILVR(12),
+    RePaint(12, 3, 2),
+    DPS(12),
+]
 STOCHASTIC = ALL[1:]
+NAMES = ["pinv", "diffpir", "ddnm", "ddnm+", "ddrm", "dps", "pigdm", "ilvr", "repaint", "deqir"]
 
 
 def problem(name: str = "dense", dtype: torch.dtype = torch.float64, batch: int = 2) -> tuple[MatrixOperator, Tensor]:
@@ -116,7 +145,7 @@ def test_bad_noise_levels_are_refused(solver, bad):
         solver(y, op, curved_prior(), sigma_noise=bad)
 
 
-@pytest.mark.parametrize("solver", [DDNM(), DeqIR()], ids=kind_of)
+@pytest.mark.parametrize("solver", [DDNM(), DeqIR(), DDRM(), PiGDM(), ILVR(), RePaint()], ids=kind_of)
 def test_a_non_linear_operator_is_refused_by_name(solver):
     with pytest.raises(ValueError, match="needs a linear operator, Squared is not: use diffpir"):
         solver(torch.rand(1, 1, 4, 4), Squared(), curved_prior())
@@ -135,11 +164,11 @@ def test_generator_and_noise_exclude_each_other():
 
 
 @pytest.mark.parametrize("schedule", ["vp", "geometric", "karras"])
-@pytest.mark.parametrize("kind", [DDNM, DeqIR, DiffPIR])
+@pytest.mark.parametrize("kind", [DDNM, DeqIR, DiffPIR, DDRM, DPS, PiGDM, ILVR, RePaint])
 def test_no_solver_asks_the_prior_beyond_its_range(kind, schedule):
     """Priors raise above sigma_max; here it is far below where the published schedules start."""
     op, y = problem()
-    solver = kind(steps=10) if kind is DiffPIR else kind(steps=10, schedule=schedule)
+    solver = kind(steps=10, schedule="geometric" if kind is DiffPIR and schedule == "karras" else schedule)
     levels: list[float] = []
     inner = curved_prior()
 
@@ -157,8 +186,12 @@ def test_no_solver_asks_the_prior_beyond_its_range(kind, schedule):
 # Closed forms.
 
 
+# DPS meets data nearly: see test_dps.py. With eta_b below 1 the last step of DDRM keeps a share of the prior's image.
+EXACT = [solver for solver in ALL if not isinstance(solver, DPS) and getattr(solver, "eta_b", 1) == 1]
+
+
 @pytest.mark.parametrize("name", sorted(matrices(SIZE)))
-@pytest.mark.parametrize("solver", ALL, ids=kind_of)
+@pytest.mark.parametrize("solver", EXACT, ids=kind_of)
 def test_noise_free_data_are_met_exactly(solver, name):
     op, y = problem(name)
     result = solver(y, op, curved_prior(), generator=generator(0))
@@ -232,7 +265,7 @@ def test_diffpir_levels_never_fall_below_the_noise_of_each_image():
 def test_the_registry_makes_and_describes():
     assert make_solver("deqir", steps=7) == DeqIR(steps=7)
     described = describe_solvers()
-    assert [name for name, _, _ in described] == list(SOLVERS) == ["pinv", "diffpir", "ddnm", "deqir"]
+    assert [name for name, _, _ in described] == list(SOLVERS) == NAMES
     assert all(line and "\n" not in line and paper for _, line, paper in described)
 
 
@@ -260,6 +293,21 @@ def test_unknown_names_and_settings_name_the_nearest():
         ("ddnm", {"eta": math.nan}),
         ("ddnm", {"travel_length": 0}),
         ("ddnm", {"travel_repeat": 0}),
+        ("ddnm+", {"travel_length": 0}),
+        ("ddrm", {"steps": 0}),
+        ("ddrm", {"eta": 1.1}),
+        ("ddrm", {"eta_b": -0.1}),
+        ("dps", {"steps": 0}),
+        ("dps", {"zeta": math.nan}),
+        ("dps", {"zeta": -1.0}),
+        ("pigdm", {"steps": 0}),
+        ("pigdm", {"eta": math.nan}),
+        ("pigdm", {"spread": 0.0}),
+        ("pigdm", {"spread": math.inf}),
+        ("ilvr", {"steps": 0}),
+        ("repaint", {"steps": 0}),
+        ("repaint", {"travel_length": 0}),
+        ("repaint", {"travel_repeat": 0}),
         ("deqir", {"iterations": 0}),
         ("deqir", {"memory": -1}),
         ("deqir", {"eta": -0.1}),
@@ -269,6 +317,60 @@ def test_unknown_names_and_settings_name_the_nearest():
 def test_bad_settings_are_refused(name, settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} must be"):
         make_solver(name, **settings)
+
+
+@pytest.mark.parametrize("name", NAMES[2:])
+def test_a_prior_that_knows_too_little_noise_is_refused(name):
+    """DiffPIR starts from a first estimate and does with what there is."""
+    op, y = problem()
+    with pytest.raises(ValueError, match=r"knows noise up to 0.2: use diffpir"):
+        make_solver(name)(y, op, curved_prior(sigma_max=0.2))
+    assert DiffPIR(5, schedule="vp")(y, op, curved_prior(sigma_max=0.2)).image.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_an_image_that_does_not_suit_the_prior_is_refused(name):
+    op, y = problem()
+    with pytest.raises(ValueError, match="takes sides that are multiples of 4, got 6x6"):
+        make_solver(name)(y, op, curved_prior(multiple=4))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("karras", "schedule must be 'geometric', 'vp' or a list"),
+        ([1.0, 0.5], "expected 3 positive levels"),
+        ([1.0, 2.0, 0.5], "expected 3 positive levels"),
+        ([1.0, 0.5, 0.0], "expected 3 positive levels"),
+        ([1.0, math.nan, 0.1], "expected 3 positive levels"),
+        ([900.0, 1.0, 0.1], "knows noise up to sigma = 500, the schedule starts at 900"),
+    ],
+)
+def test_levels_that_do_not_suit_diffpir_are_refused(schedule, message):
+    op, y = problem()
+    with pytest.raises(ValueError, match=message):
+        DiffPIR(3, schedule=schedule)(y, op, curved_prior())
+
+
+def test_quadratic_steps_descend_to_the_lowest_level():
+    """Half of the steps are the last quarter of the times."""
+    for steps, start in ((1, math.inf), (2, 5.0), (50, math.inf), (50, 3.0), (900, math.inf)):
+        levels = vp_quad_sigmas(steps, start)
+        assert levels.shape == (steps,)
+        assert (levels.diff() <= 0).all()
+        assert levels[0] <= start
+        if steps > 1:
+            assert levels[-1] == vp_sigmas(1000)[-1]
+    assert vp_quad_sigmas(1)[0] == vp_sigmas(1000)[0]
+    assert vp_quad_sigmas(101)[25] == vp_sigmas(1000)[500]
+
+
+def test_ddnm_plus_is_ddnm_with_time_travel():
+    op, y = problem()
+    plus = DDNMPlus(20)(y, op, curved_prior(), sigma_noise=0.1, generator=generator(0))
+    same = DDNM(20, travel_length=10, travel_repeat=2)(y, op, curved_prior(), sigma_noise=0.1, generator=generator(0))
+    assert torch.equal(plus.image, same.image)
+    assert plus.evaluations.tolist() == [30, 30]
 
 
 def test_solvers_are_frozen():

@@ -5,6 +5,7 @@ from workbench.models.adm import ADM, ADMConfig
 from workbench.models.checkpoint import save_prior
 from workbench.models.ddpm import DDPM, DDPMConfig
 from workbench.models.drunet import DRUNet, DRUNetConfig
+from workbench.models.gaussian import GaussianPrior
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.parallel import SharedPrior, SplitPrior
 from workbench.models.prior import Prior
@@ -20,6 +21,7 @@ __all__ = [
     "DRUNet",
     "DRUNetConfig",
     "EDMPrecond",
+    "GaussianPrior",
     "NCSNpp",
     "NCSNppConfig",
     "PlainDenoiser",

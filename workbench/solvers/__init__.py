@@ -7,25 +7,34 @@ from dataclasses import fields
 from typing import Any
 
 from workbench.solvers.base import Callback, Restoration, Solver, Step
-from workbench.solvers.ddnm import DDNM
+from workbench.solvers.ddnm import DDNM, DDNMPlus
+from workbench.solvers.ddrm import DDRM
 from workbench.solvers.deqir import DeqIR
 from workbench.solvers.diffpir import DiffPIR
+from workbench.solvers.dps import DPS
 from workbench.solvers.fixed_point import FixedPointResult, solve_fixed_point
+from workbench.solvers.ilvr import ILVR
 from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
 from workbench.solvers.initial_noise import OptimiseNoise, noise_gradient
 from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, stationarity
 from workbench.solvers.methods import Adam, Anderson, Broyden, Picard
+from workbench.solvers.pigdm import PiGDM
 from workbench.solvers.pinv import PseudoInverse
+from workbench.solvers.repaint import RePaint
 from workbench.solvers.sample import DDIM, PredictorCorrector
 
 __all__ = [
     "DDIM",
     "DDNM",
+    "DDRM",
+    "DPS",
+    "ILVR",
     "SOLVERS",
     "Adam",
     "Anderson",
     "Broyden",
     "Callback",
+    "DDNMPlus",
     "DeqIR",
     "DiffPIR",
     "Exact",
@@ -36,9 +45,11 @@ __all__ = [
     "MapEstimate",
     "Neumann",
     "OptimiseNoise",
+    "PiGDM",
     "Picard",
     "PredictorCorrector",
     "PseudoInverse",
+    "RePaint",
     "Restoration",
     "Solver",
     "Step",
@@ -51,10 +62,16 @@ __all__ = [
     "stationarity",
 ]
 
-SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR]] = {
+SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR | DDRM | DPS | PiGDM | ILVR | RePaint]] = {
     "pinv": PseudoInverse,
     "diffpir": DiffPIR,
     "ddnm": DDNM,
+    "ddnm+": DDNMPlus,
+    "ddrm": DDRM,
+    "dps": DPS,
+    "pigdm": PiGDM,
+    "ilvr": ILVR,
+    "repaint": RePaint,
     "deqir": DeqIR,
 }
 

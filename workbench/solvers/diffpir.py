@@ -8,12 +8,17 @@ Zhu et al. 2023 in the form of MUPET's supplement, corrected (errata 11). At lev
     x   = x0' + sigma_{i+1} (sqrt(1 - zeta) e + sqrt(zeta) eps)
 
 and the image is ``x0'`` of the last level.
+
+The variance-preserving form of Zhu et al. is the same on other levels (``schedule="vp"``). Their published code differs
+in four more things, none of them a mode here: it clamps ``x0``; it puts noise of [0, 1] images over levels of [-1, 1]
+images in ``rho``, so that its ``lambda`` is 4 of ours; it has no noise below 0.001; and it throws the last ``x0`` away,
+so that its image is the state before, which still carries the noise of the last level.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +30,7 @@ from workbench.operators.base import Operator, column
 from workbench.random import Generators, NoiseSource
 from workbench.solvers.base import Callback, Restoration, Step, draws, initial_image, noise_levels
 from workbench.solvers.methods import require
-from workbench.solvers.schedules import geometric_sigmas
+from workbench.solvers.schedules import check_levels, geometric_sigmas, vp_quad_sigmas
 
 DataStep = Callable[[Operator, Tensor, Tensor, Tensor], Tensor]
 
@@ -37,7 +42,7 @@ def exact_data_step(op: Operator, z: Tensor, y: Tensor, weight: Tensor) -> Tenso
 
 @dataclass(frozen=True)
 class DiffPIR:
-    """VE DiffPIR. Takes every operator that has a ``prox``, also non-linear ones.
+    """Takes every operator that has a ``prox``, also non-linear ones.
 
     Attributes:
         steps: network evaluations.
@@ -46,6 +51,9 @@ class DiffPIR:
         sigma_start, sigma_end: levels run geometrically between them, never below the noise of the measurement and
             never above what the prior knows.
         lambda_: weight of the prior against the data; 1 is the model's own.
+        schedule: "geometric", as ``sigma_start`` and ``sigma_end`` say; "vp", the quadratic time steps of the DDPM
+            schedule (Zhu et al. 2023), from the highest level the prior knows down to 0.005 whatever the noise; or the
+            levels themselves, ``steps`` numbers above 0 that do not rise, taken as they are.
         data_step: ``(op, z, y, weight)`` to the image, ``weight`` (B,), 0 for noise-free data; the operator's exact
             proximal step by default.
     """
@@ -58,6 +66,7 @@ class DiffPIR:
     sigma_start: float = 3.0
     sigma_end: float = 0.01
     lambda_: float = 1.0
+    schedule: str | Sequence[float] = "geometric"
     data_step: DataStep = exact_data_step
 
     def __post_init__(self) -> None:
@@ -109,13 +118,23 @@ class DiffPIR:
     def lowered(self, sigma_noise: Tensor, prior: Prior) -> str:
         """A line where the prior knows less noise than the solver or the data ask for; else empty."""
         wanted = max(self.sigma_start, float(sigma_noise.max()))
-        if wanted <= prior.sigma_max:
+        if wanted <= prior.sigma_max or self.schedule != "geometric":
             return ""
         known = f"{prior.sigma_max:.3g}"
         return f"{prior.name} knows noise up to sigma = {known}: levels were lowered to that from {wanted:g}"
 
     def levels(self, sigma_noise: Tensor, prior: Prior) -> Tensor:
-        """Noise levels (steps, B): geometric, at least ``sigma_noise`` (B,), at most ``prior.sigma_max``."""
-        start = min(self.sigma_start, prior.sigma_max)
-        ladder = geometric_sigmas(self.steps, start, min(self.sigma_end, start)).to(sigma_noise)
-        return torch.maximum(ladder[:, None], sigma_noise).clamp(max=prior.sigma_max)
+        """Noise levels (steps, B), at most ``prior.sigma_max``; geometric ones at least ``sigma_noise`` (B,).
+
+        Raises:
+            ValueError: unknown schedule, or levels that do not fit ``steps`` or the prior.
+        """
+        if self.schedule == "geometric":
+            start = min(self.sigma_start, prior.sigma_max)
+            ladder = geometric_sigmas(self.steps, start, min(self.sigma_end, start)).to(sigma_noise)
+            return torch.maximum(ladder[:, None], sigma_noise).clamp(max=prior.sigma_max)
+        if self.schedule == "vp":
+            ladder = vp_quad_sigmas(self.steps, prior.sigma_max)
+        else:
+            ladder = check_levels(self.schedule, self.steps, prior.sigma_max)
+        return ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))

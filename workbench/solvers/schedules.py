@@ -42,11 +42,29 @@ def vp_sigmas(steps: int, start: float = math.inf) -> Tensor:
     steps are ``(steps - 1) s, ..., s, 0`` with ``s = n // steps``, ``n`` the number of times whose level is at most
     ``start`` (1000 if no ``start`` is given, which is the published choice).
     """
+    levels = _vp_levels(steps, start)
+    return levels[torch.arange(steps - 1, -1, -1) * (len(levels) // steps)]
+
+
+def vp_quad_sigmas(steps: int, start: float = math.inf) -> Tensor:
+    """The levels of the DDPM schedule at the "quad" time steps of DiffPIR, most of them at little noise: (steps,).
+
+    ``t_i = n - 1 - floor(n sqrt(i / (steps - 1)))``, the last one 0 (Zhu et al. 2023); ``n`` and ``start`` as in
+    :func:`vp_sigmas`. With many steps some of the last times repeat.
+    """
+    levels = _vp_levels(steps, start)
+    count = len(levels)
+    back = (torch.linspace(0, 1, steps, dtype=torch.float64).sqrt() * count + 1e-9).floor().long()
+    return levels[(count - 1 - back).clamp(min=0)]
+
+
+def _vp_levels(steps: int, start: float) -> Tensor:
+    """Levels of all times, from t = 0, up to ``start``."""
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     levels = ((1 - alpha_bar) / alpha_bar).sqrt() / 2
     usable = int((levels <= start).sum())
     require(1 <= steps <= usable, "steps", f"between 1 and {usable} for levels up to {start:g}", steps)
-    return levels[torch.arange(steps - 1, -1, -1) * (usable // steps)]
+    return levels[:usable]
 
 
 def sampling_sigmas(
@@ -91,9 +109,29 @@ def sampling_sigmas(
     levels = torch.as_tensor(schedule, dtype=torch.float64)
     if levels.shape != (steps + 1,) or levels[-1] != 0 or not bool((levels.diff() < 0).all()):
         raise ValueError(f"expected {steps + 1} descending levels that end with 0, got {list(schedule)}")
+    _check_start(levels, sigma_max)
+    return levels
+
+
+def check_levels(schedule: str | Sequence[float], steps: int, sigma_max: float) -> Tensor:
+    """``schedule`` as the levels (steps,) of DiffPIR, float64.
+
+    Raises:
+        ValueError: a name; or not ``steps`` positive finite numbers that do not rise, the first at most ``sigma_max``.
+    """
+    if isinstance(schedule, str):
+        raise ValueError(f"schedule must be 'geometric', 'vp' or a list of levels, got {schedule!r}")
+    levels = torch.as_tensor(schedule, dtype=torch.float64)
+    fine = levels.shape == (steps,) and bool((levels > 0).all()) and math.isfinite(float(levels[0]))
+    if not fine or not bool((levels.diff() <= 0).all()):
+        raise ValueError(f"expected {steps} positive levels that do not rise, got {list(schedule)}")
+    _check_start(levels, sigma_max)
+    return levels
+
+
+def _check_start(levels: Tensor, sigma_max: float) -> None:
     if float(levels[0]) > sigma_max * (1 + 1e-5):
         raise ValueError(f"the prior knows noise up to sigma = {sigma_max:g}, the schedule starts at {levels[0]:g}")
-    return levels
 
 
 def _check(steps: int, start: float, end: float) -> None:

@@ -1,0 +1,132 @@
+"""DPS and PiGDM: their gradients against explicit Jacobians, one step by hand, and graphs that end with the step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from solver_problems import FunctionPrior, MatrixOperator, Unspectral, curved_prior, gaussian_prior, matrices, replay
+from torch import Tensor
+
+from workbench.random import generator
+from workbench.solvers import DPS, PiGDM
+from workbench.solvers.dps import residual_gradient
+from workbench.solvers.pigdm import pseudo_inverse_guidance
+
+SHAPE = (1, 6, 6)
+
+
+def problem(name: str = "dense") -> tuple[MatrixOperator, Tensor, Tensor]:
+    op = MatrixOperator(matrices(6)[name], SHAPE)
+    x, z = torch.rand(2, 2, *SHAPE, generator=generator(1), dtype=torch.float64)
+    return op, x, op(z)
+
+
+def jacobian(prior, x: Tensor, sigma: float) -> Tensor:
+    """dD/dx of one image, (n, n), by central differences."""
+    step = 1e-5
+    moves = step * torch.eye(x.numel(), dtype=x.dtype).view(-1, *SHAPE)
+    return ((prior(x + moves, sigma) - prior(x - moves, sigma)) / (2 * step)).flatten(1).T
+
+
+@pytest.mark.parametrize("name", ["dense", "mask", "blur"])
+def test_the_gradient_of_dps(name):
+    op, x, y = problem(name)
+    prior, sigma = curved_prior(), 0.2
+    clean, gradient, residual = residual_gradient(prior, op, x, y, sigma)
+    torch.testing.assert_close(clean, prior(x, sigma))
+    for b in range(2):
+        off = (op(clean) - y)[b]
+        expected = jacobian(prior, x[b], sigma).T @ (op.matrix.T @ off) / off.norm()
+        torch.testing.assert_close(gradient[b].flatten(), expected, atol=1e-8, rtol=0)
+        assert float(residual[b]) == pytest.approx(float(off.norm()))
+
+
+def test_where_the_data_are_met_dps_does_not_pull():
+    op, x, _ = problem()
+    prior = curved_prior()
+    _, gradient, residual = residual_gradient(prior, op, x, op(prior(x, 0.2)), 0.2)
+    assert float(residual.max()) == 0
+    assert float(gradient.abs().max()) == 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("spectral", [True, False])
+def test_the_guidance_of_pigdm(weight, spectral):
+    op, x, y = problem()
+    prior, sigma = curved_prior(), 0.2
+    weights = torch.full((2,), weight, dtype=torch.float64)
+    clean, guidance = pseudo_inverse_guidance(prior, op if spectral else Unspectral(op), x, y, sigma, weights)
+    gram = op.matrix @ op.matrix.T + weight * torch.eye(18, dtype=torch.float64)
+    for b in range(2):
+        pull = op.matrix.T @ torch.linalg.solve(gram, (y - op(clean))[b])
+        expected = jacobian(prior, x[b], sigma).T @ pull
+        torch.testing.assert_close(guidance[b].flatten(), expected, atol=1e-7, rtol=0)
+
+
+def test_a_step_of_dps_in_the_published_coordinates():
+    """Algorithm 1 for [-1, 1] images and VP states in float64, with the code's step: zeta times the norm's gradient."""
+    op, _, y = problem()
+    prior, levels, zeta = gaussian_prior(6), [2.0, 0.7, 0.0], 0.8
+    unit = torch.randn(2, 2, *SHAPE, generator=generator(2), dtype=torch.float64)
+    image = DPS(2, zeta, levels)(y, op, prior, noise=replay(unit)).image
+    alpha_bar = [1 / (1 + 4 * level**2) for level in levels]
+    state = math.sqrt(alpha_bar[0]) * 2 * levels[0] * unit[0]
+    target = 2 * y - op(torch.ones(2, *SHAPE, dtype=torch.float64))
+    for i in range(2):
+        here, there = alpha_bar[i], alpha_bar[i + 1]
+        alpha = here / there
+        state = state.detach().requires_grad_()
+        clean = (
+            2 * prior.denoise((state / math.sqrt(here) + 1) / 2, torch.full((2,), levels[i], dtype=torch.float64)) - 1
+        )
+        norms = (target - op(clean)).flatten(1).norm(dim=1)
+        (gradient,) = torch.autograd.grad(norms.sum(), state)
+        mean = math.sqrt(alpha) * (1 - there) / (1 - here) * state + math.sqrt(there) * (1 - alpha) / (1 - here) * clean
+        spread = math.sqrt((1 - there) / (1 - here) * (1 - alpha))
+        noise = unit[1] if i == 0 else torch.zeros_like(unit[1])
+        state = mean + spread * noise - zeta * gradient
+    torch.testing.assert_close(image, ((state + 1) / 2).detach(), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_pigdm_on_a_white_gaussian_is_the_posterior_mean(adaptive):
+    """One step to 0 gives D_y; for white images of that spread it is E[x0 | x, y] unless the weights are adaptive."""
+    op, _, y = problem()
+    spread, level, noise = 0.25, 0.5, 0.1
+    prior = gaussian_prior(6)
+    prior.spectrum = torch.full((1, 6, 6), spread**2, dtype=torch.float64)
+    unit = torch.randn(2, *SHAPE, generator=generator(2), dtype=torch.float64)
+    image = PiGDM(1, spread=spread, adaptive=adaptive, schedule=[level, 0.0])(
+        y, op, prior, sigma_noise=noise, noise=replay([unit])
+    ).image
+    a, state = op.matrix, (0.5 + level * unit).flatten(1)
+    eye = torch.eye(36, dtype=torch.float64)
+    precision = a.T @ a / noise**2 + (1 / level**2 + 1 / spread**2) * eye
+    mean = torch.linalg.solve(precision, (y @ a / noise**2 + state / level**2 + 0.5 / spread**2).T).T
+    denoised = 0.5 + spread**2 / (spread**2 + level**2) * (state - 0.5)
+    share = spread**2 / (spread**2 + level**2) if adaptive else 1.0
+    torch.testing.assert_close(image.flatten(1), denoised + share * (mean - denoised), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [DPS(4), PiGDM(4)], ids=["dps", "pigdm"])
+def test_it_works_in_inference_mode_and_leaves_no_gradients(solver):
+    op, x, y = problem()
+    weight = torch.tensor(0.9, requires_grad=True, dtype=torch.float64)
+    inner = curved_prior()
+    prior = FunctionPrior(lambda x, sigma: weight * inner.denoise(x, sigma), channels=1)
+    plain = solver(y, op, prior, sigma_noise=0.1, generator=generator(0))
+    with torch.inference_mode():
+        inside = solver(op(x * 0) + y, op, prior, sigma_noise=0.1, generator=generator(0))
+    torch.testing.assert_close(plain.image, inside.image)
+    assert weight.grad is None
+    assert not plain.image.requires_grad
+
+
+def test_dps_reports_its_residuals():
+    op, _, y = problem()
+    guided, free = (DPS(100, zeta)(y, op, gaussian_prior(6), generator=generator(0)).residuals for zeta in (0.5, 0.0))
+    assert guided.shape == (2, 100)
+    torch.testing.assert_close(guided[:, 0], free[:, 0])
+    assert (guided[:, -1] < 0.3 * free[:, -1]).all()
