@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+
 import pytest
 import torch
 
@@ -72,3 +75,8 @@ def test_bad_arguments_are_refused(power, mean, message):
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="GaussianPrior takes 4x6 images, got 6x6"):
         GaussianPrior(spectrum(), torch.zeros(2))(torch.zeros(1, 2, 6, 6), 0.1)
+
+
+def test_the_example_in_the_docstring():
+    result = doctest.testmod(importlib.import_module("workbench.models.gaussian"))
+    assert (result.attempted, result.failed) == (1, 0)

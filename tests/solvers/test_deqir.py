@@ -42,7 +42,7 @@ def test_t_iterations_are_the_sequential_chain(name, sigma_noise, memory):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_float32_agrees_to_float32(name):
     op, y = problem(name, torch.float32)
-    expected = DDNM(steps=20, eta=0.15)(y, op, curved_prior(), generator=generator(0))
+    expected = DDNM(steps=20)(y, op, curved_prior(), generator=generator(0))
     result = DeqIR(iterations=20, tolerance=0.0)(y, op, curved_prior(), generator=generator(0))
     assert result.image.dtype == torch.float32
     # States of size 80 in float32 carry 5e-6 of rounding each.
@@ -140,7 +140,7 @@ def test_a_prior_that_is_the_photo_model_needs_one_iteration(sigma_noise):
     result = DeqIR(tolerance=1e-10)(op(x), op, generator=generator(0), **run)
     assert result.iterations.tolist() == [1, 1]
     assert result.evaluations.tolist() == [20, 20]
-    expected = DDNM(20, 0.15)(op(x), op, generator=generator(0), **run).image
+    expected = DDNM(20)(op(x), op, generator=generator(0), **run).image
     torch.testing.assert_close(result.image, expected, atol=1e-8, rtol=0)
 
 
@@ -231,7 +231,7 @@ def test_images_stop_by_themselves_and_equal_single_runs():
 def relative_error(**settings) -> float:
     """Distance to the sequential image after 5 of 20 iterations, relative."""
     op, y = problem("means", batch=4)
-    expected = DDNM(steps=20, eta=0.15)(y, op, curved_prior(), generator=generator(0)).image
+    expected = DDNM(steps=20)(y, op, curved_prior(), generator=generator(0)).image
     run = DeqIR(iterations=5, tolerance=0.0, **settings)
     return float((run(y, op, curved_prior(), generator=generator(0)).image - expected).norm() / expected.norm())
 

@@ -163,7 +163,7 @@ def test_samples_are_driven_apart():
     op = Inpainting(torch.zeros(1, 1, SIZE, SIZE).index_fill(3, torch.tensor([0, 1]), 1.0))
     prior = gaussian_prior(SIZE)
     y = op(torch.full((3, 1, SIZE, SIZE), 0.4))
-    solver = DeqIR(STEPS, STEPS)
+    solver = DeqIR(STEPS, STEPS, 0.0)
     before = apart()(solver(y, op, prior, generator=generator(0)).image)
     result = OptimiseNoise(apart(), solver, steps=15, rate=0.1)(y, op, prior, generator=generator(0))
     assert (result.residuals.amin(1) < 1.3 * before).all()

@@ -112,6 +112,20 @@ class DDNM:
         return Restoration(image=x, evaluations=evaluations, iterations=evaluations.clone())
 
 
+@dataclass(frozen=True)
+class DDNMPlus(DDNM):
+    """DDNM with time travel, which the paper has in DDNM+ alone; both are noise-aware here.
+
+    The published code ships without time travel. Going back 10 levels once doubles the evaluations.
+    """
+
+    summary: ClassVar[str] = "ddnm with time travel: goes back and comes again, at about twice the cost"
+    paper: ClassVar[str] = "Wang et al. 2023 (DDNM+)"
+
+    travel_length: int = 10
+    travel_repeat: int = 2
+
+
 def first_image(
     op: Operator, y: Tensor, sigma_noise: Tensor, initial: Tensor | None, sigma_start: float | None
 ) -> Tensor:
@@ -128,20 +142,6 @@ def first_image(
     if tuple(initial.shape) != tuple(expected):
         raise ValueError(f"initial must have the shape of the result, {tuple(expected)}, got {tuple(initial.shape)}")
     return initial.to(y)
-
-
-@dataclass(frozen=True)
-class DDNMPlus(DDNM):
-    """DDNM with time travel, which the paper has in DDNM+ alone; both are noise-aware here.
-
-    The published code ships without time travel. Going back 10 levels once doubles the evaluations.
-    """
-
-    summary: ClassVar[str] = "ddnm with time travel: goes back and comes again, at about twice the cost"
-    paper: ClassVar[str] = "Wang et al. 2023 (DDNM+)"
-
-    travel_length: int = 10
-    travel_repeat: int = 2
 
 
 def travel(steps: int, length: int, repeat: int) -> list[tuple[int, int]]:

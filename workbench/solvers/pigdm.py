@@ -36,7 +36,7 @@ class PiGDM:
         steps: noise levels; 100 in the paper.
         eta: share of fresh noise, in [0, 1]; the paper's 1.
         spread: ``c`` above. The paper's 1 for [-1, 1] images is 1/2 here. Pixels of photos vary by about 1/4, but
-            their low frequencies by far more; less than they do overshoots.
+            their low frequencies by far more, and a small ``c`` overshoots there.
         adaptive: weigh the guidance by ``r^2`` in place of ``s^2``, the paper's adaptive weights. ``s^2`` is exact for
             white Gaussian images, and nearest to the posterior of smooth ones; ``r^2`` leans less on the Jacobian of a
             network at high noise. Measured with a photo prior (32x32, 40 steps, dB; x2, x4 with noise 0.05, blur with
