@@ -124,12 +124,14 @@ def _unavailable(records: list[dict[str, Any]]) -> list[str]:
 
 
 def _groups(records: list[dict[str, Any]], out: Path, published: list[Published]) -> list[dict[str, Any]]:
-    """One group per operator, size and noise: its averages per method, and its photos with their pictures."""
+    """One group per operator, size, noise and prior: its averages per method, and its photos with their pictures."""
     groups: list[dict[str, Any]] = []
     operators = distinct(record["operator"] for record in records)
-    keys = distinct((record["operator"], record["noise"], record["size"]) for record in records)
-    for operator, noise, size in sorted(keys, key=lambda key: (operators.index(key[0]), key[2], -key[1])):
-        rows = [r for r in records if (r["operator"], r["noise"], r["size"]) == (operator, noise, size)]
+    keys = distinct(map(_key, records))
+    priors = distinct(key[3] for key in keys)
+    for key in sorted(keys, key=lambda key: (operators.index(key[0]), key[2], -key[1])):
+        operator, noise, size, prior = key
+        rows = [record for record in records if _key(record) == key]
         methods = distinct(row["solver"] for row in rows)
         averages = [{"solver": m} | _average([row for row in rows if row["solver"] == m]) for m in methods]
         photos = []
@@ -154,6 +156,7 @@ def _groups(records: list[dict[str, Any]], out: Path, published: list[Published]
                 "operator": operator,
                 "noise": noise,
                 "size": f"{size[1]}×{size[0]}",
+                "prior": prior if len(priors) > 1 else "",
                 "averages": averages,
                 "best": best_scores(averages),
                 "paper": beside_paper(averages, rows[0].get("published_task", ""), published),
@@ -162,6 +165,11 @@ def _groups(records: list[dict[str, Any]], out: Path, published: list[Published]
             }
         )
     return groups
+
+
+def _key(record: dict[str, Any]) -> tuple[str, float, list[int], str]:
+    """What makes a group of records."""
+    return record["operator"], record["noise"], record["size"], record["prior"]
 
 
 def _average(rows: list[dict[str, Any]]) -> dict[str, float | None]:
