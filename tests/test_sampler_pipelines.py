@@ -151,7 +151,7 @@ def test_the_sweep_changes_one_setting_at_a_time(ran):
 def test_the_report_shows_methods_beside_the_paper(ran):
     text = " ".join(ran[1].text.split())
     assert ran[1].outside == []
-    for said in ("DGP (published only)", "265.08", "never comparable", "deqir, steps = 3", "Consistency"):
+    for said in ("DGP (published only)", "265.08", "not comparable", "deqir, steps = 3", "Consistency"):
         assert said in text, said
 
 

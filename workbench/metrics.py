@@ -19,7 +19,7 @@ from workbench.images import clipped_pair
 from workbench.perceptual import perceptual_tiny, perceptual_tiny_unavailable
 
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
-DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "perceptual_tiny": 3, "consistency": 2, "fid": 1}  # as reports print them
+DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "perceptual_tiny": 3, "consistency": 2, "fid": 2}  # as reports print them
 DIGITS |= {"iterations": 0, "evaluations": 0, "seconds": 2}
 SSIM_WINDOW = 11  # pixels
 LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures

@@ -81,7 +81,7 @@ def beside_paper(
             {
                 "method": own["solver"] if own else method,
                 "measured": [as_text(own[METRICS[metric]], METRICS[metric]) if own else "" for metric in metrics],
-                "paper": [_printed(theirs.get((owner, metric)), bool(theirs)) for owner in sets for metric in metrics],
+                "paper": [_printed(theirs, owner, metric) for owner in sets for metric in metrics],
                 "only_paper": own is None,
             }
         )
@@ -120,6 +120,6 @@ def _paper_name(label: str, task: str, figures: Mapping[str, Any]) -> str:
     return next((name for name in figures if name.casefold() == label.casefold()), label)
 
 
-def _printed(value: float | None, known: bool) -> str:
-    """A published figure as it stands in the table; nothing at all for a method that the paper has not."""
-    return ("–" if known else "") if value is None else f"{value}"
+def _printed(figures: Mapping[tuple[str, str], float | None], owner: str, metric: str) -> str:
+    """A published figure as measured ones are printed; nothing at all for a method that the paper has not."""
+    return as_text(figures.get((owner, metric)), METRICS[metric]) if figures else ""
