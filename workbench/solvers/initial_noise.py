@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior
-from workbench.operators.base import Operator
+from workbench.operators.base import Operator, column
 from workbench.random import Generators, NoiseSource
 from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey
 from workbench.solvers.chain import Chain, Levels
@@ -115,7 +115,10 @@ def _model_product(chain: Chain, s: int, a: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class OptimiseNoise:
-    """Algorithm 2: DeqIR, its initial noise moved downhill on ``loss``, with the step of Adam in place of a fixed one.
+    """Algorithm 2: DeqIR, its initial noise moved downhill on ``loss``.
+
+    Two deviations: the step is Adam's in place of a fixed one, and the noise keeps its length, that of white noise:
+    without that, losses that can fall for ever leave what the prior knows (``apart`` ends in black and white).
 
     Attributes:
         loss: ``loss(image (B, C, H, W))`` to (B,), differentiable; some are in ``losses.py``.
@@ -163,6 +166,7 @@ class OptimiseNoise:
         unit = draw(mid_grey(op, y)).requires_grad_()
         fresh: list[Tensor] = []
         optimiser = torch.optim.Adam([unit], lr=self.rate)
+        length = unit.detach().flatten(1).norm(dim=1)
         best = Best(unit.detach())
         spent = torch.zeros(len(unit), dtype=torch.int64)
         losses, gaps = [], None
@@ -184,6 +188,8 @@ class OptimiseNoise:
                 unit.grad, products = noise_gradient(chain, gradient, self.gradient, self.terms)
                 spent += products
                 optimiser.step()
+                with torch.no_grad():
+                    unit *= column(length / unit.flatten(1).norm(dim=1), unit)
         return Restoration(
             image=best.image,
             evaluations=spent,

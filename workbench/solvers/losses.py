@@ -66,11 +66,15 @@ def colour_distance(reference: Tensor) -> Loss:
 
 
 def apart() -> Loss:
-    """Minus the mean root-mean-square distance to the other images of the batch: diverse restorations of one ``y``."""
+    """Minus the mean root-mean-square distance to the other images of the batch: diverse restorations of one ``y``.
+
+    Images are clipped to [0, 1] first: what nobody sees is no difference.
+    """
 
     def loss(image: Tensor) -> Tensor:
         if len(image) < 2:
             raise ValueError("images are driven apart within a batch: give at least 2 of the same measurement")
+        image = image.clamp(0, 1)
         others = image.detach()
         squares = (image[:, None] - others[None]).flatten(2).square().mean(2)
         itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
