@@ -173,7 +173,8 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     from workbench.images import sample_photo, save_image
     from workbench.models import load_prior
 
-    restoring, tuning = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    restoring, tuning, steering = re.findall(r"```python\n(.*?)```", text, re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_photos").mkdir()
     for path in ("photo.jpg", "my_photos/one.png"):
@@ -186,6 +187,9 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     exec(tuning.replace("steps=2000", "steps=2").replace("batch_size=16", "batch_size=2"), names)
     assert names["progress"].images == 4
     assert load_prior(tmp_path / "mine.safetensors")(sample_photo("cat", 32), 0.1).shape == (1, 3, 32, 32)
+    exec(steering, names)
+    losses = names["result"].residuals[0]
+    assert losses.amin() < losses[0]
 
 
 def test_the_readme_says_what_exists():

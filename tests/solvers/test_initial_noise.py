@@ -7,7 +7,7 @@ import torch
 from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
 from torch import Tensor
 
-from workbench.operators import Grayscale, Inpainting
+from workbench.operators import Grayscale, parse_operator
 from workbench.random import generator
 from workbench.solvers import DeqIR, OptimiseNoise, noise_gradient
 from workbench.solvers.base import noise_levels
@@ -154,19 +154,23 @@ def test_losses():
     shuffled = image.flatten(2)[:, :, order].view_as(image)
     torch.testing.assert_close(colour_distance(shuffled)(image), torch.zeros(3), atol=1e-10, rtol=0)
     assert (colour_distance(image.roll(1, 1) * torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1))(image) > 0.01).all()
-    values = apart()(image)
+    values = apart(lambda a, b: (a - b).square().mean((1, 2, 3)).sqrt())(image)
     rms = (image[0] - image[1]).square().mean().sqrt(), (image[0] - image[2]).square().mean().sqrt()
     torch.testing.assert_close(values[0], -(rms[0] + rms[1]) / 2)
+    torch.testing.assert_close(apart()(image[:2]), -perceptual_distance(image[1:2])(image[:1]).expand(2))
 
 
 def test_samples_are_driven_apart():
-    op = Inpainting(torch.zeros(1, 1, SIZE, SIZE).index_fill(3, torch.tensor([0, 1]), 1.0))
-    prior = gaussian_prior(SIZE)
-    y = op(torch.full((3, 1, SIZE, SIZE), 0.4))
+    op = parse_operator("block:12", (3, 16, 16))
+    prior = gaussian_prior(16, 3)
+    y = op(torch.full((3, 3, 16, 16), 0.4))
     solver = DeqIR(STEPS, STEPS, 0.0)
     before = apart()(solver(y, op, prior, generator=generator(0)).image)
-    result = OptimiseNoise(apart(), solver, steps=15, rate=0.1)(y, op, prior, generator=generator(0))
+    result = OptimiseNoise(apart(), solver, steps=15)(y, op, prior, generator=generator(0))
     assert (result.residuals.amin(1) < 1.3 * before).all()
+    # Images at their furthest are still images: the noise keeps the length of white noise.
+    drawn = torch.randn(3, 3, 16, 16, generator=generator(0)).flatten(1).norm(dim=1)
+    torch.testing.assert_close(result.extras["noise"].flatten(1).norm(dim=1), drawn)
 
 
 def test_bad_input():
@@ -181,7 +185,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"target must have the shape \(2, 1, 6, 6\)"):
         OptimiseNoise(image_distance(target[:1]))(y, op, PRIOR, generator=generator(0))
     with pytest.raises(ValueError, match="at least 2 of the same measurement"):
-        OptimiseNoise(apart())(y[:1], op, PRIOR, generator=generator(0))
+        OptimiseNoise(apart(image_distance))(y[:1], op, PRIOR, generator=generator(0))
     with pytest.raises(ValueError, match=r"one number per image \(2,\), got shape \(\)"):
         OptimiseNoise(lambda image: image.sum())(y, op, PRIOR, generator=generator(0))
     with pytest.raises(ValueError, match="not finite"):

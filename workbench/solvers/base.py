@@ -96,7 +96,7 @@ def require_linear(op: Operator, name: str) -> None:
     """Raise ValueError unless ``op`` is linear, naming a solver that does without."""
     if not op.linear:
         raise ValueError(
-            f"{name} projects onto A x = y and needs a linear operator, {type(op).__name__} is not: use diffpir"
+            f"{name} projects onto A x = y and needs a linear operator, {type(op).__name__} is not: use diffpir or dps"
         )
 
 

@@ -65,20 +65,28 @@ def colour_distance(reference: Tensor) -> Loss:
     return loss
 
 
-def apart() -> Loss:
-    """Minus the mean root-mean-square distance to the other images of the batch: diverse restorations of one ``y``.
+def apart(distance: Callable[[Tensor, Tensor], Tensor] | None = None) -> Loss:
+    """Minus the mean distance to the other images of the batch: diverse restorations of one ``y``.
 
-    Images are clipped to [0, 1] first: what nobody sees is no difference.
+    Args:
+        distance: of two batches, to (B,). By default perceptual-tiny: it hardly rewards brightness, while by a distance
+            of pixels black and white images are furthest from each other.
+
+    Raises:
+        ValueError: when called with a single image.
     """
+    if distance is None:
+        from workbench.perceptual import PerceptualTiny
+
+        distance = PerceptualTiny()
 
     def loss(image: Tensor) -> Tensor:
-        if len(image) < 2:
+        count = len(image)
+        if count < 2:
             raise ValueError("images are driven apart within a batch: give at least 2 of the same measurement")
-        image = image.clamp(0, 1)
-        others = image.detach()
-        squares = (image[:, None] - others[None]).flatten(2).square().mean(2)
-        itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
-        return -squares.masked_fill(itself, 1.0).sqrt().masked_fill(itself, 0.0).sum(1) / (len(image) - 1)
+        # Image k beside image k + 1, k + 2, ...: each pair once in each order.
+        turns = [distance(image, image.detach().roll(shift, 0)) for shift in range(1, count)]
+        return -torch.stack(turns).mean(0)
 
     return loss
 
