@@ -1,6 +1,7 @@
 # make setup      install into .venv (once; again after pyproject.toml or constraints.txt changed)
 # make reproduce  restore real photos four ways and write results/quick/report.html
 # make mupet      compare priors trained by DSM and by MUPET, write results/mupet/report.html (minutes)
+# make deqir      restore by DeqIR and every other zero-shot sampler, write results/deqir/report.html (minutes)
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make lab        JupyterLab on the notebooks
 # make notebooks  run notebooks/basics and papers again and store their output (after a change of the text or of a prior)
@@ -12,7 +13,7 @@ STAMP := .venv/.installed
 # The kernels of .venv, whatever is installed for the user.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: setup reproduce mupet test lint lab notebooks clean
+.PHONY: setup reproduce mupet deqir test lint lab notebooks clean
 
 setup: $(STAMP)
 
@@ -28,6 +29,9 @@ reproduce: $(STAMP)
 
 mupet: $(STAMP)
 	@$(BIN)/workbench run pipelines/mupet_quick.yaml --out results/mupet --workers 2
+
+deqir: $(STAMP)
+	@$(BIN)/workbench run pipelines/deqir_quick.yaml --out results/deqir --workers 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -86,6 +86,25 @@ def test_shapes_must_agree_and_values_be_finite(pair):
         metrics.score(restored * torch.nan, original)
 
 
+def test_consistency_is_the_sum_of_what_the_measurement_misses():
+    from workbench.operators.parse import parse_operator
+    from workbench.random import generator
+
+    op = parse_operator("gray", (3, 8, 6), generator(0))
+    original = torch.full((3, 3, 8, 6), 0.5)
+    y = op(original)
+    # Shifted; shifted in one channel of three; beyond white, where y is white.
+    restored = torch.stack([original[0] + 0.1, original[1], original[2] + 0.9])
+    restored[1, 0] += 0.3
+    y[2] = 1
+    torch.testing.assert_close(metrics.consistency(restored, y, op).float(), torch.tensor([4.8, 4.8, 0.0]))
+    # Of noise-free data the pseudo-inverse misses nothing.
+    photo = sample_photos(16)
+    op = parse_operator("sr:2", (3, 16, 16), generator(0))
+    inside = 0.25 + photo / 2
+    assert metrics.consistency(op.pinv(op(inside)), op(inside), op).max() < 1e-3
+
+
 def test_lpips_without_weights_is_none_with_the_reason(pair, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     restored, original = pair

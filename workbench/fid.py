@@ -54,6 +54,12 @@ def fid(samples: Tensor, reference: Tensor) -> float:
     return float(metric.compute())
 
 
+def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | None]:
+    """``fid`` of two sets of images, ready for JSON; None with ``fid_reason`` where it cannot be computed."""
+    reason = fid_unavailable() or ("a distance of sets needs at least 2 images" if len(samples) < 2 else None)
+    return {"fid": None, "fid_reason": reason} if reason else {"fid": fid(samples, reference)}
+
+
 def fid_unavailable() -> str | None:
     """Why FID cannot be computed, or None when it can: torch-fidelity and the published weights, where torch keeps
     such files, under their own name and with the SHA-256 that the name begins to tell."""

@@ -1,4 +1,5 @@
-"""How close a restored photo is to the original: PSNR, SSIM, LPIPS and perceptual-tiny, one value per image.
+"""How close a restored photo is to the original: PSNR, SSIM, LPIPS and perceptual-tiny, one value per image; and how
+close it is to the measurement: Consistency.
 
 All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees.
 """
@@ -18,6 +19,8 @@ from workbench.images import clipped_pair
 from workbench.perceptual import perceptual_tiny, perceptual_tiny_unavailable
 
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
+DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "perceptual_tiny": 3, "consistency": 2, "fid": 2}  # as reports print them
+DIGITS |= {"iterations": 0, "evaluations": 0, "seconds": 2}
 SSIM_WINDOW = 11  # pixels
 LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
 
@@ -99,6 +102,20 @@ def lpips_unavailable(images: Tensor | None = None) -> str | None:
     return None
 
 
+def consistency(restored: Tensor, y: Tensor, op: Callable[[Tensor], Tensor]) -> Tensor:
+    """Consistency with the measurement, ``||A x - y||_1``, (B,): the "Cons" of DDNM and DeqIR's Table 3.
+
+    A sum over all entries of ``y``, so it grows with the picture, and in units of [0, 1] images. The papers do not say
+    in which units theirs is, nor have they published its code; in these, the 8 bits of a PNG alone are 33 at 256x256,
+    and the best they report is 43. Of noisy data it is the noise, not 0, that a good restoration leaves.
+
+    Args:
+        restored: (B, 3, H, W), clipped here.
+        y: the measurement, (B, ...), as ``op`` gives it.
+    """
+    return (op(restored.clamp(0, 1)) - y).double().abs().flatten(1).sum(1)
+
+
 def score(restored: Tensor, original: Tensor) -> list[dict[str, float | str | None]]:
     """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (our own
     small network, not LPIPS), and for each that is None a ``*_reason``.
@@ -134,9 +151,8 @@ def score(restored: Tensor, original: Tensor) -> list[dict[str, float | str | No
 
 
 def as_text(value: float | None, kind: str) -> str:
-    """A score or cost as reports print it; ``kind`` is a key of :func:`score`, evaluations or seconds. None: a dash."""
-    digits = {"psnr": 2, "ssim": 3, "lpips": 3, "perceptual_tiny": 3, "evaluations": 0, "seconds": 2}[kind]
-    return "–" if value is None else f"{value:.{digits}f}"
+    """A score or cost as reports print it; ``kind`` is a key of ``DIGITS``. None: a dash."""
+    return "–" if value is None else f"{value:.{DIGITS[kind]}f}"
 
 
 def _size(images: Tensor) -> str:

@@ -2,7 +2,8 @@
 
 It shows jobs whose result has ``records``: a list of rows as :func:`workbench.restore.restore` makes them, each with
 ``photo`` and the file names ``original``, ``degraded`` and ``image`` in the job's folder. Results with ``comparison``,
-``search`` or ``samples`` have parts of their own (``report_comparison``).
+``search`` or ``samples`` have parts of their own (``report_comparison``), and so have those with ``sweep``
+(``report_methods``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import jinja2
 
 from workbench.metrics import as_text
 from workbench.pipelines.job import RESULT, is_done, write_json
+from workbench.pipelines.published import Published
 from workbench.pipelines.runner import Outcome
 from workbench.pipelines.schema import Pipeline
 from workbench.report_comparison import (
@@ -34,8 +36,21 @@ from workbench.report_comparison import (
     search_view,
     with_margin,
 )
+from workbench.report_methods import SCORES, beside_paper, best_scores, overview, sweeps_view
 
-FIGURES = ("psnr", "ssim", "lpips", "perceptual_tiny", "evaluations", "seconds")
+COSTS = ("evaluations", "iterations", "seconds")
+FIGURES = (*SCORES, "consistency", "fid", *COSTS)
+HEADINGS = {  # of the tables' columns
+    "psnr": "PSNR, dB ↑",
+    "ssim": "SSIM ↑",
+    "lpips": "LPIPS ↓",
+    "perceptual_tiny": "perceptual-\ntiny ↓ *",
+    "consistency": "Consistency\n‖Ax̂−y‖₁ ↓",
+    "fid": "FID ↓",
+    "evaluations": "Network\nevaluations",
+    "iterations": "Iterations",
+    "seconds": "Seconds\nper photo",
+}
 COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "prior", "seed", "job")
 
 
@@ -57,18 +72,23 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
     )
     environment.filters |= {"figure": as_text, "inline": _inline}
     environment.filters |= {"plain": printed, "margin": with_margin, "percent": in_percent}
+    groups = _groups(records, out, pipeline.published)
     html = environment.get_template("report.html.j2").render(
         pipeline=pipeline,
         outcomes=outcomes,
-        groups=_groups(records, out),
+        groups=groups,
+        overview=overview(groups),
+        headings={key: HEADINGS[key] for key in _shown(records)},
+        scores=SCORES,
         comparison=comparison_view(results, pipeline.published),
         search=search_view(results),
         samples=samples_view(results),
+        sweeps=sweeps_view(results),
         methods=_settings(records),
         environments=distinct(record["environment"] for record in records),
         priors=distinct(record["prior"] for record in records),
         cards={card["name"]: card for card in _cards()},
-        unavailable=distinct(record["lpips_reason"] for record in records if record.get("lpips_reason")),
+        unavailable=_unavailable(records),
         out=out,
         date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
     )
@@ -86,26 +106,48 @@ def _result(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / RESULT).read_text(encoding="utf-8")) | {"folder": folder}]
 
 
-def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
-    """One group per operator, size and noise: its averages per method, and its photos with their pictures."""
+def _shown(records: list[dict[str, Any]]) -> list[str]:
+    """The figures that have a column: FID where it was asked for, what results of before it existed lack not."""
+    optional = {"fid": "fid_reason", "consistency": "", "iterations": ""}
+    return [
+        key
+        for key in FIGURES
+        if key not in optional or any(r[key] is not None or r.get(optional[key]) for r in records)
+    ]
+
+
+def _unavailable(records: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each metric that could not be computed, once per reason."""
+    names = {"lpips": "LPIPS", "fid": "FID"}
+    said = ((name, record.get(f"{key}_reason")) for key, name in names.items() for record in records)
+    return [f"{name} is {reason}." for name, reason in distinct(said) if reason]
+
+
+def _groups(records: list[dict[str, Any]], out: Path, published: list[Published]) -> list[dict[str, Any]]:
+    """One group per operator, size, noise and prior: its averages per method, and its photos with their pictures."""
     groups: list[dict[str, Any]] = []
     operators = distinct(record["operator"] for record in records)
-    keys = distinct((record["operator"], record["noise"], record["size"]) for record in records)
-    for operator, noise, size in sorted(keys, key=lambda key: (operators.index(key[0]), key[2], -key[1])):
-        rows = [r for r in records if (r["operator"], r["noise"], r["size"]) == (operator, noise, size)]
+    keys = distinct(map(_key, records))
+    priors = distinct(key[3] for key in keys)
+    for key in sorted(keys, key=lambda key: (operators.index(key[0]), key[2], -key[1])):
+        operator, noise, size, prior = key
+        rows = [record for record in records if _key(record) == key]
         methods = distinct(row["solver"] for row in rows)
         averages = [{"solver": m} | _average([row for row in rows if row["solver"] == m]) for m in methods]
         photos = []
         for photo, job in distinct((row["photo"], row["job"]) for row in rows):
             shots = [row for row in rows if (row["photo"], row["job"]) == (photo, job)]
             folder = out / "jobs" / job
+            if "image" not in shots[0]:  # of many photos, the first ones alone have pictures
+                photos.append({"photo": photo, "original": None, "shots": shots})
+                continue
             photos.append(
                 {
                     "photo": photo,
                     "original": _inline(folder / shots[0]["original"]),
                     "degraded": _inline(folder / shots[0]["degraded"]),
                     "shots": [shot | {"picture": _inline(folder / shot["image"])} for shot in shots],
-                    "best": _best(shots),
+                    "best": best_scores(shots),
                 }
             )
         groups.append(
@@ -114,13 +156,20 @@ def _groups(records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
                 "operator": operator,
                 "noise": noise,
                 "size": f"{size[1]}×{size[0]}",
+                "prior": prior if len(priors) > 1 else "",
                 "averages": averages,
-                "best": _best(averages),
+                "best": best_scores(averages),
+                "paper": beside_paper(averages, rows[0].get("published_task", ""), published),
                 "photos": photos,
                 "methods": methods,
             }
         )
     return groups
+
+
+def _key(record: dict[str, Any]) -> tuple[str, float, list[int], str]:
+    """What makes a group of records."""
+    return record["operator"], record["noise"], record["size"], record["prior"]
 
 
 def _average(rows: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -129,19 +178,18 @@ def _average(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     return {key: None if None in values else fmean(values) for key, values in columns.items()} | {"photos": len(rows)}
 
 
-def _best(rows: list[dict[str, Any]]) -> dict[str, str | None]:
-    """The best value of each score, as it is printed: equal printed figures are equally good."""
-    best: dict[str, str | None] = {}
-    for key, choose in (("psnr", max), ("ssim", max), ("lpips", min), ("perceptual_tiny", min)):
-        values = [row[key] for row in rows if row[key] is not None]
-        best[key] = as_text(choose(values), key) if len(values) > 1 else None
-    return best
-
-
 def _settings(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Each method with its settings, once per distinct setting."""
+    kinds = {record["solver"]: record.get("solver_kind", record["solver"]) for record in records}
     said = distinct((record["solver"], json.dumps(record["solver_settings"])) for record in records)
-    return [(name, ", ".join(f"{key} = {value}" for key, value in json.loads(text).items())) for name, text in said]
+    return [
+        (name, ", ".join([*_kind(name, kinds[name]), *(f"{k} = {v}" for k, v in json.loads(text).items())]))
+        for name, text in said
+    ]
+
+
+def _kind(label: str, solver: str) -> list[str]:
+    return [] if label == solver else [solver]
 
 
 def _cards() -> list[dict[str, Any]]:

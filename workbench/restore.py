@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench.images import MAX_PIXELS, save_image
-from workbench.metrics import score
+from workbench.metrics import consistency, score
 from workbench.models.prior import Prior
 from workbench.models.tiled import TiledPrior
 from workbench.operators.base import Operator
@@ -65,8 +65,8 @@ class Result:
         degraded: what was restored.
         restoration: what the solver returned.
         records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (None with a
-            ``*_reason`` where not defined), ``evaluations``, ``seconds``, ``converged``, ``message``, all settings and
-            versions.
+            ``*_reason`` where not defined), ``consistency`` with the measurement, ``evaluations``, ``iterations``,
+            ``seconds``, ``converged``, ``message``, all settings and versions.
     """
 
     degraded: Degraded
@@ -181,6 +181,7 @@ def restore(
         scores = [dict(nothing) for _ in range(images)]
     else:
         scores = score(restoration.image, original)
+    misfit = consistency(restoration.image, y, degraded.op)
     common = {
         "solver": name or type(solver).__name__.lower(),
         "solver_settings": solver_settings(solver),
@@ -198,6 +199,7 @@ def restore(
     records = [
         scores[index]
         | {
+            "consistency": float(misfit[index]),
             "evaluations": int(restoration.evaluations[index]),
             "iterations": int(restoration.iterations[index]),
             "seconds": seconds,

@@ -131,6 +131,16 @@ def check_labels(settings: Mapping[str, Any], priors: Mapping[str, Any], what: s
             raise ValueError(f"{what}: {unknown('prior', label, list(priors))}")
 
 
+def check_methods(methods: Sequence[str], solvers: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``methods`` are some and distinct, and ``solvers`` and ``settings`` are of these only."""
+    if not methods or len(set(methods)) != len(methods):
+        raise ValueError(f"methods: expected at least one, each once, got {', '.join(methods) or 'none'}")
+    for what, given in (("solvers", solvers), ("settings", settings)):
+        for label in given:
+            if label not in methods:
+                raise ValueError(f"{what}: {unknown('method', label, list(methods))}")
+
+
 def _operator(photos: Tensor, numbers: Sequence[int], spec: str, seed: int) -> Operator:
     shape = tuple(photos.shape[1:])
     draws = [stream(seed, "operator", number) for number in numbers]

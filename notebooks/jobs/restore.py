@@ -10,19 +10,25 @@
 # # Restore photos with several methods
 #
 # One degradation, one noise level, all methods, any number of photos. A pipeline runs this notebook with its own
-# parameters; opened by hand it runs with these.
+# parameters; opened by hand it runs with these. A method is a solver by its name, or by a label of its own, so that one
+# solver can take part with several settings.
 
 # %% tags=["parameters"]
 photos: list[str] = [
     "astronaut:64",
     "cat:64",
-]  # NAME:SIZE of a sample photo, or PATH:SIZE (from where the run is started); centre square
+]  # NAME:SIZE of a sample photo, or PATH:SIZE (a photo or a folder, from where the run is started); centre square
 degradation: str = "sr:4"  # as `workbench operators` lists them
 noise: float = 0.01  # standard deviation, pixel values from 0 to 1
 methods: list[str] = ["pinv", "diffpir", "ddnm", "deqir"]
+solvers: dict[str, str] = {}  # label -> solver, of methods that go by a label, such as {DeqIR-10: deqir}
 settings: dict[str, dict] = {}  # of methods that shall differ from their defaults
 prior: str = "photo-dsm"  # anything that `load_prior` takes: a name, a file, diffusers:NAME, ...
 prior_settings: dict = {}  # such as {"weights": "raw"}
+published_task: str = ""  # what to show of a published table: its columns that begin so (SR x4), or all (deqir-3)
+with_fid: bool = False  # also compare the photos with the originals as sets
+pictures: int = 1000  # of the first photos of a size, for the report
+batch: int = 64  # photos at a time
 seed: int = 0
 device: str = "cpu"
 
@@ -30,27 +36,34 @@ device: str = "cpu"
 import matplotlib.pyplot as plt
 import torch
 
+from workbench.data.sources import Folder
+from workbench.fid import fid_record
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.metrics import as_text
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show
 from workbench.restore import degrade, restore, solver_of
+from workbench.trial import check_methods
 
-solvers = {name: solver_of(name, settings.get(name, {})) for name in methods}
+check_methods(methods, solvers, settings)
+kinds = {label: solvers.get(label, label) for label in methods}
+made = {label: solver_of(kind, settings.get(label, {})) for label, kind in kinds.items()}
 network = load_prior(input_source(prior), device=device, **prior_settings)
 print(network.summary())
 
 # %% [markdown]
 # ## Photos
-# Photos of one size are restored in one batch. Each has its own noise from `seed`: the result is that of the photo
+# Photos of one size are restored in batches. Each has its own noise from `seed`: the result is that of the photo
 # by itself.
 
 # %%
-batches: dict[int, list[str]] = {}
+sizes: dict[int, list[str]] = {}
 for entry in photos:
     name, _, size = entry.rpartition(":")
-    batches.setdefault(int(size), []).append(name)
+    folder = input_path(name)
+    files = [f"{name}/{file.relative_to(folder)}" for file in Folder(folder).files] if folder.is_dir() else [name]
+    sizes.setdefault(int(size), []).extend(files)
 
 
 def load(name, size):
@@ -59,29 +72,45 @@ def load(name, size):
 
 # %% [markdown]
 # ## Degrade and restore
+# The prior is asked once before the clock runs: its first answer also sets up the device.
 
 # %%
-records, results = [], {}
+batches = [(size, names[i : i + batch]) for size, names in sizes.items() for i in range(0, len(names), batch)]
+with torch.no_grad():
+    network(torch.full((1, 3, batches[0][0], batches[0][0]), 0.5, device=device), torch.tensor(1.0, device=device))
+
+records, sets, shown = [], {}, dict.fromkeys(sizes, 0)
 done, total = 0, len(batches) * len(methods)
-for size, names in batches.items():
+for size, names in batches:
     originals = torch.cat([load(name, size) for name in names]).to(device)
     degraded = degrade(originals, degradation, noise, seed, network)
-    for method, solver in solvers.items():
+    drawn = max(0, min(pictures - shown[size], len(names)))  # photos of this batch whose pictures are kept
+    stems = [f"{name.replace('/', '-')}-{size}" for name in names]
+    sets.setdefault((size, "original"), []).append(originals.cpu())
+    sets.setdefault((size, "degraded"), []).append(degraded.picture.cpu())
+    for number, (method, solver) in enumerate(made.items()):
         result = restore(degraded, solver, network, name=method)
-        results[size, method] = result
-        for index, name in enumerate(names):
-            stem = f"{name.replace('/', '-')}-{size}"
-            pictures = {"original": originals, "degraded": degraded.picture, method: result.image}
-            for kind, images in pictures.items():
-                save_image(images[index : index + 1], f"{stem}-{kind}.png")
-            files = {
-                "original": f"{stem}-original.png",
-                "degraded": f"{stem}-degraded.png",
-                "image": f"{stem}-{method}.png",
-            }
-            records.append({"photo": name, **files, **result.records[index]})
+        sets.setdefault((size, method), []).append(result.image.cpu())
+        for index, (name, stem) in enumerate(zip(names, stems)):
+            files = {}
+            if index < drawn:
+                files = {"original": f"{stem}-original.png", "degraded": f"{stem}-degraded.png"}
+                files["image"] = f"{stem}-method{number}.png"  # a label may hold what a file name cannot
+                for kind, images in (("original", originals), ("degraded", degraded.picture), ("image", result.image)):
+                    save_image(images[index : index + 1], files[kind])
+            facts = {"photo": name, "solver_kind": kinds[method], "published_task": published_task}
+            records.append({**facts, **files, **result.records[index]})
         done += 1
         progress(done, total)
+    shown[size] += drawn
+sets = {key: torch.cat(images) for key, images in sets.items()}
+
+# %%
+if with_fid:
+    distances = {
+        (size, method): fid_record(sets[size, method], sets[size, "original"]) for size in sizes for method in methods
+    }
+    records = [record | distances[record["size"][0], record["solver"]] for record in records]
 
 # %% [markdown]
 # ## Figures
@@ -92,11 +121,9 @@ for record in records:
     print(f"{record['photo']:12} {record['size'][0]:4} {record['solver']:10} {scores}")
 
 # %%
-for size, names in batches.items():
-    first = results[size, methods[0]].degraded
-    columns = {"original": first.original, "degraded": first.picture}
-    columns |= {method: results[size, method].image for method in methods}
-    show(columns, names)
+for size, names in sizes.items():
+    count = min(shown[size], 8)
+    show({kind: sets[size, kind][:count] for kind in ("original", "degraded", *methods)}, names[:count])
     plt.show()
 
 # %%

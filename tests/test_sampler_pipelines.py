@@ -1,0 +1,173 @@
+"""The pipelines of the DeqIR paper: valid to the last name, and their notebooks run with hardly any steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.test_pipelines import _Page
+from workbench.fid import fid_unavailable
+from workbench.images import sample_photo, save_image
+from workbench.operators.parse import parse_operator
+from workbench.pipelines import Job, load_pipeline
+from workbench.pipelines.runner import run_pipeline, table
+from workbench.random import generator
+from workbench.report import write_report
+from workbench.report_methods import beside_paper
+from workbench.restore import solver_of
+from workbench.trial import check_methods
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(ROOT.glob("pipelines/**/deqir_*.yaml"))
+MASKS = ("text", "stripes")
+
+
+def _methods(job: Job) -> dict[str, object]:
+    """Label -> solver, as the notebook makes them."""
+    given = job.parameters
+    check_methods(given["methods"], given.get("solvers", {}), given["settings"])
+    kinds = {label: given.get("solvers", {}).get(label, label) for label in given["methods"]}
+    return {label: solver_of(kind, given["settings"].get(label, {})) for label, kind in kinds.items()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_solvers_operators_and_published_tasks_exist(path):
+    pipeline = load_pipeline(path)
+    for job in pipeline.jobs:
+        given = job.parameters
+        spec = given["degradation"]
+        if job.notebook.stem == "sweep_solver":
+            for name, values in given["values"].items():
+                for value in values:
+                    assert solver_of("deqir", {**given["settings"], name: value})
+            size = given["size"]
+        else:
+            solvers = _methods(job)
+            size = int(given["photos"][0].rpartition(":")[2])
+            # Those that are for one kind of degradation are asked for no other.
+            assert "ilvr" not in solvers or spec.startswith("sr:")
+            assert "repaint" not in solvers or spec in MASKS
+            # The chain beside DeqIR is the one it solves.
+            for label, solver in solvers.items():
+                if label.startswith("chain"):
+                    own = "deqir" if label in ("chain of deqir", "chain 0.15") else label.replace("chain", "deqir")
+                    same = ("steps", "eta", "schedule")
+                    assert [getattr(solver, key) for key in same] == [getattr(solvers[own], key) for key in same]
+            task = given.get("published_task", "")
+            if task:
+                assert beside_paper([], task, pipeline.published), task
+        assert parse_operator(spec, (3, size, size), generator(0))
+
+
+def test_the_quick_pipeline_has_every_sampler_on_every_task():
+    jobs = load_pipeline(ROOT / "pipelines" / "deqir_quick.yaml").jobs
+    everywhere = {"pinv", "ddrm", "ddnm", "ddnm+", "dps", "pigdm", "diffpir", "chain of deqir", "deqir"}
+    found = {(job.parameters["degradation"], job.parameters["noise"]): set(job.parameters["methods"]) for job in jobs}
+    for (spec, _), methods in found.items():
+        extra = {"ilvr"} if spec.startswith("sr:") else {"repaint"} if spec in MASKS else set()
+        assert methods == everywhere | extra
+    specs = {"sr:2", "sr:4", "blur:10,10,5", "blur:20,1,9", "text", "stripes", "gray", "oldphoto"}
+    assert set(found) == {(spec, 0.0) for spec in specs} | {("sr:4", 0.05), ("blur:10,10,5", 0.05)}
+
+
+JOBS = """
+- notebook: restore
+  parameters:
+    photos: ["mine:16"]
+    degradation: gray
+    noise: 0.0
+    methods: [pinv, chain, deqir/3]
+    solvers: {chain: ddnm, deqir/3: deqir}
+    settings: {chain: {steps: 3}, deqir/3: {steps: 3, iterations: 3, tolerance: 0.0}}
+    published_task: deqir-3
+    with_fid: true
+    pictures: 2
+    batch: 2
+- notebook: sweep_solver
+  parameters:
+    photos: [cat, mine/b.png]
+    size: 16
+    degradation: "blur:2"
+    settings: {steps: 3, iterations: 3, eta: 0.15}
+    values: {steps: [1, 3], eta: [0.15, 0.5]}
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samplers")
+    (folder / "mine").mkdir()
+    for name, photo in (("a", "cat"), ("b", "coffee"), ("c", "astronaut")):
+        save_image(sample_photo(photo, 20), folder / "mine" / f"{name}.png")
+    (folder / "p.yaml").write_text(f"name: p\ntitle: A title\npublished: [deqir-3]\njobs:{JOBS}")
+    pipeline = load_pipeline(folder / "p.yaml", ROOT / "notebooks" / "jobs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        outcomes = run_pipeline(pipeline, folder / "out", workers=2)
+    assert [outcome.state for outcome in outcomes] == ["done", "done"], table(outcomes)
+    results = [json.loads((folder / "out" / "jobs" / o.id / "result.json").read_text()) for o in outcomes]
+    page = _Page()
+    page.feed(write_report(pipeline, outcomes, folder / "out").read_text(encoding="utf-8"))
+    return results, page
+
+
+def test_a_folder_is_restored_in_batches_with_pictures_of_the_first(ran):
+    records = ran[0][0]["records"]
+    assert [record["photo"] for record in records] == [f"mine/{name}.png" for name in "abababccc"]
+    assert ["image" in record for record in records] == [True] * 6 + [False] * 3
+    assert len(ran[1].pictures) == 2 * 5 + 1  # original, degraded and three methods of two photos; the sweep's plot
+
+
+def test_deqir_run_to_its_end_is_its_chain(ran):
+    figures = {(r["photo"], r["solver"]): r["psnr"] for r in ran[0][0]["records"]}
+    for name in "abc":
+        photo = f"mine/{name}.png"
+        assert figures[photo, "deqir/3"] == pytest.approx(figures[photo, "chain"], abs=1e-3)  # float32
+        assert figures[photo, "pinv"] != figures[photo, "chain"]
+
+
+def test_consistency_and_fid_of_colourisation(ran):
+    records = ran[0][0]["records"]
+    for record in records:
+        # Grey values of the data are met but for clipping; the pseudo-inverse is grey itself.
+        assert 0 <= record["consistency"] < (1e-3 if record["solver"] == "pinv" else 25.6)
+        assert (record["fid"] is None) == (fid_unavailable() is not None)
+        assert record.get("fid_reason") == fid_unavailable()
+    assert {r["solver"]: r["solver_kind"] for r in records} == {"pinv": "pinv", "chain": "ddnm", "deqir/3": "deqir"}
+
+
+def test_the_sweep_changes_one_setting_at_a_time(ran):
+    rows = ran[0][1]["sweep"]["rows"]
+    assert [(row["setting"], row["value"]) for row in rows] == [("steps", 1), ("steps", 3), ("eta", 0.15), ("eta", 0.5)]
+    base = [row for row in rows if (row["setting"], row["value"]) in (("steps", 3), ("eta", 0.15))]
+    assert base[0]["psnr"] == base[1]["psnr"]  # the same restoration, made once
+    assert rows[0]["psnr"] != rows[1]["psnr"]
+    assert rows[0]["evaluations"] < rows[1]["evaluations"]
+
+
+def test_the_report_shows_methods_beside_the_paper(ran):
+    text = " ".join(ran[1].text.split())
+    assert ran[1].outside == []
+    for said in ("DGP (published only)", "265.08", "not comparable", "deqir, steps = 3", "Consistency"):
+        assert said in text, said
+
+
+def test_wrong_labels_are_refused():
+    with pytest.raises(ValueError, match="settings: unknown method 'deqr', did you mean 'deqir'"):
+        check_methods(["ddnm", "deqir"], {}, {"deqr": {}})
+    with pytest.raises(ValueError, match="solvers: unknown method 'chain', there are ddnm"):
+        check_methods(["ddnm"], {"chain": "ddnm"}, {})
+    for methods, message in (([], "methods: expected at least one"), (["ddnm", "ddnm"], "each once, got ddnm, ddnm")):
+        with pytest.raises(ValueError, match=message):
+            check_methods(methods, {}, {})
+
+
+def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipeline = load_pipeline(ROOT / "pipelines" / "published_scale" / "deqir_table3.yaml")
+    (outcome,) = run_pipeline(replace(pipeline, jobs=pipeline.jobs[:1]), tmp_path / "out")
+    assert outcome.state == "failed"
+    assert "published/256x256_diffusion_uncond.pt" in outcome.note
