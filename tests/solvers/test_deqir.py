@@ -111,7 +111,7 @@ def test_one_iteration_is_the_cumulative_sum_of_errata_2():
     steps, eta, prior = 6, 0.3, curved_prior()
     noises = list(torch.randn(steps + 1, 2, 1, SIZE, SIZE, generator=generator(5), dtype=torch.float64))
     levels = [40.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0]
-    solver = DeqIR(steps, 1, eta, 0, "published", 0.0, schedule=levels)
+    solver = DeqIR(steps, 1, eta, memory=0, prediction="published", tolerance=0.0, schedule=levels)
     result = solver(y, op, prior, noise=replay(noises))
     top = 0.5 + levels[0] * noises[0]
     starts = [0.5 + math.sqrt(level**2 + 0.25) * noises[0] for level in levels[1:]]
@@ -187,6 +187,28 @@ def test_a_window_that_does_not_come_to_the_end_says_so():
     assert not result.converged.any()
     assert "did not reach the tolerance 0.001 in 4 steps" in result.message
     assert result.image.abs().max() < 3
+
+
+@pytest.mark.parametrize("memory", [0, 3])
+def test_damping_takes_part_of_the_step(memory):
+    """Two iterations: the second state of the mixing is x + damping (F(x) - x), and T iterations are still exact."""
+    op, y = problem("means")
+    full = DeqIR(6, 6, 0.3, memory=memory, tolerance=0.0)
+    half = DeqIR(6, 6, 0.3, memory=memory, damping=0.5, tolerance=0.0)
+    image = half(y, op, curved_prior(), generator=generator(0)).image
+    torch.testing.assert_close(image, full(y, op, curved_prior(), generator=generator(0)).image, atol=1e-9, rtol=0)
+    chains = []
+    for solver in (full, half):
+        noise = replay(list(torch.randn(7, 2, 1, SIZE, SIZE, generator=generator(1), dtype=torch.float64)))
+        chain = solver.chain(y, op, curved_prior(), sigma_noise=0.0, noise=noise, keep=True)
+        before = dict(chain.states)
+        chain.iterate(torch.ones(2, dtype=torch.bool), 0.0)
+        chains.append((before, chain.states))
+    start, moved = chains[0]
+    for s in range(2, 7):  # State 1 is exact after one iteration, damped or not.
+        expected = start[s] + 0.5 * (moved[s] - start[s])
+        torch.testing.assert_close(chains[1][1][s], expected, atol=1e-12, rtol=0)
+    assert torch.equal(chains[1][1][1], moved[1])
 
 
 def test_the_data_are_met_after_any_number_of_iterations():

@@ -28,7 +28,7 @@ from workbench.models.prior import Prior
 from workbench.operators.base import column
 from workbench.random import NoiseSource
 from workbench.solvers.consistency import Transition
-from workbench.solvers.methods import Anderson, flatten
+from workbench.solvers.methods import Anderson, Picard, flatten
 
 Model = Callable[[Tensor, float], Tensor]
 Levels = dict[int, Tensor]  # (B, C, H, W) by number of the state
@@ -65,7 +65,7 @@ class Chain:
         transition: see ``consistency.py``.
         model: linear stand-in for the network, ``(x, sigma)`` to the clean image.
         window: states asked about at a time.
-        memory: of the Anderson acceleration (the same weights for all states of an image); 0: none.
+        mixing: Picard, or Anderson with the same weights for all states of an image.
         start: first guess of state ``s`` (B, C, H, W); by default the chain of ``model`` and ``gaps``.
         gaps: first guess of the gaps, by state: those of an earlier solve of a problem nearby. By default 0.
         keep: states behind the window stay stored, for a gradient.
@@ -81,13 +81,13 @@ class Chain:
         model: Model,
         *,
         window: int,
-        memory: int,
+        mixing: Picard | Anderson,
         start: Callable[[int], Tensor] | None = None,
         gaps: Levels | None = None,
         keep: bool = False,
     ) -> None:
         self.levels, self.transition, self.prior, self.model = levels, transition, prior, model
-        self.draw, self.window, self.memory, self.start = draw, window, memory, start
+        self.draw, self.window, self.mixing, self.start = draw, window, mixing, start
         self.total = len(levels) - 1
         self.low, self.high = 0, 0  # States low ... high are stored, all but the last one to be asked about.
         self.states: Levels = {0: top}
@@ -97,7 +97,7 @@ class Chain:
         self.drawn = 0
         self.front = torch.zeros(top.shape[0], dtype=torch.int64, device=top.device)
         self.evaluations = torch.zeros_like(self.front)
-        self.history: deque[Iterate] = deque(maxlen=memory + 1)
+        self.history: deque[Iterate] = deque(maxlen=1 + (mixing.memory if isinstance(mixing, Anderson) else 0))
         self._extend(min(window, self.total))
 
     @property
@@ -197,25 +197,29 @@ class Chain:
 
     def _mix(self, outputs: Levels, moves: Levels, settled: Tensor, update: Tensor) -> None:
         """New states: settled ones as they came out, the others Anderson's mix of the last outputs."""
-        mixed = outputs
-        if self.memory:
-            self.history.append(Iterate(outputs, moves, {s: self.mine(s - 1) for s in outputs}))
-            mixed = self._anderson(outputs, settled)
+        self.history.append(Iterate(outputs, moves, {s: self.mine(s - 1) for s in outputs}))
+        mixed = self._mixed(outputs, settled)
         for s, output in outputs.items():
             new = torch.where(column(s <= settled, output), output, mixed[s])
             # Where images ended or wait, nothing changes, and NaN of a lost one stays away.
             change = update & (s > self.front)
             self.states[s] = torch.where(column(change, output), new, self.states[s])
 
-    def _anderson(self, outputs: Levels, settled: Tensor) -> Levels:
+    def _mixed(self, outputs: Levels, settled: Tensor) -> Levels:
         """What is settled leaves the mixing; states that an earlier iterate did not hold take their newest output."""
-        moves = [
-            torch.stack([flatten(past.move(s, output)) * (s > settled)[:, None] for past in self.history], 1)
+        past = {s: [iterate.output(s, output) for iterate in self.history] for s, output in outputs.items()}
+        moves = {
+            s: [iterate.move(s, output) * column(s > settled, output) for iterate in self.history]
             for s, output in outputs.items()
-        ]
-        weights = Anderson(self.memory).mix(torch.cat(moves, 2), len(self.history) - 1)
+        }
+        weights = next(iter(outputs.values())).new_ones(len(settled), 1)
+        if isinstance(self.mixing, Anderson):
+            together = torch.cat([torch.stack([flatten(move) for move in moves[s]], 1) for s in outputs], 2)
+            weights = self.mixing.mix(together, len(self.history) - 1)
         mixed = {}
-        for s, output in outputs.items():
-            past = torch.stack([past.output(s, output) for past in self.history], 1)
-            mixed[s] = torch.einsum("bm,bm...->b...", weights, past)
+        for s in outputs:
+            mixed[s] = torch.einsum("bm,bm...->b...", weights, torch.stack(past[s], 1))
+            if self.mixing.damping < 1:
+                step = torch.einsum("bm,bm...->b...", weights, torch.stack(moves[s], 1))
+                mixed[s] = mixed[s] - (1 - self.mixing.damping) * step
         return mixed

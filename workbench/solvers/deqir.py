@@ -38,7 +38,7 @@ from workbench.solvers.chain import Chain
 from workbench.solvers.consistency import transition
 from workbench.solvers.ddnm import first_image
 from workbench.solvers.fixed_point import explain
-from workbench.solvers.methods import require
+from workbench.solvers.methods import Anderson, Picard, require
 from workbench.solvers.photo_model import PhotoModel, unchanged
 from workbench.solvers.schedules import sampling_sigmas
 
@@ -54,13 +54,14 @@ class DeqIR:
         iterations: K, at most; ``steps`` of them are exact whatever the prior.
         eta: share of fresh noise, in [0, 1). Published is 0.15; 0.85, DDNM's, measured 0.7 to 2.2 dB better in PSNR and
             in perceptual-tiny from 4 % worse (x4) to 17 % better (24 photos 32x32, T = 20).
-        memory: of the Anderson acceleration; 0 is plain (Picard) iteration.
+        memory, damping, regularisation: of the Anderson acceleration, see :class:`Anderson`; memory 0 is plain (Picard)
+            iteration.
         prediction: how the prior is thought to answer at a state not asked yet: "photos" or "published", see above.
         tolerance: a state is settled when all before it are and it moves by no more than this, as root mean square in
             units of ``sqrt(1 + sigma^2)``; an image stops when all its states are. 1e-3 is a quarter of a grey level
             of 255 in the result.
         window: states that are stored and asked about at a time, from the first unsettled one on; None: all. Bounds
-            the memory where T is large, takes more iterations. With "photos" only.
+            the memory where T is large, takes more iterations.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
         sigma_start: begin at the highest level not above this, from another restoration (``initial``), as
             :class:`DDNM` does (section 5.8, real-world super-resolution).
@@ -73,6 +74,8 @@ class DeqIR:
     iterations: int = 15
     eta: float = 0.85
     memory: int = 5
+    damping: float = 1.0
+    regularisation: float = 1e-10
     prediction: str = "photos"
     tolerance: float = 1e-3
     window: int | None = None
@@ -84,11 +87,18 @@ class DeqIR:
         require(self.iterations >= 1, "iterations", "at least 1", self.iterations)
         require(0 <= self.eta < 1, "eta", "in [0, 1)", self.eta)
         require(self.memory >= 0, "memory", "at least 0", self.memory)
+        self.mixing()
         require(self.prediction in PREDICTIONS, "prediction", f"one of {', '.join(PREDICTIONS)}", self.prediction)
         require(0 <= self.tolerance < math.inf, "tolerance", "finite and >= 0", self.tolerance)
         require(self.window is None or self.window >= 1, "window", "None or at least 1", self.window)
         start = self.sigma_start
         require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
+
+    def mixing(self) -> Picard | Anderson:
+        """The update rule."""
+        if self.memory == 0:
+            return Picard(self.damping)
+        return Anderson(self.memory, self.damping, self.regularisation)
 
     @torch.no_grad()
     def __call__(
@@ -176,7 +186,7 @@ class DeqIR:
             prior,
             unchanged if published else PhotoModel(),
             window=self.window or self.steps,
-            memory=self.memory,
+            mixing=self.mixing(),
             start=everywhere if published else None,
             **options,
         )
