@@ -196,6 +196,7 @@ class OptimiseNoise:
             iterations=torch.full_like(spent, self.steps + 1),
             residuals=torch.stack(losses, 1),
             converged=best.converged,
+            message=result.message,
             extras={"noise": best.noise},
         )
 
