@@ -43,6 +43,15 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
         ValueError: no such file, not an image, empty, damaged, or more than ``MAX_PIXELS`` pixels; one line that
             begins with the path.
     """
+    return from_pillow(open_image(path), size)
+
+
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a photo as an RGB picture; see :func:`load_image`.
+
+    Raises:
+        ValueError: as :func:`load_image`, or more than ``max_pixels`` pixels.
+    """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, expected an image file")
@@ -57,14 +66,14 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
             # Pillow's own warning about large pictures: the limit below is stricter and is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{path}: {image.width}x{image.height} pixels, the limit is {MAX_PIXELS:,}")
+                if image.width * image.height > max_pixels:
+                    raise ValueError(f"{path}: {image.width}x{image.height} pixels, the limit is {max_pixels:,}")
                 image.load()
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image that Pillow can read") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{path}: claims to be a far larger picture than the limit of {MAX_PIXELS:,} pixels") from None
+        raise ValueError(f"{path}: claims to be a far larger picture than the limit of {max_pixels:,} pixels") from None
     except PermissionError:
         raise ValueError(f"{path}: no permission to read it") from None
     except ValueError as error:
@@ -75,7 +84,6 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
         Exception
     ) as error:  # Pillow's decoders raise whatever their parsing hit: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"{path}: damaged or truncated image ({error})") from None
-    return from_pillow(rgb, size)
 
 
 def from_pillow(image: Image.Image, size: int | None = None) -> Tensor:

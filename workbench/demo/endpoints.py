@@ -1,0 +1,185 @@
+"""What the controls call, and ``gradio_client`` by name: parameters and returned values are those of the page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from workbench.demo.compare import Board
+from workbench.demo.curves import curves_svg
+from workbench.demo.events import Events, Problem
+from workbench.demo.presets import PRESETS, Row
+from workbench.demo.scores import score_table
+from workbench.demo.view import board_html, title
+from workbench.operators.parse import describe_operators
+from workbench.solvers import describe_solvers
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """What is wrong with a visitor's input is said on the page; what is wrong with the server goes to its log."""
+    try:
+        yield
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    except gr.Error:
+        raise
+    except Exception:
+        log.exception("while answering a visitor")
+        raise gr.Error("something went wrong on the server; its log says what", print_exception=False) from None
+
+
+def problem_of(
+    photo: str | None,
+    fit: str,
+    side: float,
+    across: float,
+    down: float,
+    came: bool,
+    degradation: str,
+    noise: float,
+    painting: dict[str, Any] | None,
+    mask: str | None,
+    seed: float | None,
+) -> Problem:
+    """The values of the left half of the page, in its order."""
+    layers = [layer for layer in (painting or {}).get("layers") or [] if layer is not None]
+    return Problem(photo, fit, side, across, down, came, degradation, noise, seed or 0, layers, mask)
+
+
+class Endpoints:
+    """The endpoints of ``events``."""
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+
+    def degrade(
+        self,
+        photo: str | None,
+        fit: str,
+        side: float,
+        across: float,
+        down: float,
+        came: bool,
+        degradation: str,
+        noise: float,
+        painting: dict[str, Any] | None,
+        mask: str | None,
+        seed: float,
+        request: gr.Request,
+    ) -> tuple[str, str]:
+        """Prepare a photo and degrade it: the prepared and the degraded picture."""
+        with said():
+            problem = problem_of(photo, fit, side, across, down, came, degradation, noise, painting, mask, seed)
+            preview = self.events.preview(problem, request.session_hash or "")
+            return preview.prepared, preview.degraded
+
+    def restore(
+        self,
+        photo: str | None,
+        fit: str,
+        side: float,
+        across: float,
+        down: float,
+        came: bool,
+        degradation: str,
+        noise: float,
+        painting: dict[str, Any] | None,
+        mask: str | None,
+        seed: float,
+        solver_1: str,
+        prior_1: str,
+        settings_1: str,
+        solver_2: str,
+        prior_2: str,
+        settings_2: str,
+        solver_3: str,
+        prior_3: str,
+        settings_3: str,
+        solver_4: str,
+        prior_4: str,
+        settings_4: str,
+        samples: float,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Degrade a photo and restore it by up to four methods, told as they go.
+
+        Returns:
+            Pictures (HTML), how far it is, scores, curves (HTML), a zip file with pictures and run.json, the text of
+            run.json, and what the slider before and after shows.
+        """
+        rows = [
+            Row(solver_1, prior_1, settings_1),
+            Row(solver_2, prior_2, settings_2),
+            Row(solver_3, prior_3, settings_3),
+            Row(solver_4, prior_4, settings_4),
+        ]
+        keep = gr.skip()
+        with said():
+            problem = problem_of(photo, fit, side, across, down, came, degradation, noise, painting, mask, seed)
+            for board, files in self.events.restore(problem, rows, samples, request.session_hash or ""):
+                if files is None:
+                    waiting = gr.DownloadButton(value=None, interactive=False)
+                    yield (board_html(board), _status(board), *[keep] * 2, waiting, *[keep] * 5)
+                    continue
+                names = list(files.pictures)
+                before, after = names[0], names[-1] if len(names) > 1 else names[0]
+                pictures = {name: str(path) for name, path in files.pictures.items()}
+                yield (
+                    board_html(board),
+                    "Done.",
+                    gr.Dataframe(score_table(board), visible=True),
+                    curves_svg(board),
+                    gr.DownloadButton(value=str(files.archive), interactive=True),
+                    files.recipe,
+                    gr.Dropdown(names, value=before),
+                    gr.Dropdown(names, value=after),
+                    (pictures[before], pictures[after]),
+                    pictures,
+                )
+
+    def before_after(self, before: str, after: str, pictures: dict[str, str]) -> tuple[str, str] | None:
+        """Two pictures of the last comparison of this session, by their names on the page, for the slider."""
+        with said():
+            for name in (before, after):
+                if name not in pictures:
+                    raise ValueError(
+                        f"no picture {name!r}, there are {', '.join(pictures) or 'none yet: restore first'}"
+                    )
+            return pictures[before], pictures[after]
+
+    def methods(self) -> dict[str, Any]:
+        """What there is to choose from: solvers, priors, degradations, and presets."""
+        return {
+            "solvers": {name: summary for name, summary, _ in describe_solvers()},
+            "priors": self.events.prior_summaries(),
+            "degradations": dict(describe_operators()),
+            "presets": {
+                name: {
+                    "degradation": preset.degradation,
+                    "noise": preset.noise,
+                    "side": preset.side,
+                    "samples": preset.samples,
+                    "methods": [[row.solver, row.prior, row.settings] for row in preset.methods],
+                }
+                for name, preset in PRESETS.items()
+            },
+        }
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed."""
+        self.events.visits.leave(request.session_hash or "")
+
+
+def _status(board: Board) -> str:
+    """One line on how far the comparison is."""
+    done = sum(panel.state in ("done", "failed") for panel in board.panels)
+    if done == len(board.panels):
+        return "Scoring"
+    return f"Method {done + 1} of {len(board.panels)}: {title(board.panels[done])}"

@@ -1,0 +1,161 @@
+"""What the page does, without the page: from the values of its controls to pictures and comparisons."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from workbench.demo.compare import Board, compare
+from workbench.demo.export import MASK, Export, export
+from workbench.demo.photo import Framing, frame, read_photo
+from workbench.demo.presets import Row
+from workbench.demo.task import Limits, check_size, methods_of, operator_text, write_mask
+from workbench.demo.view import preview_html
+from workbench.demo.visits import Visits
+from workbench.images import open_image, save_image
+from workbench.models import Prior, describe_priors, load_prior
+from workbench.recipe import Method, Recipe, measure
+from workbench.restore import Degraded
+
+# A recipe has methods; where only its measurement is wanted, one that is not run.
+NO_METHODS = (Method(solver="pinv", prior="photo-dsm"),)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A photo and how it is, or was, degraded: the left half of the page."""
+
+    photo: str | None
+    fit: str
+    side: float
+    across: float
+    down: float
+    came: bool
+    degradation: str
+    noise: float
+    seed: float
+    painted: Sequence[np.ndarray]
+    mask_file: str | None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The prepared photo beside the degraded one: as HTML, and the files of the two."""
+
+    html: str
+    prepared: str
+    degraded: str
+
+
+class Events:
+    """The functions behind the page.
+
+    Args:
+        sources: name on the page -> what ``load_prior`` takes.
+        visits: where files of visitors are.
+    """
+
+    def __init__(self, limits: Limits, sources: Mapping[str, str], visits: Visits) -> None:
+        self.limits, self.sources, self.visits = limits, sources, visits
+        self._loaded: dict[str, Prior] = {}
+        self._loading = threading.Lock()
+
+    def prior(self, method: Method) -> Prior:
+        """The prior of ``method``, read once."""
+        with self._loading:
+            if method.prior not in self._loaded:
+                self._loaded[method.prior] = load_prior(self.sources[method.prior])
+            return self._loaded[method.prior]
+
+    def prior_summaries(self) -> dict[str, str]:
+        """Name -> one line, for every prior that can be chosen."""
+        cards = {card["name"]: card.get("summary", "") for card in describe_priors()}
+        return {name: cards.get(source, source) for name, source in self.sources.items()}
+
+    def degrade(
+        self, problem: Problem, session: str, folder: Path, methods: tuple[Method, ...] = NO_METHODS, samples: int = 1
+    ) -> tuple[Recipe, Degraded, str]:
+        """The measurement that ``problem`` describes, the recipe of all, and a remark on the photo.
+
+        Args:
+            folder: where a painted mask is written.
+
+        Raises:
+            ValueError: whatever is wrong with it, in a sentence.
+        """
+        image, remark = self.framed(problem, session)
+        mask = self._mask(problem, image, session, folder)
+        spec = operator_text(problem.degradation, mask)
+        recipe = Recipe(
+            photo="photo.png" if problem.came else "original.png",
+            degrade="none" if problem.came else spec,
+            operator=spec if problem.came else None,
+            noise=float(problem.noise),
+            seed=int(problem.seed),
+            samples=samples,
+            methods=methods,
+        )
+        check_size(spec, image, problem.came, recipe, self.limits)
+        try:
+            return recipe, measure(recipe, image), remark
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{folder}/", "")) from None
+
+    def framed(self, problem: Problem, session: str) -> tuple[Tensor, str]:
+        """What of the photo is restored, (1, 3, h, w), and a remark on how it was read."""
+        if not problem.photo:
+            raise ValueError("choose a photo first")
+        self.visits.uses(session, problem.photo)
+        name = Path(problem.photo).name
+        picture, remark = read_photo(problem.photo, name, self.limits.photo_pixels)
+        framing = Framing(problem.fit, int(problem.side), float(problem.across), float(problem.down))
+        return frame(picture, framing, self.limits.pixels), remark
+
+    def preview(self, problem: Problem, session: str) -> Preview:
+        """The board before anything is restored."""
+        folder = self.visits.folder(session, "preview")
+        _, degraded, remark = self.degrade(problem, session, folder)
+        original = degraded.original
+        files = []
+        for name, image in (("prepared", degraded.y if original is None else original), ("degraded", degraded.picture)):
+            files.append(str(folder / f"{name}.png"))
+            save_image(image, files[-1])
+        return Preview(preview_html(original, degraded.picture) + _note(remark), files[0], files[1])
+
+    def restore(
+        self, problem: Problem, rows: Sequence[Row], samples: float, session: str
+    ) -> Iterator[tuple[Board, Export | None]]:
+        """Check everything, then run all methods: the board as it comes, at the end with its files.
+
+        Raises:
+            ValueError: see :func:`workbench.demo.task.methods_of` and :meth:`degrade`.
+        """
+        methods = methods_of(rows, self.sources, self.limits)
+        if not 1 <= samples <= self.limits.samples:
+            raise ValueError(f"1 to {self.limits.samples} samples, got {samples:g}")
+        folder = self.visits.folder(session, "results")
+        recipe, degraded, _ = self.degrade(problem, session, folder, methods, int(samples))
+        board = None
+        for board in compare(recipe, degraded, self.prior, self.limits.seconds):
+            yield board, None
+        assert board is not None
+        yield board, export(board, folder)
+
+    def _mask(self, problem: Problem, image: Tensor, session: str, folder: Path) -> Path | None:
+        size = (image.shape[-1], image.shape[-2])
+        if problem.mask_file:
+            self.visits.uses(session, problem.mask_file)
+            drawn = open_image(problem.mask_file, self.limits.photo_pixels).resize(size, Image.Resampling.NEAREST)
+            drawn.save(folder / MASK)
+            return folder / MASK
+        return write_mask(problem.painted, size, folder / MASK)
+
+
+def _note(remark: str) -> str:
+    return f'<p class="remark">Of this file: {remark}.</p>' if remark else ""

@@ -1,0 +1,83 @@
+"""What a visitor takes home: the pictures, and a recipe that makes them again."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from workbench.demo.compare import Board
+from workbench.demo.view import title
+from workbench.images import save_image, to_pillow
+from workbench.recipe import folder_name, save_recipe
+
+COMMAND = "workbench restore run.json --out again"
+MASK = "mask.png"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Files of one comparison.
+
+    Attributes:
+        archive: the zip file with everything.
+        pictures: name on the page -> PNG, all of one size, for the slider.
+        recipe: the text of run.json.
+    """
+
+    archive: Path
+    pictures: dict[str, Path]
+    recipe: str
+
+
+def export(board: Board, folder: Path) -> Export:
+    """Write the pictures of ``board`` and run.json into ``folder``, and a zip file of them.
+
+    A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative, so that it works
+    wherever the zip file is unpacked.
+    """
+    degraded, recipe = board.degraded, board.recipe
+    came = degraded.original is None
+    photo = folder / ("photo.png" if came else "original.png")
+    save_image(degraded.y[:1] if degraded.original is None else degraded.original[:1], photo)
+    pictures = {} if came else {"Original": photo}
+    for number, panel in enumerate(board.panels, 1):
+        stem = folder_name(number, panel.method)
+        if panel.images is None or panel.state != "done":
+            continue
+        for k in range(len(panel.images)):
+            save_image(panel.images[k : k + 1], folder / (f"{stem}.png" if k == 0 else f"{stem}-{k + 1}.png"))
+        pictures[f"{number}. {title(panel)}"] = folder / f"{stem}.png"
+    save_image(degraded.picture[:1], folder / "degraded.png")
+    pictures = {"Degraded": _enlarged(board, folder), **pictures}
+
+    relative = {"photo": photo.name, "degrade": _relative(recipe.degrade, folder)}
+    relative["operator"] = None if recipe.operator is None else _relative(recipe.operator, folder)
+    records = [
+        record | {"operator": _relative(record["operator"], folder)}
+        for panel in board.panels
+        for record in panel.records
+    ]
+    save_recipe(recipe.model_copy(update=relative | {"results": records, "reproduce": COMMAND}), folder / "run.json")
+
+    archive = folder / "comparison.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as package:  # PNG is compressed already
+        for file in sorted(folder.iterdir()):
+            if file != archive and not file.name.startswith("view-"):
+                package.write(file, file.name)
+    return Export(archive, pictures, (folder / "run.json").read_text())
+
+
+def _enlarged(board: Board, folder: Path) -> Path:
+    """The degraded picture at the size of the result, its pixels as they are."""
+    shown = to_pillow(board.degraded.picture[:1]).convert("RGB")
+    height, width = board.degraded.op.image_shape(board.degraded.y.shape)[-2:]
+    path = folder / "view-degraded.png"
+    shown.resize((width, height), Image.Resampling.NEAREST).save(path)
+    return path
+
+
+def _relative(spec: str, folder: Path) -> str:
+    return spec.replace(f"{folder}/", "")

@@ -1,0 +1,208 @@
+"""The page: what stands where, and which function each control calls.
+
+Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods. Parameters are named as in ``endpoints.py``,
+and what is left out is as when the page opens.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from workbench.demo.controls import (
+    ROWS,
+    TITLES,
+    ProblemControls,
+    canvas_of,
+    method_controls,
+    parameter_updates,
+    problem_controls,
+    spec_of,
+    title_of,
+)
+from workbench.demo.endpoints import Endpoints, problem_of
+from workbench.demo.events import Events
+from workbench.demo.presets import PRESETS, Row
+from workbench.demo.results import ResultControls, result_controls
+from workbench.demo.task import NO_METHOD
+from workbench.operators.parse import describe_operators, operator_controls
+from workbench.solvers import describe_solvers
+
+# Runs wait for one another; what answers at once does not wait for runs.
+RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
+QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
+
+
+def build_page(events: Events) -> gr.Blocks:
+    """The page for ``events``."""
+    start = next(iter(PRESETS.values()))
+    with gr.Blocks(title="Restoration workbench", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# Restoration workbench\nDegrade a photo, or bring one that is, and restore it by several methods."
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
+                about = gr.Markdown(start.about, elem_id="about")
+                controls = problem_controls(start, events.limits)
+                methods = method_controls(start, list(events.sources))
+                with gr.Row():
+                    seed = gr.Number(
+                        0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=80, elem_id="seed"
+                    )
+                    samples = gr.Slider(
+                        1, events.limits.samples, start.samples, step=1, label="Samples of each", elem_id="count"
+                    )
+                with gr.Row():
+                    go = gr.Button("Restore", variant="primary", elem_id="go")
+                    stop = gr.Button("Cancel", elem_id="stop")
+            with gr.Column(scale=5, min_width=320):
+                shown = result_controls()
+        with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
+            gr.Markdown(_reference(events))
+        endpoints = Endpoints(events)
+        problem = [*controls.inputs, seed]
+        _help_writing(controls)
+        _choose_preset(preset, about, controls, methods, samples)
+        _preview(page, events, endpoints, controls, problem, shown)
+        _run(endpoints, problem, methods, samples, go, stop, shown)
+        gr.api(endpoints.methods, api_name="methods")
+        page.unload(endpoints.leave)
+    return page
+
+
+def _help_writing(controls: ProblemControls) -> None:
+    """The list of degradations and its sliders write the text that counts."""
+
+    def choose(title: str) -> list[Any]:
+        name = TITLES[title]
+        first, second, word = parameter_updates(name)
+        text = spec_of(title, first["value"], second["value"], word["value"])
+        masked = operator_controls()[name][2]
+        return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, gr.Group(visible=masked)]
+
+    helpers = [*controls.numbers, controls.word]
+    controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
+    gr.on(
+        [control.input for control in helpers],
+        spec_of,
+        [controls.kind, *helpers],
+        controls.degradation,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
+    # A photo that came degraded must not be resized: that would change what degraded it.
+    controls.came.input(lambda came: "crop" if came else "square", controls.came, controls.fit, **PRIVATE)
+
+
+def _choose_preset(
+    preset: gr.Dropdown, about: gr.Markdown, controls: ProblemControls, methods: list[Any], samples: gr.Slider
+) -> None:
+    def choose(name: str) -> list[Any]:
+        chosen = PRESETS[name]
+        kind = chosen.degradation.partition(":")[0]
+        first, second, word = parameter_updates(kind, chosen.degradation)
+        rows = [*chosen.methods, *[Row(NO_METHOD, chosen.methods[0].prior)] * ROWS][:ROWS]
+        return [
+            chosen.about,
+            *(value for row in rows for value in (row.solver, row.prior, row.settings)),
+            *(False, "square", chosen.side, title_of(kind)),
+            *(gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
+            *(chosen.degradation, chosen.noise, gr.Group(visible=operator_controls()[kind][2]), chosen.samples),
+        ]
+
+    written = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
+    written += [controls.degradation, controls.noise, controls.masking, samples]
+    preset.input(choose, preset, [about, *methods, *written], **PRIVATE)
+
+
+def _preview(
+    page: gr.Blocks,
+    events: Events,
+    endpoints: Endpoints,
+    controls: ProblemControls,
+    problem: list[Any],
+    shown: ResultControls,
+) -> None:
+    """The degraded picture follows its controls, and the picture to paint on follows the photo."""
+
+    def preview(*values: Any, request: gr.Request) -> tuple[str, str]:
+        try:
+            return events.preview(problem_of(*values), request.session_hash or "").html, ""
+        except ValueError as error:  # said on the page: a pop-up at each key would be in the way
+            return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
+
+    def canvas(*values: Any, request: gr.Request) -> Any:
+        try:
+            return canvas_of(events.framed(problem_of(*values), request.session_hash or "")[0])
+        except ValueError:  # said by the preview
+            return None
+
+    page.load(preview, problem, [shown.board, shown.status], **PRIVATE)
+    gr.on(
+        [control.change for control in problem],
+        preview,
+        problem,
+        [shown.board, shown.status],
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
+    framing = [controls.photo, controls.fit, controls.side, controls.across, controls.down, controls.masking]
+    gr.on(
+        [control.change for control in framing[:-1]] + [controls.kind.change],
+        canvas,
+        problem,
+        controls.painting,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
+    files = [gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")]
+    gr.Button(visible=False).click(endpoints.degrade, problem, files, api_name="degrade", **QUICK)
+
+
+def _run(
+    endpoints: Endpoints,
+    problem: list[Any],
+    methods: list[Any],
+    samples: gr.Slider,
+    go: gr.Button,
+    stop: gr.Button,
+    shown: ResultControls,
+) -> None:
+    outputs = [shown.board, shown.status, shown.table, shown.curves, shown.download, shown.recipe]
+    pictures = [shown.left, shown.right, shown.slider, shown.pictures]
+    run = go.click(
+        endpoints.restore,
+        [*problem, *methods, samples],
+        [*outputs, *pictures],
+        api_name="restore",
+        trigger_mode="once",
+        show_progress_on=shown.status,
+        **RUN,
+    )
+    stop.click(lambda: "Cancelled.", None, shown.status, cancels=[run], queue=False, api_visibility="private")
+    gr.on(
+        [shown.left.input, shown.right.input],
+        endpoints.before_after,
+        [shown.left, shown.right, shown.pictures],
+        shown.slider,
+        api_name="before_after",
+        **QUICK,
+    )
+
+
+def _reference(events: Events) -> str:
+    solvers = "\n".join(f"| `{name}` | {summary} | {paper} |" for name, summary, paper in describe_solvers())
+    operators = "\n".join(f"| `{syntax}` | {about} |" for syntax, about in describe_operators())
+    priors = "\n".join(f"| `{name}` | {about} |" for name, about in events.prior_summaries().items())
+    return (
+        f"| solver | what it does | from |\n| --- | --- | --- |\n{solvers}\n\n"
+        f"| prior | what it is |\n| --- | --- |\n{priors}\n\n"
+        f"| degradation | what it does |\n| --- | --- |\n{operators}\n\n"
+        "*Settings* are those of `workbench restore --set`, with spaces between: `steps=50 zeta=0.3`.\n\n"
+        "PSNR and SSIM compare with the original. perceptual-tiny is a small perceptual network of our own, not LPIPS. "
+        "RMS of A x − y is the distance to the measurement; of a good restoration it is the noise, not 0."
+    )

@@ -1,0 +1,54 @@
+"""The right half of the page: pictures, slider, scores, curves, downloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+import gradio as gr
+
+
+@dataclass(frozen=True)
+class ResultControls:
+    """What :func:`result_controls` places."""
+
+    status: gr.HTML
+    board: gr.HTML
+    left: gr.Dropdown
+    right: gr.Dropdown
+    slider: gr.ImageSlider
+    table: gr.Dataframe
+    curves: gr.HTML
+    download: gr.DownloadButton
+    recipe: gr.Code
+    pictures: gr.State
+
+
+def asset(name: str) -> str:
+    """The text of a file beside this module."""
+    return resources.files("workbench.demo").joinpath(name).read_text()
+
+
+def result_controls() -> ResultControls:
+    """Everything that shows results, empty."""
+    status = gr.HTML("", elem_id="status")
+    board = gr.HTML(
+        "",
+        html_template=asset("board.html"),
+        js_on_load=asset("board.js"),
+        apply_default_css=False,
+        elem_id="board",
+    )
+    table = gr.Dataframe(label="Scores", interactive=False, wrap=True, elem_id="scores", visible=False)
+    with gr.Group():
+        with gr.Row():
+            left = gr.Dropdown([], label="Before", elem_id="left")
+            right = gr.Dropdown([], label="After", elem_id="right")
+        slider = gr.ImageSlider(
+            label="Before and after", format="png", interactive=False, elem_id="slider", max_height=560
+        )
+    curves = gr.HTML("", label="Iterations", elem_id="curves")
+    download = gr.DownloadButton("Download pictures and run.json", interactive=False, elem_id="download")
+    with gr.Accordion("run.json: the same run on your machine", open=False):
+        recipe = gr.Code(language="json", interactive=False, show_label=False, elem_id="recipe")
+    return ResultControls(status, board, left, right, slider, table, curves, download, recipe, gr.State({}))

@@ -1,0 +1,34 @@
+"""The scores and the cost of a comparison as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from workbench.comparison import METRICS
+from workbench.demo.compare import Board, Panel
+from workbench.demo.view import title
+from workbench.metrics import as_text
+
+
+def score_table(board: Board) -> pd.DataFrame:
+    """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples."""
+    measured = [key for key in METRICS if any(r[key] is not None for p in board.panels for r in p.records)]
+    return pd.DataFrame([_row(panel, measured) for panel in board.panels]).fillna("–")
+
+
+def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:
+    if not panel.records:
+        return {"Method": title(panel), "Note": panel.error}
+    first = panel.records[0]
+    scores = {f"{METRICS[key].title} {METRICS[key].arrow}": as_text(first[key], key) for key in measured}
+    return {
+        "Method": title(panel),
+        **scores,
+        "RMS of A x − y": f"{panel.misfits[-1][1]:.4f}",
+        "Iterations": str(first["iterations"]),
+        "Evaluations": str(first["evaluations"]),
+        "Seconds": f"{first['seconds'] * len(panel.records):.2f}",
+        "Note": first["message"],
+    }

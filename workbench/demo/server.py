@@ -1,0 +1,138 @@
+"""Serving the page: limits, queue, files, and no way out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from workbench.demo.task import Limits
+from workbench.demo.visits import Visits, make_root
+
+SWEEP = 30  # seconds between looks for files that are due
+# Everything comes from this server; styles and scripts inside the page are how Gradio works.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'"
+)
+
+
+class NoWayOut:
+    """Refuses the addresses by which Gradio fetches pages for a visitor, and tells browsers to load nothing from elsewhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        if "/proxy=" in path or "/file=http:" in path or "/file=https:" in path:
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"this server fetches nothing from the web"})
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], *headers, (b"referrer-policy", b"same-origin")]
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    root_path: str = "",
+    priors: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    inbrowser: bool = False,
+) -> None:
+    """Serve the page until interrupted; then remove all that visitors brought.
+
+    Args:
+        root_path: the path under which a reverse proxy shows the page, such as "/demo".
+        priors: name on the page -> what ``load_prior`` takes; besides those shipped.
+
+    Raises:
+        ValueError: the port is taken, or a prior cannot be read.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop cleans up too
+    root = make_root()
+    try:
+        page, visits = make_page(root, priors or {}, limits or Limits())
+        start(page, visits, limits or Limits(), host, port, root_path, inbrowser)
+        page.block_thread()
+    except OSError as error:
+        raise ValueError(f"cannot serve on {host}:{port} ({error})") from None
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def make_page(root: Path, priors: Mapping[str, str], limits: Limits) -> tuple[Any, Visits]:
+    """The page (``gr.Blocks``) with its files below ``root``, and its visits.
+
+    Raises:
+        ValueError: one of ``priors`` cannot be read.
+    """
+    # Read when gradio is imported.
+    os.environ["GRADIO_TEMP_DIR"] = str(root)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from workbench.demo.events import Events
+    from workbench.demo.page import build_page
+    from workbench.models import available_priors
+    from workbench.recipe import Method
+
+    visits = Visits(root, keep=60 * limits.keep_minutes)
+    shipped = available_priors()
+    events = Events(limits, {name: name for name in shipped} | dict(priors), visits)
+    for name in priors:
+        events.prior(Method(solver="pinv", prior=name))  # what is wrong with it is said before anybody waits
+    page = build_page(events)
+    return page, visits
+
+
+def start(
+    page: Any, visits: Visits, limits: Limits, host: str, port: int, root_path: str = "", inbrowser: bool = False
+) -> str:
+    """Start serving and return the page's address; visitors' files are swept from now on."""
+    import gradio as gr
+
+    from workbench.demo.results import asset
+
+    visits.settle()
+    page.queue(max_size=limits.waiting, default_concurrency_limit=1)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        root_path=root_path or None,
+        max_file_size=round(limits.upload_megabytes * 1e6),
+        prevent_thread_lock=True,
+        inbrowser=inbrowser,
+        share=False,
+        ssr_mode=False,
+        footer_links=["api", "settings"],
+        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=asset("page.css"),
+        app_kwargs={"middleware": [Middleware(NoWayOut)]},
+    )
+    threading.Thread(target=_sweep, args=(visits,), daemon=True).start()
+    return address
+
+
+def _sweep(visits: Visits) -> None:
+    while visits.root.exists():
+        visits.sweep()
+        threading.Event().wait(SWEEP)

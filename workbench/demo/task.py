@@ -1,0 +1,148 @@
+"""From what stands on the page to a recipe: everything is checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from workbench.demo.presets import Row
+from workbench.operators.parse import operator_controls, shrink_factor
+from workbench.recipe import Method, Recipe
+from workbench.restore import solver_of
+from workbench.settings import parse_settings
+from workbench.solvers import SOLVERS
+
+NO_METHOD = "none"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server gives to one visitor.
+
+    Attributes:
+        upload_megabytes, photo_pixels: of a photo that is uploaded.
+        pixels: of the picture that is restored.
+        seconds: for one comparison.
+        samples: of each method.
+        number: the largest number in the settings of a solver (steps, iterations).
+        memory_gigabytes: for the states of a solver that holds all noise levels at once.
+        waiting: visitors in the queue.
+        keep_minutes: how long files stay after they were used.
+    """
+
+    upload_megabytes: float = 20
+    photo_pixels: int = 40_000_000
+    pixels: int = 512 * 512
+    seconds: float = 120
+    samples: int = 8
+    number: int = 1000
+    memory_gigabytes: float = 4
+    waiting: int = 40
+    keep_minutes: float = 15
+
+
+def operator_text(text: str, mask: Path | None) -> str:
+    """The operator written ``text``, with the painted ``mask`` for those that take one.
+
+    Raises:
+        ValueError: ``text`` names a file (visitors paint masks, they do not name files of the server), or asks for a
+            mask and there is none.
+    """
+    name, _, arguments = text.strip().partition(":")
+    controls = operator_controls()
+    takes_mask = name in controls and controls[name][2]
+    if takes_mask and arguments:
+        raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
+    if name == "mask" and mask is None:
+        raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
+    return f"{name}:{mask}" if takes_mask and mask is not None else text.strip()
+
+
+def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path) -> Path | None:
+    """Write what was painted as a mask file for operators, white where the photo is lost; None if nothing was.
+
+    Args:
+        painted: layers of the editor, RGBA uint8 (h, w, 4), at any size.
+        size: (width, height) of the picture they belong to.
+
+    Raises:
+        ValueError: everything was painted over.
+    """
+    opacity = np.zeros((size[1], size[0]), dtype=np.uint8)
+    for layer in painted:
+        alpha = Image.fromarray(layer[..., 3]).resize(size, Image.Resampling.BOX)
+        opacity = np.maximum(opacity, np.asarray(alpha))
+    lost = opacity >= 128
+    if not lost.any():
+        return None
+    if lost.all():
+        raise ValueError("everything is painted over: leave something to go by")
+    Image.fromarray(lost.astype(np.uint8) * 255).save(path)
+    return path
+
+
+def methods_of(rows: Sequence[Row], priors: Mapping[str, Any], limits: Limits) -> tuple[Method, ...]:
+    """The methods that were chosen, those with a solver.
+
+    Raises:
+        ValueError: none at all, an unknown solver or prior, settings that the solver does not take, or beyond the limits.
+    """
+    methods = []
+    for number, row in enumerate(rows, 1):
+        if row.solver == NO_METHOD:
+            continue
+        try:
+            methods.append(_method(row, priors, limits))
+        except ValueError as error:
+            raise ValueError(f"method {number}: {error}") from None
+    if not methods:
+        raise ValueError("choose at least one method")
+    return tuple(methods)
+
+
+def _method(row: Row, priors: Mapping[str, Any], limits: Limits) -> Method:
+    if row.solver not in SOLVERS:
+        raise ValueError(f"unknown solver {row.solver!r}, there are {', '.join(SOLVERS)}")
+    if row.prior not in priors:
+        raise ValueError(f"unknown prior {row.prior!r}, there are {', '.join(priors)}")
+    if len(row.settings) > 300:
+        raise ValueError("settings of more than 300 characters")
+    settings = parse_settings(row.settings.split(), "settings")
+    for name, value in settings.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if len(values) > limits.number or any(isinstance(v, (int, float)) and abs(v) > limits.number for v in values):
+            raise ValueError(f"{name}={value}: numbers up to {limits.number} here")
+    solver_of(row.solver, settings)
+    return Method(solver=row.solver, settings=settings, prior=row.prior)
+
+
+def check_size(spec: str, photo: Tensor, came: bool, recipe: Recipe, limits: Limits) -> None:
+    """Raise ValueError where the result would have too many pixels, or a solver too many states of it.
+
+    Args:
+        spec: the operator.
+        photo: (1, 3, h, w); with ``came``, what the operator made, so that the result is larger for ``sr``.
+    """
+    factor = shrink_factor(spec) if came else 1
+    height, width = (factor * side for side in photo.shape[-2:])
+    if height * width > limits.pixels:
+        raise ValueError(
+            f"the result would have {width}x{height} pixels, the limit is {limits.pixels:,}: a smaller crop or factor"
+        )
+    for method in recipe.methods:
+        solver = solver_of(method.solver, dict(method.settings))
+        if hasattr(solver, "window"):
+            states = min(solver.steps, solver.window or solver.steps)
+            # The states, and what Anderson remembers of them: iterates and residuals.
+            gigabytes = states * (2 * solver.memory + 4) * recipe.samples * height * width * 3 * 4 / 1e9
+            if gigabytes > limits.memory_gigabytes:
+                raise ValueError(
+                    f"{method.solver} would hold {gigabytes:.1f} GB of states, the limit is {limits.memory_gigabytes:g}: "
+                    "fewer steps or samples, a smaller picture, or window=10"
+                )

@@ -1,0 +1,136 @@
+"""A comparison as HTML: the pictures with their scores, difference maps, samples, and curves."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from workbench.demo.compare import Board, Panel
+from workbench.images import to_pillow
+from workbench.metrics import as_text
+
+AMPLIFY = 4  # of difference maps
+LIVE_SIDE = 256  # pictures on their way are shown no larger than this
+
+
+def board_html(board: Board) -> str:
+    """The pictures of ``board`` side by side, and once all is done the difference maps and samples below."""
+    degraded = board.degraded
+    over = all(panel.state in ("done", "failed") for panel in board.panels)
+    first = [] if degraded.original is None else [_figure("Original", picture(degraded.original[:1]), "")]
+    came = degraded.original is None
+    first.append(
+        _figure("The photo as it came" if came else "Degraded", picture(degraded.picture[:1]), _size(degraded.picture))
+    )
+    parts = [_row(first + [_panel(panel, over) for panel in board.panels])]
+    done = [panel for panel in board.panels if panel.images is not None and panel.state == "done"]
+    if over and done:
+        parts.append(_differences(board, done))
+        if board.recipe.samples > 1:
+            parts += [_samples(panel) for panel in done]
+    return "".join(parts)
+
+
+def preview_html(original: Tensor | None, degraded: Tensor) -> str:
+    """The prepared photo beside what its degradation makes of it, each (1, 1 or 3, h, w)."""
+    if original is None:
+        return _row([_figure("The photo as it came", picture(degraded), _size(degraded))])
+    return _row(
+        [
+            _figure("Original", picture(original), _size(original)),
+            _figure("Degraded", picture(degraded), _size(degraded)),
+        ]
+    )
+
+
+def picture(image: Tensor, live: bool = False) -> str:
+    """``image`` (1, 1 or 3, h, w) as a data address: PNG, lossless; ``live``: JPEG and at most 256 pixels a side."""
+    drawn = to_pillow(torch.nan_to_num(image, nan=0.5, posinf=1, neginf=0))
+    buffer = io.BytesIO()
+    if live and max(drawn.size) > LIVE_SIDE:
+        drawn.thumbnail((LIVE_SIDE, LIVE_SIDE), Image.Resampling.BILINEAR)
+        drawn.save(buffer, "JPEG", quality=85)
+        kind = "jpeg"
+    else:
+        drawn.save(buffer, "PNG", compress_level=1)
+        kind = "png"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def title(panel: Panel) -> str:
+    """How a method is called on the page."""
+    return panel.method.name or f"{panel.method.solver}, {panel.method.prior}"
+
+
+def _panel(panel: Panel, over: bool) -> str:
+    source = None if panel.images is None else picture(panel.images[:1], live=not over)
+    if panel.state == "waiting":
+        return _figure(title(panel), None, "waits for its turn")
+    if panel.state == "failed":
+        return _figure(title(panel), source, "", error=panel.error)
+    if panel.state == "running":
+        cost = f"{panel.index} of {panel.total or '…'}, {panel.evaluations} evaluations, {panel.seconds:.1f} s"
+        return _figure(title(panel), source, cost, bar=(panel.index, panel.total))
+    record = panel.records[0]
+    scores = "" if record["psnr"] is None else f"{as_text(record['psnr'], 'psnr')} dB, "
+    evaluations = record["evaluations"]
+    return _figure(
+        title(panel), source, f"{scores}{evaluations} evaluations, {record['seconds'] * len(panel.records):.1f} s"
+    )
+
+
+def _differences(board: Board, done: Sequence[Panel]) -> str:
+    """Absolute differences to the original; to the first method where there is none."""
+    original = board.degraded.original
+    if original is None and len(done) < 2:
+        return ""
+    against = "the original" if original is not None else title(done[0])
+    shown = done if original is not None else done[1:]
+    figures = []
+    for panel in shown:
+        assert panel.images is not None
+        reference = original[:1] if original is not None else done[0].images
+        assert reference is not None
+        gap = (panel.images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
+        figures.append(_figure(title(panel), picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
+    return f"<h4>Difference to {escape(against)}, {AMPLIFY} times</h4>" + _row(figures)
+
+
+def _samples(panel: Panel) -> str:
+    """All samples of a method, and where they differ."""
+    assert panel.images is not None
+    figures = [
+        _figure(f"seed {record['solver_seed']}", picture(panel.images[k : k + 1]), _decibel(record["psnr"]))
+        for k, record in enumerate(panel.records)
+    ]
+    spread = panel.images.clamp(0, 1).std(dim=0, keepdim=True)
+    figures.append(_figure("Spread", picture(AMPLIFY * spread), f"standard deviation, {AMPLIFY} times"))
+    return f"<h4>Samples of {escape(title(panel))}</h4>" + _row(figures)
+
+
+def _decibel(value: float | None) -> str:
+    return "" if value is None else f"{as_text(value, 'psnr')} dB"
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]}×{image.shape[-2]} pixels"
+
+
+def _row(figures: Sequence[str]) -> str:
+    return f'<div class="pictures">{"".join(figures)}</div>'
+
+
+def _figure(name: str, source: str | None, note: str, bar: tuple[int, int] | None = None, error: str = "") -> str:
+    inside = f'<img src="{source}" alt="{escape(name)}" draggable="false">' if source else '<div class="empty"></div>'
+    progress = "" if bar is None else f'<progress value="{bar[0]}" max="{max(1, bar[1])}"></progress>'
+    wrong = f'<span class="error" role="alert">{escape(error)}</span>' if error else ""
+    return (
+        f'<figure><div class="frame">{inside}</div>{progress}'
+        f"<figcaption><b>{escape(name)}</b> <span>{escape(note)}</span>{wrong}</figcaption></figure>"
+    )
