@@ -246,8 +246,8 @@ BAD = {
     "no setting": (["restore", "cat.png", "--set", "steps"], "NAME=VALUE"),
     "setting twice": (["restore", "cat.png", "--set", "steps=2", "--set", "steps=3"], "steps is given twice"),
     "solver and operator": (["restore", "cat.png", "--degrade", "jpeg:10", "--solver", "ddnm"], "linear"),
-    "none alone": (["restore", "cat.png", "--degrade", "none"], "--operator"),
-    "operator alone": (["restore", "cat.png", "--operator", "sr:4"], "--degrade none"),
+    "none alone": (["restore", "cat.png", "--degrade", "none"], "degrade none, operator not given"),
+    "operator alone": (["restore", "cat.png", "--operator", "sr:4"], "degrade none and an operator go together"),
     "chance": (["restore", "cat.png", "--degrade", "none", "--operator", "inpaint:0.8"], "which"),
     "no picture": (["restore", "cat.png", "--degrade", "none", "--operator", "hadamard:0.5"], "hadamard"),
     "no device": (["restore", "cat.png", "--device", "abacus"], "no device 'abacus'"),
@@ -289,12 +289,12 @@ def test_bad_input_ends_with_one_line_and_code_2(run, photo, tmp_path, case):
 
 
 def test_bugs_are_not_hidden(run, photo, monkeypatch):
-    import workbench.restore
+    import workbench.recipe
 
     def bug(*_: object, **__: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr(workbench.restore, "restore", bug)
+    monkeypatch.setattr(workbench.recipe, "restore", bug)
     with pytest.raises(TypeError, match="a bug"):
         main(["restore", str(photo)])
 

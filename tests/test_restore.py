@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from workbench.fitting import fitting_size
 from workbench.images import load_image, sample_photos, save_image
 from workbench.models import PlainDenoiser, TiledPrior, load_prior
-from workbench.restore import degrade, fitting_size, observe, restore, save
+from workbench.restore import degrade, observe, restore, save
 from workbench.solvers import DDNM, DiffPIR, PseudoInverse
 
 

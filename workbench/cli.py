@@ -6,7 +6,6 @@ commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
 from collections.abc import Sequence
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from workbench.settings import parse_settings
+from workbench.terminal import Bar, card_lines, summary
 
-    from workbench.models import Prior
-    from workbench.solvers.base import Step
+if TYPE_CHECKING:
+    from workbench.recipe import Recipe
 
 app = typer.Typer(
     name="workbench",
@@ -44,8 +43,14 @@ PRIOR_SET = typer.Option(
 
 @app.command()
 def restore(
+    ctx: typer.Context,
     photo: Annotated[
-        Path, typer.Argument(metavar="PHOTO", help="Any image file that Pillow reads.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="PHOTO",
+            help="Any image file that Pillow reads; or a recipe, run.json, which goes with --out and --device alone.",
+            show_default=False,
+        ),
     ],
     degrade: Annotated[
         str,
@@ -67,6 +72,10 @@ def restore(
     prior: Annotated[str, typer.Option(help=PRIOR)] = "photo-dsm",
     prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
     seed: Annotated[int, typer.Option(help="Fixes degradation and restoration.")] = 0,
+    samples: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Restorations of the one degraded photo, with solver seeds from --seed."),
+    ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the results; existing ones are replaced.")] = Path("restored"),
     set_: Annotated[
         list[str] | None,
@@ -103,43 +112,28 @@ def restore(
 
     Photos of any size: what the prior does not take whole is denoised in overlapping tiles.
 
-    Writes original.png, degraded.png, restored.png and metrics.json (scores, cost and all settings) into --out.
+    Writes original.png, degraded.png, restored.png (restored-2.png, ... of further samples) and metrics.json (scores,
+    cost and all settings) into --out.
+
+    A recipe, as the download of a comparison holds it, is restored by all its methods, each into a folder of --out.
     """
-    if (operator is None) != (degrade != "none"):
-        raise typer.BadParameter(
-            "--degrade none and --operator go together: the latter says what degraded the photo (denoise: noise alone)"
-        )
-    settings = _settings(set_ or [])
+    settings, prior_settings = parse_settings(set_ or []), parse_settings(prior_set or [], "--prior-set")
     _prepare(out)
     # Names are checked before the slow part, cheapest first.
-    from workbench.images import load_image
+    from workbench.recipe import Method, folder_name, load_recipe, make_recipe
 
-    image = load_image(photo, size)
-    first, *others = (_device(name) for name in device.split(","))
-    start = None if initial is None else load_image(initial).to(first)
-    from workbench.models import SplitPrior, load_prior
-    from workbench.restore import degrade as degrade_photo
-    from workbench.restore import observe, save, solver_of
-    from workbench.restore import restore as restore_photo
-
-    method = solver_of(solver, settings)
-    network = load_prior(prior, device=first, **_settings(prior_set or [], "--prior-set"))
-    if others:
-        network = SplitPrior(network, [first, *others])
-    image = image.to(first)
-    if operator is None:
-        network = _in_tiles(network, tile, image)
-        degraded = degrade_photo(image, degrade, noise, seed, network)
+    several = photo.suffix.lower() == ".json"
+    if several:
+        _only(ctx, "out", "device")
+        recipe = load_recipe(photo)
     else:
-        degraded = observe(image, operator, noise, seed)
-        behind = degraded.op.adjoint(degraded.y)
-        network = _in_tiles(network, tile, behind)
-        network.check(behind)
-    with _Bar(solver) as bar:
-        result = restore_photo(degraded, method, network, name=solver, callback=bar, initial=start)
-    result.records[0] |= {"photo": str(photo), "initial": None if initial is None else str(initial)}
-    save(result, out)
-    typer.echo(_summary(result.records[0], out))
+        method = Method(
+            name=solver, solver=solver, settings=settings, prior=prior, prior_settings=prior_settings, tile=tile
+        )
+        known = {"operator": operator, "noise": noise, "seed": seed, "samples": samples}
+        recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
+    folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
+    _restore_all(recipe, folders, device, size, initial)
 
 
 @app.command()
@@ -188,31 +182,14 @@ def models(
     if prior is not None:
         from workbench.models import load_prior
 
-        typer.echo(load_prior(prior, **_settings(prior_set or [], "--prior-set")).summary())
+        typer.echo(load_prior(prior, **parse_settings(prior_set or [], "--prior-set")).summary())
         return
     from workbench.models import describe_priors
 
     cards = describe_priors()
     for card in cards:
-        typer.echo("\n".join(_card(card)))
+        typer.echo("\n".join(card_lines(card)))
     typer.echo(f"Or a {PRIOR.partition(', a ')[2]} 'workbench models PRIOR' says what one is.")
-
-
-def _card(card: dict[str, Any]) -> list[str]:
-    """What a reader needs of a prior's card, in a few lines; the file holds the rest."""
-    lines = [f"{card['name']}  {card.get('summary', '')}".rstrip(), f"    size: {card['megabytes']} MB"]
-    lines += [f"    {key}: {card[key]}" for key in ("data", "hardware") if key in card]
-    if {"images", "steps", "seconds"} <= set(card):
-        minutes = round(card["seconds"] / 60)
-        lines.append(f"    training: {card['images']:,} images in {card['steps']:,} steps, {minutes} minutes")
-    measured = card.get("denoising_psnr")
-    if measured:
-        levels = ", ".join(map(str, measured["sigma_255"]))
-        for photos, methods in measured["psnr"].items():
-            for method in ("this prior", "bm3d"):
-                values = " / ".join(f"{value:.2f}" for value in methods[method])
-                lines.append(f"    denoising {photos}, sigma {levels} of 255, {method}: {values} dB")
-    return lines
 
 
 @app.command()
@@ -233,7 +210,7 @@ def convert(
 
     from workbench.models import load_prior, save_prior
 
-    network = load_prior(prior, **_settings(prior_set or [], "--prior-set"))
+    network = load_prior(prior, **parse_settings(prior_set or [], "--prior-set"))
     card = {"summary": f"converted from {prior}", **network.card, "converted_from": network.source}
     save_prior(network, to, card=card, dtype=torch.float16 if half else torch.float32)
     typer.echo(f"{network.summary()}\nwritten to {to} ({to.stat().st_size / 1e6:.1f} MB)")
@@ -286,52 +263,38 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _in_tiles(prior: Prior, tile: int | None, image: Tensor) -> Prior:
-    """``prior`` for images like ``image``: in tiles of ``tile`` pixels, whole for 0, for None whatever suits it."""
-    from workbench.models import TiledPrior, whole_or_tiles
+def _restore_all(recipe: Recipe, folders: Sequence[Path], device: str, size: int | None, initial: Path | None) -> None:
+    """Restore by every method of ``recipe``, each into its folder, once all is known to fit together."""
+    from workbench.images import load_image
+    from workbench.recipe import load_priors, measure, run_method
+    from workbench.restore import save, solver_of
 
-    if tile == 0:
-        return prior
-    return whole_or_tiles(prior, image.shape[-2], image.shape[-1]) if tile is None else TiledPrior(prior, tile)
-
-
-class _Bar:
-    """A progress bar over the steps of a solver, fed by its callback."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: Any = None  # drawn once there is a step: a solver may refuse its input
-
-    def __call__(self, step: Step) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(desc=self._name, unit="step", total=step.total)
-        self._bar.update(step.index - self._bar.n)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    image = load_image(recipe.photo, size)
+    devices = [_device(name) for name in device.split(",")]
+    image, start = image.to(devices[0]), None if initial is None else load_image(initial).to(devices[0])
+    for method in recipe.methods:
+        solver_of(method.solver, method.settings)
+    priors = load_priors(recipe, image, devices)
+    degraded = measure(recipe, image, priors[0])
+    for prior in priors[1:]:
+        prior.check(degraded.op.adjoint(degraded.y))
+    for method, prior, folder in zip(recipe.methods, priors, folders, strict=True):
+        _prepare(folder)
+        with Bar(method.label) as bar:
+            result = run_method(degraded, method, prior, bar, start)
+        result.records[0] |= {"photo": recipe.photo, "initial": None if initial is None else str(initial)}
+        save(result, folder)
+        typer.echo(summary(result.records, folder))
 
 
-def _settings(pairs: list[str], option: str = "--set") -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"{option} expects NAME=VALUE, got {pair!r}")
-        if name in settings:
-            raise typer.BadParameter(f"{option} {name} is given twice")
-        if option == "--prior-set" and name in ("device", "dtype", "channels_last"):
-            raise typer.BadParameter(f"--prior-set {name}: not a setting of the prior, but of how it runs")
-        try:
-            settings[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # {[]: 1}; brackets without end
-            settings[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-    return settings
+def _only(ctx: typer.Context, *allowed: str) -> None:
+    """Refuse options beside a recipe, which says the rest itself."""
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "")
+        if option.param_type_name == "option" and option.name not in allowed and given and given.name != "DEFAULT":
+            raise typer.BadParameter(
+                f"{option.opts[0]} cannot be given with a recipe, only {' and '.join(f'--{name}' for name in allowed)}"
+            )
 
 
 def _prepare(out: Path) -> None:
@@ -353,20 +316,6 @@ def _device(name: str) -> Any:
     except (RuntimeError, AssertionError):
         raise typer.BadParameter(f"no device {name!r} here") from None
     return torch.device(name)
-
-
-def _summary(record: dict[str, Any], out: Path) -> str:
-    labels = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "perceptual_tiny": "perceptual-tiny"}
-    scores = ", ".join(
-        f"{label} {record[key]:.{2 if key == 'psnr' else 3}f}"
-        for key, label in labels.items()
-        if record[key] is not None
-    )
-    cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
-    lines = [f"{scores or 'no original to compare'}; {cost}; written to {out}"]
-    if record["tile"]:
-        lines.append(f"Denoised in tiles of {record['tile']} pixels that share {record['overlap']} (--tile)")
-    return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
 
 
 def _list(rows: Sequence[tuple[str, str]]) -> None:

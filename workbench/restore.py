@@ -4,16 +4,15 @@
 
 One seed fixes everything. It feeds independent streams: the operator (which pixels are missing), the noise added to
 the measurement, and the solver. In a batch each image has its own streams of that seed, so that a batch gives what
-single images give.
+single images give; samples of one measurement differ in the seed of the solver's stream alone.
 """
 
 from __future__ import annotations
 
 import math
-import platform
+import re
 import time
-from dataclasses import dataclass, fields
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,19 +20,25 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from workbench.images import MAX_PIXELS, save_image
+from workbench.fitting import operator_behind, operator_for
+from workbench.images import save_image
 from workbench.metrics import consistency, score
 from workbench.models.prior import Prior
-from workbench.models.tiled import TiledPrior
 from workbench.operators.base import Operator
 from workbench.operators.compose import MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
-from workbench.operators.parse import parse_operator, shrink_factor
 from workbench.pipelines.job import write_json
-from workbench.random import generator, noise_source, stream
+from workbench.random import noise_source, stream
+from workbench.records import environment, solver_settings, tiles_of
 from workbench.settings import check_types
 from workbench.solvers import SOLVERS, make_solver
 from workbench.solvers.base import Callback, Restoration, Solver
+
+# What metrics.json says of every image but the first, which has all.
+OF_EACH_SAMPLE = (
+    *("solver_seed", "psnr", "ssim", "lpips", "perceptual_tiny", "consistency"),
+    *("evaluations", "iterations", "converged", "message"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class Degraded:
         picture: (B, 1 or 3, h, w), ``y`` where that is a picture, else its adjoint image.
         original: (B, 3, H, W), or None for photos that came degraded.
         spec, noise, seed: how it was made.
+        solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
+
+    Raises:
+        ValueError: another number of ``solver_seeds`` than images.
     """
 
     op: Operator
@@ -55,6 +64,11 @@ class Degraded:
     spec: str
     noise: float
     seed: int
+    solver_seeds: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.solver_seeds is not None and len(self.solver_seeds) != len(self.y):
+            raise ValueError(f"expected one solver seed per image ({len(self.y)}), got {len(self.solver_seeds)}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Result:
         restoration: what the solver returned.
         records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (None with a
             ``*_reason`` where not defined), ``consistency`` with the measurement, ``evaluations``, ``iterations``,
-            ``seconds``, ``converged``, ``message``, all settings and versions.
+            ``seconds``, ``converged``, ``message``, ``solver_seed``, all settings and versions.
     """
 
     degraded: Degraded
@@ -101,10 +115,10 @@ def degrade(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior:
         ValueError: bad ``spec``, ``noise`` or ``seed``, or a size that operator or prior cannot take; the message
             names a size that they can.
     """
-    _check(noise, seed)
-    op = _operator(spec, photos, seed, prior)
+    check_numbers(noise, seed)
+    op = operator_for(spec, photos, seed, prior)
     clean = op(photos)
-    y = clean + noise * noise_source(_streams(seed, "noise", photos))(clean) if noise else clean
+    y = clean + noise * noise_source([stream(seed, "noise") for _ in photos])(clean) if noise else clean
     return Degraded(op, y, _picture(op, y), photos, spec, noise, seed)
 
 
@@ -117,8 +131,8 @@ def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: 
         ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
             chance (which pixels are missing?) and cannot be that of an existing photo.
     """
-    _check(noise, seed)
-    op, blank = _behind(spec, photo, seed)
+    check_numbers(noise, seed)
+    op, blank = operator_behind(spec, photo, seed)
     if prior is not None:
         prior.check(blank)
     y = photo if op.measurement_shape(blank.shape)[1] == photo.shape[1] else photo.mean(dim=1, keepdim=True)
@@ -126,6 +140,28 @@ def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: 
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
     return Degraded(op, y, _picture(op, y), None, spec, noise, seed)
+
+
+def samples(degraded: Degraded, count: int) -> Degraded:
+    """One measurement ``count`` times, with solver seeds ``seed``, ``seed + 1``, ...: :func:`restore` samples them.
+
+    Missing pixels and noise stay those of ``seed``, so image 0 is that of a restoration without this.
+
+    Raises:
+        ValueError: not one image, or a ``count`` below 1.
+    """
+    if len(degraded.y) != 1:
+        raise ValueError(f"samples are of one measurement, got a batch of {len(degraded.y)}")
+    if count < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {count}")
+    original = degraded.original
+    return replace(
+        degraded,
+        y=_repeated(degraded.y, count),
+        picture=_repeated(degraded.picture, count),
+        original=None if original is None else _repeated(original, count),
+        solver_seeds=tuple(range(degraded.seed, degraded.seed + count)),
+    )
 
 
 def restore(
@@ -158,6 +194,7 @@ def restore(
             f"the initial image has {width}x{height} pixels (width x height), the result {expected[3]}x{expected[2]}"
         )
     images = y.shape[0]
+    seeds = degraded.solver_seeds or (degraded.seed,) * images
     started = time.perf_counter()
     with torch.no_grad():
         restoration = solver(
@@ -165,7 +202,7 @@ def restore(
             degraded.op,
             prior,
             sigma_noise=degraded.noise,
-            generator=_streams(degraded.seed, "solver", y),
+            generator=[stream(seed, "solver") for seed in seeds],
             callback=callback,
             **start,
         )
@@ -187,7 +224,7 @@ def restore(
         "solver_settings": solver_settings(solver),
         "prior": prior.name,
         "prior_source": prior.source,
-        **_tiles(prior),
+        **tiles_of(prior),
         "operator": degraded.spec,
         "noise": degraded.noise,
         "seed": degraded.seed,
@@ -199,6 +236,7 @@ def restore(
     records = [
         scores[index]
         | {
+            "solver_seed": seeds[index],
             "consistency": float(misfit[index]),
             "evaluations": int(restoration.evaluations[index]),
             "iterations": int(restoration.iterations[index]),
@@ -218,114 +256,39 @@ def takes_initial(solver: type) -> bool:
 
 
 def save(result: Result, folder: Path) -> None:
-    """Write the first image of ``result`` as original.png, degraded.png and restored.png, and metrics.json.
+    """Write original.png and degraded.png of the first image of ``result``, and every image restored: restored.png,
+    restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any.
 
-    Each file is replaced in one step, metrics.json last. original.png is removed where there is no original.
+    Each file is replaced in one step, metrics.json last. original.png is removed where there is no original, and what
+    an earlier result with more images left.
     """
     if result.degraded.original is None:
         (folder / "original.png").unlink(missing_ok=True)
     else:
         save_image(result.degraded.original[:1], folder / "original.png")
     save_image(result.degraded.picture[:1], folder / "degraded.png")
-    save_image(result.image[:1], folder / "restored.png")
-    write_json(folder / "metrics.json", result.records[0])
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware that a figure depends on."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "workbench": version("restoration-workbench"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": device.type,
-        "hardware": hardware,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def fitting_size(spec: str, limit: int, prior: Prior | None) -> int | None:
-    """The largest square side of at most ``limit`` pixels that operator and prior take, or None if none was found."""
-    step = prior.multiple if prior is not None else 1
-    sides = [limit - limit % step - step * k for k in range(64)] + [2**k for k in range(12, 3, -1)]
-    for side in (side for side in sides if 0 < side <= limit):
-        try:
-            blank = torch.zeros(1, 3, side, side)
-            parse_operator(spec, tuple(blank.shape[1:]), generator(0))
-            if prior is not None:
-                prior.check(blank)
-        except ValueError:
-            continue
-        return side
-    return None
-
-
-def _behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
-    """The operator that measures ``photo`` (1, 3, h, w), and a blank image of the size that it takes."""
-    height, width = (shrink_factor(spec) * side for side in photo.shape[-2:])
-    if height * width > max(MAX_PIXELS, photo.shape[-2] * photo.shape[-1]):
-        raise ValueError(f"{spec!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
-    blank = photo.new_zeros(()).expand(*photo.shape[:2], height, width)  # without memory: only its shape counts
-    chance = stream(seed, "operator")
-    before = chance.get_state()
-    op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
-    measured = op.measurement_shape(blank.shape)
-    if len(measured) != 4 or measured[-2:] != photo.shape[-2:]:
-        raise ValueError(f"{spec!r} does not turn pictures into pictures, so a photo is not its result")
-    if not torch.equal(before, chance.get_state()):
-        raise ValueError(
-            f"{spec!r} is drawn at random: which pixels of this photo are missing cannot be known; paint them white in "
-            "a picture of its size: mask:FILE or oldphoto:FILE"
-        )
-    return op, blank
-
-
-def solver_settings(solver: Any) -> dict[str, Any]:
-    """All settings of a solver, defaults too, ready for JSON."""
-    values = {field.name: getattr(solver, field.name) for field in fields(solver)}
-    return {name: getattr(value, "__name__", value) for name, value in values.items()}
-
-
-def _operator(spec: str, photos: Tensor, seed: int, prior: Prior | None) -> Operator:
-    try:
-        op = parse_operator(spec, tuple(photos.shape[1:]), stream(seed, "operator")).to(photos.device)
-    except ValueError as error:
-        raise _proposal(error, spec, photos, prior) from None
-    try:
-        if prior is not None:
-            prior.check(photos)
-    except ValueError as error:
-        if prior is None or photos.shape[1] != prior.channels:
-            raise
-        raise ValueError(f"{_proposal(error, spec, photos, prior)}; or in tiles (--tile, TiledPrior)") from None
-    return op
-
-
-def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None) -> ValueError:
-    """``error``, with a size that operator and prior take, if there is one."""
-    side = fitting_size(spec, min(photos.shape[-2:]), prior)
-    if side is None or photos.shape[-2:] == (side, side):
-        return error
-    return ValueError(f"{error}; {side}x{side} would do (--size {side})")
-
-
-def _tiles(prior: Prior) -> dict[str, Any]:
-    """How the prior was cut into tiles, ready for JSON; ``tile`` 0 for none."""
-    if isinstance(prior, TiledPrior):
-        return {"tile": prior.tile, "overlap": prior.overlap}
-    return {"tile": 0, "overlap": 0}
+    names = ["restored.png", *(f"restored-{number}.png" for number in range(2, len(result.image) + 1))]
+    for name, image in zip(names, result.image.split(1), strict=True):
+        save_image(image, folder / name)
+    for file in folder.glob("restored-*.png"):
+        if re.fullmatch(r"restored-\d+\.png", file.name) and file.name not in names:
+            file.unlink()
+    first, *others = result.records
+    scores = [{key: record[key] for key in OF_EACH_SAMPLE} for record in others]
+    write_json(folder / "metrics.json", first | ({"samples": scores} if scores else {}))
 
 
 def _picture(op: Operator, y: Tensor) -> Tensor:
     return y if y.ndim == 4 and y.shape[1] in (1, 3) else op.adjoint(y)
 
 
-def _check(noise: float, seed: int) -> None:
+def _repeated(x: Tensor, count: int) -> Tensor:
+    return x.repeat(count, *[1] * (x.ndim - 1))
+
+
+def check_numbers(noise: float, seed: int) -> None:
+    """Raise ValueError unless ``noise`` is a standard deviation and ``seed`` a seed."""
     if not (math.isfinite(noise) and noise >= 0):
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, so finite and at least 0, got {noise}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
-
-
-def _streams(seed: int, purpose: str, batch: Tensor) -> list[torch.Generator]:
-    return [stream(seed, purpose) for _ in range(batch.shape[0])]

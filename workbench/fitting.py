@@ -1,0 +1,81 @@
+"""Operators that fit a photo, and sizes that fit an operator and a prior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workbench.images import MAX_PIXELS
+from workbench.models.prior import Prior
+from workbench.operators.base import Operator
+from workbench.operators.parse import parse_operator, shrink_factor
+from workbench.random import generator, stream
+
+
+def operator_for(spec: str, photos: Tensor, seed: int, prior: Prior | None = None) -> Operator:
+    """The operator written ``spec`` for ``photos`` (B, C, H, W), on their device; ``seed`` draws what is random.
+
+    Raises:
+        ValueError: bad ``spec``, or a size that the operator, or ``prior`` if given, does not take; the message names
+            one that they take.
+    """
+    try:
+        op = parse_operator(spec, tuple(photos.shape[1:]), stream(seed, "operator")).to(photos.device)
+    except ValueError as error:
+        raise _proposal(error, spec, photos, prior) from None
+    try:
+        if prior is not None:
+            prior.check(photos)
+    except ValueError as error:
+        if prior is None or photos.shape[1] != prior.channels:
+            raise
+        raise ValueError(f"{_proposal(error, spec, photos, prior)}; or in tiles (--tile, TiledPrior)") from None
+    return op
+
+
+def operator_behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
+    """The operator that measures ``photo`` (1, 3, h, w), and a blank image of the size that it takes.
+
+    Raises:
+        ValueError: bad ``spec``; a measurement that is no picture of that shape, or one that depends on chance.
+    """
+    height, width = (shrink_factor(spec) * side for side in photo.shape[-2:])
+    if height * width > max(MAX_PIXELS, photo.shape[-2] * photo.shape[-1]):
+        raise ValueError(f"{spec!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
+    blank = photo.new_zeros(()).expand(*photo.shape[:2], height, width)  # without memory: only its shape counts
+    chance = stream(seed, "operator")
+    before = chance.get_state()
+    op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
+    measured = op.measurement_shape(blank.shape)
+    if len(measured) != 4 or measured[-2:] != photo.shape[-2:]:
+        raise ValueError(f"{spec!r} does not turn pictures into pictures, so a photo is not its result")
+    if not torch.equal(before, chance.get_state()):
+        raise ValueError(
+            f"{spec!r} is drawn at random: which pixels of this photo are missing cannot be known; paint them white in "
+            "a picture of its size: mask:FILE or oldphoto:FILE"
+        )
+    return op, blank
+
+
+def fitting_size(spec: str, limit: int, prior: Prior | None) -> int | None:
+    """The largest square side of at most ``limit`` pixels that operator and prior take, or None if none was found."""
+    step = prior.multiple if prior is not None else 1
+    sides = [limit - limit % step - step * k for k in range(64)] + [2**k for k in range(12, 3, -1)]
+    for side in (side for side in sides if 0 < side <= limit):
+        try:
+            blank = torch.zeros(1, 3, side, side)
+            parse_operator(spec, tuple(blank.shape[1:]), generator(0))
+            if prior is not None:
+                prior.check(blank)
+        except ValueError:
+            continue
+        return side
+    return None
+
+
+def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None) -> ValueError:
+    """``error``, with a size that operator and prior take, if there is one."""
+    side = fitting_size(spec, min(photos.shape[-2:]), prior)
+    if side is None or photos.shape[-2:] == (side, side):
+        return error
+    return ValueError(f"{error}; {side}x{side} would do (--size {side})")

@@ -1,0 +1,249 @@
+"""A comparison as a file: one photo, what degrades it, and the methods that restore it; ``workbench restore run.json``.
+
+    {"photo": "original.png", "degrade": "sr:4", "noise": 0.01, "seed": 0, "samples": 2,
+     "methods": [{"solver": "diffpir", "settings": {"steps": 20}, "prior": "photo-dsm"},
+                 {"solver": "pinv", "prior": "photo-dsm"}]}
+
+A recipe fixes its results: on the same machine, with the same versions, they are equal to the last bit. Files that it
+names by relative names lie beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from torch import Tensor
+
+from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
+from workbench.operators.parse import OPERATORS, shrink_factor
+from workbench.pipelines.job import write_json
+from workbench.pipelines.schema import unknown
+from workbench.restore import Degraded, Result, check_numbers, degrade, observe, restore, samples, solver_of
+from workbench.settings import check_prior_settings
+from workbench.solvers.base import Callback
+
+MAX_BYTES = 10_000_000
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Method(BaseModel):
+    """A solver and a prior, with their settings.
+
+    Attributes:
+        name: a short label; empty: "SOLVER, PRIOR".
+        solver, settings: as ``--solver`` and ``--set``.
+        prior, prior_settings: as ``--prior`` and ``--prior-set``. A file is found as on the command line.
+        tile: pixels; 0: no tiles; None: tiles where the prior does not take the photo whole.
+    """
+
+    model_config = _STRICT
+
+    name: str = ""
+    solver: str
+    settings: dict[str, Any] = {}
+    prior: str
+    prior_settings: dict[str, Any] = {}
+    tile: int | None = None
+
+    @property
+    def label(self) -> str:
+        """``name``, or what it stands for."""
+        return self.name or f"{self.solver}, {self.prior}"
+
+    @field_validator("prior_settings")
+    @classmethod
+    def _of_the_prior(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        check_prior_settings(settings, "prior_settings")
+        return settings
+
+
+class Recipe(BaseModel):
+    """What a recipe file says. In Python, :func:`make_recipe` builds one with errors of one line.
+
+    Attributes:
+        photo: an image file.
+        degrade: how to degrade it, or "none": it came degraded, by ``operator``.
+        operator: None unless ``degrade`` is "none".
+        noise: standard deviation, on the [0, 1] scale.
+        seed: fixes degradation and restorations.
+        samples: restorations by each method.
+        workbench: the version that made the file.
+        results: records of the restorations, for readers.
+        reproduce: how to run it, for readers.
+    """
+
+    model_config = _STRICT
+
+    photo: Annotated[str, Field(min_length=1)]
+    degrade: str
+    operator: str | None = None
+    noise: float = 0.0
+    seed: int = 0
+    samples: Annotated[int, Field(ge=1, le=64)] = 1
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=16)]
+    workbench: str = ""
+    results: list[dict[str, Any]] | None = None
+    reproduce: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if (self.operator is None) != (self.degrade != "none"):
+            raise ValueError(
+                "degrade none and an operator go together: the latter says what degraded the photo (denoise: noise "
+                f"alone); got degrade {self.degrade}, operator {self.operator or 'not given'}"
+            )
+        check_numbers(self.noise, self.seed)
+        return self
+
+
+def make_recipe(**values: Any) -> Recipe:
+    """``Recipe(**values)``. Raises ValueError in one line."""
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        raise ValueError(_line(error)) from None
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """The recipe in a JSON file. The files it names, of photo and mask, are taken from the file's folder.
+
+    Raises:
+        ValueError: no such file, more than 10 MB, no JSON, or no recipe; one line that begins with the path.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path}: expected a recipe, a JSON file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path}: {path.stat().st_size:,} bytes, a recipe has at most {MAX_BYTES:,}")
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        recipe = Recipe.model_validate_json(text.removeprefix(b"\xef\xbb\xbf"))  # some editors begin files so
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_line(error)}") from None
+    folder = path.parent
+    files = {
+        "photo": str(folder / os.path.expanduser(recipe.photo)),
+        "degrade": _located(recipe.degrade, folder),
+        "operator": None if recipe.operator is None else _located(recipe.operator, folder),
+    }
+    return recipe.model_copy(update=files)
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write ``recipe`` as JSON, in one step, names of files as they are.
+
+    Raises:
+        ValueError: a setting or result that JSON does not know, or a folder that cannot be written to.
+    """
+    try:
+        write_json(Path(path), recipe.model_dump())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not all of the recipe can be written as JSON ({error})") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degraded:
+    """What the methods restore: ``image`` (1, 3, H, W) degraded or taken as it is, once for each sample.
+
+    Raises:
+        ValueError: as :func:`workbench.restore.degrade` and :func:`workbench.restore.observe`.
+    """
+    if recipe.operator is None:
+        measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior)
+    else:
+        measured = observe(image, recipe.operator, recipe.noise, recipe.seed, prior)
+    return samples(measured, recipe.samples)
+
+
+def load_priors(recipe: Recipe, image: Tensor, devices: Sequence[torch.device]) -> list[Prior]:
+    """The prior of each method, fitted to what restoring ``image`` (1, 3, h, w) gives; equal ones are loaded once.
+
+    Args:
+        devices: the first holds the priors; if there are more, all share what is asked at once.
+
+    Raises:
+        ValueError: see :func:`workbench.models.load_prior` and :func:`fit_prior`.
+    """
+    factor = 1 if recipe.operator is None else shrink_factor(recipe.operator)
+    height, width = (factor * side for side in image.shape[-2:])
+    loaded: dict[str, Prior] = {}
+    fitted = []
+    for method in recipe.methods:
+        key = f"{method.prior} {method.prior_settings}"
+        if key not in loaded:
+            prior = load_prior(method.prior, device=devices[0], **method.prior_settings)
+            loaded[key] = SplitPrior(prior, devices) if len(devices) > 1 else prior
+        fitted.append(fit_prior(loaded[key], method.tile, height, width))
+    return fitted
+
+
+def fit_prior(prior: Prior, tile: int | None, height: int, width: int) -> Prior:
+    """``prior`` for images of that size: in tiles of ``tile`` pixels, whole for 0, for None whatever suits it.
+
+    Raises:
+        ValueError: tiles that the prior does not take.
+    """
+    if tile == 0:
+        return prior
+    return whole_or_tiles(prior, height, width) if tile is None else TiledPrior(prior, tile)
+
+
+def run_method(
+    degraded: Degraded,
+    method: Method,
+    prior: Prior,
+    callback: Callback | None = None,
+    initial: Tensor | None = None,
+) -> Result:
+    """Restore by ``method``, with its ``prior`` loaded and fitted to the size. Raises ValueError as ``restore``."""
+    solver = solver_of(method.solver, method.settings)
+    return restore(degraded, solver, prior, name=method.solver, callback=callback, initial=initial)
+
+
+def folder_name(index: int, method: Method) -> str:
+    """A name for the files of method number ``index`` that every file system takes, at most 60 characters.
+
+    >>> folder_name(1, Method(solver="diffpir", prior="mini-control"))
+    '1-diffpir-mini-control'
+    """
+    return re.sub(r"[^A-Za-z0-9.+_]+", "-", f"{index} {method.label}")[:60].strip("-.")
+
+
+def _located(spec: str, folder: Path) -> str:
+    """The operator ``spec`` with the file it names, if it does, in ``folder``."""
+    spec = spec.strip()
+    name = re.split("[:,]", spec, maxsplit=1)[0]
+    file = os.path.expanduser(spec[len(name) + 1 :])
+    return f"{name}:{folder / file}" if file and name in OPERATORS and OPERATORS[name].file else spec
+
+
+def _line(error: ValidationError) -> str:
+    """One line of ``error``: where, what was expected, what came. A misspelt field comes before what it leaves out."""
+    errors = error.errors(include_url=False)
+    kinds = [each["type"] for each in errors]
+    first = errors[kinds.index("extra_forbidden") if "extra_forbidden" in kinds else 0]
+    kind, location, text = first["type"], first["loc"], first["msg"]
+    if kind in ("value_error", "extra_forbidden"):
+        # These name the field themselves: what of the location matters is the method.
+        location = location[:-1]
+    if kind == "extra_forbidden":
+        text = unknown("field", str(first["loc"][-1]), list((Method if location else Recipe).model_fields))
+    elif kind == "value_error":
+        text = text.removeprefix("Value error, ")
+    elif kind not in ("missing", "json_invalid"):
+        came = repr(first["input"])
+        text = f"{text[0].lower()}{text[1:]}, got {came if len(came) <= 60 else came[:57] + '...'}"
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    return f"{place}: {text}" if place else text

@@ -1,0 +1,66 @@
+"""What the command line shows: progress, scores, cards of priors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.solvers.base import Step
+
+
+class Bar:
+    """A progress bar over the steps of a solver, fed by its callback."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None  # drawn once there is a step: a solver may refuse its input
+
+    def __call__(self, step: Step) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(desc=self._name, unit="step", total=step.total)
+        self._bar.update(step.index - self._bar.n)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """Scores and cost from the ``records`` of a restoration, one per sample."""
+    record, samples = records[0], len(records)
+    labels = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "perceptual_tiny": "perceptual-tiny"}
+    scores = ", ".join(
+        f"{label} {record[key]:.{2 if key == 'psnr' else 3}f}"
+        for key, label in labels.items()
+        if record[key] is not None
+    )
+    cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
+    scores = f"{scores or 'no original to compare'}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
+    lines = [f"{scores}; written to {folder}"]
+    if record["tile"]:
+        lines.append(f"Denoised in tiles of {record['tile']} pixels that share {record['overlap']} (--tile)")
+    return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
+
+
+def card_lines(card: Mapping[str, Any]) -> list[str]:
+    """What a reader needs of a prior's card, in a few lines; the file holds the rest."""
+    lines = [f"{card['name']}  {card.get('summary', '')}".rstrip(), f"    size: {card['megabytes']} MB"]
+    lines += [f"    {key}: {card[key]}" for key in ("data", "hardware") if key in card]
+    if {"images", "steps", "seconds"} <= set(card):
+        minutes = round(card["seconds"] / 60)
+        lines.append(f"    training: {card['images']:,} images in {card['steps']:,} steps, {minutes} minutes")
+    measured = card.get("denoising_psnr")
+    if measured:
+        levels = ", ".join(map(str, measured["sigma_255"]))
+        for photos, methods in measured["psnr"].items():
+            for method in ("this prior", "bm3d"):
+                values = " / ".join(f"{value:.2f}" for value in methods[method])
+                lines.append(f"    denoising {photos}, sigma {levels} of 255, {method}: {values} dB")
+    return lines
