@@ -114,18 +114,13 @@ def problem_controls(start: Preset, limits: Limits) -> ProblemControls:
 def method_controls(start: Preset, sources: Sequence[str]) -> list[gr.components.Component]:
     """Solver, prior and settings of each method, flat."""
     controls: list[gr.components.Component] = []
-    for number in range(ROWS):
-        row = start.methods[number] if number < len(start.methods) else Row(NO_METHOD, sources[0])
+    for number in range(1, ROWS + 1):
+        row = start.methods[number - 1] if number <= len(start.methods) else Row(NO_METHOD, sources[0])
+        solvers, name = [*SOLVERS, NO_METHOD], f"Method {number}"
         with gr.Row():
             controls += [
-                gr.Dropdown(
-                    [*SOLVERS, NO_METHOD],
-                    value=row.solver,
-                    label=f"Method {number + 1}",
-                    min_width=90,
-                    elem_id=f"solver{number + 1}",
-                ),
-                gr.Dropdown(list(sources), value=row.prior, label="Prior", min_width=110, elem_id=f"prior{number + 1}"),
+                gr.Dropdown(solvers, value=row.solver, label=name, min_width=90, elem_id=f"solver{number}"),
+                gr.Dropdown(list(sources), value=row.prior, label="Prior", min_width=110, elem_id=f"prior{number}"),
                 gr.Textbox(
                     row.settings,
                     label="Settings",
@@ -133,7 +128,7 @@ def method_controls(start: Preset, sources: Sequence[str]) -> list[gr.components
                     max_lines=1,
                     max_length=300,
                     min_width=110,
-                    elem_id=f"settings{number + 1}",
+                    elem_id=f"settings{number}",
                 ),
             ]
     return controls
@@ -166,7 +161,7 @@ def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[s
         else:
             sliders.append(_slider(parameter, values.get(parameter.label)))
     hidden = {"minimum": 0, "maximum": 1, "value": 0, "step": 1, "label": "", "visible": False}
-    first, second = (sliders + [hidden, hidden])[:2]
+    first, second = [*sliders, hidden, hidden][:2]
     return first, second, word
 
 

@@ -6,7 +6,6 @@ import io
 from typing import TYPE_CHECKING
 
 from workbench.demo.compare import Board, Panel
-from workbench.demo.view import title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +46,7 @@ def _misfits(axis: Axes, panels: list[Panel], noise: float) -> None:
             evaluations,
             [max(value, 1e-7) for value in values],
             f"C{number}",
-            label=title(panel),
+            label=panel.method.label,
             marker=".",
             markersize=4,
         )
@@ -62,7 +61,7 @@ def _residuals(axis: Axes, iterative: list[Panel], panels: list[Panel]) -> None:
             range(1, len(panel.residuals) + 1),
             panel.residuals,
             f"C{panels.index(panel)}",
-            label=title(panel),
+            label=panel.method.label,
             marker=".",
         )
     _finish(axis, "iterations", "fixed-point residual")

@@ -14,7 +14,7 @@ from workbench.demo.curves import curves_svg
 from workbench.demo.events import Events, Problem
 from workbench.demo.presets import PRESETS, Row
 from workbench.demo.scores import score_table
-from workbench.demo.view import board_html, title
+from workbench.demo.view import board_html
 from workbench.operators.parse import describe_operators
 from workbench.solvers import describe_solvers
 
@@ -182,4 +182,4 @@ def _status(board: Board) -> str:
     done = sum(panel.state in ("done", "failed") for panel in board.panels)
     if done == len(board.panels):
         return "Scoring"
-    return f"Method {done + 1} of {len(board.panels)}: {title(board.panels[done])}"
+    return f"Method {done + 1} of {len(board.panels)}: {board.panels[done].method.label}"

@@ -20,7 +20,7 @@ from workbench.demo.view import preview_html
 from workbench.demo.visits import Visits
 from workbench.images import open_image, save_image
 from workbench.models import Prior, describe_priors, load_prior
-from workbench.recipe import Method, Recipe, measure
+from workbench.recipe import Method, Recipe, make_recipe, measure
 from workbench.restore import Degraded
 
 # A recipe has methods; where only its measurement is wanted, one that is not run.
@@ -92,7 +92,7 @@ class Events:
         image, remark = self.framed(problem, session)
         mask = self._mask(problem, image, session, folder)
         spec = operator_text(problem.degradation, mask)
-        recipe = Recipe(
+        recipe = make_recipe(
             photo="photo.png" if problem.came else "original.png",
             degrade="none" if problem.came else spec,
             operator=spec if problem.came else None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from PIL import Image
 
 from workbench.demo.compare import Board
-from workbench.demo.view import title
 from workbench.images import save_image, to_pillow
 from workbench.recipe import folder_name, save_recipe
 
@@ -49,18 +49,23 @@ def export(board: Board, folder: Path) -> Export:
             continue
         for k in range(len(panel.images)):
             save_image(panel.images[k : k + 1], folder / (f"{stem}.png" if k == 0 else f"{stem}-{k + 1}.png"))
-        pictures[f"{number}. {title(panel)}"] = folder / f"{stem}.png"
+        pictures[f"{number}. {panel.method.label}"] = folder / f"{stem}.png"
     save_image(degraded.picture[:1], folder / "degraded.png")
     pictures = {"Degraded": _enlarged(board, folder), **pictures}
 
-    relative = {"photo": photo.name, "degrade": _relative(recipe.degrade, folder)}
-    relative["operator"] = None if recipe.operator is None else _relative(recipe.operator, folder)
-    records = [
-        record | {"operator": _relative(record["operator"], folder)}
-        for panel in board.panels
-        for record in panel.records
-    ]
-    save_recipe(recipe.model_copy(update=relative | {"results": records, "reproduce": COMMAND}), folder / "run.json")
+    news = {
+        "photo": photo.name,
+        "degrade": _relative(recipe.degrade, folder),
+        "operator": recipe.operator and _relative(recipe.operator, folder),
+        "results": [
+            record | {"operator": _relative(record["operator"], folder)}
+            for panel in board.panels
+            for record in panel.records
+        ],
+        "reproduce": COMMAND,
+        "workbench": version("restoration-workbench"),
+    }
+    save_recipe(recipe.model_copy(update=news), folder / "run.json")
 
     archive = folder / "comparison.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as package:  # PNG is compressed already

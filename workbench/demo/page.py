@@ -1,7 +1,7 @@
 """The page: what stands where, and which function each control calls.
 
-Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods. Parameters are named as in ``endpoints.py``,
-and what is left out is as when the page opens.
+Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods. Parameters are named as in
+``endpoints.py``, and what is left out is as when the page opens.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _help_writing(controls: ProblemControls) -> None:
         masked = operator_controls()[name][2]
         return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, gr.Group(visible=masked)]
 
-    helpers = [*controls.numbers, controls.word]
+    helpers: list[Any] = [*controls.numbers, controls.word]
     controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
     gr.on(
         [control.input for control in helpers],
@@ -114,7 +114,7 @@ def _choose_preset(
             *(chosen.degradation, chosen.noise, gr.Group(visible=operator_controls()[kind][2]), chosen.samples),
         ]
 
-    written = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
+    written: list[Any] = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
     written += [controls.degradation, controls.noise, controls.masking, samples]
     preset.input(choose, preset, [about, *methods, *written], **PRIVATE)
 
@@ -129,13 +129,13 @@ def _preview(
 ) -> None:
     """The degraded picture follows its controls, and the picture to paint on follows the photo."""
 
-    def preview(*values: Any, request: gr.Request) -> tuple[str, str]:
+    def preview(request: gr.Request, *values: Any) -> tuple[str, str]:
         try:
             return events.preview(problem_of(*values), request.session_hash or "").html, ""
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
             return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
 
-    def canvas(*values: Any, request: gr.Request) -> Any:
+    def canvas(request: gr.Request, *values: Any) -> Any:
         try:
             return canvas_of(events.framed(problem_of(*values), request.session_hash or "")[0])
         except ValueError:  # said by the preview
@@ -150,9 +150,9 @@ def _preview(
         trigger_mode="always_last",
         **PRIVATE,
     )
-    framing = [controls.photo, controls.fit, controls.side, controls.across, controls.down, controls.masking]
+    framing: list[Any] = [controls.photo, controls.fit, controls.side, controls.across, controls.down, controls.kind]
     gr.on(
-        [control.change for control in framing[:-1]] + [controls.kind.change],
+        [control.change for control in framing],
         canvas,
         problem,
         controls.painting,

@@ -101,8 +101,9 @@ def _check(width: int, height: int, max_pixels: int) -> None:
 def _remark(path: str | Path) -> str:
     with Image.open(path) as image:
         remarks = []
-        if getattr(image, "n_frames", 1) > 1:
-            remarks.append(f"the first of {image.n_frames} frames")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            remarks.append(f"the first of {frames} frames")
         if image.has_transparency_data:
             remarks.append("transparent parts on white")
         if image.mode.startswith("I"):

@@ -8,7 +8,6 @@ import pandas as pd
 
 from workbench.comparison import METRICS
 from workbench.demo.compare import Board, Panel
-from workbench.demo.view import title
 from workbench.metrics import as_text
 
 
@@ -20,11 +19,11 @@ def score_table(board: Board) -> pd.DataFrame:
 
 def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:
     if not panel.records:
-        return {"Method": title(panel), "Note": panel.error}
+        return {"Method": panel.method.label, "Note": panel.error}
     first = panel.records[0]
     scores = {f"{METRICS[key].title} {METRICS[key].arrow}": as_text(first[key], key) for key in measured}
     return {
-        "Method": title(panel),
+        "Method": panel.method.label,
         **scores,
         "RMS of A x − y": f"{panel.misfits[-1][1]:.4f}",
         "Iterations": str(first["iterations"]),

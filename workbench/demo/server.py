@@ -26,7 +26,7 @@ POLICY = (
 
 
 class NoWayOut:
-    """Refuses the addresses by which Gradio fetches pages for a visitor, and tells browsers to load nothing from elsewhere."""
+    """Refuses the addresses by which Gradio fetches pages for a visitor; has browsers load nothing from elsewhere."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

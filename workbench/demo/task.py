@@ -16,7 +16,7 @@ from workbench.operators.parse import operator_controls, shrink_factor
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.settings import parse_settings
-from workbench.solvers import SOLVERS
+from workbench.solvers import SOLVERS, DeqIR
 
 NO_METHOD = "none"
 
@@ -91,7 +91,7 @@ def methods_of(rows: Sequence[Row], priors: Mapping[str, Any], limits: Limits) -
     """The methods that were chosen, those with a solver.
 
     Raises:
-        ValueError: none at all, an unknown solver or prior, settings that the solver does not take, or beyond the limits.
+        ValueError: none at all, an unknown solver or prior, settings that a solver does not take or beyond the limits.
     """
     methods = []
     for number, row in enumerate(rows, 1):
@@ -137,12 +137,12 @@ def check_size(spec: str, photo: Tensor, came: bool, recipe: Recipe, limits: Lim
         )
     for method in recipe.methods:
         solver = solver_of(method.solver, dict(method.settings))
-        if hasattr(solver, "window"):
+        if isinstance(solver, DeqIR):
             states = min(solver.steps, solver.window or solver.steps)
             # The states, and what Anderson remembers of them: iterates and residuals.
             gigabytes = states * (2 * solver.memory + 4) * recipe.samples * height * width * 3 * 4 / 1e9
             if gigabytes > limits.memory_gigabytes:
                 raise ValueError(
-                    f"{method.solver} would hold {gigabytes:.1f} GB of states, the limit is {limits.memory_gigabytes:g}: "
-                    "fewer steps or samples, a smaller picture, or window=10"
+                    f"{method.solver} would hold {gigabytes:.1f} GB of states, the limit is "
+                    f"{limits.memory_gigabytes:g}: fewer steps or samples, a smaller picture, or window=10"
                 )

@@ -23,12 +23,8 @@ def board_html(board: Board) -> str:
     """The pictures of ``board`` side by side, and once all is done the difference maps and samples below."""
     degraded = board.degraded
     over = all(panel.state in ("done", "failed") for panel in board.panels)
-    first = [] if degraded.original is None else [_figure("Original", picture(degraded.original[:1]), "")]
-    came = degraded.original is None
-    first.append(
-        _figure("The photo as it came" if came else "Degraded", picture(degraded.picture[:1]), _size(degraded.picture))
-    )
-    parts = [_row(first + [_panel(panel, over) for panel in board.panels])]
+    given = _given(None if degraded.original is None else degraded.original[:1], degraded.picture[:1])
+    parts = [_row([*given, *(_panel(panel, over) for panel in board.panels)])]
     done = [panel for panel in board.panels if panel.images is not None and panel.state == "done"]
     if over and done:
         parts.append(_differences(board, done))
@@ -39,14 +35,16 @@ def board_html(board: Board) -> str:
 
 def preview_html(original: Tensor | None, degraded: Tensor) -> str:
     """The prepared photo beside what its degradation makes of it, each (1, 1 or 3, h, w)."""
+    return _row(_given(original, degraded))
+
+
+def _given(original: Tensor | None, degraded: Tensor) -> list[str]:
     if original is None:
-        return _row([_figure("The photo as it came", picture(degraded), _size(degraded))])
-    return _row(
-        [
-            _figure("Original", picture(original), _size(original)),
-            _figure("Degraded", picture(degraded), _size(degraded)),
-        ]
-    )
+        return [_figure("The photo as it came", picture(degraded), _size(degraded))]
+    return [
+        _figure("Original", picture(original), _size(original)),
+        _figure("Degraded", picture(degraded), _size(degraded)),
+    ]
 
 
 def picture(image: Tensor, live: bool = False) -> str:
@@ -63,26 +61,19 @@ def picture(image: Tensor, live: bool = False) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def title(panel: Panel) -> str:
-    """How a method is called on the page."""
-    return panel.method.name or f"{panel.method.solver}, {panel.method.prior}"
-
-
 def _panel(panel: Panel, over: bool) -> str:
     source = None if panel.images is None else picture(panel.images[:1], live=not over)
     if panel.state == "waiting":
-        return _figure(title(panel), None, "waits for its turn")
+        return _figure(panel.method.label, None, "waits for its turn")
     if panel.state == "failed":
-        return _figure(title(panel), source, "", error=panel.error)
+        return _figure(panel.method.label, source, "", error=panel.error)
     if panel.state == "running":
         cost = f"{panel.index} of {panel.total or '…'}, {panel.evaluations} evaluations, {panel.seconds:.1f} s"
-        return _figure(title(panel), source, cost, bar=(panel.index, panel.total))
+        return _figure(panel.method.label, source, cost, bar=(panel.index, panel.total))
     record = panel.records[0]
     scores = "" if record["psnr"] is None else f"{as_text(record['psnr'], 'psnr')} dB, "
-    evaluations = record["evaluations"]
-    return _figure(
-        title(panel), source, f"{scores}{evaluations} evaluations, {record['seconds'] * len(panel.records):.1f} s"
-    )
+    seconds = record["seconds"] * len(panel.records)
+    return _figure(panel.method.label, source, f"{scores}{record['evaluations']} evaluations, {seconds:.1f} s")
 
 
 def _differences(board: Board, done: Sequence[Panel]) -> str:
@@ -90,7 +81,7 @@ def _differences(board: Board, done: Sequence[Panel]) -> str:
     original = board.degraded.original
     if original is None and len(done) < 2:
         return ""
-    against = "the original" if original is not None else title(done[0])
+    against = "the original" if original is not None else done[0].method.label
     shown = done if original is not None else done[1:]
     figures = []
     for panel in shown:
@@ -98,7 +89,7 @@ def _differences(board: Board, done: Sequence[Panel]) -> str:
         reference = original[:1] if original is not None else done[0].images
         assert reference is not None
         gap = (panel.images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
-        figures.append(_figure(title(panel), picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
+        figures.append(_figure(panel.method.label, picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
     return f"<h4>Difference to {escape(against)}, {AMPLIFY} times</h4>" + _row(figures)
 
 
@@ -111,7 +102,7 @@ def _samples(panel: Panel) -> str:
     ]
     spread = panel.images.clamp(0, 1).std(dim=0, keepdim=True)
     figures.append(_figure("Spread", picture(AMPLIFY * spread), f"standard deviation, {AMPLIFY} times"))
-    return f"<h4>Samples of {escape(title(panel))}</h4>" + _row(figures)
+    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures)
 
 
 def _decibel(value: float | None) -> str:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -94,15 +95,12 @@ class Visits:
                     path.rmdir() if path.is_dir() else path.unlink()
             except OSError:  # gone meanwhile, or a folder that is not empty
                 continue
-        with self._lock:  # sessions that left nothing
-            self._files = {
-                name: kept for name, paths in self._files.items() if (kept := {p for p in paths if p.exists()})
-            }
-            self._folders = {
-                name: kept
-                for name, folders in self._folders.items()
-                if (kept := {purpose: p for purpose, p in folders.items() if p.exists()})
-            }
+        with self._lock:  # sessions of which nothing is left
+            for session in {*self._files, *self._folders}:
+                paths = [*self._files.get(session, ()), *self._folders.get(session, {}).values()]
+                if not any(path.exists() for path in paths):
+                    self._files.pop(session, None)
+                    self._folders.pop(session, None)
 
 
 def _remove(path: Path) -> None:
@@ -110,7 +108,5 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         return
     path.unlink(missing_ok=True)
-    try:
+    with suppress(OSError):
         path.parent.rmdir()  # Gradio's folder for this one file
-    except OSError:
-        pass
