@@ -57,7 +57,7 @@ def problem_controls(start: Preset, limits: Limits) -> ProblemControls:
     samples = [str(Path(skimage.__file__).parent / "data" / file) for file in SAMPLES.values()]
     photo = Photo(
         samples[list(SAMPLES).index("cat")],
-        label=f"Photo: drop, paste, take or choose one (up to {limits.upload_megabytes:g} MB)",
+        label=f"Photo, up to {limits.upload_megabytes:g} MB",
         sources=["upload", "clipboard", "webcam"],
         type="filepath",
         image_mode=None,
@@ -117,20 +117,21 @@ def method_controls(start: Preset, sources: Sequence[str]) -> list[gr.components
     for number in range(1, ROWS + 1):
         row = start.methods[number - 1] if number <= len(start.methods) else Row(NO_METHOD, sources[0])
         solvers, name = [*SOLVERS, NO_METHOD], f"Method {number}"
-        with gr.Row():
-            controls += [
-                gr.Dropdown(solvers, value=row.solver, label=name, min_width=90, elem_id=f"solver{number}"),
-                gr.Dropdown(list(sources), value=row.prior, label="Prior", min_width=110, elem_id=f"prior{number}"),
-                gr.Textbox(
-                    row.settings,
-                    label="Settings",
-                    placeholder="steps=50",
-                    max_lines=1,
-                    max_length=300,
-                    min_width=110,
-                    elem_id=f"settings{number}",
-                ),
-            ]
+        with gr.Group():
+            with gr.Row():
+                solver = gr.Dropdown(solvers, value=row.solver, label=name, min_width=120, elem_id=f"solver{number}")
+                prior = gr.Dropdown(
+                    list(sources), value=row.prior, label="Prior", min_width=120, elem_id=f"prior{number}"
+                )
+            settings = gr.Textbox(
+                row.settings,
+                show_label=False,
+                placeholder="Settings, such as steps=50",
+                max_lines=1,
+                max_length=300,
+                elem_id=f"settings{number}",
+            )
+        controls += [solver, prior, settings]
     return controls
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.demo.compare import Board, Panel
 
@@ -25,7 +25,7 @@ def curves_svg(board: Board) -> str:
     if not panels:
         return ""
     iterative = [panel for panel in panels if len(panel.residuals) > 1]
-    style = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
     style |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
     with rc_context(style):
         figure = Figure(figsize=(9 if iterative else 5, 3), layout="constrained")

@@ -125,8 +125,7 @@ class Endpoints:
             problem = problem_of(photo, fit, side, across, down, came, degradation, noise, painting, mask, seed)
             for board, files in self.events.restore(problem, rows, samples, request.session_hash or ""):
                 if files is None:
-                    waiting = gr.DownloadButton(value=None, interactive=False)
-                    yield (board_html(board), _status(board), *[keep] * 2, waiting, *[keep] * 5)
+                    yield (board_html(board), _status(board), gr.Column(visible=False), *[keep] * 8)
                     continue
                 names = list(files.pictures)
                 before, after = names[0], names[-1] if len(names) > 1 else names[0]
@@ -134,9 +133,10 @@ class Endpoints:
                 yield (
                     board_html(board),
                     "Done.",
-                    gr.Dataframe(score_table(board), visible=True),
+                    gr.Column(visible=True),
+                    score_table(board),
                     curves_svg(board),
-                    gr.DownloadButton(value=str(files.archive), interactive=True),
+                    str(files.archive),
                     files.recipe,
                     gr.Dropdown(names, value=before),
                     gr.Dropdown(names, value=after),

@@ -39,7 +39,7 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
 def build_page(events: Events) -> gr.Blocks:
     """The page for ``events``."""
     start = next(iter(PRESETS.values()))
-    with gr.Blocks(title="Restoration workbench", analytics_enabled=False) as page:
+    with gr.Blocks(title="Restoration workbench", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
             "# Restoration workbench\nDegrade a photo, or bring one that is, and restore it by several methods."
         )
@@ -56,10 +56,10 @@ def build_page(events: Events) -> gr.Blocks:
                     samples = gr.Slider(
                         1, events.limits.samples, start.samples, step=1, label="Samples of each", elem_id="count"
                     )
+            with gr.Column(scale=5, min_width=320):
                 with gr.Row():
                     go = gr.Button("Restore", variant="primary", elem_id="go")
                     stop = gr.Button("Cancel", elem_id="stop")
-            with gr.Column(scale=5, min_width=320):
                 shown = result_controls()
         with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
             gr.Markdown(_reference(events))
@@ -172,7 +172,7 @@ def _run(
     stop: gr.Button,
     shown: ResultControls,
 ) -> None:
-    outputs = [shown.board, shown.status, shown.table, shown.curves, shown.download, shown.recipe]
+    outputs = [shown.board, shown.status, shown.details, shown.table, shown.curves, shown.download, shown.recipe]
     pictures = [shown.left, shown.right, shown.slider, shown.pictures]
     run = go.click(
         endpoints.restore,

@@ -14,6 +14,7 @@ class ResultControls:
 
     status: gr.HTML
     board: gr.HTML
+    details: gr.Column
     left: gr.Dropdown
     right: gr.Dropdown
     slider: gr.ImageSlider
@@ -39,16 +40,16 @@ def result_controls() -> ResultControls:
         apply_default_css=False,
         elem_id="board",
     )
-    table = gr.Dataframe(label="Scores", interactive=False, wrap=True, elem_id="scores", visible=False)
-    with gr.Group():
+    with gr.Column(visible=False) as details:
+        table = gr.Dataframe(label="Scores", interactive=False, elem_id="scores")
+        curves = gr.HTML("", elem_id="curves")
         with gr.Row():
             left = gr.Dropdown([], label="Before", elem_id="left")
             right = gr.Dropdown([], label="After", elem_id="right")
         slider = gr.ImageSlider(
-            label="Before and after", format="png", interactive=False, elem_id="slider", max_height=560
+            label="Before and after", format="png", interactive=False, max_height=560, elem_id="slider"
         )
-    curves = gr.HTML("", label="Iterations", elem_id="curves")
-    download = gr.DownloadButton("Download pictures and run.json", interactive=False, elem_id="download")
-    with gr.Accordion("run.json: the same run on your machine", open=False):
-        recipe = gr.Code(language="json", interactive=False, show_label=False, elem_id="recipe")
-    return ResultControls(status, board, left, right, slider, table, curves, download, recipe, gr.State({}))
+        download = gr.DownloadButton("Download pictures and run.json", elem_id="download")
+        with gr.Accordion("run.json: the same run on your machine", open=False):
+            recipe = gr.Code(language="json", interactive=False, show_label=False, elem_id="recipe")
+    return ResultControls(status, board, details, left, right, slider, table, curves, download, recipe, gr.State({}))

@@ -25,7 +25,7 @@ def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:
     return {
         "Method": panel.method.label,
         **scores,
-        "RMS of A x − y": f"{panel.misfits[-1][1]:.4f}",
+        "RMS Ax−y": f"{panel.misfits[-1][1]:.4f}",
         "Iterations": str(first["iterations"]),
         "Evaluations": str(first["evaluations"]),
         "Seconds": f"{first['seconds'] * len(panel.records):.2f}",

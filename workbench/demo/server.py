@@ -124,7 +124,7 @@ def start(
         share=False,
         ssr_mode=False,
         footer_links=["api", "settings"],
-        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=asset("page.css"),
         app_kwargs={"middleware": [Middleware(NoWayOut)]},
     )

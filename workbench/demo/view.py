@@ -24,10 +24,11 @@ def board_html(board: Board) -> str:
     degraded = board.degraded
     over = all(panel.state in ("done", "failed") for panel in board.panels)
     given = _given(None if degraded.original is None else degraded.original[:1], degraded.picture[:1])
-    parts = [_row([*given, *(_panel(panel, over) for panel in board.panels)])]
+    columns = len(given) + len(board.panels)
+    parts = [_row([*given, *(_panel(panel, over) for panel in board.panels)], columns)]
     done = [panel for panel in board.panels if panel.images is not None and panel.state == "done"]
     if over and done:
-        parts.append(_differences(board, done))
+        parts.append(_differences(board, len(given)))
         if board.recipe.samples > 1:
             parts += [_samples(panel) for panel in done]
     return "".join(parts)
@@ -35,7 +36,7 @@ def board_html(board: Board) -> str:
 
 def preview_html(original: Tensor | None, degraded: Tensor) -> str:
     """The prepared photo beside what its degradation makes of it, each (1, 1 or 3, h, w)."""
-    return _row(_given(original, degraded))
+    return _row(_given(original, degraded), columns=4)
 
 
 def _given(original: Tensor | None, degraded: Tensor) -> list[str]:
@@ -76,21 +77,23 @@ def _panel(panel: Panel, over: bool) -> str:
     return _figure(panel.method.label, source, f"{scores}{record['evaluations']} evaluations, {seconds:.1f} s")
 
 
-def _differences(board: Board, done: Sequence[Panel]) -> str:
-    """Absolute differences to the original; to the first method where there is none."""
+def _differences(board: Board, before: int) -> str:
+    """Absolute differences to the original, below the methods (``before`` columns are others'); else to method 1."""
+    done = [panel for panel in board.panels if panel.state == "done"]
     original = board.degraded.original
-    if original is None and len(done) < 2:
+    reference = done[0].images if original is None else original
+    if reference is None or (original is None and len(done) < 2):
         return ""
     against = "the original" if original is not None else done[0].method.label
-    shown = done if original is not None else done[1:]
     figures = []
-    for panel in shown:
-        assert panel.images is not None
-        reference = original[:1] if original is not None else done[0].images
-        assert reference is not None
+    for panel in board.panels:
+        if panel.state != "done" or panel.images is None or panel.images is reference:
+            figures.append("<div></div>")
+            continue
         gap = (panel.images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
         figures.append(_figure(panel.method.label, picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
-    return f"<h4>Difference to {escape(against)}, {AMPLIFY} times</h4>" + _row(figures)
+    heading = f'<h4 style="grid-column: span {before}">Difference to {escape(against)}, {AMPLIFY} times</h4>'
+    return _row([heading, *figures], before + len(board.panels))
 
 
 def _samples(panel: Panel) -> str:
@@ -102,7 +105,7 @@ def _samples(panel: Panel) -> str:
     ]
     spread = panel.images.clamp(0, 1).std(dim=0, keepdim=True)
     figures.append(_figure("Spread", picture(AMPLIFY * spread), f"standard deviation, {AMPLIFY} times"))
-    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures)
+    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures, max(4, len(figures)))
 
 
 def _decibel(value: float | None) -> str:
@@ -113,8 +116,8 @@ def _size(image: Tensor) -> str:
     return f"{image.shape[-1]}×{image.shape[-2]} pixels"
 
 
-def _row(figures: Sequence[str]) -> str:
-    return f'<div class="pictures">{"".join(figures)}</div>'
+def _row(figures: Sequence[str], columns: int) -> str:
+    return f'<div class="pictures" style="--columns: {columns}">{"".join(figures)}</div>'
 
 
 def _figure(name: str, source: str | None, note: str, bar: tuple[int, int] | None = None, error: str = "") -> str:
