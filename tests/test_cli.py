@@ -189,6 +189,117 @@ def test_start_from_another_restoration(run, photo, tmp_path):
     assert psnr[1] > psnr[0] + 3
 
 
+def recipe_of(folder: Path, **changes: object) -> Path:
+    """A recipe of two methods in a new folder, with its photo and a mask beside it."""
+    folder.mkdir()
+    save_image(sample_photo("cat", 32), folder / "original.png")
+    paint = torch.zeros(1, 3, 32, 32)
+    paint[..., 9:14, :] = 1
+    save_image(paint, folder / "my mask, new.png")
+    methods = [
+        {"solver": "diffpir", "settings": {"steps": 2}, "prior": "mini-control"},
+        {"name": "DDNM 3", "solver": "ddnm", "settings": {"steps": 3, "eta": 0.5}, "prior": "mini-dsm", "tile": 16},
+    ]
+    content = {"photo": "original.png", "degrade": "inpaint:0.5", "noise": 0.02, "seed": 3, "samples": 2}
+    path = folder / "run.json"
+    path.write_text(json.dumps(content | {"methods": methods} | changes))
+    return path
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.png")}
+
+
+def test_a_recipe_gives_again_what_it_gave_and_what_its_commands_give(run, tmp_path):
+    recipe = recipe_of(tmp_path / "unzipped")
+    for out in ("one", "two"):
+        code, said, errors = run("restore", recipe, "--out", out)
+        assert code == 0, errors
+    names = ["1-diffpir-mini-control", "2-DDNM-3"]
+    assert sorted(file.name for file in (tmp_path / "two").iterdir()) == names
+    lines = said.splitlines()
+    assert [line.rpartition(" ")[2] for line in lines if "PSNR" in line] == [f"two/{name}" for name in names]
+    assert all("sample 1 of 2" in line for line in lines if "PSNR" in line)
+    assert "diffpir, mini-control: 100%" in errors
+    assert "DDNM 3: 100%" in errors
+    common = ("--degrade", "inpaint:0.5", "--noise", 0.02, "--seed", 3, "--samples", 2, "--out", "alone")
+    options = {
+        names[0]: ("--solver", "diffpir", "--set", "steps=2", "--prior", "mini-control"),
+        names[1]: ("--solver", "ddnm", "--set", "steps=3", "--set", "eta=0.5", "--prior", "mini-dsm", "--tile", 16),
+    }
+    for name in names:
+        first = pictures(tmp_path / "one" / name)
+        assert set(first) == {"original.png", "degraded.png", "restored.png", "restored-2.png"}
+        assert first["restored.png"] != first["restored-2.png"]
+        assert pictures(tmp_path / "two" / name) == first
+        code, _, errors = run("restore", recipe.parent / "original.png", *common, *options[name])
+        assert code == 0, errors
+        assert pictures(tmp_path / "alone") == first
+        metrics = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in (f"one/{name}", "alone")]
+        assert metrics[0] | {"seconds": 0} == metrics[1] | {"seconds": 0}
+        assert [sample["solver_seed"] for sample in metrics[0]["samples"]] == [4]
+
+
+def test_a_recipe_finds_its_files_from_anywhere(run, tmp_path, monkeypatch):
+    spec = "oldphoto:my mask, new.png"
+    recipe = recipe_of(tmp_path / "unzipped", degrade="none", operator=spec, samples=1, noise=0)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, said, errors = run("restore", Path("..") / "unzipped" / "run.json", "--out", "again", "--device", "cpu")
+    assert code == 0, errors
+    assert said.count("no original to compare") == 2
+    for name in ("1-diffpir-mini-control", "2-DDNM-3"):
+        assert set(pictures(elsewhere / "again" / name)) == {"degraded.png", "restored.png"}
+        assert not bool(load_image(elsewhere / "again" / name / "degraded.png")[..., 9:14, :].any())
+    recipe.write_text(recipe.read_text().replace("my mask, new", "no mask"))
+    code, _, errors = run("restore", recipe, "--out", "again")
+    assert code == 2
+    assert "unzipped/no mask.png: no such file" in errors
+
+
+@pytest.mark.parametrize(
+    "option", ["--seed=0", "--degrade=sr:4", "--set=steps=2", "--tile=0", "--samples=2", "--size=32"]
+)
+def test_a_recipe_goes_with_no_other_option(run, tmp_path, option):
+    recipe = recipe_of(tmp_path / "unzipped")
+    code, said, errors = run("restore", recipe, "--out", "again", option)
+    assert (code, said) == (2, "")
+    name = option.split("=")[0]
+    assert f"{name} cannot be given with a recipe, only --out and --device" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_recipe_whose_last_method_is_wrong_does_not_begin(run, tmp_path):
+    good = {"solver": "diffpir", "settings": {"steps": 2}, "prior": "mini-control"}
+    for number, (wrong, message) in enumerate(
+        [
+            ({"solver": "difpir"}, "unknown solver 'difpir'"),
+            ({"settings": {"steps": 0}}, "steps must be at least 1, got 0"),
+            ({"prior": "mini-dms"}, "unknown prior 'mini-dms'"),
+            ({"tile": 3}, "tiles of mini-control must be positive multiples"),
+            ({"prior": "grey.pth"}, "grey takes grey images"),
+        ]
+    ):
+        torch.save(DRUNet(DRUNetConfig(channels=1, widths=(8, 8, 8, 8), blocks=1)).state_dict(), "grey.pth")
+        recipe = recipe_of(tmp_path / f"run{number}", methods=[good, good | wrong])
+        code, _, errors = run("restore", recipe, "--out", "again")
+        assert code == 2
+        assert message in errors
+        assert len(errors.splitlines()) == 1
+        assert not list((tmp_path / "again").iterdir())
+
+
+def test_samples_of_one_photo(run, photo, tmp_path):
+    code, said, errors = run("restore", photo, "--prior", "mini-dsm", "--samples", 3, "--out", "out", *QUICK)
+    assert code == 0, errors
+    assert "; sample 1 of 3; written to out" in said
+    assert len(pictures(tmp_path / "out")) == 5
+    code, said, errors = run("restore", photo, "--prior", "mini-dsm", "--out", "out", *QUICK)
+    assert "sample" not in said
+    assert len(pictures(tmp_path / "out")) == 3
+
+
 BAD = {
     "no file": (["restore", "none.png"], "none.png: no such file"),
     "a folder": (["restore", "."], "is a folder"),
@@ -235,6 +346,10 @@ BAD = {
     "noise inf": (["restore", "cat.png", "--noise", "inf"], "noise .* got inf"),
     "noise text": (["restore", "cat.png", "--noise", "much"], "--noise"),
     "seed below 0": (["restore", "cat.png", "--seed", "-1"], "seed must be 0 or more"),
+    "no samples": (["restore", "cat.png", "--samples", "0"], "--samples"),
+    "too many samples": (["restore", "cat.png", "--samples", "65"], "--samples"),
+    "no recipe": (["restore", "none.json"], "none.json: no such file"),
+    "recipe is text": (["restore", "text.json"], "text.json: Invalid JSON"),
     "seed text": (["restore", "cat.png", "--seed", "x"], "--seed"),
     "unknown setting": (["restore", "cat.png", "--set", "step=3"], "setting of deqir 'step', did you mean 'steps'"),
     "bad setting": (["restore", "cat.png", "--set", "steps=0"], "steps must be at least 1, got 0"),
@@ -265,6 +380,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_with_one_line_and_code_2(run, photo, tmp_path, case):
     (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.json").write_text("no recipe")
     (tmp_path / "empty.png").touch()
     save_image(sample_photo("cat", 34), tmp_path / "odd.png")
     if case == "no workers":

@@ -158,8 +158,11 @@ def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degrad
     """What the methods restore: ``image`` (1, 3, H, W) degraded or taken as it is, once for each sample.
 
     Raises:
-        ValueError: as :func:`workbench.restore.degrade` and :func:`workbench.restore.observe`.
+        ValueError: more than one image, and as :func:`workbench.restore.degrade` and :func:`workbench.restore.observe`.
     """
+    if len(image) != 1:
+        raise ValueError(f"a recipe has one photo, got a batch of {len(image)}")
+    image = _as_loaded(image)
     if recipe.operator is None:
         measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior)
     else:
@@ -219,6 +222,11 @@ def folder_name(index: int, method: Method) -> str:
     '1-diffpir-mini-control'
     """
     return re.sub(r"[^A-Za-z0-9.+_]+", "-", f"{index} {method.label}")[:60].strip("-.")
+
+
+def _as_loaded(image: Tensor) -> Tensor:
+    """``image`` (1, C, H, W) laid out in memory as ``load_image`` does: the last bit of a convolution depends on it."""
+    return image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
 
 
 def _located(spec: str, folder: Path) -> str:

@@ -154,13 +154,16 @@ def samples(degraded: Degraded, count: int) -> Degraded:
         raise ValueError(f"samples are of one measurement, got a batch of {len(degraded.y)}")
     if count < 1:
         raise ValueError(f"the number of samples must be at least 1, got {count}")
+    seeds = tuple(range(degraded.seed, degraded.seed + count))
+    if count == 1:  # a copy may lie otherwise in memory, on which the last bit of a convolution depends
+        return replace(degraded, solver_seeds=seeds)
     original = degraded.original
     return replace(
         degraded,
-        y=_repeated(degraded.y, count),
-        picture=_repeated(degraded.picture, count),
-        original=None if original is None else _repeated(original, count),
-        solver_seeds=tuple(range(degraded.seed, degraded.seed + count)),
+        y=torch.cat([degraded.y] * count),
+        picture=torch.cat([degraded.picture] * count),
+        original=None if original is None else torch.cat([original] * count),
+        solver_seeds=seeds,
     )
 
 
@@ -280,10 +283,6 @@ def save(result: Result, folder: Path) -> None:
 
 def _picture(op: Operator, y: Tensor) -> Tensor:
     return y if y.ndim == 4 and y.shape[1] in (1, 3) else op.adjoint(y)
-
-
-def _repeated(x: Tensor, count: int) -> Tensor:
-    return x.repeat(count, *[1] * (x.ndim - 1))
 
 
 def check_numbers(noise: float, seed: int) -> None:
