@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.demo.command import demo
 from workbench.settings import parse_settings
 from workbench.terminal import Bar, card_lines, summary
 
@@ -243,6 +244,9 @@ def operators() -> None:
     from workbench.operators.parse import describe_operators
 
     _list(describe_operators())
+
+
+app.command()(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

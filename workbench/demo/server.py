@@ -72,7 +72,8 @@ def serve(
     root = make_root()
     try:
         page, visits = make_page(root, priors or {}, limits or Limits())
-        start(page, visits, limits or Limits(), host, port, root_path, inbrowser)
+        address = start(page, visits, limits or Limits(), host, port, root_path, inbrowser)
+        print(f"The demo is at {address.rstrip('/')}{root_path} until you press Ctrl-C.", flush=True)
         page.block_thread()
     except OSError as error:
         raise ValueError(f"cannot serve on {host}:{port} ({error})") from None
@@ -123,13 +124,24 @@ def start(
         inbrowser=inbrowser,
         share=False,
         ssr_mode=False,
+        quiet=True,
         footer_links=["api", "settings"],
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=asset("page.css"),
         app_kwargs={"middleware": [Middleware(NoWayOut)]},
     )
     threading.Thread(target=_sweep, args=(visits,), daemon=True).start()
+    threading.Thread(target=_warm, daemon=True).start()
     return address
+
+
+def _warm() -> None:
+    """Load what the first restoration would wait for, once the page is up."""
+    from workbench.images import sample_photo
+    from workbench.metrics import score
+
+    photo = sample_photo("cat", 32)
+    score(photo, photo)
 
 
 def _sweep(visits: Visits) -> None:

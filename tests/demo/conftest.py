@@ -1,0 +1,81 @@
+"""A server as a visitor meets it: a process of its own, on a port of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``workbench demo``: its address, its process, and the folder in which it keeps files."""
+
+    url: str
+    process: subprocess.Popen[str]
+    files: Path
+    seconds: float  # until it was up
+
+    def leftovers(self) -> list[Path]:
+        """All files below its folder."""
+        return sorted(path for path in self.files.rglob("*") if path.is_file())
+
+
+Launch = Callable[..., Server]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Starts a server with further options of ``workbench demo``; all are stopped at the end."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> Server:
+        folder = tmp_path_factory.mktemp("server")
+        port = free_port()
+        started = time.monotonic()
+        command = [Path(sys.executable).with_name("workbench"), "demo", "--port", str(port), *options]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+        running.append(process)
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if re.search(r"The demo is at http", line):
+                break
+        else:
+            pytest.fail(f"the server did not come up: {''.join(said)}")
+        files = next(path for path in folder.iterdir() if path.name.startswith("workbench-demo-"))
+        return Server(f"http://127.0.0.1:{port}", process, files, time.monotonic() - started)
+
+    yield start
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(launch: Launch) -> Server:
+    """One server for all tests of a module that do not mind."""
+    return launch()
