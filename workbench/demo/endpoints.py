@@ -14,6 +14,7 @@ from workbench.demo.curves import curves_svg
 from workbench.demo.events import Events, Problem
 from workbench.demo.presets import PRESETS, Row
 from workbench.demo.scores import score_table
+from workbench.demo.task import NO_METHOD
 from workbench.demo.view import board_html
 from workbench.operators.parse import describe_operators
 from workbench.solvers import describe_solvers
@@ -61,6 +62,7 @@ class Endpoints:
 
     def degrade(
         self,
+        request: gr.Request,
         photo: str | None,
         fit: str,
         side: float,
@@ -69,10 +71,9 @@ class Endpoints:
         came: bool,
         degradation: str,
         noise: float,
-        painting: dict[str, Any] | None,
-        mask: str | None,
-        seed: float,
-        request: gr.Request,
+        painting: dict[str, Any] | None = None,
+        mask: str | None = None,
+        seed: float = 0,
     ) -> tuple[str, str]:
         """Prepare a photo and degrade it: the prepared and the degraded picture."""
         with said():
@@ -82,6 +83,7 @@ class Endpoints:
 
     def restore(
         self,
+        request: gr.Request,
         photo: str | None,
         fit: str,
         side: float,
@@ -90,23 +92,22 @@ class Endpoints:
         came: bool,
         degradation: str,
         noise: float,
-        painting: dict[str, Any] | None,
-        mask: str | None,
-        seed: float,
-        solver_1: str,
-        prior_1: str,
-        settings_1: str,
-        solver_2: str,
-        prior_2: str,
-        settings_2: str,
-        solver_3: str,
-        prior_3: str,
-        settings_3: str,
-        solver_4: str,
-        prior_4: str,
-        settings_4: str,
-        samples: float,
-        request: gr.Request,
+        painting: dict[str, Any] | None = None,
+        mask: str | None = None,
+        seed: float = 0,
+        solver_1: str = NO_METHOD,
+        prior_1: str = "",
+        settings_1: str = "",
+        solver_2: str = NO_METHOD,
+        prior_2: str = "",
+        settings_2: str = "",
+        solver_3: str = NO_METHOD,
+        prior_3: str = "",
+        settings_3: str = "",
+        solver_4: str = NO_METHOD,
+        prior_4: str = "",
+        settings_4: str = "",
+        samples: float = 1,
     ) -> Iterator[tuple[Any, ...]]:
         """Degrade a photo and restore it by up to four methods, told as they go.
 

@@ -32,9 +32,10 @@ def asset(name: str) -> str:
 
 def result_controls() -> ResultControls:
     """Everything that shows results, empty."""
-    status = gr.HTML("", elem_id="status")
+    status = gr.HTML("", label="Status", elem_id="status")
     board = gr.HTML(
         "",
+        label="Pictures",
         html_template=asset("board.html"),
         js_on_load=asset("board.js"),
         apply_default_css=False,
@@ -42,14 +43,14 @@ def result_controls() -> ResultControls:
     )
     with gr.Column(visible=False) as details:
         table = gr.Dataframe(label="Scores", interactive=False, elem_id="scores")
-        curves = gr.HTML("", elem_id="curves")
+        curves = gr.HTML("", label="Curves", elem_id="curves")
         with gr.Row():
-            left = gr.Dropdown([], label="Before", elem_id="left")
-            right = gr.Dropdown([], label="After", elem_id="right")
+            left = gr.Dropdown(["Degraded"], label="Before", elem_id="left")
+            right = gr.Dropdown(["Degraded"], label="After", elem_id="right")
         slider = gr.ImageSlider(
             label="Before and after", format="png", interactive=False, max_height=560, elem_id="slider"
         )
-        download = gr.DownloadButton("Download pictures and run.json", elem_id="download")
+        download = gr.DownloadButton("Download", elem_id="download")
         with gr.Accordion("run.json: the same run on your machine", open=False):
-            recipe = gr.Code(language="json", interactive=False, show_label=False, elem_id="recipe")
+            recipe = gr.Code(language="json", interactive=False, label="Recipe", show_label=False, elem_id="recipe")
     return ResultControls(status, board, details, left, right, slider, table, curves, download, recipe, gr.State({}))
