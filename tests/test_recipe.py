@@ -77,7 +77,7 @@ def test_the_least_a_recipe_says(tmp_path):
 
 
 def test_files_are_found_beside_the_recipe(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path / "mine"))
 
     def files(**changes: Any) -> tuple[str, str, str | None]:
         recipe = load_recipe(written(tmp_path / "run.json", LEAST | changes))
@@ -86,7 +86,7 @@ def test_files_are_found_beside_the_recipe(tmp_path, monkeypatch):
     assert files(photo="a b,c:d.png") == (f"{tmp_path}/a b,c:d.png", "sr:4", None)
     assert files(photo="/a.png", degrade="mask:in/a b,c:d.png") == ("/a.png", f"mask:{tmp_path}/in/a b,c:d.png", None)
     assert files(degrade="mask:/m.png")[1] == "mask:/m.png"
-    assert files(degrade="mask:~/m.png")[1] == f"mask:{tmp_path}/home/m.png"
+    assert files(degrade="mask:~/m.png")[1] == f"mask:{tmp_path}/mine/m.png"
     assert files(degrade="oldphoto,m.png")[1] == f"oldphoto:{tmp_path}/m.png"
     assert files(degrade="none", operator="oldphoto: m.png")[1:] == ("none", f"oldphoto:{tmp_path}/ m.png")
     for spec in ("oldphoto", "mask:", "blur:2,1", "none"):
