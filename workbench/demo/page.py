@@ -183,7 +183,8 @@ def _run(
         show_progress_on=shown.status,
         **RUN,
     )
-    stop.click(lambda: "Cancelled.", None, shown.status, cancels=[run], queue=False, api_visibility="private")
+    stop.click(None, None, None, cancels=[run], api_visibility="private")
+    stop.click(lambda: "Cancelled.", None, shown.status, queue=False, show_progress="hidden", api_visibility="private")
     gr.on(
         [shown.left.input, shown.right.input],
         endpoints.before_after,

@@ -76,7 +76,7 @@ SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR | DDRM | DPS | Pi
 }
 
 
-def make_solver(name: str, **settings: Any) -> Solver:
+def make_solver(name: str, /, **settings: Any) -> Solver:
     """The solver ``name`` with ``settings``. Raises ValueError for an unknown name or setting, naming the nearest."""
     _known("solver", name, list(SOLVERS))
     kind = SOLVERS[name]
