@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import BrowserContext, sync_playwright
+
+from tests.demo.browser import CAMERA, CHROMIUM, Demo
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,28 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 def server(launch: Launch) -> Server:
     """One server for all tests of a module that do not mind."""
     return launch()
+
+
+@pytest.fixture(scope="module")
+def context(server: Server) -> Iterator[BrowserContext]:
+    """A browser of one visitor; for one module, since Playwright keeps the thread's event loop to itself."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
+        context = browser.new_context(
+            viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write", "camera"]
+        )
+        context.set_default_timeout(15_000)
+        yield context
+        browser.close()
+
+
+@pytest.fixture
+def demo(context: BrowserContext, server: Server) -> Iterator[Demo]:
+    """The page, just opened. Whatever a test does, the browser has nothing to complain about, and asks nobody else."""
+    page = context.new_page()
+    demo = Demo(page)
+    demo.open(server.url)
+    yield demo
+    page.close()
+    assert demo.complaints == []
+    assert demo.elsewhere == []

@@ -1,0 +1,180 @@
+"""What was done to the photo: every degradation with its controls, masks, noise, and photos that came degraded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.demo.browser import Demo, needs_chromium
+from workbench.demo.presets import PRESETS, Preset
+from workbench.operators.parse import Parameter, operator_controls
+
+pytestmark = needs_chromium
+SLOW = ("mask", "oldphoto")  # they open the editor, which takes seconds
+KINDS = {name: kind for name, kind in operator_controls().items() if name not in ("none", *SLOW)}
+
+
+def test_every_degradation_shows_its_sliders_and_writes_its_text(demo: Demo) -> None:
+    """...and the preview shows what it does, for the default and for other values."""
+    demo.unfold("framing")
+    with demo.changes():
+        demo.number("side", 64)
+    assert demo.options("kind") == [title for name, (title, _, _) in operator_controls().items() if name != "none"]
+    with demo.changes():
+        demo.choose("kind", "JPEG")
+    for name, (title, parameters, _) in KINDS.items():
+        with demo.changes():
+            demo.choose("kind", title)
+        expect(demo.part("degradation", "input")).to_have_value(_spec(name, parameters, {}))
+        controls = _controls(parameters)
+        for control in ("first", "second", "word"):
+            _stands_for(demo, control, controls.get(control))
+        written: dict[str, str] = {}
+        for control, parameter in controls.items():
+            with demo.changes():
+                written[parameter.label] = _turn(demo, control, parameter)
+            expect(demo.part("degradation", "input")).to_have_value(_spec(name, parameters, written))
+
+
+def _controls(parameters: tuple[Parameter, ...]) -> dict[str, Parameter]:
+    numbers = [p for p in parameters if not p.choices]
+    words = [p for p in parameters if p.choices]
+    return dict(zip(("first", "second"), numbers, strict=False)) | dict(zip(("word",), words, strict=False))
+
+
+def _spec(name: str, parameters: tuple[Parameter, ...], written: dict[str, str]) -> str:
+    values = [written.get(p.label, p.default if p.choices else f"{float(p.default):g}") for p in parameters]
+    return ":".join([name, *values])
+
+
+def _stands_for(demo: Demo, control: str, parameter: Parameter | None) -> None:
+    if parameter is None:
+        expect(demo.part(control)).to_have_count(0)
+        return
+    expect(demo.part(control, "[data-testid=block-info]")).to_have_text(parameter.label)
+    if not parameter.choices:
+        slider = demo.part(control, "input[type=range]")
+        expect(slider).to_have_attribute("min", f"{parameter.low:g}")
+        expect(slider).to_have_attribute("max", f"{parameter.high:g}")
+        expect(slider).to_have_value(f"{float(parameter.default):g}")
+
+
+def _turn(demo: Demo, control: str, parameter: Parameter) -> str:
+    """Another value than the default: by the word, or by a key on the slider."""
+    if parameter.choices:
+        word = next(choice for choice in parameter.choices if choice != parameter.default)
+        demo.choose(control, word)
+        return word
+    demo.part(control, "input[type=range]").press("ArrowRight")
+    return f"{round(float(parameter.default) + parameter.step, 6):g}"
+
+
+def test_a_degradation_typed_by_hand_counts(demo: Demo) -> None:
+    with demo.changes():
+        demo.write("degradation", "blur:0.1:6")
+    across, down = (np.abs(np.diff(demo.picture("Degraded").astype(float), axis=axis)).mean() for axis in (1, 0))
+    assert min(across, down) < 0.6 * max(across, down)  # blurred along one direction only
+    with demo.changes():
+        demo.write("degradation", "sr:2")
+    assert demo.captions()[1] == "Degraded 48×48 pixels"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("sr:0", "sr:0"),
+        ("magic", "magic"),
+        ("blur:-1", "blur:-1"),
+        ("mask:/etc/passwd", "takes the mask that you paint or upload here"),
+        ("", "operator"),
+    ],
+)
+def test_what_is_no_degradation_is_said(demo: Demo, text: str, sentence: str) -> None:
+    demo.write("degradation", text)
+    demo.says(sentence)
+    demo.part("go").click()
+    expect(demo.page.get_by_test_id("toast-text").first).to_contain_text(sentence)
+    with demo.changes():
+        demo.write("degradation", "sr:2")
+    assert demo.part("status", "p[role=alert]").count() == 0
+
+
+def test_noise_and_seed(demo: Demo) -> None:
+    """More noise, more of it; another seed, other noise; the same seed, the same picture."""
+    demo.choose("kind", "Noise alone")
+    expect(demo.part("degradation", "input")).to_have_value("denoise")
+    deviations = []
+    for noise in (0.05, 0.1):
+        with demo.changes():
+            demo.number("noise", noise)
+        gap = (demo.picture("Degraded").astype(float) - demo.picture("Original")) / 255
+        deviations.append(gap.std())
+    assert deviations == pytest.approx([0.05, 0.1], rel=0.05)
+    first = demo.picture("Degraded")
+    with demo.changes():
+        demo.number("seed", 5)
+    assert (demo.picture("Degraded") != first).mean() > 0.9
+    with demo.changes():
+        demo.number("seed", 0)
+    assert (demo.picture("Degraded") == first).all()
+
+
+def test_a_photo_that_came_degraded_is_taken_as_it_is(demo: Demo) -> None:
+    """Cut out, not resized; no original is shown, and what comes out is larger by the factor."""
+    demo.methods(("pinv", "photo-dsm", ""))
+    demo.unfold("framing")
+    with demo.changes():
+        demo.number("side", 24)
+    with demo.changes():
+        demo.part("came", "input").check()
+    expect(demo.part("fit").get_by_label("Cut out a square, as it is")).to_be_checked()
+    assert demo.captions() == ["The photo as it came 24×24 pixels"]
+    demo.restore()
+    assert demo.picture("pinv, photo-dsm").shape == (96, 96, 3)
+    assert "PSNR ↑" not in demo.scores()[0]  # nothing to compare with
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_everything(demo: Demo, name: str) -> None:
+    preset = PRESETS[name]
+    demo.unfold("framing")
+    if preset is not next(iter(PRESETS.values())):
+        with demo.changes():
+            demo.choose("preset", name)
+    expect(demo.part("degradation", "input")).to_have_value(preset.degradation)
+    _shows(demo, preset)
+    title = operator_controls()[preset.degradation.partition(":")[0]][0]
+    assert demo.value("kind") == title
+    assert (demo.part("painting").count() == 1) == (preset.degradation == "oldphoto")
+
+
+def _shows(demo: Demo, preset: Preset) -> None:
+    assert preset.about in demo.part("about").inner_text()
+    assert float(demo.value("noise")) == preset.noise
+    assert int(demo.value("side")) == preset.side
+    assert int(demo.value("count")) == preset.samples
+    for number in range(1, 5):
+        row = preset.methods[number - 1] if number <= len(preset.methods) else None
+        assert demo.value(f"solver{number}") == (row.solver if row else "none")
+        assert demo.value(f"settings{number}") == (row.settings if row else "")
+        if row:
+            assert demo.value(f"prior{number}") == row.prior
+
+
+def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
+    """White is lost; with it, the old photo has its scratches there."""
+    drawn = np.zeros((48, 48), dtype=np.uint8)
+    drawn[10:20, 30:40] = 255
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    demo.choose("kind", "Painted mask")
+    demo.says("paint over what is to be filled")
+    with demo.changes():
+        demo.part("mask", "input[type=file]").set_input_files(tmp_path / "mask.png")
+    lost = np.abs(demo.picture("Degraded").astype(int) - demo.picture("Original")).max(axis=2) > 30
+    assert lost[20:40, 60:80].mean() > 0.5
+    lost[20:40, 60:80] = False
+    assert lost.mean() < 0.01
