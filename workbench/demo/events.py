@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,6 +79,11 @@ class Events:
         cards = {card["name"]: card.get("summary", "") for card in describe_priors()}
         return {name: cards.get(source, source) for name, source in self.sources.items()}
 
+    def prior_titles(self) -> dict[str, str]:
+        """Name -> the name with how the prior was trained, where its card says that."""
+        cards = {card["name"]: card for card in describe_priors()}
+        return {name: f"{name}{_objective(cards.get(source, {}))}" for name, source in self.sources.items()}
+
     def degrade(
         self, problem: Problem, session: str, folder: Path, methods: tuple[Method, ...] = NO_METHODS, samples: int = 1
     ) -> tuple[Recipe, Degraded, str]:
@@ -136,7 +142,7 @@ class Events:
         Raises:
             ValueError: see :func:`workbench.demo.task.methods_of` and :meth:`degrade`.
         """
-        methods = methods_of(rows, self.sources, self.limits)
+        methods = methods_of(rows, self.prior_titles(), self.limits)
         if not 1 <= samples <= self.limits.samples:
             raise ValueError(f"1 to {self.limits.samples} samples, got {samples:g}")
         folder = self.visits.folder(session, "results")
@@ -155,6 +161,14 @@ class Events:
             drawn.save(folder / MASK)
             return folder / MASK
         return write_mask(problem.painted, size, folder / MASK)
+
+
+def _objective(card: Mapping[str, Any]) -> str:
+    training = card.get("training", {})
+    objective = str(training.get("objective", "")).partition(",")[0]
+    if objective == "MUPET" and training.get("objective.alpha") == 0:
+        objective = "DSM"  # without the loss at the fixed point, score matching is what remains
+    return f" ({objective})" if objective else ""
 
 
 def _note(remark: str) -> str:

@@ -44,19 +44,19 @@ def build_page(events: Events) -> gr.Blocks:
             "# Restoration workbench\nDegrade a photo, or bring one that is, and restore it by several methods."
         )
         with gr.Row():
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=3, min_width=320):
                 preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
                 about = gr.Markdown(start.about, elem_id="about")
                 controls = problem_controls(start, events.limits)
-                methods = method_controls(start, list(events.sources))
+                methods = method_controls(start, events.prior_titles())
                 with gr.Row():
                     seed = gr.Number(
                         0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=80, elem_id="seed"
                     )
                     samples = gr.Slider(
-                        1, events.limits.samples, start.samples, step=1, label="Samples of each", elem_id="count"
+                        1, events.limits.samples, start.samples, step=1, label="Samples", elem_id="count"
                     )
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=7, min_width=320):
                 with gr.Row():
                     go = gr.Button("Restore", variant="primary", elem_id="go")
                     stop = gr.Button("Cancel", elem_id="stop")

@@ -32,7 +32,7 @@ def asset(name: str) -> str:
 
 def result_controls() -> ResultControls:
     """Everything that shows results, empty."""
-    status = gr.HTML("", label="Status", min_height=44, elem_id="status")
+    status = gr.HTML("", label="Status", elem_id="status")
     board = gr.HTML(
         "",
         label="Pictures",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,8 +86,11 @@ def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path)
     return path
 
 
-def methods_of(rows: Sequence[Row], priors: Mapping[str, Any], limits: Limits) -> tuple[Method, ...]:
+def methods_of(rows: Sequence[Row], priors: Mapping[str, str], limits: Limits) -> tuple[Method, ...]:
     """The methods that were chosen, those with a solver.
+
+    Args:
+        priors: name -> how it is called on the page.
 
     Raises:
         ValueError: none at all, an unknown solver or prior, settings that a solver does not take or beyond the limits.
@@ -103,10 +105,17 @@ def methods_of(rows: Sequence[Row], priors: Mapping[str, Any], limits: Limits) -
             raise ValueError(f"method {number}: {error}") from None
     if not methods:
         raise ValueError("choose at least one method")
-    return tuple(methods)
+    names = [method.name for method in methods]
+    return tuple(_distinct(method) if names.count(method.name) > 1 else method for method in methods)
 
 
-def _method(row: Row, priors: Mapping[str, Any], limits: Limits) -> Method:
+def _distinct(method: Method) -> Method:
+    """``method`` with its settings in its name, for comparisons of settings."""
+    settings = " ".join(f"{name}={value}" for name, value in method.settings.items())
+    return method.model_copy(update={"name": f"{method.name}, {settings or 'as it is'}"})
+
+
+def _method(row: Row, priors: Mapping[str, str], limits: Limits) -> Method:
     if row.solver not in SOLVERS:
         raise ValueError(f"unknown solver {row.solver!r}, there are {', '.join(SOLVERS)}")
     if row.prior not in priors:
@@ -119,7 +128,7 @@ def _method(row: Row, priors: Mapping[str, Any], limits: Limits) -> Method:
         if len(values) > limits.number or any(isinstance(v, (int, float)) and abs(v) > limits.number for v in values):
             raise ValueError(f"{name}={value}: numbers up to {limits.number} here")
     solver_of(row.solver, settings)
-    return Method(solver=row.solver, settings=settings, prior=row.prior)
+    return Method(name=f"{row.solver}, {priors[row.prior]}", solver=row.solver, settings=settings, prior=row.prior)
 
 
 def check_size(spec: str, photo: Tensor, came: bool, recipe: Recipe, limits: Limits) -> None:

@@ -90,10 +90,18 @@ def _differences(board: Board, before: int) -> str:
         if panel.state != "done" or panel.images is None or panel.images is reference:
             figures.append("<div></div>")
             continue
-        gap = (panel.images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
-        figures.append(_figure(panel.method.label, picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
+        gap = _gap(panel.images, reference)
+        note = f"largest {float(gap.max()):.2f}"
+        if original is not None and panel is not done[0] and done[0].images is not None:
+            note += f"; to {done[0].method.label} {float(_gap(panel.images, done[0].images).max()):.4f}"
+        figures.append(_figure(panel.method.label, picture(AMPLIFY * gap), note))
     heading = f'<h4 style="grid-column: span {before}">Difference to {escape(against)}, {AMPLIFY} times</h4>'
     return _row([heading, *figures], before + len(board.panels))
+
+
+def _gap(images: Tensor, reference: Tensor) -> Tensor:
+    """Absolute difference of the first ones, as a viewer sees them, (1, 3, h, w)."""
+    return (images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
 
 
 def _samples(panel: Panel) -> str:
