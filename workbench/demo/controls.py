@@ -85,7 +85,7 @@ def problem_controls(start: Preset, limits: Limits) -> ProblemControls:
             degradation = gr.Textbox(
                 start.degradation, label="As on the command line", max_lines=1, max_length=60, elem_id="degradation"
             )
-            noise = gr.Slider(0, 0.5, start.noise, step=0.005, label="Noise σ, white is 1", elem_id="noise")
+            noise = gr.Slider(0, 0.5, start.noise, step=0.005, label="Noise σ", elem_id="noise")
     with gr.Group(visible=False, elem_id="masking") as masking:
         painting = Painting(
             label="Paint over what is to be filled",

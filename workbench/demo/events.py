@@ -16,7 +16,7 @@ from workbench.demo.compare import Board, compare
 from workbench.demo.export import MASK, Export, export
 from workbench.demo.photo import Framing, frame, read_photo
 from workbench.demo.presets import Row
-from workbench.demo.task import Limits, check_size, methods_of, operator_text, write_mask
+from workbench.demo.task import Limits, check_size, methods_of, operator_text, takes_mask, write_mask
 from workbench.demo.view import preview_html
 from workbench.demo.visits import Visits
 from workbench.images import open_image, save_image
@@ -154,6 +154,9 @@ class Events:
         yield board, export(board, folder)
 
     def _mask(self, problem: Problem, image: Tensor, session: str, folder: Path) -> Path | None:
+        """What was painted or uploaded, as a file in ``folder``, for degradations that take a mask."""
+        if not takes_mask(problem.degradation):
+            return None
         size = (image.shape[-1], image.shape[-2])
         if problem.mask_file:
             self.visits.uses(session, problem.mask_file)

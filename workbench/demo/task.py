@@ -46,6 +46,12 @@ class Limits:
     keep_minutes: float = 15
 
 
+def takes_mask(text: str) -> bool:
+    """Whether the operator written ``text`` is one of those with a painted mask."""
+    name = text.strip().partition(":")[0]
+    return name in operator_controls() and operator_controls()[name][2]
+
+
 def operator_text(text: str, mask: Path | None) -> str:
     """The operator written ``text``, with the painted ``mask`` for those that take one.
 
@@ -54,13 +60,11 @@ def operator_text(text: str, mask: Path | None) -> str:
             mask and there is none.
     """
     name, _, arguments = text.strip().partition(":")
-    controls = operator_controls()
-    takes_mask = name in controls and controls[name][2]
-    if takes_mask and arguments:
+    if takes_mask(text) and arguments:
         raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
     if name == "mask" and mask is None:
         raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
-    return f"{name}:{mask}" if takes_mask and mask is not None else text.strip()
+    return f"{name}:{mask}" if takes_mask(text) and mask is not None else text.strip()
 
 
 def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path) -> Path | None:
