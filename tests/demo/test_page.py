@@ -53,9 +53,8 @@ def test_every_registered_thing_can_be_chosen(events):
     components = {block.elem_id: block for block in build_page(events).blocks.values() if block.elem_id}
     assert {value for _, value in components["solver1"].choices} == {*SOLVERS, "none"}
     assert {value for _, value in components["prior4"].choices} == set(available_priors())
-    assert {value for _, value in components["kind"].choices} == {operator_controls()[n][0] for n in OPERATORS} - {
-        "Nothing"
-    }
+    titles = {operator_controls()[name][0] for name in OPERATORS}
+    assert {value for _, value in components["kind"].choices} == titles - {"Nothing"}
 
 
 @pytest.mark.parametrize("title", [title for title, name in TITLES.items() if name != "mask"])
