@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def problem_controls(start: Preset, limits: Limits) -> ProblemControls:
             degradation = gr.Textbox(
                 start.degradation, label="As on the command line", max_lines=1, max_length=60, elem_id="degradation"
             )
-            noise = gr.Slider(0, 0.5, start.noise, step=0.005, label="Noise, of white = 1", elem_id="noise")
+            noise = gr.Slider(0, 0.5, start.noise, step=0.005, label="Noise σ", elem_id="noise")
     with gr.Group(visible=False, elem_id="masking") as masking:
         painting = Painting(
             label="Paint over what is to be filled",
@@ -111,17 +111,28 @@ def problem_controls(start: Preset, limits: Limits) -> ProblemControls:
     )
 
 
-def method_controls(start: Preset, sources: Sequence[str]) -> list[gr.components.Component]:
-    """Solver, prior and settings of each method, flat."""
+def method_controls(start: Preset, priors: Mapping[str, str]) -> list[gr.components.Component]:
+    """Solver, prior and settings of each method, flat; ``priors``: name -> how it is called."""
     controls: list[gr.components.Component] = []
     for number in range(1, ROWS + 1):
-        row = start.methods[number - 1] if number <= len(start.methods) else Row(NO_METHOD, sources[0])
-        solvers, name = [*SOLVERS, NO_METHOD], f"Method {number}"
+        row = start.methods[number - 1] if number <= len(start.methods) else Row(NO_METHOD, next(iter(priors)))
         with gr.Group():
             with gr.Row():
-                solver = gr.Dropdown(solvers, value=row.solver, label=name, min_width=120, elem_id=f"solver{number}")
+                solver = gr.Dropdown(
+                    [*SOLVERS, NO_METHOD],
+                    value=row.solver,
+                    label=f"Method {number}",
+                    scale=2,
+                    min_width=90,
+                    elem_id=f"solver{number}",
+                )
                 prior = gr.Dropdown(
-                    list(sources), value=row.prior, label="Prior", min_width=120, elem_id=f"prior{number}"
+                    [(title, name) for name, title in priors.items()],
+                    value=row.prior,
+                    label="Prior",
+                    scale=3,
+                    min_width=130,
+                    elem_id=f"prior{number}",
                 )
             settings = gr.Textbox(
                 row.settings,

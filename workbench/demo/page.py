@@ -23,8 +23,8 @@ from workbench.demo.controls import (
     title_of,
 )
 from workbench.demo.endpoints import Endpoints, problem_of
-from workbench.demo.events import Events
-from workbench.demo.presets import PRESETS, Row
+from workbench.demo.events import Events, Problem
+from workbench.demo.presets import PRESETS, Preset, Row
 from workbench.demo.results import ResultControls, result_controls
 from workbench.demo.task import NO_METHOD
 from workbench.operators.parse import describe_operators, operator_controls
@@ -44,30 +44,30 @@ def build_page(events: Events) -> gr.Blocks:
             "# Restoration workbench\nDegrade a photo, or bring one that is, and restore it by several methods."
         )
         with gr.Row():
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=3, min_width=320):
                 preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
                 about = gr.Markdown(start.about, elem_id="about")
                 controls = problem_controls(start, events.limits)
-                methods = method_controls(start, list(events.sources))
+                methods = method_controls(start, events.prior_titles())
                 with gr.Row():
                     seed = gr.Number(
                         0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=80, elem_id="seed"
                     )
                     samples = gr.Slider(
-                        1, events.limits.samples, start.samples, step=1, label="Samples of each", elem_id="count"
+                        1, events.limits.samples, start.samples, step=1, label="Samples", elem_id="count"
                     )
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=7, min_width=320):
                 with gr.Row():
                     go = gr.Button("Restore", variant="primary", elem_id="go")
                     stop = gr.Button("Cancel", elem_id="stop")
-                shown = result_controls()
+                shown = result_controls(_opening(events, controls, start))
         with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
             gr.Markdown(_reference(events))
         endpoints = Endpoints(events)
         problem = [*controls.inputs, seed]
         _help_writing(controls)
         _choose_preset(preset, about, controls, methods, samples)
-        _preview(page, events, endpoints, controls, problem, shown)
+        _preview(events, endpoints, controls, problem, shown)
         _run(endpoints, problem, methods, samples, go, stop, shown)
         gr.api(endpoints.methods, api_name="methods")
         page.unload(endpoints.leave)
@@ -119,8 +119,17 @@ def _choose_preset(
     preset.input(choose, preset, [about, *methods, *written], **PRIVATE)
 
 
+def _opening(events: Events, controls: ProblemControls, start: Preset) -> str:
+    """The pictures the page opens with, made once for all visitors."""
+    events.visits.settle()
+    sample = controls.photo.value["path"]
+    problem = Problem(sample, "square", start.side, 0.5, 0.5, False, start.degradation, start.noise, 0, [], None)
+    shown = events.preview(problem, "").html
+    events.visits.leave("")
+    return shown
+
+
 def _preview(
-    page: gr.Blocks,
     events: Events,
     endpoints: Endpoints,
     controls: ProblemControls,
@@ -141,7 +150,6 @@ def _preview(
         except ValueError:  # said by the preview
             return None
 
-    page.load(preview, problem, [shown.board, shown.status], **PRIVATE)
     gr.on(
         [control.change for control in problem],
         preview,

@@ -30,11 +30,11 @@ def asset(name: str) -> str:
     return resources.files("workbench.demo").joinpath(name).read_text()
 
 
-def result_controls() -> ResultControls:
-    """Everything that shows results, empty."""
-    status = gr.HTML("", label="Status", min_height=44, elem_id="status")
+def result_controls(opening: str) -> ResultControls:
+    """Everything that shows results, empty but for the pictures ``opening``."""
+    status = gr.HTML("", label="Status", elem_id="status")
     board = gr.HTML(
-        "",
+        opening,
         label="Pictures",
         html_template=asset("board.html"),
         js_on_load=asset("board.js"),

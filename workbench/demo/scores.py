@@ -29,5 +29,5 @@ def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:
         "Iterations": str(first["iterations"]),
         "Evaluations": str(first["evaluations"]),
         "Seconds": f"{first['seconds'] * len(panel.records):.2f}",
-        "Note": first["message"],
+        "Note": "; ".join(filter(None, [first["message"], f"in tiles of {first['tile']}" if first["tile"] else ""])),
     }

@@ -35,7 +35,7 @@ class NoWayOut:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"]
+        path = scope["path"].lower()
         if "/proxy=" in path or "/file=http:" in path or "/file=https:" in path:
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"this server fetches nothing from the web"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,6 +46,12 @@ class Limits:
     keep_minutes: float = 15
 
 
+def takes_mask(text: str) -> bool:
+    """Whether the operator written ``text`` is one of those with a painted mask."""
+    name = text.strip().partition(":")[0]
+    return name in operator_controls() and operator_controls()[name][2]
+
+
 def operator_text(text: str, mask: Path | None) -> str:
     """The operator written ``text``, with the painted ``mask`` for those that take one.
 
@@ -55,13 +60,11 @@ def operator_text(text: str, mask: Path | None) -> str:
             mask and there is none.
     """
     name, _, arguments = text.strip().partition(":")
-    controls = operator_controls()
-    takes_mask = name in controls and controls[name][2]
-    if takes_mask and arguments:
+    if takes_mask(text) and arguments:
         raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
     if name == "mask" and mask is None:
         raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
-    return f"{name}:{mask}" if takes_mask and mask is not None else text.strip()
+    return f"{name}:{mask}" if takes_mask(text) and mask is not None else text.strip()
 
 
 def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path) -> Path | None:
@@ -87,8 +90,11 @@ def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path)
     return path
 
 
-def methods_of(rows: Sequence[Row], priors: Mapping[str, Any], limits: Limits) -> tuple[Method, ...]:
+def methods_of(rows: Sequence[Row], priors: Mapping[str, str], limits: Limits) -> tuple[Method, ...]:
     """The methods that were chosen, those with a solver.
+
+    Args:
+        priors: name -> how it is called on the page.
 
     Raises:
         ValueError: none at all, an unknown solver or prior, settings that a solver does not take or beyond the limits.
@@ -103,10 +109,17 @@ def methods_of(rows: Sequence[Row], priors: Mapping[str, Any], limits: Limits) -
             raise ValueError(f"method {number}: {error}") from None
     if not methods:
         raise ValueError("choose at least one method")
-    return tuple(methods)
+    names = [method.name for method in methods]
+    return tuple(_distinct(method) if names.count(method.name) > 1 else method for method in methods)
 
 
-def _method(row: Row, priors: Mapping[str, Any], limits: Limits) -> Method:
+def _distinct(method: Method) -> Method:
+    """``method`` with its settings in its name, for comparisons of settings."""
+    settings = " ".join(f"{name}={value}" for name, value in method.settings.items())
+    return method.model_copy(update={"name": f"{method.name}, {settings or 'as it is'}"})
+
+
+def _method(row: Row, priors: Mapping[str, str], limits: Limits) -> Method:
     if row.solver not in SOLVERS:
         raise ValueError(f"unknown solver {row.solver!r}, there are {', '.join(SOLVERS)}")
     if row.prior not in priors:
@@ -119,7 +132,7 @@ def _method(row: Row, priors: Mapping[str, Any], limits: Limits) -> Method:
         if len(values) > limits.number or any(isinstance(v, (int, float)) and abs(v) > limits.number for v in values):
             raise ValueError(f"{name}={value}: numbers up to {limits.number} here")
     solver_of(row.solver, settings)
-    return Method(solver=row.solver, settings=settings, prior=row.prior)
+    return Method(name=f"{row.solver}, {priors[row.prior]}", solver=row.solver, settings=settings, prior=row.prior)
 
 
 def check_size(spec: str, photo: Tensor, came: bool, recipe: Recipe, limits: Limits) -> None:

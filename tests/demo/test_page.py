@@ -1,0 +1,128 @@
+"""The page offers what the registries hold, and its presets run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench.demo.controls import TITLES, parameter_updates, spec_of
+from workbench.demo.events import Events, Problem
+from workbench.demo.presets import PRESETS, Preset, Row
+from workbench.demo.task import Limits, methods_of
+from workbench.demo.visits import Visits
+from workbench.images import sample_photo, save_image
+from workbench.models import available_priors
+from workbench.operators.parse import OPERATORS, operator_controls, parse_operator
+from workbench.solvers import SOLVERS
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Events:
+    return Events(Limits(), {name: name for name in available_priors()}, Visits(tmp_path, keep=60))
+
+
+def problem(photo: Path, **changes: object) -> Problem:
+    values = {
+        "photo": str(photo),
+        "fit": "square",
+        "side": 32,
+        "across": 0.5,
+        "down": 0.5,
+        "came": False,
+        "degradation": "sr:4",
+        "noise": 0.01,
+        "seed": 0,
+        "painted": [],
+        "mask_file": None,
+    }
+    return Problem(**(values | changes))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    save_image(sample_photo("cat", 64), path)
+    return path
+
+
+def test_every_registered_thing_can_be_chosen(events):
+    from workbench.demo.page import build_page
+
+    components = {block.elem_id: block for block in build_page(events).blocks.values() if block.elem_id}
+    assert {value for _, value in components["solver1"].choices} == {*SOLVERS, "none"}
+    assert {value for _, value in components["prior4"].choices} == set(available_priors())
+    titles = {operator_controls()[name][0] for name in OPERATORS}
+    assert {value for _, value in components["kind"].choices} == titles - {"Nothing"}
+
+
+@pytest.mark.parametrize("title", [title for title, name in TITLES.items() if name != "mask"])
+def test_the_controls_of_a_degradation_write_what_the_command_line_reads(title):
+    first, second, word = parameter_updates(TITLES[title])
+    spec = spec_of(title, first["value"], second["value"], word["value"])
+    parse_operator(spec, (3, 64, 64), torch.Generator().manual_seed(0))
+    again = parameter_updates(TITLES[title], spec)
+    assert [part["value"] for part in again] == [first["value"], second["value"], word["value"]]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def test_presets_run_and_every_method_ends_well(preset: Preset, events: Events, photo: Path):
+    rows = [Row(row.solver, row.prior, _few_steps(row.solver)) for row in preset.methods]
+    wanted = problem(photo, degradation=preset.degradation, noise=preset.noise)
+    *_, (board, files) = events.restore(wanted, rows, preset.samples, "session")
+    assert [panel.error for panel in board.panels] == [""] * len(rows)
+    assert all(len(panel.images) == preset.samples for panel in board.panels)
+    assert files is not None
+    assert set(files.pictures) >= {"Degraded", "Original"}
+    # As written in the preset, the settings are known too.
+    assert len(methods_of(preset.methods, events.prior_titles(), Limits())) == len(rows)
+
+
+def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(events):
+    first, second, *_ = PRESETS.values()
+    assert [row.solver for row in first.methods] == ["diffpir", "diffpir"]
+    assert first.methods[0].settings == first.methods[1].settings
+    assert [events.prior_titles()[row.prior] for row in first.methods] == ["mini-control (DSM)", "mini-mupet (MUPET)"]
+    assert [row.solver for row in second.methods] == ["deqir", "ddnm"]
+
+
+def test_a_photo_that_came_degraded_is_restored_as_it_is(events, photo):
+    *_, (board, files) = events.restore(
+        problem(photo, fit="crop", side=16, came=True, degradation="sr:2", noise=0.0),
+        [Row("ddrm", "photo-dsm", "steps=4")],
+        1,
+        "session",
+    )
+    assert board.panels[0].images.shape == (1, 3, 32, 32)
+    assert "Original" not in files.pictures
+    assert board.panels[0].records[0]["psnr"] is None
+
+
+def test_comparisons_of_settings_are_told_apart(events, photo):
+    rows = [Row("diffpir", "mini-control", f"steps={steps}") for steps in (2, 3)]
+    *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
+    assert [panel.method.label for panel in board.panels] == [
+        "diffpir, mini-control (DSM), steps=2",
+        "diffpir, mini-control (DSM), steps=3",
+    ]
+
+
+def test_a_method_that_cannot_is_said_and_the_others_go_on(events, photo):
+    rows = [Row("ddnm", "mini-dsm", "steps=2"), Row("dps", "mini-dsm", "steps=2")]
+    *_, (board, _) = events.restore(problem(photo, degradation="jpeg:10"), rows, 1, "session")
+    assert board.panels[0].state == "failed"
+    assert "linear" in board.panels[0].error
+    assert board.panels[1].state == "done"
+
+
+def test_what_takes_too_long_is_stopped(tmp_path, photo):
+    events = Events(Limits(seconds=0.01), {"mini-dsm": "mini-dsm"}, Visits(tmp_path, keep=60))
+    rows = [Row("ddnm", "mini-dsm", "steps=500")]
+    *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
+    assert "out of time" in board.panels[0].error
+    assert board.panels[0].evaluations < 500
+
+
+def _few_steps(solver: str) -> str:
+    return {"pinv": "", "deqir": "steps=4", "ddrm": "steps=4"}.get(solver, "steps=3")
