@@ -32,6 +32,8 @@ from workbench.solvers import describe_solvers
 
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
+# A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
+LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
 
@@ -85,17 +87,17 @@ def _help_writing(controls: ProblemControls) -> None:
         return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, gr.Group(visible=masked)]
 
     helpers: list[Any] = [*controls.numbers, controls.word]
-    controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
+    controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **LATEST, **PRIVATE)
     gr.on(
         [control.input for control in helpers],
         spec_of,
         [controls.kind, *helpers],
         controls.degradation,
-        trigger_mode="always_last",
+        **LATEST,
         **PRIVATE,
     )
     # A photo that came degraded must not be resized: that would change what degraded it.
-    controls.came.input(lambda came: "crop" if came else "square", controls.came, controls.fit, **PRIVATE)
+    controls.came.input(lambda came: "crop" if came else "square", controls.came, controls.fit, **LATEST, **PRIVATE)
 
 
 def _choose_preset(
@@ -116,7 +118,7 @@ def _choose_preset(
 
     written: list[Any] = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
     written += [controls.degradation, controls.noise, controls.masking, samples]
-    preset.input(choose, preset, [about, *methods, *written], **PRIVATE)
+    preset.input(choose, preset, [about, *methods, *written], **LATEST, **PRIVATE)
 
 
 def _opening(events: Events, controls: ProblemControls, start: Preset) -> str:
@@ -155,7 +157,7 @@ def _preview(
         preview,
         problem,
         [shown.board, shown.status],
-        trigger_mode="always_last",
+        **LATEST,
         **PRIVATE,
     )
     framing: list[Any] = [controls.photo, controls.fit, controls.side, controls.across, controls.down, controls.kind]
@@ -164,7 +166,7 @@ def _preview(
         canvas,
         problem,
         controls.painting,
-        trigger_mode="always_last",
+        **LATEST,
         **PRIVATE,
     )
     files = [gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")]
@@ -199,6 +201,7 @@ def _run(
         [shown.left, shown.right, shown.pictures],
         shown.slider,
         api_name="before_after",
+        **LATEST,
         **QUICK,
     )
 
