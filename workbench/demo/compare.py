@@ -52,17 +52,28 @@ class Panel:
 
 @dataclass(frozen=True)
 class Board:
-    """A comparison, as far as it is."""
+    """A comparison, as far as it is.
+
+    Attributes:
+        recipe: what is run.
+        photo: (1, 3, h, w) in [0, 1], the photo that is degraded, or that came degraded.
+        degraded: its measurement, once for each sample.
+        panels: one for each method.
+    """
 
     recipe: Recipe
+    photo: Tensor
     degraded: Degraded
     panels: tuple[Panel, ...]
 
+    @classmethod
+    def of(cls, recipe: Recipe, photo: Tensor, degraded: Degraded) -> Board:
+        """The board before anything has run."""
+        return cls(recipe, photo, degraded, tuple(Panel(method) for method in recipe.methods))
 
-def compare(
-    recipe: Recipe, degraded: Degraded, load: Callable[[Method], Prior], seconds: float, every: float = 0.25
-) -> Iterator[Board]:
-    """Run the methods of ``recipe`` on ``degraded`` (its samples); yields the board every ``every`` seconds.
+
+def compare(board: Board, load: Callable[[Method], Prior], seconds: float, every: float = 0.25) -> Iterator[Board]:
+    """Run the methods of ``board``, which has none yet; yields the board every ``every`` seconds.
 
     What a method cannot do (an operator it does not take, more than ``seconds`` for all) is said in its panel, and the
     next one goes on. Closing the generator stops the work at the next iteration.
@@ -72,12 +83,12 @@ def compare(
     """
 
     def work(emit: Emit[Board]) -> None:
-        board = Board(recipe, degraded, tuple(Panel(method) for method in recipe.methods))
-        emit(board)
+        now = board
+        emit(now)
         with _processor:
             deadline = time.monotonic() + seconds
             for number, panel in enumerate(board.panels):
-                board = _run(board, number, panel, load, deadline, emit)
+                now = _run(now, number, panel, load, deadline, emit)
 
     yield from follow(work, every)
 

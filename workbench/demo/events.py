@@ -46,6 +46,20 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A recipe, what it begins with, and a remark on how the photo was read.
+
+    Attributes:
+        photo: (1, 3, h, w) in [0, 1], what of the visitor's photo is restored.
+    """
+
+    recipe: Recipe
+    photo: Tensor
+    degraded: Degraded
+    remark: str
+
+
+@dataclass(frozen=True)
 class Preview:
     """The prepared photo beside the degraded one: as HTML, and the files of the two."""
 
@@ -64,6 +78,7 @@ class Events:
 
     def __init__(self, limits: Limits, sources: Mapping[str, str], visits: Visits) -> None:
         self.limits, self.sources, self.visits = limits, sources, visits
+        self._cards = {card["name"]: card for card in describe_priors()}
         self._loaded: dict[str, Prior] = {}
         self._loading = threading.Lock()
 
@@ -76,18 +91,16 @@ class Events:
 
     def prior_summaries(self) -> dict[str, str]:
         """Name -> one line, for every prior that can be chosen."""
-        cards = {card["name"]: card.get("summary", "") for card in describe_priors()}
-        return {name: cards.get(source, source) for name, source in self.sources.items()}
+        return {name: self._cards.get(source, {}).get("summary", source) for name, source in self.sources.items()}
 
     def prior_titles(self) -> dict[str, str]:
         """Name -> the name with how the prior was trained, where its card says that."""
-        cards = {card["name"]: card for card in describe_priors()}
-        return {name: f"{name}{_objective(cards.get(source, {}))}" for name, source in self.sources.items()}
+        return {name: f"{name}{_objective(self._cards.get(source, {}))}" for name, source in self.sources.items()}
 
     def degrade(
         self, problem: Problem, session: str, folder: Path, methods: tuple[Method, ...] = NO_METHODS, samples: int = 1
-    ) -> tuple[Recipe, Degraded, str]:
-        """The measurement that ``problem`` describes, the recipe of all, and a remark on the photo.
+    ) -> Measured:
+        """The measurement that ``problem`` describes, and the recipe of all.
 
         Args:
             folder: where a painted mask is written.
@@ -109,7 +122,7 @@ class Events:
         )
         check_size(spec, image, problem.came, recipe, self.limits)
         try:
-            return recipe, measure(recipe, image), remark
+            return Measured(recipe, image, measure(recipe, image), remark)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{folder}/", "")) from None
 
@@ -126,13 +139,13 @@ class Events:
     def preview(self, problem: Problem, session: str) -> Preview:
         """The board before anything is restored."""
         folder = self.visits.folder(session, "preview")
-        _, degraded, remark = self.degrade(problem, session, folder)
-        original = degraded.original
+        measured = self.degrade(problem, session, folder)
         files = []
-        for name, image in (("prepared", degraded.y if original is None else original), ("degraded", degraded.picture)):
+        for name, image in (("prepared", measured.photo), ("degraded", measured.degraded.picture)):
             files.append(str(folder / f"{name}.png"))
             save_image(image, files[-1])
-        return Preview(preview_html(original, degraded.picture) + _note(remark), files[0], files[1])
+        html = preview_html(measured.photo, measured.degraded)
+        return Preview(html + _note(measured.remark), files[0], files[1])
 
     def restore(
         self, problem: Problem, rows: Sequence[Row], samples: float, session: str
@@ -146,9 +159,10 @@ class Events:
         if not 1 <= samples <= self.limits.samples:
             raise ValueError(f"1 to {self.limits.samples} samples, got {samples:g}")
         folder = self.visits.folder(session, "results")
-        recipe, degraded, _ = self.degrade(problem, session, folder, methods, int(samples))
+        measured = self.degrade(problem, session, folder, methods, int(samples))
+        start = Board.of(measured.recipe, measured.photo, measured.degraded)
         board = None
-        for board in compare(recipe, degraded, self.prior, self.limits.seconds):
+        for board in compare(start, self.prior, self.limits.seconds):
             yield board, None
         assert board is not None
         yield board, export(board, folder)

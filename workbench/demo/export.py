@@ -41,7 +41,7 @@ def export(board: Board, folder: Path) -> Export:
     degraded, recipe = board.degraded, board.recipe
     came = degraded.original is None
     photo = folder / ("photo.png" if came else "original.png")
-    save_image(degraded.y[:1] if degraded.original is None else degraded.original[:1], photo)
+    save_image(board.photo, photo)
     pictures = {} if came else {"Original": photo}
     for number, panel in enumerate(board.panels, 1):
         stem = folder_name(number, panel.method)

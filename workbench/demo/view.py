@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.demo.compare import Board, Panel
 from workbench.images import to_pillow
 from workbench.metrics import as_text
+from workbench.restore import Degraded
 
 AMPLIFY = 4  # of difference maps
 LIVE_SIDE = 256  # pictures on their way are shown no larger than this
@@ -21,9 +22,8 @@ LIVE_SIDE = 256  # pictures on their way are shown no larger than this
 
 def board_html(board: Board) -> str:
     """The pictures of ``board`` side by side, and once all is done the difference maps and samples below."""
-    degraded = board.degraded
     over = all(panel.state in ("done", "failed") for panel in board.panels)
-    given = _given(None if degraded.original is None else degraded.original[:1], degraded.picture[:1])
+    given = _given(board.photo, board.degraded)
     columns = len(given) + len(board.panels)
     parts = [_row([*given, *(_panel(panel, over) for panel in board.panels)], columns)]
     done = [panel for panel in board.panels if panel.images is not None and panel.state == "done"]
@@ -34,18 +34,21 @@ def board_html(board: Board) -> str:
     return "".join(parts)
 
 
-def preview_html(original: Tensor | None, degraded: Tensor) -> str:
-    """The prepared photo beside what its degradation makes of it, each (1, 1 or 3, h, w)."""
-    return _row(_given(original, degraded), columns=4)
+def preview_html(photo: Tensor, degraded: Degraded) -> str:
+    """The prepared photo (1, 3, h, w) beside what its degradation makes of it."""
+    return _row(_given(photo, degraded), columns=4)
 
 
-def _given(original: Tensor | None, degraded: Tensor) -> list[str]:
-    if original is None:
-        return [_figure("The photo as it came", picture(degraded), _size(degraded))]
-    return [
-        _figure("Original", picture(original), _size(original)),
-        _figure("Degraded", picture(degraded), _size(degraded)),
-    ]
+def _given(photo: Tensor, degraded: Degraded) -> list[str]:
+    """The photo and its measurement; of one that came degraded, the measurement where it is not the photo itself."""
+    measured = degraded.picture[:1]
+    first = _figure(
+        "Original" if degraded.original is not None else "The photo as it came", picture(photo), _size(photo)
+    )
+    if degraded.original is None and torch.equal(measured, photo):
+        return [first]
+    name = "Degraded" if degraded.original is not None else "What counts of it"
+    return [first, _figure(name, picture(measured), _size(measured))]
 
 
 def picture(image: Tensor, live: bool = False) -> str:
