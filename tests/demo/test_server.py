@@ -218,7 +218,7 @@ FOREIGN_FILES = [
 ]
 
 
-@pytest.mark.parametrize("where", ["photo", "mask", "background", "layers", "composite"])
+@pytest.mark.parametrize("where", ["photo", "background", "layers"])
 @pytest.mark.parametrize("number", range(len(FOREIGN_FILES)))
 def test_files_that_were_not_uploaded_are_refused(number, where, server, client):
     file = FOREIGN_FILES[number] | {"orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
