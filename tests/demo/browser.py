@@ -57,9 +57,9 @@ class Demo:
         return self.page.locator(f"#{name} {inside}".strip())
 
     def choose(self, name: str, option: str) -> None:
-        """Choose from a list."""
+        """Choose from a list, by the name or what it begins with before brackets."""
         self.part(name, "input").click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}( \(.*\))?$")).click()
         self.page.get_by_role("option").first.wait_for(state="detached")  # it closes slowly
 
     def options(self, name: str) -> list[str]:
@@ -94,7 +94,7 @@ class Demo:
             solver, prior, settings = rows[number - 1] if number <= len(rows) else ("none", "", "")
             if self.value(f"solver{number}") != solver:
                 self.choose(f"solver{number}", solver)
-            if prior and self.value(f"prior{number}") != prior:
+            if prior and self.value(f"prior{number}").partition(" (")[0] != prior:
                 self.choose(f"prior{number}", prior)
             self.write(f"settings{number}", settings)
 
