@@ -33,8 +33,8 @@ from workbench.solvers import describe_solvers
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
-LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
+QUICK |= {"trigger_mode": "always_last"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
 
 
@@ -87,17 +87,16 @@ def _help_writing(controls: ProblemControls) -> None:
         return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, gr.Group(visible=masked)]
 
     helpers: list[Any] = [*controls.numbers, controls.word]
-    controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **LATEST, **PRIVATE)
+    controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
     gr.on(
         [control.input for control in helpers],
         spec_of,
         [controls.kind, *helpers],
         controls.degradation,
-        **LATEST,
         **PRIVATE,
     )
     # A photo that came degraded must not be resized: that would change what degraded it.
-    controls.came.input(lambda came: "crop" if came else "square", controls.came, controls.fit, **LATEST, **PRIVATE)
+    controls.came.input(lambda came: "crop" if came else "square", controls.came, controls.fit, **PRIVATE)
 
 
 def _choose_preset(
@@ -118,7 +117,7 @@ def _choose_preset(
 
     written: list[Any] = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
     written += [controls.degradation, controls.noise, controls.masking, samples]
-    preset.input(choose, preset, [about, *methods, *written], **LATEST, **PRIVATE)
+    preset.input(choose, preset, [about, *methods, *written], **PRIVATE)
 
 
 def _opening(events: Events, controls: ProblemControls, start: Preset) -> str:
@@ -157,7 +156,6 @@ def _preview(
         preview,
         problem,
         [shown.board, shown.status],
-        **LATEST,
         **PRIVATE,
     )
     framing: list[Any] = [controls.photo, controls.fit, controls.side, controls.across, controls.down, controls.kind]
@@ -166,7 +164,6 @@ def _preview(
         canvas,
         problem,
         controls.painting,
-        **LATEST,
         **PRIVATE,
     )
     files = [gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")]
@@ -201,7 +198,6 @@ def _run(
         [shown.left, shown.right, shown.pictures],
         shown.slider,
         api_name="before_after",
-        **LATEST,
         **QUICK,
     )
 

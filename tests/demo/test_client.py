@@ -1,0 +1,305 @@
+"""The page's endpoints as ``gradio_client`` sees them, and what the downloaded recipe makes on another machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.utils import Status
+from PIL import Image, ImageDraw
+
+from tests.demo.visitor import SMALL, defaults, pixels, raw_call, refusal, save, unpack, visit
+from workbench.images import sample_photo, save_image
+
+# Runs the command line in each folder named: the files of one program, without starting torch again for each.
+RUN_EACH = """
+import os, sys
+from workbench.cli import main
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    sys.argv = ["workbench", "restore", "run.json", "--out", "again"]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, folder
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("visitor")
+
+
+@pytest.fixture(scope="module")
+def client(server, folder) -> Client:
+    return visit(server.url, folder)
+
+
+@pytest.fixture(scope="module")
+def photo(folder) -> Any:
+    save_image(sample_photo("coffee", 96), folder / "coffee.png")
+    return handle_file(str(folder / "coffee.png"))
+
+
+def test_the_named_endpoints_are_these_and_say_what_they_take(client):
+    described = client.view_api(print_info=False, return_format="dict")
+    assert described["unnamed_endpoints"] == {}
+    endpoints = described["named_endpoints"]
+    assert set(endpoints) == {"/restore", "/degrade", "/before_after", "/methods"}
+    problem = ["photo", "fit", "side", "across", "down", "came", "degradation", "noise", "painting", "mask", "seed"]
+    rows = [f"{what}_{number}" for number in (1, 2, 3, 4) for what in ("solver", "prior", "settings")]
+    taken = {name: [p["parameter_name"] for p in about["parameters"]] for name, about in endpoints.items()}
+    assert taken == {
+        "/restore": [*problem, *rows, "samples"],
+        "/degrade": problem,
+        "/before_after": ["before", "after"],
+        "/methods": [],
+    }
+    for about in endpoints.values():
+        assert about["description"]
+        assert not any(returned["label"].startswith("value_") for returned in about["returns"])
+
+
+def test_what_is_left_out_is_as_when_the_page_opens(client):
+    for name in ("/restore", "/degrade"):
+        assert all(
+            p["parameter_has_default"]
+            for p in client.view_api(print_info=False, return_format="dict")["named_endpoints"][name]["parameters"]
+        )
+    start = next(iter(client.predict(api_name="/methods")["presets"].values()))
+    values = defaults(client, "/restore")
+    assert (values["degradation"], values["side"], values["samples"]) == (
+        start["degradation"],
+        start["side"],
+        start["samples"],
+    )
+    assert [[values[f"{what}_{n}"] for what in ("solver", "prior", "settings")] for n in (1, 2)] == start["methods"]
+    prepared, degraded = client.predict(api_name="/degrade")
+    assert pixels(prepared).shape == (start["side"], start["side"], 3)
+    assert pixels(degraded).shape == (start["side"] // 4, start["side"] // 4, 3)
+
+
+def test_methods_lists_what_can_be_chosen(client):
+    methods = client.predict(api_name="/methods")
+    endpoint = client.view_api(print_info=False, return_format="dict")["named_endpoints"]["/restore"]
+    choices = {p["parameter_name"]: p["type"].get("enum") for p in endpoint["parameters"]}
+    assert [*methods["solvers"], "none"] == choices["solver_1"] == choices["solver_4"]
+    assert list(methods["priors"]) == choices["prior_1"]
+    assert all(summary.strip() for summary in [*methods["solvers"].values(), *methods["priors"].values()])
+    for preset in methods["presets"].values():
+        assert all(
+            solver in methods["solvers"] and prior in methods["priors"] for solver, prior, _ in preset["methods"]
+        )
+
+
+def test_degrade_gives_the_photo_as_prepared_and_as_degraded(client, photo):
+    prepared, degraded = client.predict(
+        photo=photo, fit="crop", side=40, across=0, down=1, degradation="gray", noise=0, api_name="/degrade"
+    )
+    expected = pixels(photo["path"])[-40:, :40]
+    assert np.array_equal(pixels(prepared), expected)
+    grey = expected.astype(float).mean(axis=-1)
+    assert np.abs(pixels(degraded).reshape(40, 40, -1)[..., 0] - grey).max() <= 1
+
+
+def test_seed_and_noise_do_what_they_say(client, photo):
+    def degraded(**values: Any) -> np.ndarray:
+        return pixels(client.predict(photo=photo, side=32, degradation="denoise", **values, api_name="/degrade")[1])
+
+    first, again, other = (degraded(noise=0.1, seed=seed) for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    clean = degraded(noise=0, seed=3).astype(float)
+    assert 0.07 < (first - clean).std() / 255 < 0.11  # clipping takes a little of 0.1
+
+
+def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, folder):
+    values = SMALL | {"solver_2": "diffpir", "settings_1": "steps=12", "settings_2": "steps=12"}
+    told = list(client.submit(photo=photo, **values, api_name="/restore"))
+    statuses = [status for _, status, *_ in told]
+    assert statuses[0].startswith("Method 1 of 2: diffpir")
+    assert any(status.startswith("Method 2 of 2") for status in statuses)
+    assert statuses[-1] == "Done."
+    assert all("data:image/png;base64," in board for board, *_ in told)
+    board, _, scores, curves, archive, recipe, before, after, slider = told[-1]
+    assert board.count("<figure>") >= 4
+    assert [row[0] for row in scores["data"]] == ["diffpir, mini-control (DSM)", "diffpir, mini-mupet (MUPET)"]
+    assert all(5 < float(row[1]) < 40 for row in scores["data"])
+    assert curves.lstrip().startswith("<svg")
+    names = [name for name, _ in before["choices"]]
+    assert names == [name for name, _ in after["choices"]]
+    assert len(names) == 4
+    assert {pixels(path).shape for path in slider} == {(32, 32, 3)}
+    files = {path.name for path in unpack(archive, folder / "all").iterdir()}
+    assert len(files) == 5
+    assert {"original.png", "degraded.png", "run.json"} <= files
+    assert recipe.strip() == (folder / "all" / "run.json").read_text().strip()
+
+    # The slider shows any two of these pictures.
+    original, restored = client.predict("Original", names[2], api_name="/before_after")
+    assert np.array_equal(pixels(original), pixels(folder / "all" / "original.png"))
+    assert np.array_equal(pixels(restored), pixels(next((folder / "all").glob("1-*.png"))))
+    assert "not in the list" in refusal(client, "/before_after", before="Original", after="../../etc/passwd")
+
+
+def test_before_and_after_of_a_visitor_who_restored_nothing(server, folder):
+    said = refusal(visit(server.url, folder), "/before_after", before="Degraded", after="Degraded")
+    assert "restore first" in said
+
+
+def test_cancelling_stops_the_work(client, photo):
+    long = SMALL | {"side": 128, "settings_1": "steps=1000"}
+    job = client.submit(photo=photo, **long, api_name="/restore")
+    while job.status().code is not Status.ITERATING:
+        assert not job.done()
+        time.sleep(0.05)
+    assert job.cancel()
+    begun = time.monotonic()
+    assert client.predict(photo=photo, **SMALL, api_name="/restore")[1] == "Done."
+    assert time.monotonic() - begun < 15  # the thousand steps would take a minute
+
+
+@pytest.fixture(scope="module")
+def taken_home(client, photo, folder) -> dict[str, Path]:
+    """Comparisons of all kinds, downloaded, unpacked and made again by the command line."""
+    layer = Image.new("RGBA", (64, 64))
+    ImageDraw.Draw(layer).rectangle((10, 12, 40, 30), fill=(255, 45, 85, 255))
+    layer.save(folder / "layer.png")
+    painting = {"background": None, "layers": [handle_file(str(folder / "layer.png"))], "composite": None}
+    mask = np.zeros((20, 20), dtype=np.uint8)
+    mask[5:12, 3:9] = 255
+    uploaded = save(mask, folder / "a mask.png")
+    old = save((pixels(photo["path"])[:24, :24].mean(axis=-1)).astype(np.uint8), folder / "old.png")
+    cases: dict[str, dict[str, Any]] = {
+        "two methods": {"solver_2": "ddnm", "prior_2": "photo-dsm", "settings_2": "steps=2 eta=0.85"},
+        "painted mask": {"degradation": "mask", "painting": painting},
+        "mask file": {"degradation": "oldphoto", "mask": uploaded},
+        "came degraded": {"photo": old, "came": True, "fit": "crop", "degradation": "gray", "noise": 0.02},
+        "three samples": {"samples": 3, "degradation": "inpaint:0.6", "seed": 7},
+        "jpeg": {"degradation": "jpeg:15"},
+        "tiles": {"side": 42, "fit": "resize"},  # no multiple of what the network takes
+    }
+    folders = {}
+    for name, values in cases.items():
+        result = client.predict(**({"photo": photo} | SMALL | values), api_name="/restore")
+        assert result[1] == "Done.", name
+        folders[name] = unpack(result[4], folder / name)
+    first, *others = folders.values()
+    command = [Path(sys.executable).with_name("workbench"), "restore", "run.json", "--out", "again"]
+    running = [
+        subprocess.Popen(line, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line, where in ((command, first), ([sys.executable, "-c", RUN_EACH, *others], folder))
+    ]
+    for process in running:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    return folders
+
+
+KINDS = ["two methods", "painted mask", "mask file", "came degraded", "three samples", "jpeg", "tiles"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_downloaded_recipe_gives_the_same_pictures_to_the_last_bit(kind, taken_home):
+    home = taken_home[kind]
+    recipe = json.loads((home / "run.json").read_text())
+    assert recipe["reproduce"] == "workbench restore run.json --out again"
+    compared = 0
+    for made in (home / "again").rglob("restored*.png"):
+        ours = home / f"{made.parent.name}{made.stem.removeprefix('restored')}.png"
+        assert np.array_equal(pixels(made), pixels(ours)), made
+        compared += 1
+    assert compared == len(recipe["methods"]) * recipe["samples"]
+    for degraded in (home / "again").rglob("degraded.png"):
+        assert np.array_equal(pixels(degraded), pixels(home / "degraded.png"))
+
+
+def test_the_zip_holds_what_it_should_and_no_more(taken_home):
+    names = {kind: {path.name for path in home.iterdir()} - {"again"} for kind, home in taken_home.items()}
+    assert {kind for kind in names if "mask.png" in names[kind]} == {"painted mask", "mask file"}
+    assert {kind for kind in names if "photo.png" in names[kind]} == {"came degraded"}
+    assert len([name for name in names["three samples"] if name.startswith("1-")]) == 3
+    assert not any(name.startswith(("view-", ".")) for files in names.values() for name in files)
+
+
+def test_masks_are_as_they_were_painted_and_uploaded(taken_home):
+    painted = pixels(taken_home["painted mask"] / "mask.png") > 127
+    assert painted[6:15, 5:20].all()
+    assert painted.sum() in range(9 * 15, 11 * 17)
+    lost = pixels(taken_home["mask file"] / "mask.png")
+    share = (lost.reshape(32, 32, -1)[..., 0] > 127).mean()
+    assert abs(share - 42 / 400) < 0.02
+    assert json.loads((taken_home["mask file"] / "run.json").read_text())["degrade"] == "oldphoto:mask.png"
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown solver": ({"solver_1": "magic"}, "magic"),
+    "no solver": ({"solver_1": None}, "unknown solver"),
+    "unknown prior": ({"prior_1": "magic"}, "magic"),
+    "a file as prior": ({"prior_1": "/etc/passwd"}, "choices"),
+    "no prior": ({"prior_1": None}, "unknown prior"),
+    "no method": ({"solver_1": "none"}, "at least one method"),
+    "steps=0": ({"settings_1": "steps=0"}, "at least 1"),
+    "steps=10**9": ({"settings_1": f"steps={10**9}"}, "up to 1000"),
+    "infinite": ({"settings_1": "zeta=1e400"}, "up to 1000"),
+    "a word": ({"settings_1": "steps=many"}, "must be int"),
+    "an unknown setting": ({"settings_1": "stepz=3"}, "did you mean 'steps'"),
+    "a setting of Python": ({"settings_1": "self=3"}, "unknown setting"),
+    "no setting": ({"settings_1": "steps"}, "NAME=VALUE"),
+    "YAML's objects": ({"settings_1": "steps=!!python/object:os.system"}, "must be int"),
+    "long settings": ({"settings_1": "x" * 10_000}, "300 characters"),
+    "brackets": ({"settings_1": "steps=" + "[" * 250}, "must be int"),
+    "many brackets": ({"settings_1": "[" * 10_000}, "300 characters"),
+    "noise of -1": ({"noise": -1}, "less than"),
+    "noise of 9": ({"noise": 9}, "greater than"),
+    "side of 0": ({"side": 0}, "less than"),
+    "side of 10**6": ({"side": 10**6}, "greater than"),
+    "seed of -1": ({"seed": -1}, "less than"),
+    "seed of 10**12": ({"seed": 10**12}, "greater than"),
+    "beyond the photo": ({"across": 7}, "greater than"),
+    "unknown fit": ({"fit": "stretch"}, "stretch"),
+    "no samples": ({"samples": 0}, "less than"),
+    "many samples": ({"samples": 1000}, "greater than"),
+    "no degradation": ({"degradation": ""}, "unknown operator"),
+    "unknown degradation": ({"degradation": "srr:4"}, "did you mean 'sr'"),
+    "a mask that is a file here": ({"degradation": "mask:/etc/passwd"}, "no file name"),
+    "scratches that are a file here": ({"degradation": "oldphoto:/etc/passwd"}, "no file name"),
+    "a mask that is not painted": ({"degradation": "mask"}, "paint over"),
+    "sr:1000000": ({"degradation": "sr:1000000"}, "from 1 to 32"),
+    "a result too large": ({"degradation": "sr:16", "came": True, "side": 96}, "the limit is"),
+    "no photo": ({"photo": None}, "choose a photo"),
+    "too much memory": ({"solver_1": "deqir", "settings_1": "steps=1000", "side": 512}, "GB of states"),
+}
+
+
+def test_a_method_that_cannot_is_said_in_its_panel_and_the_others_go_on(client, photo):
+    values = SMALL | {"degradation": "jpeg:15", "solver_1": "pigdm", "solver_2": "diffpir", "settings_2": "steps=2"}
+    board, _, scores, *_ = client.predict(photo=photo, **values, api_name="/restore")
+    assert "needs a linear operator" in board
+    assert [row[0].partition(",")[0] for row in scores["data"] if any(row[1:6])][-1] == "diffpir"
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_values_get_a_sentence(kind, client, photo):
+    values, words = BAD[kind]
+    said = refusal(client, "/restore", **({"photo": photo} | SMALL | values))
+    assert words in said
+    assert len(said) < 700
+
+
+def test_none_of_them_stops_the_server(client, photo):
+    assert client.predict(photo=photo, **SMALL, api_name="/restore")[1] == "Done."
+
+
+@pytest.mark.parametrize("name", ["noise", "across", "samples"])
+def test_nan_gets_a_sentence(name, server, client):
+    values = defaults(client, "/restore") | SMALL | {name: float("nan")}
+    said = json.loads(raw_call(server.url, "restore", list(values.values())).removeprefix("data: "))
+    assert "nan" in said["error"]

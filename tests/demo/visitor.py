@@ -1,0 +1,77 @@
+"""What tests of the served page share: a visitor with ``gradio_client``, and the words of a refusal."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from gradio_client import Client, handle_file
+from PIL import Image
+
+# One method, two steps: seconds, not minutes.
+SMALL: dict[str, Any] = {"side": 32, "settings_1": "steps=2", "solver_2": "none"}
+# What a visitor must never read: words of Python, of Gradio, of the server's log, and its folders.
+FOREIGN = re.compile(r"went wrong on the server|upstream Gradio app|Traceback|Error\b|workbench-demo-|\n")
+
+
+def visit(url: str, folder: Path) -> Client:
+    """A visitor whose downloads go to ``folder``; tells nobody."""
+    return Client(url, verbose=False, analytics_enabled=False, download_files=folder)
+
+
+def refusal(client: Client, api_name: str = "/degrade", **values: Any) -> str:
+    """What is said instead of a result; one sentence, for people."""
+    try:
+        result = client.predict(**values, api_name=api_name)
+    except Exception as error:  # gradio_client raises AppError, ValueError or bare Exception
+        said = str(error)
+    else:
+        raise AssertionError(f"expected a refusal, got {str(result)[:300]}")
+    assert said, "refused without a word"
+    assert not FOREIGN.search(said), said
+    return said
+
+
+def raw_call(url: str, name: str, values: list[Any], seconds: float = 20) -> str:
+    """The last event of endpoint ``name`` called over HTTP with ``values``, which may be what no client sends (NaN)."""
+    body = json.dumps({"data": values})
+    head = {"content-type": "application/json"}
+    joined = httpx.post(f"{url}/gradio_api/call/{name}", content=body, headers=head, timeout=seconds)
+    assert joined.status_code == 200, joined.text
+    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{joined.json()['event_id']}", timeout=seconds) as answer:
+        return [line for line in answer.iter_lines() if line][-1]
+
+
+def defaults(client: Client, name: str) -> dict[str, Any]:
+    """Parameter -> value of an endpoint as the page opens, files as the server has them."""
+    values = {}
+    for parameter in client.view_api(print_info=False, return_format="dict")["named_endpoints"][name]["parameters"]:
+        value = parameter["parameter_default"]
+        values[parameter["parameter_name"]] = value
+        if isinstance(value, dict) and "url" in value:
+            values[parameter["parameter_name"]] = {key: value[key] for key in ("path", "orig_name", "meta")}
+    return values
+
+
+def save(array: np.ndarray, path: Path) -> Any:
+    """``array`` uint8 as a picture in ``path``, ready to be uploaded."""
+    Image.fromarray(array).save(path)
+    return handle_file(str(path))
+
+
+def unpack(archive: str, folder: Path) -> Path:
+    """The files of the zip ``archive`` in ``folder``."""
+    with zipfile.ZipFile(archive) as package:
+        assert package.testzip() is None
+        package.extractall(folder)
+    return folder
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    """The picture in ``path``, uint8."""
+    return np.asarray(Image.open(path))
