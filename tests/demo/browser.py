@@ -95,7 +95,7 @@ class Demo:
             solver, prior, settings = rows[number - 1] if number <= len(rows) else ("none", "", "")
             if self.value(f"solver{number}") != solver:
                 self.choose(f"solver{number}", solver)
-            if prior and self.value(f"prior{number}")!= prior:
+            if prior and self.value(f"prior{number}") != prior:
                 self.choose(f"prior{number}", prior)
             self.write(f"settings{number}", settings)
 

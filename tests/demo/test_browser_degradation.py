@@ -189,7 +189,6 @@ def test_a_mask_is_painted(demo: Demo) -> None:
         demo.says("paint over what is to be filled")
         canvas = demo.part("painting", "canvas").first
         canvas.scroll_into_view_if_needed()
-    demo.page.wait_for_load_state("networkidle")
     box = canvas.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

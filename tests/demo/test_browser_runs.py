@@ -182,11 +182,11 @@ def test_before_and_after(small: Demo) -> None:
     for side, nth in (("left", 0), ("right", 1)):
         picture = small.part("slider", "img").nth(nth)
         small.choose(side, "Original")
-        expect(picture).to_have_attribute("src", re.compile("/original.png$"))
+        expect(picture).to_have_attribute("src", re.compile(r"/original\.png$"))
         small.choose(side, names[2])
-        expect(picture).to_have_attribute("src", re.compile("/1-pinv-photo-dsm.png$"))
+        expect(picture).to_have_attribute("src", re.compile(r"/1-pinv-photo-dsm[^/]*\.png$"))
     small.choose("left", "Original")
-    expect(small.part("slider", "img").nth(0)).to_have_attribute("src", re.compile("/original.png$"))
+    expect(small.part("slider", "img").nth(0)).to_have_attribute("src", re.compile(r"/original\.png$"))
 
     after = small.part("slider", "img").nth(1)
     expect(after).to_have_css("clip-path", re.compile(r"50%\)$"))

@@ -152,7 +152,8 @@ def _preview(
             return None
 
     gr.on(
-        [control.change for control in problem],
+        # The editor tells its first stroke as input only.
+        [*(control.change for control in problem), controls.painting.input],
         preview,
         problem,
         [shown.board, shown.status],
