@@ -19,7 +19,7 @@ from workbench.demo.presets import Row
 from workbench.demo.task import Limits, check_size, methods_of, operator_text, takes_mask, write_mask
 from workbench.demo.view import preview_html
 from workbench.demo.visits import Visits
-from workbench.images import open_image, save_image
+from workbench.images import save_image
 from workbench.models import Prior, describe_priors, load_prior
 from workbench.recipe import Method, Recipe, make_recipe, measure
 from workbench.restore import Degraded
@@ -174,8 +174,8 @@ class Events:
         size = (image.shape[-1], image.shape[-2])
         if problem.mask_file:
             self.visits.uses(session, problem.mask_file)
-            drawn = open_image(problem.mask_file, self.limits.photo_pixels).resize(size, Image.Resampling.NEAREST)
-            drawn.save(folder / MASK)
+            drawn, _ = read_photo(problem.mask_file, Path(problem.mask_file).name, self.limits.photo_pixels)
+            drawn.resize(size, Image.Resampling.NEAREST).save(folder / MASK)
             return folder / MASK
         return write_mask(problem.painted, size, folder / MASK)
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,5 +147,6 @@ def _warm() -> None:
 
 def _sweep(visits: Visits) -> None:
     while visits.root.exists():
-        visits.sweep()
+        with suppress(OSError):  # a folder that went meanwhile, with its visitor: seen again next time
+            visits.sweep()
         threading.Event().wait(SWEEP)
