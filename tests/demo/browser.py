@@ -57,15 +57,16 @@ class Demo:
         return self.page.locator(f"#{name} {inside}".strip())
 
     def choose(self, name: str, option: str) -> None:
-        """Choose from a list."""
+        """Choose from a list, by the name or what it begins with before brackets."""
         self.part(name, "input").click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}( \(.*\))?$")).click()
         self.page.get_by_role("option").first.wait_for(state="detached")  # it closes slowly
 
     def options(self, name: str) -> list[str]:
-        """What the list ``name`` offers."""
+        """What the list ``name`` offers, without what stands in brackets."""
         self.part(name, "input").click()
-        names = [text.strip().removeprefix("✓").strip() for text in self.page.get_by_role("option").all_inner_texts()]
+        texts = self.page.get_by_role("option").all_inner_texts()
+        names = [text.strip().removeprefix("✓").strip().partition(" (")[0] for text in texts]
         self.part(name, "input").blur()
         self.page.get_by_role("option").first.wait_for(state="detached")  # it closes slowly
         return names
@@ -81,8 +82,8 @@ class Demo:
         self.part(name, "input").fill(text)
 
     def value(self, name: str) -> str:
-        """What stands in the box of a control."""
-        return self.part(name, "input").first.input_value()
+        """What stands in the box of a control, without what stands in brackets."""
+        return self.part(name, "input").first.input_value().partition(" (")[0]
 
     def unfold(self, name: str) -> None:
         """Open an accordion."""
@@ -141,8 +142,9 @@ class Demo:
         ).first.wait_for()
 
     def picture(self, name: str, nth: int = 0) -> np.ndarray:
-        """A picture of the board, (h, w, 3) uint8, by the name under it."""
-        source = self.page.locator(f'#board img[alt="{name}"]').nth(nth).get_attribute("src") or ""
+        """A picture of the board, (h, w, 3) uint8, by the name under it, or what that begins with before brackets."""
+        shown = self.page.locator(f'#board img[alt="{name}"], #board img[alt^="{name} ("]')
+        source = shown.nth(nth).get_attribute("src") or ""
         return decode(source)
 
     def captions(self) -> list[str]:
@@ -150,10 +152,10 @@ class Demo:
         return [re.sub(r"\s+", " ", text).strip() for text in self.part("board", "figcaption").all_inner_texts()]
 
     def scores(self) -> list[dict[str, str]]:
-        """The table of scores, row by row."""
+        """The table of scores, row by row, without what stands in brackets."""
         names = [text.strip(" ⋮\n") for text in self.part("scores", "thead th").all_inner_texts()]
         rows = [row.get_by_role("gridcell").all_inner_texts() for row in self.part("scores", "[data-index]").all()]
-        return [dict(zip(names, (cell.strip() for cell in row), strict=True)) for row in rows]
+        return [dict(zip(names, (cell.strip().partition(" (")[0] for cell in row), strict=True)) for row in rows]
 
     def width(self) -> tuple[int, int]:
         """Of the document and of the window."""

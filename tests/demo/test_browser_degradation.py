@@ -73,6 +73,22 @@ def _turn(demo: Demo, control: str, parameter: Parameter) -> str:
     return f"{round(float(parameter.default) + parameter.step, 6):g}"
 
 
+def test_on_a_slow_line_the_last_choice_counts(demo: Demo) -> None:
+    """Two choices, the second before the first was answered."""
+    network = demo.page.context.new_cdp_session(demo.page)
+    network.send("Network.enable")
+    slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", slow)
+    demo.choose("kind", "JPEG")
+    demo.choose("kind", "Gaussian blur")
+    expect(demo.part("degradation", "input")).to_have_value("blur:1.5:1.5")
+    first, second, *_ = [name for name, preset in PRESETS.items() if preset is not next(iter(PRESETS.values()))]
+    demo.choose("preset", first)
+    demo.choose("preset", second)
+    expect(demo.part("degradation", "input")).to_have_value(PRESETS[second].degradation)
+    expect(demo.part("about")).to_contain_text(PRESETS[second].about)
+
+
 def test_a_degradation_typed_by_hand_counts(demo: Demo) -> None:
     with demo.changes():
         demo.write("degradation", "blur:0.1:6")
@@ -163,6 +179,31 @@ def _shows(demo: Demo, preset: Preset) -> None:
         assert demo.value(f"settings{number}") == (row.settings if row else "")
         if row:
             assert demo.value(f"prior{number}") == row.prior
+
+
+def test_a_mask_is_painted(demo: Demo) -> None:
+    """Missing where the brush went and nowhere else; a run fills it."""
+    demo.methods(("ddnm", "mini-mupet", "steps=2"))
+    with demo.page.expect_response(lambda answer: "/upload" in answer.url):  # the editor has its picture
+        demo.choose("kind", "Painted mask")
+        demo.says("paint over what is to be filled")
+        canvas = demo.part("painting", "canvas").first
+        canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    with demo.changes():
+        demo.page.mouse.move(x - 40, y)
+        demo.page.mouse.down()
+        demo.page.mouse.move(x + 40, y, steps=2)
+        demo.page.mouse.up()
+    lost = np.abs(demo.picture("Degraded").astype(int) - demo.picture("Original")).max(axis=2) > 30
+    rows, columns = np.nonzero(lost)
+    assert 0.005 < lost.mean() < 0.2
+    assert abs(rows.mean() - 48) < 8
+    assert np.ptp(columns) > np.ptp(rows)
+    demo.restore()
+    assert demo.scores()[0]["Method"] == "ddnm, mini-mupet"
 
 
 def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:

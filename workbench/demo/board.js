@@ -17,7 +17,8 @@ element.addEventListener("input", (event) => {
   apply();
 });
 element.addEventListener("click", (event) => {
-  if (event.target.matches(".whole")) Object.assign(view, { zoom: 1, x: 50, y: 50 });
+  if (!event.target.matches(".whole")) return;  // a box that is ticked says so by its input event, after this one
+  Object.assign(view, { zoom: 1, x: 50, y: 50 });
   apply();
 });
 element.addEventListener("wheel", (event) => {

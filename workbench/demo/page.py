@@ -87,7 +87,7 @@ def _help_writing(controls: ProblemControls) -> None:
         return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, gr.Group(visible=masked)]
 
     helpers: list[Any] = [*controls.numbers, controls.word]
-    controls.kind.input(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
+    controls.kind.select(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
     gr.on(
         [control.input for control in helpers],
         spec_of,
@@ -117,7 +117,7 @@ def _choose_preset(
 
     written: list[Any] = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
     written += [controls.degradation, controls.noise, controls.masking, samples]
-    preset.input(choose, preset, [about, *methods, *written], **PRIVATE)
+    preset.select(choose, preset, [about, *methods, *written], **PRIVATE)
 
 
 def _opening(events: Events, controls: ProblemControls, start: Preset) -> str:
@@ -152,7 +152,8 @@ def _preview(
             return None
 
     gr.on(
-        [control.change for control in problem],
+        # The editor tells its first stroke as input only.
+        [*(control.change for control in problem), controls.painting.input],
         preview,
         problem,
         [shown.board, shown.status],

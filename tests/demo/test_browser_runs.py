@@ -1,0 +1,203 @@
+"""Restoring: methods and their settings, samples, cancelling, and looking at the results."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from tests.demo.browser import Demo, needs_chromium
+from workbench.demo.presets import PRESETS
+from workbench.models import available_priors
+from workbench.solvers import SOLVERS
+
+pytestmark = needs_chromium
+PINV = ("pinv", "photo-dsm", "")
+QUICK = ("ddnm", "mini-mupet", "steps=2")
+STEPS = {"pinv": "", "dps": "steps=3", "repaint": "steps=2"}
+
+
+@pytest.fixture
+def small(demo: Demo) -> Demo:
+    """The page with a picture of 32 pixels a side."""
+    demo.small()
+    return demo
+
+
+def test_every_solver_and_every_prior_can_be_chosen_and_run(small: Demo) -> None:
+    """Four methods at a time; what a method cannot do is said under its picture, and the others go on."""
+    assert small.options("solver4") == [*SOLVERS, "none"]
+    assert small.options("prior4") == available_priors()
+    solvers, priors = list(SOLVERS), available_priors()
+    ran: set[str] = set()
+    for begin in range(0, len(solvers), 4):
+        rows = [
+            (solver, priors[(begin + k) % len(priors)], STEPS.get(solver, "steps=2"))
+            for k, solver in enumerate(solvers[begin : begin + 4])
+        ]
+        small.methods(*rows)
+        small.restore()
+        table = small.scores()
+        assert [row["Method"].partition(",")[0] for row in table] == [solver for solver, _, _ in rows]
+        for row in table:
+            if row["PSNR ↑"] == "–":
+                assert small.part("board", ".error").get_by_text(row["Note"][:30]).count() == 1
+            else:
+                assert 5 < float(row["PSNR ↑"]) < 50
+                ran.add(row["Method"].partition(",")[0])
+    assert ran >= {*SOLVERS} - {"repaint"}  # which fills in missing pixels, and says so
+
+
+def test_settings_are_those_of_the_run(small: Demo) -> None:
+    small.methods(("diffpir", "mini-mupet", "steps=2"), ("diffpir", "mini-mupet", "steps=5"))
+    small.restore()
+    assert [row["Iterations"] for row in small.scores()] == ["2", "5"]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (("diffpir", "mini-mupet", "zteps=3"), "method 1: unknown setting of diffpir 'zteps', did you mean 'steps'?"),
+        (("diffpir", "mini-mupet", "steps=-1"), "method 1: "),
+        (("diffpir", "mini-mupet", "steps=1000000"), "method 1: steps=1000000: numbers up to"),
+        (("none", "", ""), "choose at least one method"),
+    ],
+    ids=["unknown", "negative", "too large", "no method"],
+)
+def test_wrong_settings_are_said(small: Demo, row: tuple[str, str, str], sentence: str) -> None:
+    small.methods(row)
+    small.part("go").click()
+    expect(small.page.get_by_test_id("toast-text")).to_contain_text(sentence)
+    small.methods(PINV)
+    small.restore()
+    assert [row["Method"] for row in small.scores()] == ["pinv, photo-dsm"]
+
+
+def test_another_preset_runs_to_its_end(demo: Demo) -> None:
+    name, preset = next((n, p) for n, p in PRESETS.items() if len(p.methods) == 4)
+    demo.unfold("framing")
+    with demo.changes():
+        demo.choose("preset", name)
+    with demo.changes():
+        demo.number("side", 32)
+    for number in range(1, 5):
+        demo.write(f"settings{number}", "steps=3")
+    demo.restore()
+    assert [row["Method"].partition(",")[0] for row in demo.scores()] == [row.solver for row in preset.methods]
+    assert all(5 < float(row["PSNR ↑"]) < 50 for row in demo.scores())
+
+
+def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:
+    small.methods(QUICK)
+    small.number("count", 3)
+    small.restore()
+    expect(small.part("board").get_by_text("Samples of ddnm, mini-mupet")).to_be_visible()
+    strip = small.part("board", ".pictures").last
+    assert [text.split("\n")[0].split(" ")[0] for text in strip.locator("figcaption").all_inner_texts()] == [
+        *["seed"] * 3,
+        "Spread",
+    ]
+    seeds = [name for name in (image.get_attribute("alt") for image in strip.locator("img").all()) if name != "Spread"]
+    pictures = np.stack([small.picture(name or "").astype(float) for name in seeds])
+    assert len({picture.tobytes() for picture in pictures}) == 3
+    deviation = (4 * pictures.std(axis=0, ddof=1)).clip(0, 255)
+    assert abs(small.picture("Spread") - deviation).max() <= 8  # of rounding
+    assert (pictures[0] == small.picture("ddnm, mini-mupet")).all()  # the one that is scored
+
+
+def test_the_same_seed_gives_the_same_result(small: Demo) -> None:
+    small.methods(QUICK)
+    results = []
+    for seed in (7, 8, 7):
+        with small.changes():
+            small.number("seed", seed)
+        small.restore()
+        results.append(small.picture("ddnm, mini-mupet"))
+    assert (results[0] == results[2]).all()
+    assert (results[0] != results[1]).any()
+
+
+def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
+    demo.write("settings1", "steps=1000")
+    demo.part("go").click()
+    demo.page.wait_for_function("document.querySelector('#board progress')?.value > 0")
+    demo.part("stop").click()
+    demo.status("Cancelled.")
+    demo.methods(PINV)
+    demo.restore()
+    assert [row["Method"] for row in demo.scores()] == ["pinv, photo-dsm"]
+
+
+def test_all_pictures_are_zoomed_and_moved_together(demo: Demo) -> None:
+    """By the slider, by the wheel where the pointer is, by dragging; and back."""
+    shown = demo.part("board", ".frame img")
+    boxes = lambda: [image.bounding_box() or {} for image in shown.all()]  # noqa: E731
+    frame = demo.part("board", ".frame").first.bounding_box()
+    assert frame is not None
+    width = frame["width"]
+    assert [box["width"] for box in boxes()] == pytest.approx([width] * 2, abs=1)
+
+    demo.part("board", ".zoom").fill("4")
+    assert [box["width"] for box in boxes()] == pytest.approx([4 * width] * 2, rel=0.01)
+    before = boxes()
+    demo.page.mouse.move(frame["x"] + 50, frame["y"] + 50)
+    demo.page.mouse.down()
+    demo.page.mouse.move(frame["x"] + 80, frame["y"] + 70, steps=3)
+    demo.page.mouse.up()
+    moved = [(now["x"] - box["x"], now["y"] - box["y"]) for now, box in zip(boxes(), before, strict=True)]
+    assert moved == [pytest.approx((30, 20), abs=1)] * 2  # as far as the pointer
+
+    demo.part("board", ".whole").click()
+    assert [box["width"] for box in boxes()] == pytest.approx([width] * 2, abs=1)
+    demo.page.mouse.move(frame["x"] + 0.25 * width, frame["y"] + 0.75 * width)
+    demo.page.mouse.wheel(0, -400)
+    demo.page.wait_for_function("Number(document.querySelector('#board .zoom').value) > 1")
+    zoomed = boxes()[0]
+    scale = zoomed["width"] / width
+    assert scale == pytest.approx(np.e, rel=0.05)
+    under = ((frame["x"] + 0.25 * width - zoomed["x"]) / scale, (frame["y"] + 0.75 * width - zoomed["y"]) / scale)
+    assert under == pytest.approx((0.25 * width, 0.75 * width), abs=2)  # what was under the pointer stays there
+    assert demo.page.evaluate("scrollY") == 0
+
+
+def test_smooth_pixels(demo: Demo) -> None:
+    drawn = demo.part("board", ".frame img").first
+    expect(drawn).to_have_css("image-rendering", "pixelated")
+    demo.part("board", ".smooth").first.check()
+    expect(drawn).to_have_css("image-rendering", "auto")
+    demo.part("board", ".smooth").first.uncheck()
+    expect(drawn).to_have_css("image-rendering", "pixelated")
+
+
+def test_before_and_after(small: Demo) -> None:
+    """Any two pictures of the comparison, and a handle between them."""
+    small.methods(PINV, QUICK)
+    small.restore()
+    names = ["Degraded", "Original", "1. pinv, photo-dsm", "2. ddnm, mini-mupet"]
+    assert small.options("left") == names
+    assert small.options("right") == names
+    assert [small.value("left"), small.value("right")] == [names[0], names[-1]]
+    for side, nth in (("left", 0), ("right", 1)):
+        picture = small.part("slider", "img").nth(nth)
+        small.choose(side, "Original")
+        expect(picture).to_have_attribute("src", re.compile(r"/original\.png$"))
+        small.choose(side, names[2])
+        expect(picture).to_have_attribute("src", re.compile(r"/1-pinv-photo-dsm[^/]*\.png$"))
+    small.choose("left", "Original")
+    expect(small.part("slider", "img").nth(0)).to_have_attribute("src", re.compile(r"/original\.png$"))
+
+    after = small.part("slider", "img").nth(1)
+    expect(after).to_have_css("clip-path", re.compile(r"50%\)$"))
+    handle = small.part("slider", "[data-testid=slider] .icon-wrap")
+    handle.scroll_into_view_if_needed()
+    box, shown = handle.bounding_box(), after.bounding_box()
+    assert box is not None
+    assert shown is not None
+    small.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    small.page.mouse.down()
+    small.page.mouse.move(shown["x"] + 0.25 * shown["width"], box["y"], steps=4)
+    small.page.mouse.up()
+    cut = float(re.findall(r"([\d.]+)%", after.evaluate("e => e.style.clipPath"))[-1])
+    assert cut == pytest.approx(25, abs=5)
