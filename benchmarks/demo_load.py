@@ -27,6 +27,8 @@ from pathlib import Path
 import psutil
 from gradio_client import Client
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the argument of Client alone does not keep it from reporting home
+
 
 @dataclass
 class Visit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from gradio_client import Client, handle_file
 from PIL import Image
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the argument of Client alone does not keep it from reporting home
 # One method, two steps: seconds, not minutes.
 SMALL: dict[str, Any] = {"side": 32, "settings_1": "steps=2", "solver_2": "none"}
 # What a visitor must never read: words of Python, of Gradio, of the server's log, and its folders.
@@ -21,7 +23,9 @@ FOREIGN = re.compile(r"went wrong on the server|upstream Gradio app|Traceback|Er
 
 def visit(url: str, folder: Path) -> Client:
     """A visitor whose downloads go to ``folder``; tells nobody."""
-    return Client(url, verbose=False, analytics_enabled=False, download_files=folder)
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=folder)
+    assert not client.analytics_enabled
+    return client
 
 
 def refusal(client: Client, api_name: str = "/degrade", **values: Any) -> str:
