@@ -35,8 +35,8 @@ class Export:
 def export(board: Board, folder: Path) -> Export:
     """Write the pictures of ``board`` and run.json into ``folder``, and a zip file of them.
 
-    What failed is left out. A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative, so
-    that it works wherever the zip file is unpacked.
+    What failed is left out. A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative,
+    so that it works wherever the zip file is unpacked.
     """
     degraded, recipe = board.degraded, board.recipe
     came = degraded.original is None

@@ -17,7 +17,7 @@ FITS = {
     "whole": "Keep every pixel",
 }
 # What cameras, editors and the web write. Others stay closed: Pillow reads some by starting programs.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
 SMALLEST = 8  # pixels a side; below, no degradation and no metric means anything
 
 
