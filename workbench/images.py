@@ -46,8 +46,11 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
     return from_pillow(open_image(path), size)
 
 
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Image.Image:
     """Read a photo as an RGB picture; see :func:`load_image`.
+
+    Args:
+        formats: those of Pillow that are tried; None: all. Some start programs (EPS: Ghostscript).
 
     Raises:
         ValueError: as :func:`load_image`, or more than ``max_pixels`` pixels.
@@ -65,7 +68,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's own warning about large pictures: the limit below is stricter and is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats) as image:
                 if image.width * image.height > max_pixels:
                     raise ValueError(f"{path}: {image.width}x{image.height} pixels, the limit is {max_pixels:,}")
                 image.load()

@@ -24,13 +24,14 @@ class Server:
     """A running ``workbench demo``: its address, its process, and the folder in which it keeps files."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     files: Path
     seconds: float  # until it was up
 
     def leftovers(self) -> list[Path]:
         """All files below its folder."""
-        return sorted(path for path in self.files.rglob("*") if path.is_file())
+        # Unlike Path.rglob, os.walk does not mind folders that vanish meanwhile.
+        return sorted(Path(folder, name) for folder, _, names in os.walk(self.files) for name in names)
 
 
 Launch = Callable[..., Server]
@@ -45,29 +46,23 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """Starts a server with further options of ``workbench demo``; all are stopped at the end."""
-    running: list[subprocess.Popen[str]] = []
+    running: list[subprocess.Popen[bytes]] = []
 
     def start(*options: str) -> Server:
         folder = tmp_path_factory.mktemp("server")
         port = free_port()
         started = time.monotonic()
         command = [Path(sys.executable).with_name("workbench"), "demo", "--port", str(port), *options]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "TMPDIR": str(folder)},
-        )
+        log = folder / "log"  # a pipe that nobody reads would stop the server once it is full
+        with log.open("w") as said:
+            process = subprocess.Popen(
+                command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder)}
+            )
         running.append(process)
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if re.search(r"The demo is at http", line):
-                break
-        else:
-            pytest.fail(f"the server did not come up: {''.join(said)}")
+        while not re.search(r"The demo is at http", log.read_text()):
+            if process.poll() is not None or time.monotonic() - started > 120:
+                pytest.fail(f"the server did not come up: {log.read_text()}")
+            time.sleep(0.05)
         files = next(path for path in folder.iterdir() if path.name.startswith("workbench-demo-"))
         return Server(f"http://127.0.0.1:{port}", process, files, time.monotonic() - started)
 

@@ -173,8 +173,8 @@ def taken_home(client, photo, folder) -> dict[str, Path]:
     ImageDraw.Draw(layer).rectangle((10, 12, 40, 30), fill=(255, 45, 85, 255))
     layer.save(folder / "layer.png")
     painting = {"background": None, "layers": [handle_file(str(folder / "layer.png"))], "composite": None}
-    mask = np.zeros((20, 20), dtype=np.uint8)
-    mask[5:12, 3:9] = 255
+    mask = np.zeros((96, 96), dtype=np.uint8)  # of the photo's size, so cropped and resized with it
+    mask[24:57, 15:42] = 255
     uploaded = save(mask, folder / "a mask.png")
     old = save((pixels(photo["path"])[:24, :24].mean(axis=-1)).astype(np.uint8), folder / "old.png")
     cases: dict[str, dict[str, Any]] = {
@@ -235,7 +235,7 @@ def test_masks_are_as_they_were_painted_and_uploaded(taken_home):
     assert painted.sum() in range(9 * 15, 11 * 17)
     lost = pixels(taken_home["mask file"] / "mask.png")
     share = (lost.reshape(32, 32, -1)[..., 0] > 127).mean()
-    assert abs(share - 42 / 400) < 0.02
+    assert abs(share - 33 * 27 / 96**2) < 0.01
     assert json.loads((taken_home["mask file"] / "run.json").read_text())["degrade"] == "oldphoto:mask.png"
 
 

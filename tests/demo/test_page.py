@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from workbench.demo.events import Events, Problem
 from workbench.demo.presets import PRESETS, Preset, Row
 from workbench.demo.task import Limits, methods_of
 from workbench.demo.visits import Visits
-from workbench.images import sample_photo, save_image
+from workbench.images import load_image, sample_photo, save_image
 from workbench.models import available_priors
 from workbench.operators.parse import OPERATORS, operator_controls, parse_operator
 from workbench.solvers import SOLVERS
@@ -99,6 +101,36 @@ def test_a_photo_that_came_degraded_is_restored_as_it_is(events, photo):
     assert board.panels[0].records[0]["psnr"] is None
 
 
+def with_mask(folder: Path, width: int, height: int) -> Problem:
+    """A photo of 64x48 pixels, 24x24 of which are restored, and a mask over the upper half."""
+    save_image(sample_photo("cat", 64)[..., :48, :], folder / "wide.png")
+    painted = torch.zeros(1, 1, height, width)
+    painted[..., : height // 2, :] = 1
+    save_image(painted, folder / "painted.png")
+    mask = str(folder / "painted.png")
+    return problem(folder / "wide.png", side=24, noise=0.0, degradation="mask", mask_file=mask)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (24, 24)], ids=["the photo's", "the result's"])
+def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(events, tmp_path, size):
+    lost = load_image(events.preview(with_mask(tmp_path, *size), "session").degraded)
+    assert not lost[..., :12, :].any()
+    assert lost[..., 13:, :].all()
+
+
+def test_a_mask_of_another_size_is_refused(events, tmp_path):
+    with pytest.raises(ValueError, match="mask has 20x20 pixels, the photo 64x48, what is restored of it 24x24"):
+        events.preview(with_mask(tmp_path, 20, 20), "session")
+
+
+def test_a_photo_that_came_without_colours_is_taken_home_with_them(events, photo):
+    rows = [Row("ddrm", "mini-dsm", "steps=4")]
+    *_, (_, files) = events.restore(problem(photo, fit="whole", came=True, degradation="gray"), rows, 1, "session")
+    with zipfile.ZipFile(files.archive) as archive:
+        archive.extract("photo.png", photo.parent)
+    assert torch.equal(load_image(photo.parent / "photo.png"), load_image(photo))
+
+
 def test_comparisons_of_settings_are_told_apart(events, photo):
     rows = [Row("diffpir", "mini-control", f"steps={steps}") for steps in (2, 3)]
     *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
@@ -110,10 +142,12 @@ def test_comparisons_of_settings_are_told_apart(events, photo):
 
 def test_a_method_that_cannot_is_said_and_the_others_go_on(events, photo):
     rows = [Row("ddnm", "mini-dsm", "steps=2"), Row("dps", "mini-dsm", "steps=2")]
-    *_, (board, _) = events.restore(problem(photo, degradation="jpeg:10"), rows, 1, "session")
+    *_, (board, files) = events.restore(problem(photo, degradation="jpeg:10"), rows, 1, "session")
     assert board.panels[0].state == "failed"
     assert "linear" in board.panels[0].error
     assert board.panels[1].state == "done"
+    # The recipe holds what can be made again only.
+    assert [method["solver"] for method in json.loads(files.recipe)["methods"]] == ["dps"]
 
 
 def test_what_takes_too_long_is_stopped(tmp_path, photo):

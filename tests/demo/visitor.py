@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from gradio_client import Client, handle_file
 from PIL import Image
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the argument of Client alone does not keep it from reporting home
 # One method, two steps: seconds, not minutes.
 SMALL: dict[str, Any] = {"side": 32, "settings_1": "steps=2", "solver_2": "none"}
 # What a visitor must never read: words of Python, of Gradio, of the server's log, and its folders.
@@ -21,7 +23,9 @@ FOREIGN = re.compile(r"went wrong on the server|upstream Gradio app|Traceback|Er
 
 def visit(url: str, folder: Path) -> Client:
     """A visitor whose downloads go to ``folder``; tells nobody."""
-    return Client(url, verbose=False, analytics_enabled=False, download_files=folder)
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=folder)
+    assert not client.analytics_enabled
+    return client
 
 
 def refusal(client: Client, api_name: str = "/degrade", **values: Any) -> str:
@@ -75,3 +79,40 @@ def unpack(archive: str, folder: Path) -> Path:
 def pixels(path: str | Path) -> np.ndarray:
     """The picture in ``path``, uint8."""
     return np.asarray(Image.open(path))
+
+
+def join(url: str, session: str, name: str, values: dict[str, Any], seconds: float = 30) -> dict[str, Any]:
+    """Ask for ``name`` as a browser with this ``session`` does; the message with which it ends.
+
+    Args:
+        values: parameters by their place in the page; what is left out stands as the page has it.
+    """
+    started(url, session, name, values)
+    with httpx.stream("GET", f"{url}/gradio_api/queue/data?session_hash={session}", timeout=seconds) as events:
+        for line in events.iter_lines():
+            if line.startswith("data: "):
+                message = json.loads(line.removeprefix("data: "))
+                if message["msg"] == "process_completed":
+                    return message
+    raise AssertionError("no answer")
+
+
+def started(url: str, session: str, name: str, values: dict[str, Any]) -> None:
+    """Ask for ``name`` and wait for nothing."""
+    config = httpx.get(f"{url}/config").json()
+    asked = next(d for d in config["dependencies"] if d["api_name"] == name)
+    props = {c["id"]: c["props"] for c in config["components"]}
+    controls = [props[number] for number in asked["inputs"]]
+    known = {control.get("elem_id"): control.get("value") for control in controls}
+    assert set(values) <= set(known), set(values) - set(known)
+    body = {"data": list((known | values).values()), "fn_index": asked["id"], "session_hash": session}
+    answer = httpx.post(f"{url}/gradio_api/queue/join", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+def upload(url: str, path: Path) -> dict[str, Any]:
+    """Upload the file ``path``: what stands for it in a request."""
+    with open(path, "rb") as file:
+        answer = httpx.post(f"{url}/gradio_api/upload", files={"files": (path.name, file)})
+    assert answer.status_code == 200, answer.text
+    return {"path": answer.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}

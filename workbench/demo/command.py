@@ -28,7 +28,7 @@ def demo(
     upload: Annotated[float, typer.Option(min=0.1, help="Largest upload in megabytes.")] = 20,
     pixels: Annotated[int, typer.Option(min=64, help="Most pixels of a restored picture.")] = 512 * 512,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Most samples of each method.")] = 8,
-    keep: Annotated[float, typer.Option(min=1, help="Minutes until what a visitor no longer uses is removed.")] = 15,
+    keep: Annotated[float, typer.Option(min=0.05, help="Minutes until what a visitor no longer uses is removed.")] = 15,
     browser: Annotated[bool, typer.Option("--browser", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve a page that compares methods side by side on photos that visitors bring.

@@ -51,7 +51,7 @@ def problem_of(
 ) -> Problem:
     """The values of the left half of the page, in its order."""
     layers = [layer for layer in (painting or {}).get("layers") or [] if layer is not None]
-    return Problem(photo, fit, side, across, down, came, degradation, noise, seed or 0, layers, mask)
+    return Problem(photo, fit, side, across, down, came, degradation or "", noise, seed or 0, layers, mask)
 
 
 class Endpoints:
@@ -116,10 +116,10 @@ class Endpoints:
             run.json, and what the slider before and after shows.
         """
         rows = [
-            Row(solver_1, prior_1, settings_1),
-            Row(solver_2, prior_2, settings_2),
-            Row(solver_3, prior_3, settings_3),
-            Row(solver_4, prior_4, settings_4),
+            Row(solver_1, prior_1, settings_1 or ""),
+            Row(solver_2, prior_2, settings_2 or ""),
+            Row(solver_3, prior_3, settings_3 or ""),
+            Row(solver_4, prior_4, settings_4 or ""),
         ]
         keep = gr.skip()
         with said():
@@ -182,5 +182,6 @@ def _status(board: Board) -> str:
     """One line on how far the comparison is."""
     done = sum(panel.state in ("done", "failed") for panel in board.panels)
     if done == len(board.panels):
-        return "Scoring"
+        failed = all(panel.state == "failed" for panel in board.panels)
+        return "No method could do this; the reasons stand below the pictures." if failed else "Scoring"
     return f"Method {done + 1} of {len(board.panels)}: {board.panels[done].method.label}"

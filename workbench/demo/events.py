@@ -19,11 +19,12 @@ from workbench.demo.presets import Row
 from workbench.demo.task import Limits, check_size, methods_of, operator_text, takes_mask, write_mask
 from workbench.demo.view import preview_html
 from workbench.demo.visits import Visits
-from workbench.images import open_image, save_image
+from workbench.images import save_image, to_pillow
 from workbench.models import Prior, describe_priors, load_prior
 from workbench.recipe import Method, Recipe, make_recipe, measure
 from workbench.restore import Degraded
 
+PREVIEWS = 4  # at a time: each may hold a large photo in memory
 # A recipe has methods; where only its measurement is wanted, one that is not run.
 NO_METHODS = (Method(solver="pinv", prior="photo-dsm"),)
 
@@ -81,6 +82,7 @@ class Events:
         self._cards = {card["name"]: card for card in describe_priors()}
         self._loaded: dict[str, Prior] = {}
         self._loading = threading.Lock()
+        self._few = threading.Semaphore(PREVIEWS)
 
     def prior(self, method: Method) -> Prior:
         """The prior of ``method``, read once."""
@@ -108,8 +110,9 @@ class Events:
         Raises:
             ValueError: whatever is wrong with it, in a sentence.
         """
-        image, remark = self.framed(problem, session)
-        mask = self._mask(problem, image, session, folder)
+        picture, remark = self._picture(problem.photo, session)
+        image = frame(picture, framing_of(problem), self.limits.pixels)
+        mask = self._mask(problem, picture, image, session, folder)
         spec = operator_text(problem.degradation, mask)
         recipe = make_recipe(
             photo="photo.png" if problem.came else "original.png",
@@ -126,20 +129,15 @@ class Events:
         except ValueError as error:
             raise ValueError(str(error).replace(f"{folder}/", "")) from None
 
-    def framed(self, problem: Problem, session: str) -> tuple[Tensor, str]:
-        """What of the photo is restored, (1, 3, h, w), and a remark on how it was read."""
-        if not problem.photo:
-            raise ValueError("choose a photo first")
-        self.visits.uses(session, problem.photo)
-        name = Path(problem.photo).name
-        picture, remark = read_photo(problem.photo, name, self.limits.photo_pixels)
-        framing = Framing(problem.fit, int(problem.side), float(problem.across), float(problem.down))
-        return frame(picture, framing, self.limits.pixels), remark
+    def framed(self, problem: Problem, session: str) -> Tensor:
+        """What of the photo is restored, (1, 3, h, w)."""
+        return frame(self._picture(problem.photo, session)[0], framing_of(problem), self.limits.pixels)
 
     def preview(self, problem: Problem, session: str) -> Preview:
         """The board before anything is restored."""
         folder = self.visits.folder(session, "preview")
-        measured = self.degrade(problem, session, folder)
+        with self._few:
+            measured = self.degrade(problem, session, folder)
         files = []
         for name, image in (("prepared", measured.photo), ("degraded", measured.degraded.picture)):
             files.append(str(folder / f"{name}.png"))
@@ -150,34 +148,52 @@ class Events:
     def restore(
         self, problem: Problem, rows: Sequence[Row], samples: float, session: str
     ) -> Iterator[tuple[Board, Export | None]]:
-        """Check everything, then run all methods: the board as it comes, at the end with its files.
+        """Check everything, then run all methods: the board as it comes, at the end with its files if any was done.
 
         Raises:
             ValueError: see :func:`workbench.demo.task.methods_of` and :meth:`degrade`.
         """
         methods = methods_of(rows, self.prior_titles(), self.limits)
-        if not 1 <= samples <= self.limits.samples:
-            raise ValueError(f"1 to {self.limits.samples} samples, got {samples:g}")
+        if samples not in range(1, self.limits.samples + 1):
+            raise ValueError(f"expected 1 to {self.limits.samples} samples, got {samples}")
         folder = self.visits.folder(session, "results")
         measured = self.degrade(problem, session, folder, methods, int(samples))
         start = Board.of(measured.recipe, measured.photo, measured.degraded)
         board = None
         for board in compare(start, self.prior, self.limits.seconds):
             yield board, None
-        assert board is not None
-        yield board, export(board, folder)
+        if board is not None and any(panel.state == "done" for panel in board.panels):
+            yield board, export(board, folder)
 
-    def _mask(self, problem: Problem, image: Tensor, session: str, folder: Path) -> Path | None:
+    def _picture(self, file: str | None, session: str) -> tuple[Image.Image, str]:
+        """An uploaded picture, and a remark on how it was read."""
+        if not file:
+            raise ValueError("choose a photo first")
+        self.visits.uses(session, file)
+        return read_photo(file, Path(file).name, self.limits.photo_pixels)
+
+    def _mask(self, problem: Problem, photo: Image.Image, image: Tensor, session: str, folder: Path) -> Path | None:
         """What was painted or uploaded, as a file in ``folder``, for degradations that take a mask."""
         if not takes_mask(problem.degradation):
             return None
         size = (image.shape[-1], image.shape[-2])
-        if problem.mask_file:
-            self.visits.uses(session, problem.mask_file)
-            drawn = open_image(problem.mask_file, self.limits.photo_pixels).resize(size, Image.Resampling.NEAREST)
-            drawn.save(folder / MASK)
-            return folder / MASK
-        return write_mask(problem.painted, size, folder / MASK)
+        if not problem.mask_file:
+            return write_mask(problem.painted, size, folder / MASK)
+        drawn, _ = self._picture(problem.mask_file, session)
+        if drawn.size == photo.size:
+            drawn = to_pillow(frame(drawn, framing_of(problem), self.limits.pixels))
+        if drawn.size != size:
+            sizes = [f"{width}x{height}" for width, height in (drawn.size, photo.size, size)]
+            raise ValueError(f"the mask has {sizes[0]} pixels, the photo {sizes[1]}, what is restored of it {sizes[2]}")
+        drawn.save(folder / MASK)
+        return folder / MASK
+
+
+def framing_of(problem: Problem) -> Framing:
+    """What of the photo ``problem`` is about. Raises ValueError for values that make no sense."""
+    if problem.side is None or not float(problem.side).is_integer():
+        raise ValueError(f"the side must be a whole number of pixels, got {problem.side}")
+    return Framing(problem.fit, int(problem.side), float(problem.across), float(problem.down))
 
 
 def _objective(card: Mapping[str, Any]) -> str:

@@ -35,18 +35,18 @@ class Export:
 def export(board: Board, folder: Path) -> Export:
     """Write the pictures of ``board`` and run.json into ``folder``, and a zip file of them.
 
-    A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative, so that it works
-    wherever the zip file is unpacked.
+    What failed is left out. A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative,
+    so that it works wherever the zip file is unpacked.
     """
     degraded, recipe = board.degraded, board.recipe
     came = degraded.original is None
+    done = [panel for panel in board.panels if panel.state == "done"]
     photo = folder / ("photo.png" if came else "original.png")
     save_image(board.photo, photo)
     pictures = {} if came else {"Original": photo}
-    for number, panel in enumerate(board.panels, 1):
+    for number, panel in enumerate(done, 1):
         stem = folder_name(number, panel.method)
-        if panel.images is None or panel.state != "done":
-            continue
+        assert panel.images is not None
         for k in range(len(panel.images)):
             save_image(panel.images[k : k + 1], folder / (f"{stem}.png" if k == 0 else f"{stem}-{k + 1}.png"))
         pictures[f"{number}. {panel.method.label}"] = folder / f"{stem}.png"
@@ -58,10 +58,9 @@ def export(board: Board, folder: Path) -> Export:
         "degrade": _relative(recipe.degrade, folder),
         "operator": recipe.operator and _relative(recipe.operator, folder),
         "results": [
-            record | {"operator": _relative(record["operator"], folder)}
-            for panel in board.panels
-            for record in panel.records
+            record | {"operator": _relative(record["operator"], folder)} for panel in done for record in panel.records
         ],
+        "methods": tuple(panel.method for panel in done),  # one that cannot would stop the command too
         "reproduce": COMMAND,
         "workbench": version("restoration-workbench"),
     }

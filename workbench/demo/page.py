@@ -33,8 +33,7 @@ from workbench.solvers import describe_solvers
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
-QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
-QUICK |= {"trigger_mode": "always_last"}
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
 
 
@@ -147,7 +146,7 @@ def _preview(
 
     def canvas(request: gr.Request, *values: Any) -> Any:
         try:
-            return canvas_of(events.framed(problem_of(*values), request.session_hash or "")[0])
+            return canvas_of(events.framed(problem_of(*values), request.session_hash or ""))
         except ValueError:  # said by the preview
             return None
 

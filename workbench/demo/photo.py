@@ -16,6 +16,8 @@ FITS = {
     "resize": "Resize the whole photo",
     "whole": "Keep every pixel",
 }
+# What cameras, editors and the web write. Others stay closed: Pillow reads some by starting programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
 SMALLEST = 8  # pixels a side; below, no degradation and no metric means anything
 
 
@@ -54,7 +56,7 @@ def read_photo(path: str | Path, name: str, max_pixels: int) -> tuple[Image.Imag
         ValueError: no picture, damaged, smaller than 8 or with more than ``max_pixels`` pixels.
     """
     try:
-        picture = open_image(path, max_pixels)
+        picture = open_image(path, max_pixels, FORMATS)
     except ValueError as error:
         raise ValueError(str(error).replace(str(Path(path)), name)) from None
     if min(picture.size) < SMALLEST:
@@ -99,7 +101,7 @@ def _check(width: int, height: int, max_pixels: int) -> None:
 
 
 def _remark(path: str | Path) -> str:
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         remarks = []
         frames = getattr(image, "n_frames", 1)
         if frames > 1:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from workbench.demo.task import Limits
 from workbench.demo.visits import Visits, make_root
 
-SWEEP = 30  # seconds between looks for files that are due
+SWEEP = 30  # seconds between looks for files that are due, at most
 # Everything comes from this server; styles and scripts inside the page are how Gradio works.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -72,6 +73,7 @@ def serve(
     root = make_root()
     try:
         page, visits = make_page(root, priors or {}, limits or Limits())
+        os.chdir(root)  # messages of Gradio show relative names as lying here
         address = start(page, visits, limits or Limits(), host, port, root_path, inbrowser)
         print(f"The demo is at {address.rstrip('/')}{root_path} until you press Ctrl-C.", flush=True)
         page.block_thread()
@@ -121,6 +123,7 @@ def start(
         root_path=root_path or None,
         max_file_size=round(limits.upload_megabytes * 1e6),
         prevent_thread_lock=True,
+        show_error=True,  # what Gradio refuses before a function of ours sees it is said too
         inbrowser=inbrowser,
         share=False,
         ssr_mode=False,
@@ -146,5 +149,6 @@ def _warm() -> None:
 
 def _sweep(visits: Visits) -> None:
     while visits.root.exists():
-        visits.sweep()
-        threading.Event().wait(SWEEP)
+        with suppress(OSError):  # a folder that went meanwhile, with its visitor: seen again next time
+            visits.sweep()
+        threading.Event().wait(min(SWEEP, visits.keep / 2))

@@ -60,6 +60,10 @@ def operator_text(text: str, mask: Path | None) -> str:
             mask and there is none.
     """
     name, _, arguments = text.strip().partition(":")
+    if len(text) > 100:
+        raise ValueError(f"a degradation is written in up to 100 characters, got {len(text)}")
+    if name == "none":
+        raise ValueError("'none' leaves nothing to restore; write denoise for noise alone")
     if takes_mask(text) and arguments:
         raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
     if name == "mask" and mask is None:

@@ -80,7 +80,9 @@ class Visits:
     def leave(self, session: str) -> None:
         """The visitor closed the page: everything of theirs goes."""
         with self._lock:
-            paths = [*self._files.pop(session, set()), *self._folders.pop(session, {}).values()]
+            files = self._files.pop(session, set())
+            others = set().union(*self._files.values())  # one file for all who uploaded the same bytes
+            paths = [*(files - others), *self._folders.pop(session, {}).values()]
         for path in paths:
             _remove(path)
 

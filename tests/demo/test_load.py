@@ -1,0 +1,52 @@
+"""Twenty visitors at once, and more than the queue takes: a fast version of benchmarks/demo_load.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+CLIENTS = 20
+
+
+@pytest.fixture(scope="module")
+def demo_load():
+    file = Path(__file__).parents[2] / "benchmarks" / "demo_load.py"
+    spec = importlib.util.spec_from_file_location("demo_load", file)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "demo_load", module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def busy(launch):
+    """A server that takes a running visitor and fifteen waiting ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "1")
+        return launch("--waiting", "15")
+
+
+def test_twenty_visitors_at_once(busy, demo_load):
+    process = psutil.Process(busy.process.pid)
+    measured = demo_load.load(busy.url, process, busy.files, clients=CLIENTS, requests=1, steps=1)
+    assert measured.alive
+    assert len(measured.visits) == CLIENTS
+    assert 15 <= len(measured.served) < CLIENTS
+    assert {visit.refused for visit in measured.visits} == {"", "Queue is full! Please try again."}
+    assert all(visit.places == sorted(visit.places, reverse=True) for visit in measured.visits)
+    places = {place for visit in measured.visits for place in visit.places}
+    assert {0, 5, 10} <= places
+    assert measured.files[1] == measured.files[0]
+    assert measured.memory[2] < measured.memory[0] + 400
+    assert "served" in demo_load.table(measured, CLIENTS)
+
+
+def test_afterwards_the_server_is_as_before(busy, demo_load):
+    measured = demo_load.load(busy.url, psutil.Process(busy.process.pid), busy.files, clients=1, requests=1, steps=1)
+    assert len(measured.served) == 1
+    assert measured.files[1] == measured.files[0]

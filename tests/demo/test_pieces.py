@@ -1,0 +1,301 @@
+"""The demo's small parts, without a server."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench.demo.photo import Framing, frame
+from workbench.demo.task import Limits, check_size, operator_text, write_mask
+from workbench.demo.thread import Stopped, follow
+from workbench.demo.visits import Visits
+from workbench.recipe import Method, Recipe, make_recipe
+
+# follow
+
+
+def test_follow_yields_the_newest_and_the_last():
+    go = threading.Event()
+
+    def work(emit):
+        for number in range(100):
+            emit(number)
+        go.wait(5)
+        emit("last")
+
+    told = follow(work, every=0.05)
+    first = next(told)
+    time.sleep(0.1)
+    go.set()
+    rest = list(told)
+    assert rest[-1] == "last"
+    assert len(rest) < 10
+    assert first == 99 or first in range(100)
+    assert [value for value in [first, *rest] if value != "last"] == sorted(v for v in [first, *rest] if v != "last")
+
+
+def test_follow_waits_between_what_it_yields():
+    def work(emit):
+        for number in range(1000):
+            emit(number)
+            time.sleep(0.001)
+
+    begun = time.monotonic()
+    told = list(follow(work, every=0.2))
+    assert told[-1] == 999
+    assert len(told) <= 2 + (time.monotonic() - begun) / 0.2
+
+
+def test_closing_follow_stops_the_work_at_its_next_word():
+    ended: list[str] = []
+    over = threading.Event()
+
+    def work(emit):
+        try:
+            while True:
+                emit("on and on")
+                time.sleep(0.01)
+        except Stopped:
+            ended.append("stopped")
+            raise
+        finally:
+            over.set()
+
+    told = follow(work, every=0.01)
+    next(told)
+    begun = time.monotonic()
+    told.close()
+    assert time.monotonic() - begun < 0.5
+    assert over.wait(5)
+    assert ended == ["stopped"]
+
+
+def test_what_the_work_raises_arrives_after_what_it_said():
+    def work(emit):
+        emit(1)
+        raise ZeroDivisionError("by work")
+
+    told = follow(work, every=0.01)
+    assert next(told) == 1
+    with pytest.raises(ZeroDivisionError, match="by work"):
+        next(told)
+
+
+def test_work_that_says_nothing_yields_nothing():
+    assert list(follow(lambda emit: None, every=0.01)) == []
+
+
+# frame
+
+
+def striped(width: int, height: int) -> Image.Image:
+    """Red says the column, green the row."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[..., 0] = np.arange(width)
+    pixels[..., 1] = np.arange(height)[:, None]
+    return Image.fromarray(pixels)
+
+
+def corner(image: torch.Tensor) -> tuple[int, int]:
+    """Column and row of the photo at the upper left."""
+    return round(float(image[0, 0, 0, 0]) * 255), round(float(image[0, 1, 0, 0]) * 255)
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "place"), [(0, 0, (0, 0)), (1, 1, (68, 28)), (0.5, 0.5, (34, 14)), (1, 0, (68, 0))]
+)
+def test_crop_cuts_out_pixels_as_they_are(across, down, place):
+    cut = frame(striped(100, 60), Framing("crop", 32, across, down), 10**6)
+    assert cut.shape == (1, 3, 32, 32)
+    assert corner(cut) == place
+
+
+def test_crop_takes_what_there_is():
+    assert frame(striped(20, 60), Framing("crop", 32), 10**6).shape == (1, 3, 32, 20)
+
+
+def test_square_resize_and_whole():
+    assert frame(striped(100, 60), Framing("square", 24), 10**6).shape == (1, 3, 24, 24)
+    assert frame(striped(100, 60), Framing("resize", 50), 10**6).shape == (1, 3, 30, 50)
+    assert frame(striped(250, 9), Framing("resize", 50), 10**6).shape == (1, 3, 8, 50)  # no side of less than 8
+    assert frame(striped(100, 60), Framing("whole", 8), 10**6).shape == (1, 3, 60, 100)
+
+
+@pytest.mark.parametrize("fit", ["square", "crop", "resize", "whole"])
+def test_too_many_pixels_are_said(fit):
+    with pytest.raises(ValueError, match="too many to restore"):
+        frame(striped(100, 100), Framing(fit, 100), 100 * 100 - 1)
+    frame(striped(100, 100), Framing(fit, 100), 100 * 100)
+
+
+@pytest.mark.parametrize("values", [("stretch", 32), ("crop", 7), ("crop", 32, -0.1), ("crop", 32, 0, 1.1)])
+def test_framings_that_are_none(values):
+    with pytest.raises(ValueError, match=r"expected one of|at least 8|from 0 to 1"):
+        Framing(*values)
+
+
+# Masks
+
+
+def layer(box: tuple[int, int, int, int], opacity: int = 255, size: int = 64) -> np.ndarray:
+    """A layer of the editor, painted in ``box``: left, top, right, bottom."""
+    painted = np.zeros((size, size, 4), dtype=np.uint8)
+    painted[box[1] : box[3], box[0] : box[2]] = (255, 45, 85, opacity)
+    return painted
+
+
+def test_layers_become_one_mask_of_the_picture_s_size(tmp_path):
+    layers = [layer((8, 16, 24, 32)), layer((0, 0, 8, 8)), layer((40, 40, 60, 60), opacity=100)]
+    path = write_mask(layers, (32, 16), tmp_path / "mask.png")
+    assert path == tmp_path / "mask.png"
+    expected = np.zeros((16, 32), dtype=np.uint8)
+    expected[4:8, 4:12] = expected[0:2, 0:4] = 255  # the third is too faint
+    assert np.array_equal(np.asarray(Image.open(path)), expected)
+
+
+def test_nothing_and_everything_painted(tmp_path):
+    assert write_mask([], (32, 32), tmp_path / "mask.png") is None
+    assert write_mask([layer((0, 0, 0, 0))], (32, 32), tmp_path / "mask.png") is None
+    assert not (tmp_path / "mask.png").exists()
+    with pytest.raises(ValueError, match="everything is painted over"):
+        write_mask([layer((0, 0, 64, 64))], (32, 32), tmp_path / "mask.png")
+
+
+def test_operators_take_the_painted_mask_and_no_file_of_the_server():
+    mask = Path("/folder/mask.png")
+    assert operator_text(" sr:4 ", None) == operator_text("sr:4", mask) == "sr:4"
+    assert operator_text("mask", mask) == "mask:/folder/mask.png"
+    assert operator_text("oldphoto", mask) == "oldphoto:/folder/mask.png"
+    assert operator_text("oldphoto", None) == "oldphoto"  # scratches of its own
+    with pytest.raises(ValueError, match="paint over"):
+        operator_text("mask", None)
+    for text in ("mask:/etc/passwd", " mask:x", "oldphoto:/etc/passwd", "mask:"[:5] + "~"):
+        for given in (None, mask):
+            with pytest.raises(ValueError, match="no file name"):
+                operator_text(text, given)
+
+
+# check_size
+
+
+def recipe(solver: str = "pinv", samples: int = 1, **settings: object) -> Recipe:
+    methods = (Method(solver=solver, prior="photo-dsm", settings=settings),)
+    return make_recipe(photo="x.png", degrade="sr:4", methods=methods, samples=samples)
+
+
+def test_results_may_have_so_many_pixels():
+    limits = Limits(pixels=64 * 64)
+    small, large = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 65)
+    check_size("sr:4", small, False, recipe(), limits)
+    with pytest.raises(ValueError, match="65x64 pixels, the limit is 4,096"):
+        check_size("sr:4", large, False, recipe(), limits)
+
+
+def test_of_a_photo_that_came_small_the_result_counts():
+    limits = Limits(pixels=64 * 64)
+    check_size("sr:4", torch.zeros(1, 3, 16, 16), True, recipe(), limits)
+    with pytest.raises(ValueError, match="68x64"):
+        check_size("sr:4", torch.zeros(1, 3, 16, 17), True, recipe(), limits)
+    check_size("gray", torch.zeros(1, 3, 64, 64), True, recipe(), limits)
+
+
+def test_a_solver_of_all_levels_at_once_needs_memory():
+    photo, limits = torch.zeros(1, 3, 128, 128), Limits(memory_gigabytes=1)
+    check_size("sr:4", photo, False, recipe("deqir", steps=20), limits)
+    with pytest.raises(ValueError, match="GB of states, the limit is 1"):
+        check_size("sr:4", photo, False, recipe("deqir", steps=500), limits)
+    check_size("sr:4", photo, False, recipe("deqir", steps=500, window=10), limits)
+    check_size("sr:4", photo, False, recipe("ddnm", steps=500), limits)
+
+
+# Visits
+
+
+@pytest.fixture
+def visits(tmp_path) -> Visits:
+    return Visits(tmp_path, keep=60)
+
+
+def brought(visits: Visits, name: str, age: float = 0) -> Path:
+    """A file as Gradio keeps uploads, last used ``age`` seconds ago."""
+    path = visits.root / f"hash of {name}" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"photo")
+    then = time.time() - age
+    for each in (path, path.parent):
+        os.utime(each, (then, then))
+    return path
+
+
+def test_leaving_removes_a_visitor_s_files_and_no_one_else_s(visits):
+    mine, theirs = brought(visits, "mine"), brought(visits, "theirs")
+    visits.uses("me", mine)
+    visits.uses("they", theirs)
+    folders = [visits.folder(who, what) for who in ("me", "they") for what in ("preview", "results")]
+    (folders[0] / "file").write_text("x")
+    visits.leave("me")
+    assert not mine.parent.exists()
+    assert [folder.exists() for folder in folders] == [False, False, True, True]
+    assert theirs.exists()
+    visits.leave("me")
+    visits.leave("nobody")
+
+
+def test_one_photo_of_two_visitors_goes_with_the_second(visits):
+    photo = brought(visits, "same")
+    visits.uses("first", photo)
+    visits.uses("second", photo)
+    visits.leave("first")
+    assert photo.exists()
+    visits.leave("second")
+    assert not photo.exists()
+
+
+def test_a_new_folder_replaces_that_of_the_same_purpose(visits):
+    preview, results = visits.folder("me", "preview"), visits.folder("me", "results")
+    again = visits.folder("me", "preview")
+    assert again != preview
+    assert not preview.exists()
+    assert results.exists()
+    assert again.stat().st_mode & 0o077 == 0
+
+
+def test_what_was_not_used_for_long_is_swept(visits):
+    old, new = brought(visits, "old", age=100), brought(visits, "new", age=30)
+    folder = visits.folder("me", "results")
+    (folder / "picture.png").write_text("x")
+    then = time.time() - 100
+    os.utime(folder / "picture.png", (then, then))
+    visits.sweep()
+    assert not old.exists()
+    assert not (folder / "picture.png").exists()
+    assert new.exists()
+    os.utime(old.parent, (then, then))
+    visits.sweep()
+    assert not old.parent.exists()
+
+
+def test_use_keeps_a_file_and_what_is_gone_is_said(visits):
+    used = brought(visits, "used", age=100)
+    visits.uses("me", used)
+    visits.sweep()
+    assert used.exists()
+    used.unlink()
+    with pytest.raises(ValueError, match="no longer here: the server keeps photos for 1 minutes"):
+        visits.uses("me", used)
+
+
+def test_the_page_s_own_files_stay(visits):
+    sample = brought(visits, "sample", age=10**6)
+    visits.settle()
+    visits.uses("me", sample)
+    visits.leave("me")
+    visits.sweep()
+    assert sample.exists()

@@ -1,0 +1,424 @@
+"""The served page from outside: files, connections, what is left behind, a proxy in front, and the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+
+from tests.demo.conftest import Server, free_port
+from tests.demo.proxy import behind_proxy
+from tests.demo.visitor import SMALL, defaults, join, pixels, raw_call, started, upload, visit
+from workbench.demo.visits import make_root
+from workbench.images import sample_photo, save_image
+
+REPOSITORY = Path(__file__).parents[2]
+WEIGHTS = REPOSITORY / "workbench" / "models" / "weights" / "mini-dsm.safetensors"
+
+# Runs inside the server before all else: what is connected to or looked up goes into a file.
+WATCH = """
+import os, sys
+_log = os.open(os.environ["WATCHED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+_events = {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"}
+def _watch(event, arguments):
+    if event in _events:
+        what = arguments[1] if event in ("socket.connect", "socket.sendto") else arguments[0]
+        os.write(_log, f"{event} {what!r}\\n".encode())
+sys.addaudithook(_watch)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture(scope="module")
+def watched(launch, folder) -> Iterator[tuple[Server, Path]]:
+    """A server whose every outgoing connection is written down, and the file in which that is; killed at the end."""
+    (folder / "hook").mkdir()
+    (folder / "hook" / "sitecustomize.py").write_text(WATCH)
+    path = os.pathsep.join([str(folder / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        patch.setenv("WATCHED", str(folder / "connections"))
+        patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "1")
+        patch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
+        server = launch("--waiting", "8")
+    yield server, folder / "connections"
+    server.process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(watched) -> Server:
+    return watched[0]
+
+
+@pytest.fixture(scope="module")
+def photo(folder) -> Path:
+    save_image(sample_photo("coffee", 64), folder / "coffee.png")
+    return folder / "coffee.png"
+
+
+@pytest.fixture(scope="module")
+def client(server, folder) -> Client:
+    return visit(server.url, folder)
+
+
+def until(happened: Callable[[], bool], seconds: float) -> bool:
+    """Whether it ``happened`` within ``seconds``."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.05)
+    return happened()
+
+
+class visiting:
+    """A browser's heartbeat: open while the page is, and with it the session."""
+
+    def __init__(self, server: Server) -> None:
+        self.session = f"session{time.monotonic_ns()}"
+        self._http = httpx.Client(timeout=30)
+        self._stream = self._http.stream("GET", f"{server.url}/gradio_api/heartbeat/{self.session}")
+
+    def __enter__(self) -> str:
+        self._beats = self._stream.__enter__().iter_raw()
+        next(self._beats)
+        return self.session
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.__exit__(None, None, None)
+        self._http.close()
+
+
+def restored(server: Server, session: str, photo: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """How the small comparison ends that ``session`` asks for."""
+    return join(server.url, session, "restore", small(photo) | values)
+
+
+def small(photo: dict[str, Any]) -> dict[str, Any]:
+    return {"photo": photo, "side": 32, "settings1": "steps=2", "solver2": "none"}
+
+
+def left(server: Server, before: list[Path]) -> list[Path]:
+    """Files that were not there ``before``."""
+    return [path for path in server.leftovers() if path not in before]
+
+
+# What a visitor can read.
+
+OUTSIDE = [
+    "/etc/passwd",
+    "//etc/passwd",
+    "/proc/self/environ",
+    str(REPOSITORY / "README.md"),
+    str(REPOSITORY / "workbench" / "demo" / "page.py"),
+    str(WEIGHTS),
+    "workbench/demo/page.py",
+    "README.md",
+    ".git/config",
+    "{files}/../../etc/passwd",
+    "{files}/%2e%2e/%2e%2e/etc/passwd",
+    "{files}/..%2f..%2fetc%2fpasswd",
+    "{files}",
+    "{files}/",
+    "file:///etc/passwd",
+    "http://127.0.0.1:1/x",
+    "https://example.org/x.png",
+    "HTTP://127.0.0.1:1/x",
+    "http:/127.0.0.1:1/x",
+    "ftp://127.0.0.1:1/x",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_nothing_outside_is_served(path, server):
+    asked = path.format(files=server.files)
+    answers = [raw_get(server, f"/gradio_api/file={asked}"), raw_get(server, f"/file={asked}")]
+    for status, body in answers:
+        assert status in (400, 403, 404), (status, body[:100])
+        assert b"root:" not in body
+
+
+PROXIED = ["http://127.0.0.1:1/", "https://example.org/", "https://example.hf.space/x", "//127.0.0.1:1/"]
+
+
+@pytest.mark.parametrize("path", [f"{start}proxy={url}" for start in ("/gradio_api/", "/") for url in PROXIED])
+def test_pages_are_not_fetched_for_a_visitor(path, server):
+    assert raw_get(server, path)[0] in (403, 404)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../../../etc/passwd",
+        "/assets/..%2f..%2f..%2fetc%2fpasswd",
+        "/gradio_api/component_server",
+        "/custom_component/x/y/z",
+    ],
+)
+def test_other_ways_lead_nowhere(path, server):
+    status, body = raw_get(server, path)
+    assert status in (400, 403, 404, 405)
+    assert b"root:" not in body
+
+
+def raw_get(server: Server, path: str) -> tuple[int, bytes]:
+    """Status and body of ``path`` exactly as written: clients tidy up what attackers do not."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def test_headers_keep_the_browser_here(server):
+    answer = httpx.get(server.url)
+    assert answer.status_code == 200
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_folders_have_names_that_nobody_guesses_and_modes_that_nobody_reads(server, photo):
+    with visiting(server) as session:
+        assert restored(server, session, upload(server.url, photo))["success"]
+        made = [path for path in server.files.iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name)]
+        assert made
+        assert all(path.stat().st_mode & 0o077 == 0 for path in [server.files, *made])
+    assert until(lambda: not any(path.exists() for path in made), 8)
+
+
+FOREIGN_FILES = [
+    {"path": "/etc/passwd"},
+    {"path": str(REPOSITORY / "README.md")},
+    {"path": "../../etc/passwd"},
+    {"path": "/proc/self/environ"},
+    {"path": "http://127.0.0.1:1/x.png"},
+    {"path": "https://example.org/x.png"},
+    {"path": "x.png", "url": "http://127.0.0.1:1/x.png"},
+    {"path": None, "url": "http://127.0.0.1:1/x.png"},
+    {"path": None, "url": "https://example.org/x.png"},
+    {"path": None, "url": "file:///etc/passwd"},
+    {"path": "file:///etc/passwd"},
+]
+
+
+@pytest.mark.parametrize("where", ["photo", "background", "layers"])
+@pytest.mark.parametrize("number", range(len(FOREIGN_FILES)))
+def test_files_that_were_not_uploaded_are_refused(number, where, server, client):
+    file = FOREIGN_FILES[number] | {"orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
+    values = defaults(client, "/degrade") | {"degradation": "mask"}
+    if where in ("photo", "mask"):
+        values[where] = file
+    else:
+        empty = {"background": None, "layers": [], "composite": None}
+        values["painting"] = empty | {where: [file] if where == "layers" else file}
+    last = raw_call(server.url, "degrade", list(values.values()))
+    assert "root:" not in last
+    assert '"error"' in last
+
+
+# What is left behind.
+
+
+def test_who_leaves_takes_everything_along(server, photo):
+    before = server.leftovers()
+    with visiting(server) as session:
+        assert restored(server, session, upload(server.url, photo))["success"]
+        assert len(server.leftovers()) >= len(before) + 5
+    assert until(lambda: left(server, before) == [], 8), left(server, before)
+
+
+def test_a_client_that_is_closed_leaves_nothing(server, photo, folder):
+    before = server.leftovers()
+    client = visit(server.url, folder)
+    client.predict(photo=handle_file(str(photo)), **SMALL, api_name="/restore")
+    assert server.leftovers() != before
+    client.close()
+    assert until(lambda: left(server, before) == [], 10), left(server, before)
+
+
+def test_who_leaves_takes_no_photo_that_another_visitor_has_too(server, photo):
+    with visiting(server) as staying:
+        file = upload(server.url, photo)
+        assert restored(server, staying, file)["success"]
+        with visiting(server) as leaving:
+            assert upload(server.url, photo)["path"] == file["path"]  # Gradio names files by their bytes
+            assert restored(server, leaving, file)["success"]
+            mine = [path for path in server.leftovers() if path.name == "comparison.zip"]
+        assert until(lambda: sum(path.exists() for path in mine) == 1, 8)
+        assert restored(server, staying, file)["success"]
+
+
+def test_who_leaves_during_a_run_stops_it(server, photo):
+    before = server.leftovers()
+    with visiting(server) as session:
+        long = small(upload(server.url, photo)) | {"side": 128, "settings1": "steps=1000"}
+        started(server.url, session, "restore", long)
+        with httpx.stream("GET", f"{server.url}/gradio_api/queue/data?session_hash={session}", timeout=30) as events:
+            assert any("process_generating" in line for line in events.iter_lines())
+    with visiting(server) as other:
+        begun = time.monotonic()
+        assert restored(server, other, upload(server.url, photo))["success"]
+        assert time.monotonic() - begun < 15  # the thousand steps would take a minute
+    assert until(lambda: left(server, before) == [], 10), left(server, before)
+
+
+def test_a_photo_that_is_gone_is_said(server, photo):
+    with visiting(server) as session:
+        file = upload(server.url, photo)
+        Path(file["path"]).unlink()
+        ended = restored(server, session, file)
+        assert not ended["success"]
+        assert "no longer here" in ended["output"]["error"]
+
+
+# Behind a proxy.
+
+
+@pytest.fixture(scope="module")
+def under_path(launch) -> Iterator[tuple[Server, str]]:
+    server = launch("--root-path", "/demo", "--prior", f"mine={WEIGHTS}")
+    with behind_proxy(server.url, "/demo", free_port()) as address:
+        yield server, address
+
+
+def test_the_page_and_all_it_loads_lie_under_the_path(under_path):
+    _, address = under_path
+    page = httpx.get(f"{address}/")
+    assert page.status_code == 200
+    assert httpx.get(f"{address}/config").json()["root"] == address
+    loaded = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
+    assert loaded
+    for link in loaded:
+        if link == "/manifest.json":  # Gradio writes it so, whatever the path: an app icon for phones, of no use here
+            continue
+        where = httpx.URL(f"{address}/").join(link)
+        assert str(where).startswith(address), link
+        assert httpx.get(where).status_code == 200, link
+
+
+def test_uploads_runs_and_downloads_work_under_the_path(under_path, photo, folder):
+    _, address = under_path
+    client = visit(f"{address}/", folder)
+    told = list(client.submit(photo=handle_file(str(photo)), **SMALL, prior_1="mine", api_name="/restore"))
+    assert told[-1][1] == "Done."
+    assert {pixels(path).shape for path in told[-1][-1]} == {(32, 32, 3)}
+    assert Path(told[-1][4]).stat().st_size > 1000
+    assert "mine" in client.predict(api_name="/methods")["priors"]
+
+
+def test_terminating_the_server_removes_everything(under_path):
+    server, _ = under_path
+    assert server.leftovers()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) in (0, 130, -signal.SIGTERM)
+    assert not server.files.exists()
+
+
+# The command line.
+
+
+@pytest.fixture(scope="module")
+def commands(server, folder) -> dict[str, tuple[int, str]]:
+    """What ``workbench demo`` with these options ends with and says, side by side."""
+    port = server.url.rpartition(":")[2]
+    (folder / "no weights.safetensors").write_bytes(b"no weights")
+    (folder / "elsewhere").mkdir()
+    lines = {
+        "help": ["--help"],
+        "taken": ["--port", port],
+        "prior": ["--port", str(free_port()), "--prior", f"mine={folder / 'no weights.safetensors'}"],
+        "twice": ["--prior", "a=x", "--prior", "a=y"],
+    }
+    command = [Path(sys.executable).with_name("workbench"), "demo"]
+    environment = {**os.environ, "TMPDIR": str(folder / "elsewhere")}
+    running = {
+        name: subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        for name, options in lines.items()
+    }
+    return {name: (process.wait(timeout=90), process.stdout.read()) for name, process in running.items()}
+
+
+def test_help_names_every_option(commands):
+    code, said = commands["help"]
+    assert code == 0
+    for option in [
+        "host",
+        "port",
+        "root-path",
+        "prior",
+        "seconds",
+        "waiting",
+        "upload",
+        "pixels",
+        "samples",
+        "keep",
+        "browser",
+    ]:
+        assert f"--{option}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("taken", "cannot serve on 127.0.0.1"), ("prior", "no weights.safetensors"), ("twice", "each name once")],
+)
+def test_what_cannot_be_served_is_said_in_a_line(name, words, commands):
+    code, said = commands[name]
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
+    if name != "twice":
+        assert len(said.strip().splitlines()) == 1, said
+
+
+def test_what_was_not_served_left_nothing(commands, folder):
+    assert not list((folder / "elsewhere").glob("workbench-demo-*"))
+
+
+# At the end, of all that happened above.
+
+
+def test_the_server_connected_to_nothing_but_this_machine(watched):
+    server, log = watched
+    assert server.process.poll() is None
+    lines = log.read_text().splitlines()
+    assert any("127.0.0.1" in line for line in lines)  # Gradio looks whether its own page is up
+    elsewhere = [
+        line
+        for line in lines
+        if not re.search(r" '(127\.0\.0\.1|localhost|::1|http://127\.0\.0\.1:)", line)
+        and not re.search(r" \('(127\.0\.0\.1|::1)'", line)
+    ]
+    assert not elsewhere
+
+
+def test_a_killed_server_is_cleaned_up_behind_by_the_next(watched, monkeypatch):
+    server, _ = watched
+    monkeypatch.setattr(tempfile, "tempdir", str(server.files.parent))
+    living = make_root()
+    assert server.files.exists()  # of a server that runs
+    server.process.kill()
+    server.process.wait(timeout=10)
+    assert server.files.exists()
+    new = make_root()
+    assert not server.files.exists()
+    assert living.exists()
+    assert new.stat().st_mode & 0o077 == 0
