@@ -202,6 +202,10 @@ def test_a_mask_is_painted(demo: Demo) -> None:
     assert 0.005 < lost.mean() < 0.2
     assert abs(rows.mean() - 48) < 8
     assert np.ptp(columns) > np.ptp(rows)
+    with demo.changes():
+        demo.number("noise", 0)
+    held = np.abs(demo.picture("Degraded").astype(int) - demo.picture("Original")).max(axis=2) > 0
+    assert (held[lost]).all()  # what was painted stays
     demo.restore()
     assert demo.scores()[0]["Method"] == "ddnm, mini-mupet"
 
