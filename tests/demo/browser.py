@@ -33,9 +33,13 @@ class Demo:
         self.page = page
         self.complaints: list[str] = []  # of the browser: errors, and policies that were violated
         self.elsewhere: list[str] = []  # addresses that are not the server's
-        page.on("console", lambda message: self._listen(message.type, message.text))
-        page.on("pageerror", lambda error: self._listen("error", str(error)))
-        page.on("request", lambda request: self._request(request.url))
+        self._listeners: dict[Any, Any] = {
+            "console": lambda message: self._listen(message.type, message.text),
+            "pageerror": lambda error: self._listen("error", str(error)),
+            "request": lambda request: self._request(request.url),
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
 
     def _listen(self, kind: str, text: str) -> None:
         if kind == "error" or "Content Security Policy" in text:
@@ -44,6 +48,11 @@ class Demo:
     def _request(self, url: str) -> None:
         if not re.match(r"http://127\.0\.0\.1:\d+/|data:|blob:http://127\.0\.0\.1", url):
             self.elsewhere.append(url)
+
+    def leave(self) -> None:
+        """Listen no longer."""
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
 
     def open(self, url: str) -> None:
         """Open the page and wait until it shows what the degradation does to the sample photo."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
+from gradio.components.image_editor import EditorData, EditorValue
 from gradio.data_classes import ImageData
 from gradio_client.utils import is_http_url_like
 
@@ -32,6 +33,12 @@ class Painting(gr.ImageEditor):
     def get_block_name(self) -> str:
         """Drawn as its base class."""
         return "imageeditor"
+
+    def preprocess(self, payload: EditorData | None) -> EditorValue | None:
+        """What was painted. The picture under it is not read: Gradio may be writing it anew to the same file."""
+        if payload is not None and payload.id is None:
+            payload = payload.model_copy(update={"background": None, "composite": None})
+        return super().preprocess(payload)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Refuses web addresses, which Gradio would download on a visitor's behalf."""
