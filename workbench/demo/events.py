@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,6 +76,7 @@ class Events:
         self._loaded: dict[str, Prior] = {}
         self._loading = threading.Lock()
         self._few = threading.Semaphore(PREVIEWS)
+        self._shown: dict[str, str] = {}  # session -> the problem whose results it sees
 
     def prior(self, method: Method) -> Prior:
         """The prior of ``method``, read once."""
@@ -131,6 +133,18 @@ class Events:
             measured = self.degrade(problem, session, Path(folder))
         return preview_html(measured.photo, measured.degraded) + _note(measured.remark)
 
+    def shows_results_of(self, problem: Problem, session: str) -> bool:
+        """Whether the visitor sees results of this very problem: a preview, asked for late, must not hide them."""
+        if self._shown.get(session) == _fingerprint(problem):
+            return True
+        self._shown.pop(session, None)
+        return False
+
+    def leave(self, session: str) -> None:
+        """The visitor closed the page."""
+        self._shown.pop(session, None)
+        self.visits.leave(session)
+
     def degraded_files(self, problem: Problem, session: str) -> tuple[Path, Path]:
         """The prepared and the degraded picture as files."""
         folder = self.visits.folder(session, "degraded")
@@ -152,6 +166,7 @@ class Events:
         methods = methods_of(rows, self.prior_titles(), self.limits)
         if samples not in range(1, self.limits.samples + 1):
             raise ValueError(f"expected 1 to {self.limits.samples} samples, got {samples}")
+        self._shown[session] = _fingerprint(problem)
         folder = self.visits.folder(session, "results")
         measured = self.degrade(problem, session, folder, methods, int(samples))
         start = Board.of(measured.recipe, measured.photo, measured.degraded)
@@ -183,6 +198,11 @@ class Events:
             raise ValueError(f"the mask has {sizes[0]} pixels, the photo {sizes[1]}, what is restored of it {sizes[2]}")
         drawn.save(folder / MASK)
         return folder / MASK
+
+
+def _fingerprint(problem: Problem) -> str:
+    painted = b"".join(layer.tobytes() for layer in problem.painted)
+    return hashlib.sha256(repr(replace(problem, painted=[])).encode() + painted).hexdigest()
 
 
 def framing_of(problem: Problem) -> Framing:

@@ -138,9 +138,12 @@ def _preview(
 ) -> None:
     """The degraded picture follows its controls, and the picture to paint on follows the photo."""
 
-    def preview(request: gr.Request, *values: Any) -> tuple[str, str]:
+    def preview(request: gr.Request, *values: Any) -> Any:
+        problem, session = problem_of(*values), request.session_hash or ""
+        if events.shows_results_of(problem, session):
+            return gr.skip(), gr.skip()
         try:
-            return events.preview(problem_of(*values), request.session_hash or ""), ""
+            return events.preview(problem, session), ""
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
             return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
 

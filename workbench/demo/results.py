@@ -42,7 +42,7 @@ def result_controls(opening: str) -> ResultControls:
         elem_id="board",
     )
     with gr.Column(visible=False) as details:
-        table = gr.Dataframe(label="Scores", interactive=False, elem_id="scores")
+        table = gr.Dataframe(label="Scores", interactive=False, wrap=True, elem_id="scores")
         curves = gr.HTML("", label="Curves", elem_id="curves")
         with gr.Row():
             left = gr.Dropdown(["Degraded"], label="Before", elem_id="left")

@@ -14,7 +14,16 @@ from workbench.metrics import as_text
 def score_table(board: Board) -> pd.DataFrame:
     """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples."""
     measured = [key for key in METRICS if any(r[key] is not None for p in board.panels for r in p.records)]
-    return pd.DataFrame([_row(panel, measured) for panel in board.panels]).fillna("–")
+    table = pd.DataFrame([_row(panel, measured) for panel in board.panels]).fillna("–")
+    return table if table["Note"].any() else table.drop(columns="Note")
+
+
+def widths(columns: list[str]) -> list[str | int]:
+    """How wide the columns are, in per cent: text takes more than figures."""
+    text = {"Method": 24, "Note": 18}
+    rest = 100 - sum(text.get(column, 0) for column in columns)
+    figures = sum(column not in text for column in columns)
+    return [f"{text.get(column, rest / max(1, figures)):.1f}%" for column in columns]
 
 
 def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:
