@@ -37,7 +37,9 @@ deqir: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/workbench demo
 
+# Gradio writes stubs beside subclasses of its components, and keeps them when these change.
 lint: $(STAMP)
+	@rm -f workbench/demo/*.pyi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

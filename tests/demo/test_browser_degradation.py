@@ -221,7 +221,7 @@ def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
     with demo.changes():
         demo.part("mask", "input[type=file]").set_input_files(tmp_path / "mask.png")
     lost = np.abs(demo.picture("Degraded").astype(int) - demo.picture("Original")).max(axis=2) > 30
-    assert lost[20:40, 60:80].mean() > 0.5
+    assert lost[20:40, 60:80].mean() > 0.5  # the photo has black places itself
     lost[20:40, 60:80] = False
     assert lost.mean() < 0.01
     drop(demo, "mask", tmp_path / "half.png")

@@ -113,7 +113,7 @@ def with_mask(folder: Path, width: int, height: int) -> Problem:
 
 @pytest.mark.parametrize("size", [(64, 48), (24, 24)], ids=["the photo's", "the result's"])
 def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(events, tmp_path, size):
-    lost = load_image(events.preview(with_mask(tmp_path, *size), "session").degraded)
+    lost = load_image(events.degraded_files(with_mask(tmp_path, *size), "session")[1])
     assert not lost[..., :12, :].any()
     assert lost[..., 13:, :].all()
 

@@ -258,13 +258,12 @@ def test_one_photo_of_two_visitors_goes_with_the_second(visits):
     assert not photo.exists()
 
 
-def test_a_new_folder_replaces_that_of_the_same_purpose(visits):
-    preview, results = visits.folder("me", "preview"), visits.folder("me", "results")
-    again = visits.folder("me", "preview")
-    assert again != preview
-    assert not preview.exists()
+def test_of_the_folders_for_one_purpose_the_last_three_stay(visits):
+    results = visits.folder("me", "results")
+    previews = [visits.folder("me", "preview") for _ in range(5)]
+    assert len(set(previews)) == 5
+    assert [folder.exists() for folder in previews] == [False, False, True, True, True]
     assert results.exists()
-    assert again.stat().st_mode & 0o077 == 0
 
 
 def test_what_was_not_used_for_long_is_swept(visits):

@@ -78,8 +78,8 @@ class Endpoints:
         """Prepare a photo and degrade it: the prepared and the degraded picture."""
         with said():
             problem = problem_of(photo, fit, side, across, down, came, degradation, noise, painting, mask, seed)
-            preview = self.events.preview(problem, request.session_hash or "")
-            return preview.prepared, preview.degraded
+            prepared, degraded = self.events.degraded_files(problem, request.session_hash or "")
+            return str(prepared), str(degraded)
 
     def restore(
         self,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,6 @@ class Measured:
     photo: Tensor
     degraded: Degraded
     remark: str
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The prepared photo beside the degraded one: as HTML, and the files of the two."""
-
-    html: str
-    prepared: str
-    degraded: str
 
 
 class Events:
@@ -133,17 +125,21 @@ class Events:
         """What of the photo is restored, (1, 3, h, w)."""
         return frame(self._picture(problem.photo, session)[0], framing_of(problem), self.limits.pixels)
 
-    def preview(self, problem: Problem, session: str) -> Preview:
-        """The board before anything is restored."""
-        folder = self.visits.folder(session, "preview")
+    def preview(self, problem: Problem, session: str) -> str:
+        """The board before anything is restored, without any file."""
+        with self._few, TemporaryDirectory(dir=self.visits.root) as folder:
+            measured = self.degrade(problem, session, Path(folder))
+        return preview_html(measured.photo, measured.degraded) + _note(measured.remark)
+
+    def degraded_files(self, problem: Problem, session: str) -> tuple[Path, Path]:
+        """The prepared and the degraded picture as files."""
+        folder = self.visits.folder(session, "degraded")
         with self._few:
             measured = self.degrade(problem, session, folder)
-        files = []
-        for name, image in (("prepared", measured.photo), ("degraded", measured.degraded.picture)):
-            files.append(str(folder / f"{name}.png"))
-            save_image(image, files[-1])
-        html = preview_html(measured.photo, measured.degraded)
-        return Preview(html + _note(measured.remark), files[0], files[1])
+        files = folder / "prepared.png", folder / "degraded.png"
+        save_image(measured.photo, files[0])
+        save_image(measured.degraded.picture, files[1])
+        return files
 
     def restore(
         self, problem: Problem, rows: Sequence[Row], samples: float, session: str

@@ -125,7 +125,7 @@ def _opening(events: Events, controls: ProblemControls, start: Preset) -> str:
     events.visits.settle()
     sample = controls.photo.value["path"]
     problem = Problem(sample, "square", start.side, 0.5, 0.5, False, start.degradation, start.noise, 0, [], None)
-    shown = events.preview(problem, "").html
+    shown = events.preview(problem, "")
     events.visits.leave("")
     return shown
 
@@ -141,7 +141,7 @@ def _preview(
 
     def preview(request: gr.Request, *values: Any) -> tuple[str, str]:
         try:
-            return events.preview(problem_of(*values), request.session_hash or "").html, ""
+            return events.preview(problem_of(*values), request.session_hash or ""), ""
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
             return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
 

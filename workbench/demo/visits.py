@@ -9,11 +9,13 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import psutil
 
 PREFIX = "workbench-demo-"
+FOLDERS = 3  # of one purpose, kept for a visitor
 
 
 def make_root() -> Path:
@@ -41,7 +43,7 @@ class Visits:
         self.root, self.keep = root, keep
         self._lock = threading.Lock()
         self._files: dict[str, set[Path]] = {}
-        self._folders: dict[str, dict[str, Path]] = {}
+        self._folders: dict[str, dict[str, list[Path]]] = {}
         self._own: set[Path] = set()
 
     def settle(self) -> None:
@@ -49,14 +51,18 @@ class Visits:
         self._own = set(self.root.rglob("*"))
 
     def folder(self, session: str, purpose: str) -> Path:
-        """A new folder of ``session`` with a name that nobody guesses; its earlier one for this ``purpose`` goes."""
+        """A new folder of ``session`` with a name that nobody guesses.
+
+        Of its earlier ones for this ``purpose`` few stay: their files may be on their way to the visitor still.
+        """
         folder = self.root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
         with self._lock:
-            earlier = self._folders.setdefault(session, {}).pop(purpose, None)
-            self._folders[session][purpose] = folder
-        if earlier is not None:
-            shutil.rmtree(earlier, ignore_errors=True)
+            folders = self._folders.setdefault(session, {}).setdefault(purpose, [])
+            folders.append(folder)
+            old = [folders.pop(0) for _ in range(len(folders) - FOLDERS)]
+        for path in old:
+            shutil.rmtree(path, ignore_errors=True)
         return folder
 
     def uses(self, session: str, path: str | Path) -> None:
@@ -82,7 +88,7 @@ class Visits:
         with self._lock:
             files = self._files.pop(session, set())
             others = set().union(*self._files.values())  # one file for all who uploaded the same bytes
-            paths = [*(files - others), *self._folders.pop(session, {}).values()]
+            paths = [*(files - others), *chain(*self._folders.pop(session, {}).values())]
         for path in paths:
             _remove(path)
 
@@ -99,7 +105,7 @@ class Visits:
                 continue
         with self._lock:  # sessions of which nothing is left
             for session in {*self._files, *self._folders}:
-                paths = [*self._files.get(session, ()), *self._folders.get(session, {}).values()]
+                paths = [*self._files.get(session, ()), *chain(*self._folders.get(session, {}).values())]
                 if not any(path.exists() for path in paths):
                     self._files.pop(session, None)
                     self._folders.pop(session, None)
