@@ -37,6 +37,7 @@ class Demo:
             "console": lambda message: self._listen(message.type, message.text),
             "pageerror": lambda error: self._listen("error", str(error)),
             "request": lambda request: self._request(request.url),
+            "response": lambda answer: self._listen(*(("error",) if answer.status >= 400 else ("fine",)), answer.url),
         }
         for event, listener in self._listeners.items():
             page.on(event, listener)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.demo.browser import Demo, needs_chromium
+from tests.demo.browser import Demo, drop, needs_chromium
 from workbench.demo.presets import PRESETS, Preset
 from workbench.operators.parse import Parameter, operator_controls
 
@@ -211,10 +211,11 @@ def test_a_mask_is_painted(demo: Demo) -> None:
 
 
 def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
-    """White is lost; with it, the old photo has its scratches there."""
+    """White is lost; one of another size is refused."""
     drawn = np.zeros((96, 96), dtype=np.uint8)
     drawn[20:40, 60:80] = 255
     Image.fromarray(drawn).save(tmp_path / "mask.png")
+    Image.fromarray(drawn[:50]).save(tmp_path / "half.png")
     demo.choose("kind", "Painted mask")
     demo.says("paint over what is to be filled")
     with demo.changes():
@@ -223,3 +224,5 @@ def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
     assert lost[20:40, 60:80].mean() > 0.5  # the photo has black places itself
     lost[20:40, 60:80] = False
     assert lost.mean() < 0.01
+    drop(demo, "mask", tmp_path / "half.png")
+    demo.says("the mask has 96x50 pixels")

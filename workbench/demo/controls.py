@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import skimage
 from PIL import Image
 from torch import Tensor
@@ -146,12 +145,11 @@ def method_controls(start: Preset, priors: Mapping[str, str]) -> list[gr.compone
     return controls
 
 
-def canvas_of(image: Tensor) -> dict[str, Any]:
-    """The picture (1, 3, h, w) for the editor to paint on, large enough to paint, nothing painted yet."""
+def canvas_of(image: Tensor) -> Image.Image:
+    """The picture (1, 3, h, w) for the editor to paint on, large enough to paint."""
     shown = to_pillow(image)
     scale = max(1, -(-EDITOR_SIDE // max(shown.size)))
-    shown = shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
-    return {"background": np.asarray(shown), "layers": [], "composite": None}
+    return shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
 
 
 def title_of(name: str) -> str:

@@ -7,6 +7,7 @@ Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods.
 from __future__ import annotations
 
 from html import escape
+from secrets import token_hex
 from typing import Any
 
 import gradio as gr
@@ -26,7 +27,7 @@ from workbench.demo.endpoints import Endpoints, problem_of
 from workbench.demo.events import Events, Problem
 from workbench.demo.presets import PRESETS, Preset, Row
 from workbench.demo.results import ResultControls, result_controls
-from workbench.demo.task import NO_METHOD
+from workbench.demo.task import NO_METHOD, takes_mask
 from workbench.operators.parse import describe_operators, operator_controls
 from workbench.solvers import describe_solvers
 
@@ -148,10 +149,17 @@ def _preview(
             return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
 
     def canvas(request: gr.Request, *values: Any) -> Any:
+        problem, session = problem_of(*values), request.session_hash or ""
+        if not takes_mask(problem.degradation):
+            return gr.skip()
         try:
-            return canvas_of(events.framed(problem_of(*values), request.session_hash or ""))
+            shown = canvas_of(events.framed(problem, session))
         except ValueError:  # said by the preview
             return None
+        # A file of this visit: those that Gradio writes are shared by all who see the same picture.
+        file = events.visits.folder(session, f"canvas {token_hex()}") / "canvas.png"
+        shown.save(file)
+        return {"background": str(file), "layers": [], "composite": None}
 
     gr.on(
         # The editor tells its first stroke as input only.
@@ -161,7 +169,8 @@ def _preview(
         [shown.board, shown.status],
         **PRIVATE,
     )
-    framing: list[Any] = [controls.photo, controls.fit, controls.side, controls.across, controls.down, controls.kind]
+    framing: list[Any] = [controls.photo, controls.fit, controls.side, controls.across, controls.down]
+    framing += [controls.degradation]
     gr.on(
         [control.change for control in framing],
         canvas,
