@@ -20,7 +20,7 @@ def score_table(board: Board) -> pd.DataFrame:
 
 def widths(columns: list[str]) -> list[str | int]:
     """How wide the columns are, in per cent: text takes more than figures."""
-    text = {"Method": 24, "Note": 18}
+    text = {"Method": 20, "Note": 16}
     rest = 100 - sum(text.get(column, 0) for column in columns)
     figures = sum(column not in text for column in columns)
     return [f"{text.get(column, rest / max(1, figures)):.1f}%" for column in columns]
