@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import gradio as gr
 from gradio.components.image_editor import EditorData, EditorValue
@@ -35,10 +36,15 @@ class Painting(gr.ImageEditor):
         return "imageeditor"
 
     def preprocess(self, payload: EditorData | None) -> EditorValue | None:
-        """What was painted. The picture under it is not read: Gradio may be writing it anew to the same file."""
-        if payload is not None and payload.id is None:
-            payload = payload.model_copy(update={"background": None, "composite": None})
-        return super().preprocess(payload)
+        """What was painted, and as "files" what came with it, to be removed when the visitor leaves.
+
+        The picture under it is not read: Gradio may be writing it anew to the same file.
+        """
+        if payload is None or payload.id is not None:
+            return super().preprocess(payload)
+        files = [file.path for file in (payload.background, payload.composite, *(payload.layers or [])) if file]
+        value = super().preprocess(payload.model_copy(update={"background": None, "composite": None}))
+        return None if value is None else cast(EditorValue, {**value, "files": files})
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Refuses web addresses, which Gradio would download on a visitor's behalf."""

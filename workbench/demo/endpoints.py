@@ -52,7 +52,8 @@ def problem_of(
 ) -> Problem:
     """The values of the left half of the page, in its order."""
     layers = [layer for layer in (painting or {}).get("layers") or [] if layer is not None]
-    return Problem(photo, fit, side, across, down, came, degradation or "", noise, seed or 0, layers, mask)
+    files = tuple(file for file in (painting or {}).get("files") or [] if file)
+    return Problem(photo, fit, side, across, down, came, degradation or "", noise, seed or 0, layers, mask, files)
 
 
 class Endpoints:

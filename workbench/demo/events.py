@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ class Problem:
     seed: float
     painted: Sequence[np.ndarray]
     mask_file: str | None
+    files: tuple[str, ...] = ()  # what else came with it, to be removed with it
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Events:
         Raises:
             ValueError: whatever is wrong with it, in a sentence.
         """
+        self.visits.brought(session, problem.files)
         picture, remark = self._picture(problem.photo, session)
         image = frame(picture, framing_of(problem), self.limits.pixels)
         mask = self._mask(problem, picture, image, session, folder)
@@ -121,7 +124,9 @@ class Events:
         try:
             return Measured(recipe, image, measure(recipe, image), remark)
         except ValueError as error:
-            raise ValueError(str(error).replace(f"{folder}/", "")) from None
+            # Written for the command line: without names of files here, and with the page's words for its options.
+            text = str(error).replace(f"{folder}/", "")
+            raise ValueError(re.sub(r"\(--size (\d+)\)", r"(Crop and size: \1)", text)) from None
 
     def framed(self, problem: Problem, session: str) -> Tensor:
         """What of the photo is restored, (1, 3, h, w)."""
@@ -202,7 +207,7 @@ class Events:
 
 def _fingerprint(problem: Problem) -> str:
     painted = b"".join(layer.tobytes() for layer in problem.painted)
-    return hashlib.sha256(repr(replace(problem, painted=[])).encode() + painted).hexdigest()
+    return hashlib.sha256(repr(replace(problem, painted=[], files=())).encode() + painted).hexdigest()
 
 
 def framing_of(problem: Problem) -> Framing:

@@ -6,6 +6,7 @@ import zipfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -58,7 +59,7 @@ def export(board: Board, folder: Path) -> Export:
         "degrade": _relative(recipe.degrade, folder),
         "operator": recipe.operator and _relative(recipe.operator, folder),
         "results": [
-            record | {"operator": _relative(record["operator"], folder)} for panel in done for record in panel.records
+            {key: _public(value, folder) for key, value in record.items()} for panel in done for record in panel.records
         ],
         "methods": tuple(panel.method for panel in done),  # one that cannot would stop the command too
         "reproduce": COMMAND,
@@ -81,6 +82,11 @@ def _enlarged(board: Board, folder: Path) -> Path:
     path = folder / "view-degraded.png"
     shown.resize((width, height), Image.Resampling.NEAREST).save(path)
     return path
+
+
+def _public(value: Any, folder: Path) -> Any:
+    """``value`` without the server's folders."""
+    return _relative(value, folder).replace(str(Path.home()), "~") if isinstance(value, str) else value
 
 
 def _relative(spec: str, folder: Path) -> str:

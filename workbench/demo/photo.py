@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -106,7 +107,8 @@ def _remark(path: str | Path) -> str:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             remarks.append(f"the first of {frames} frames")
-        if image.has_transparency_data:
+        # Cameras and editors write an alpha channel that hides nothing.
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             remarks.append("transparent parts on white")
         if image.mode.startswith("I"):
             remarks.append("16 bits rounded to 8")

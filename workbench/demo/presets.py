@@ -60,7 +60,7 @@ PRESETS = {
     ),
     "Old photo: colours and scratches": Preset(
         (Row("ddnm", "photo-dsm", "steps=20 eta=0.85"), Row("diffpir", "photo-dsm", "steps=20")),
-        "No colours, scratches, noise. With “Painted mask” you say yourself what is to be filled.",
+        "No colours, scratches, noise. Paint below to say yourself what is to be filled.",
         degradation="oldphoto",
         noise=0.02,
     ),

@@ -19,11 +19,9 @@ def score_table(board: Board) -> pd.DataFrame:
 
 
 def widths(columns: list[str]) -> list[str | int]:
-    """How wide the columns are, in per cent: text takes more than figures."""
-    text = {"Method": 20, "Note": 16}
-    rest = 100 - sum(text.get(column, 0) for column in columns)
-    figures = sum(column not in text for column in columns)
-    return [f"{text.get(column, rest / max(1, figures)):.1f}%" for column in columns]
+    """How wide the columns are: text takes more than figures."""
+    text = {"Method": "190px", "Note": "170px"}
+    return [text.get(column, "98px") for column in columns]
 
 
 def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:

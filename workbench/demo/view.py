@@ -96,7 +96,7 @@ def _differences(board: Board, before: int) -> str:
         gap = _gap(panel.images, reference)
         note = f"largest {float(gap.max()):.2f}"
         if original is not None and panel is not done[0] and done[0].images is not None:
-            note += f"; to {done[0].method.label} {float(_gap(panel.images, done[0].images).max()):.4f}"
+            note += f", to the first method {float(_gap(panel.images, done[0].images).max()):.4f}"
         figures.append(_figure(panel.method.label, picture(AMPLIFY * gap), note))
     heading = f'<h4 style="grid-column: span {before}">Difference to {escape(against)}, {AMPLIFY} times</h4>'
     return _row([heading, *figures], before + len(board.panels))

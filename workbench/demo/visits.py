@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -82,6 +83,11 @@ class Visits:
             raise ValueError(
                 f"the photo is no longer here: the server keeps photos for {self.keep / 60:g} minutes; choose it again"
             ) from None
+
+    def brought(self, session: str, paths: Iterable[str]) -> None:
+        """``session`` brought these files, which are not looked at again."""
+        with self._lock:
+            self._files.setdefault(session, set()).update({Path(path) for path in paths} - self._own)
 
     def leave(self, session: str) -> None:
         """The visitor closed the page: everything of theirs goes."""
