@@ -144,7 +144,7 @@ def test_what_is_no_good_picture_gets_a_sentence(name, client, folder):
     said = refusal(client, photo=written(folder, name, data), **AS_IT_IS)
     assert words in said
     if name != "for nobody.png":  # its size is the matter, not its file
-        assert said.startswith(name)
+        assert said.startswith(f"Please check: {name}")
     assert str(folder) not in said
 
 
@@ -156,7 +156,7 @@ def test_a_mask_that_is_no_picture_gets_a_sentence(client, folder):
     photo = written(folder, "under.png", encoded(RGB, "PNG"))
     masked = AS_IT_IS | {"degradation": "mask"}
     said = refusal(client, photo=photo, mask=written(folder, "mask.png", b"no picture"), **masked)
-    assert said.startswith("mask.png: not an image")
+    assert said.startswith("Please check: mask.png: not an image")
     black = written(folder, "black.png", encoded(np.zeros((40, 48), dtype=np.uint8), "PNG"))
     prepared, degraded = client.predict(
         photo=photo, mask=black, **AS_IT_IS | {"degradation": "mask"}, api_name="/degrade"

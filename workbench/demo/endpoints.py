@@ -13,7 +13,7 @@ from workbench.demo.compare import Board
 from workbench.demo.curves import curves_svg
 from workbench.demo.events import Events, Problem
 from workbench.demo.presets import PRESETS, Row
-from workbench.demo.scores import score_table, widths
+from workbench.demo.scores import score_table
 from workbench.demo.task import NO_METHOD
 from workbench.demo.view import board_html
 from workbench.operators.parse import describe_operators
@@ -137,7 +137,7 @@ class Endpoints:
                     board_html(board),
                     "Done.",
                     gr.Column(visible=True),
-                    scores(board),
+                    score_table(board),
                     curves_svg(board),
                     str(files.archive),
                     files.recipe,
@@ -178,12 +178,6 @@ class Endpoints:
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
         self.events.leave(request.session_hash or "")
-
-
-def scores(board: Board) -> gr.Dataframe:
-    """The table, its columns wide enough for their heads."""
-    table = score_table(board)
-    return gr.Dataframe(table, column_widths=widths(list(table.columns)))
 
 
 def _status(board: Board) -> str:

@@ -7,6 +7,8 @@ from importlib import resources
 
 import gradio as gr
 
+from workbench.demo.scores import WIDTHS
+
 
 @dataclass(frozen=True)
 class ResultControls:
@@ -42,7 +44,7 @@ def result_controls(opening: str) -> ResultControls:
         elem_id="board",
     )
     with gr.Column(visible=False) as details:
-        table = gr.Dataframe(label="Scores", interactive=False, wrap=True, elem_id="scores")
+        table = gr.Dataframe(label="Scores", interactive=False, wrap=True, column_widths=WIDTHS, elem_id="scores")
         curves = gr.HTML("", label="Curves", elem_id="curves")
         with gr.Row():
             left = gr.Dropdown(["Degraded"], label="Before", elem_id="left")

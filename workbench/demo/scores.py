@@ -10,18 +10,14 @@ from workbench.comparison import METRICS
 from workbench.demo.compare import Board, Panel
 from workbench.metrics import as_text
 
+WIDTHS: list[str | int] = ["190px", *["98px"] * 8]  # of the columns on the page: names take more than figures
+
 
 def score_table(board: Board) -> pd.DataFrame:
     """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples."""
     measured = [key for key in METRICS if any(r[key] is not None for p in board.panels for r in p.records)]
     table = pd.DataFrame([_row(panel, measured) for panel in board.panels]).fillna("–")
     return table if table["Note"].any() else table.drop(columns="Note")
-
-
-def widths(columns: list[str]) -> list[str | int]:
-    """How wide the columns are: text takes more than figures."""
-    text = {"Method": "190px", "Note": "170px"}
-    return [text.get(column, "98px") for column in columns]
 
 
 def _row(panel: Panel, measured: list[str]) -> dict[str, Any]:
