@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +36,16 @@ MANIFESTS = {
     "score_sde_cifar10_ncsnpp_continuous": 32,
 }
 
+# A floor is the published code against itself with another convolution backend, on one processor: how far single
+# precision lies from the exact result. The stored output and this one are each about a floor away from that: on an AMD
+# EPYC, where the two backends differ by up to 2.1 floors, up to 1.96 with oneDNN and 1.47 without.
+FLOORS = 2.0
+
+
+def plain_convolutions() -> AbstractContextManager[None]:
+    """Convolutions without oneDNN, whose kernels differ most between processors and thread counts."""
+    return torch.backends.mkldnn.flags(enabled=False)
+
 
 def case(shared: Path, name: str, folder: Path) -> tuple[Path, dict, dict[str, torch.Tensor]]:
     """The case's weights as the published file would hold them, its description, its inputs and outputs."""
@@ -54,13 +65,11 @@ def test_a_published_file_is_recognised_and_computes_what_the_published_code_doe
     prior = load_prior(file, **settings)
     x, conditioning = tensors["input"], tensors["sigma_or_t"]
     score_sde = name.startswith("ncsnpp")
-    with torch.no_grad():
+    with torch.no_grad(), plain_convolutions():
         output = prior.net(2 * x - 1 if score_sde else x, conditioning)
     if score_sde:
         output = output / conditioning.view(-1, 1, 1, 1)
-    # The floor is the published code against itself with another convolution backend; another processor or thread count
-    # is one more such draw.
-    assert (output - tensors["output"]).abs().max() <= 1.5 * description["max_abs_diff_mkldnn_off"]
+    assert (output - tensors["output"]).abs().max() <= FLOORS * description["max_abs_diff_mkldnn_off"]
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -215,13 +224,14 @@ def test_what_the_benchmark_compares_with_is_the_published_structure(shared: Pat
     file, description, tensors = case(shared, name, tmp_path)
     state = {key: value.float() for key, value in torch.load(file, weights_only=True).items()}
     plain, x, told = benchmark("plain_networks"), tensors["input"], tensors["sigma_or_t"]
-    if name in HEADS:
-        output = plain.adm(state, x, told, HEADS[name])
-    elif name.startswith("ddpm"):
-        output = plain.ddpm(state, x, told)
-    else:
-        output = plain.ncsnpp(state, 2 * x - 1, told) / told.view(-1, 1, 1, 1)
-    assert (output - tensors["output"]).abs().max() <= 1.5 * description["max_abs_diff_mkldnn_off"]
+    with plain_convolutions():
+        if name in HEADS:
+            output = plain.adm(state, x, told, HEADS[name])
+        elif name.startswith("ddpm"):
+            output = plain.ddpm(state, x, told)
+        else:
+            output = plain.ncsnpp(state, 2 * x - 1, told) / told.view(-1, 1, 1, 1)
+    assert (output - tensors["output"]).abs().max() <= FLOORS * description["max_abs_diff_mkldnn_off"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
