@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from workbench.demo.task import Limits
 from workbench.demo.visits import Visits, make_root
 
+PATIENCE = 4  # seconds in which the first visitor has the processor
 SWEEP = 30  # seconds between looks for files that are due, at most
 # Everything comes from this server; styles and scripts inside the page are how Gradio works.
 POLICY = (
@@ -134,7 +135,9 @@ def start(
         app_kwargs={"middleware": [Middleware(NoWayOut)]},
     )
     threading.Thread(target=_sweep, args=(visits,), daemon=True).start()
-    threading.Thread(target=_warm, daemon=True).start()
+    warming = threading.Timer(PATIENCE, _warm)
+    warming.daemon = True
+    warming.start()
     return address
 
 
