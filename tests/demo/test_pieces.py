@@ -298,3 +298,14 @@ def test_the_page_s_own_files_stay(visits):
     visits.leave("me")
     visits.sweep()
     assert sample.exists()
+
+
+def test_files_that_came_with_a_painting_go_with_their_visitor(visits, tmp_path):
+    files = [visits.root / name for name in ("layer.png", "background.png")]
+    for file in files:
+        file.write_bytes(b"painted")
+    visits.brought("me", map(str, files))
+    visits.leave("they")
+    assert all(file.exists() for file in files)
+    visits.leave("me")
+    assert not any(file.exists() for file in files)

@@ -275,7 +275,7 @@ def test_who_leaves_during_a_run_stops_it(server, photo):
     with visiting(server) as other:
         begun = time.monotonic()
         assert restored(server, other, upload(server.url, photo))["success"]
-        assert time.monotonic() - begun < 15  # the thousand steps would take a minute
+        assert time.monotonic() - begun < 30  # the thousand steps would take more than a minute
     assert until(lambda: left(server, before) == [], 10), left(server, before)
 
 
