@@ -131,6 +131,22 @@ def test_a_photo_that_came_without_colours_is_taken_home_with_them(events, photo
     assert torch.equal(load_image(photo.parent / "photo.png"), load_image(photo))
 
 
+def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(events, photo):
+    wanted = problem(photo)
+    assert not events.shows_results_of(wanted, "session")
+    list(events.restore(wanted, [Row("pinv", "mini-dsm")], 1, "session"))
+    assert events.shows_results_of(wanted, "session")
+    assert not events.shows_results_of(wanted, "another")
+    assert not events.shows_results_of(problem(photo, noise=0.2), "session")  # now a preview is on the page
+    assert not events.shows_results_of(wanted, "session")
+
+
+def test_what_is_taken_home_names_no_folder_of_the_server(events, photo):
+    *_, (_, files) = events.restore(problem(photo), [Row("pinv", "mini-dsm")], 1, "session")
+    assert str(Path.home()) not in files.recipe
+    assert str(files.archive.parent) not in files.recipe
+
+
 def test_comparisons_of_settings_are_told_apart(events, photo):
     rows = [Row("diffpir", "mini-control", f"steps={steps}") for steps in (2, 3)]
     *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
