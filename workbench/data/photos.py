@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,13 +23,19 @@ from tqdm.auto import tqdm
 
 from workbench.data.sources import Indexed, Sample, Streamed, open_source
 
+if TYPE_CHECKING:
+    from workbench.data.crops import CropPool
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (B, 3, size, size), float32 in [0, 1], and the names of files skipped on the way (with the reason)."""
+    """Images (B, 3, size, size), float32 in [0, 1]; the names of files skipped on the way (with the reason); and the
+    smallest noise levels (B,) at which the images may be used, if they are not clean.
+    """
 
     images: Tensor
     skipped: list[str] = field(default_factory=list)
+    floor: Tensor | None = None
 
 
 class Photos(IterableDataset):
@@ -229,8 +236,10 @@ class _Preloaded:
         return self.samples[index]
 
 
-def loader(photos: Photos, *, workers: int = 2, pin_memory: bool = False) -> Iterator[Batch]:
+def loader(photos: Photos | CropPool, *, workers: int = 2, pin_memory: bool = False) -> Iterator[Batch]:
     """Batches of ``photos`` in order, prepared ahead by ``workers`` processes (0: in this one)."""
+    if not isinstance(photos, Photos):
+        return iter(photos)
     data = DataLoader(
         photos,
         batch_size=None,

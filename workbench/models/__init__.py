@@ -11,6 +11,7 @@ from workbench.models.parallel import SharedPrior, SplitPrior
 from workbench.models.prior import Prior
 from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
 from workbench.models.tiled import TiledPrior, whole_or_tiles
+from workbench.models.unet import UNet, UNetConfig
 
 __all__ = [
     "ADM",
@@ -29,6 +30,8 @@ __all__ = [
     "SharedPrior",
     "SplitPrior",
     "TiledPrior",
+    "UNet",
+    "UNetConfig",
     "VEScore",
     "VPNoise",
     "available_priors",

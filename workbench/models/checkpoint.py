@@ -26,6 +26,7 @@ from workbench.models.drunet import DRUNet, DRUNetConfig
 from workbench.models.files import assign, build, check_tensors, read_weights
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.prior import Prior
+from workbench.models.unet import UNet, UNetConfig
 from workbench.settings import check_types
 
 FORMAT = 1
@@ -34,6 +35,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     "adm": (ADM, ADMConfig),
     "ddpm": (DDPM, DDPMConfig),
     "drunet": (DRUNet, DRUNetConfig),
+    "unet": (UNet, UNetConfig),
 }
 # Adapter name: (class, the constructor arguments that a file records).
 ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {

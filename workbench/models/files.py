@@ -148,7 +148,8 @@ def build(network: type[Net], configure: Callable[[], Any], tensors: int, where:
     try:
         config = configure()
         # Every block and level has tensors of its own. Without this bound, a number in a file could take all memory.
-        if max(config.blocks, len(getattr(config, "multipliers", ()))) > max(tensors, 1):
+        blocks = max(config.blocks) if isinstance(config.blocks, tuple) else config.blocks
+        if max(blocks, len(getattr(config, "multipliers", ()))) > max(tensors, 1):
             raise ValueError(f"{config.blocks} blocks per level, and only {tensors} tensors")
         with torch.device("meta"):
             return network(config)

@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from workbench.data import Photos, loader
+from workbench.data import CropPool, Photos, loader
 from workbench.models.prior import Prior
 from workbench.random import Draws
+from workbench.trainers.muon import optimisers
 from workbench.trainers.objectives import Objective
 from workbench.trainers.run import Progress, Run, Window
 
@@ -38,6 +39,7 @@ class TrainSettings:
         steps: optimiser steps of the whole run; the learning rate is a function of step / steps.
         learning_rate: peak, after ``warmup`` steps of linear increase.
         schedule: "cosine" (to 2 % of the peak) or "constant".
+        optimiser: "adam", or "muon" for the convolutions and Adam for the rest (see ``muon``).
         ema_decay: averages follow ``min(ema_decay, (1 + n) / (10 + n))`` at update n, as score_sde's.
         clip: gradient norm limit.
         accumulate: batches per optimiser step.
@@ -51,6 +53,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     warmup: int = 500
     schedule: str = "cosine"
+    optimiser: str = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float = 0.9995
     clip: float = 1.0
@@ -63,11 +66,10 @@ class TrainSettings:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("cosine", "constant") or self.precision not in ("no", "bf16"):
-            raise ValueError(
-                f"schedule is 'cosine' or 'constant' and precision 'no' or 'bf16', got {self.schedule!r} and "
-                f"{self.precision!r}"
-            )
+        known = {"schedule": ("cosine", "constant"), "precision": ("no", "bf16"), "optimiser": ("adam", "muon")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {' or '.join(map(repr, values))}, got {getattr(self, name)!r}")
         for name in ("steps", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -97,7 +99,7 @@ def published_ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], No
 def train(
     prior: Prior,
     objective: Objective,
-    photos: Photos,
+    photos: Photos | CropPool,
     settings: TrainSettings,
     folder: str | Path,
     *,
@@ -130,11 +132,11 @@ def train(
     run = Run(Path(folder), settings, objective, photos, accelerator)
     device = accelerator.device
     prior.train().requires_grad_(True).to(device)
-    optimiser = torch.optim.Adam(prior.parameters(), lr=settings.learning_rate, betas=settings.betas)
+    steppers = optimisers(prior, settings.optimiser, settings.learning_rate, settings.betas)
     average = AveragedModel(prior, multi_avg_fn=published_ema(settings.ema_decay))
     average.n_averaged.fill_(1)  # it holds the initial weights: the first update averages and does not copy
-    progress = run.resume(prior, average, optimiser, device)
-    model, optimiser = accelerator.prepare(prior, optimiser)
+    progress = run.resume(prior, average, steppers, device)
+    model, *steppers = accelerator.prepare(prior, *steppers)
 
     photos = photos.from_batch(progress.step * settings.accumulate, run.rank, run.ranks)
     batches = loader(photos, workers=settings.workers, pin_memory=device.type == "cuda")
@@ -147,7 +149,7 @@ def train(
     started, before, waited = time.monotonic(), progress.seconds, 0.0
     window = Window(accelerator)
     while progress.step < settings.steps:
-        for group in optimiser.param_groups:
+        for group in (group for stepper in steppers for group in stepper.param_groups):
             group["lr"] = settings.rate(progress.step)
         for part in range(settings.accumulate):
             waiting = time.monotonic()
@@ -158,7 +160,9 @@ def train(
             run.report_skipped(batch.skipped)
             generator = torch.Generator(device).manual_seed(run.noise_seed(progress.step, part))
             with accelerator.autocast():
-                loss, values = objective(model, images, Draws(generator, run.rank, run.ranks))
+                draws = Draws(generator, run.rank, run.ranks)
+                floor = {} if batch.floor is None else {"floor": batch.floor.to(device)}
+                loss, values = objective(model, images, draws, **floor)
             accelerator.backward(loss / settings.accumulate)
             window.add(loss, values, settings.accumulate)
             progress.images += len(images) * accelerator.num_processes
@@ -171,9 +175,11 @@ def train(
                 raise FloatingPointError(_advice(progress))
         else:
             progress.lost_in_a_row = 0
-            optimiser.step()
+            for stepper in steppers:
+                stepper.step()
             average.update_parameters(accelerator.unwrap_model(model))
-        optimiser.zero_grad(set_to_none=True)
+        for stepper in steppers:
+            stepper.zero_grad(set_to_none=True)
         progress.step += 1
         progress.seconds = before + time.monotonic() - started
         bar.update()
@@ -196,7 +202,7 @@ def train(
         if sampler is not None and settings.sample_every and progress.step % settings.sample_every == 0:
             run.grid(progress, sampler, _averaged(average))
         if saving:
-            run.save(progress, accelerator.unwrap_model(model), average, optimiser)
+            run.save(progress, accelerator.unwrap_model(model), average, steppers)
         if late:
             break
     bar.close()

@@ -30,7 +30,8 @@ class Objective(Protocol):
 
         ``prior`` may be wrapped for several processes, see :func:`unwrapped`. ``images`` are clean, (B, C, H, W) in
         [0, 1]; ``draws`` (on their device) is the only source of randomness, so that a resumed run repeats the same
-        numbers and several processes share those of one.
+        numbers and several processes share those of one. Where a batch comes with the smallest noise levels at which its
+        images may be used (``Batch.floor``), these are passed on as ``floor``, (B,).
         """
         ...
 
@@ -85,10 +86,14 @@ class DSM:
         chosen = torch.where(draws.uniform(count) < self.uniform_share, uniform, normal)
         return chosen.exp().clamp(low, high)
 
-    def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
+    def __call__(
+        self, prior: nn.Module, images: Tensor, draws: Draws, floor: Tensor | None = None
+    ) -> tuple[Tensor, Values]:
         check_images(images)
         target = unwrapped(prior)
         sigma = self.levels(len(images), target.sigma_min, target.sigma_max, draws)
+        if floor is not None:  # levels below are mirrored at it, on the logarithmic scale
+            sigma = torch.where(sigma < floor, floor**2 / sigma, sigma).clamp(max=target.sigma_max)
         level = sigma.view(-1, 1, 1, 1)
         noise = draws.normal(*images.shape)
         denoised = prior(images + level * noise, sigma)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.data import Photos
+from workbench.data import CropPool, Photos
 from workbench.models.prior import Prior
 from workbench.trainers.objectives import LOST
 
@@ -94,7 +94,9 @@ class Window:
 class Run:
     """Reads and writes the folder; with several processes only the main one writes."""
 
-    def __init__(self, folder: Path, settings: TrainSettings, objective: Any, photos: Photos, accelerator: Any) -> None:
+    def __init__(
+        self, folder: Path, settings: TrainSettings, objective: Any, photos: Photos | CropPool, accelerator: Any
+    ) -> None:
         self.folder, self.seed, self.main = folder, settings.seed, accelerator.is_main_process
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
         described = {
@@ -146,15 +148,16 @@ class Run:
         return mixed
 
     def resume(
-        self, prior: Prior, average: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
+        self, prior: Prior, average: nn.Module, optimisers: list[torch.optim.Optimizer], device: torch.device
     ) -> Progress:
-        """Load the checkpoint, if there is one, into the three; return the progress."""
+        """Load the checkpoint, if there is one, into them; return the progress."""
         if not self._checkpoint.is_file():
             return Progress()
         state = torch.load(self._checkpoint, map_location=device, weights_only=True)
         prior.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, part in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(part)
         progress = Progress(**state["progress"])
         if self.main:
             self._cut_log(progress.step)
@@ -168,14 +171,14 @@ class Run:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             file.write_text("".join(f"{line}\n" for line in kept))
 
-    def save(self, progress: Progress, model: nn.Module, average: nn.Module, optimiser: Any) -> None:
+    def save(self, progress: Progress, model: nn.Module, average: nn.Module, optimisers: list[Any]) -> None:
         """Replace the checkpoint atomically."""
         if not self.main:
             return
         state = {
             "model": model.state_dict(),
             "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
             "progress": asdict(progress),
         }
         partial = self._checkpoint.with_suffix(".partial")
