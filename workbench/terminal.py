@@ -60,7 +60,7 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     if measured:
         levels = ", ".join(map(str, measured["sigma_255"]))
         for photos, methods in measured["psnr"].items():
-            for method in ("this prior", "bm3d"):
+            for method in (name for name in ("this prior", "ffdnet", "bm3d") if name in methods):
                 values = " / ".join(f"{value:.2f}" for value in methods[method])
                 lines.append(f"    denoising {photos}, sigma {levels} of 255, {method}: {values} dB")
     return lines
