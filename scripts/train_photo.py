@@ -6,8 +6,8 @@ On a processor one thread and crops of 64x64 (``--batch 16``); with ``--device c
 says. A run that was stopped goes on in its folder ``--run``. The rate warms up and falls along a cosine to the end of
 ``--seconds`` (of processor time on a CPU), whose number of steps a short trial finds.
 
-``--data`` holds ``bsds500/train``, ``imagenet256``, ``bedroom256`` and ``tiny-imagenet`` (tar shards or a folder). Every
-twentieth photo of BSDS500 ``train`` is held out; what the run reached on these is printed and recorded.
+``--data`` holds ``bsds500/train``, ``imagenet256``, ``bedroom256`` and ``tiny-imagenet`` (tar shards or a folder).
+Every twentieth photo of BSDS500 ``train`` is held out; what the run reached on these is printed and recorded.
 """
 
 from __future__ import annotations

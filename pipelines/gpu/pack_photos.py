@@ -1,6 +1,6 @@
 """Gather the training photos that a GPU job takes along, in the layout of ``--data``, as files without tar shards.
 
-    python pipelines/gpu/pack_photos.py --data ../shared/data --out .data --thumbnails 8000
+    python pipelines/gpu/pack_photos.py --data ../shared/data --out .data --thumbnails 5500
 
 BSDS500 ``train`` only: ``val`` holds CBSD68, and ``test`` is what priors are measured on.
 """
@@ -8,7 +8,6 @@ BSDS500 ``train`` only: ``val`` holds CBSD68, and ``test`` is what priors are me
 from __future__ import annotations
 
 import argparse
-import itertools
 import shutil
 import tarfile
 from pathlib import Path
@@ -18,24 +17,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--thumbnails", type=int, default=8000)
+    parser.add_argument("--thumbnails", type=int, default=5500)
     arguments = parser.parse_args()
 
     for part in ("bsds500/train", "imagenet256", "bedroom256"):
         shutil.copytree(arguments.data / part, arguments.out / part, dirs_exist_ok=True)
     thumbnails = arguments.out / "tiny-imagenet"
     thumbnails.mkdir(parents=True, exist_ok=True)
-    members = (
-        (shards, member)
-        for shard in sorted((arguments.data / "tiny-imagenet").glob("train-*.tar"))
-        for shards in [tarfile.open(shard)]
-        for member in shards
-        if member.name.endswith(".jpg")
-    )
-    for shards, member in itertools.islice(members, arguments.thumbnails):
-        content = shards.extractfile(member)
-        assert content is not None
-        (thumbnails / Path(member.name).name).write_bytes(content.read())
+    left = arguments.thumbnails
+    for shard in sorted((arguments.data / "tiny-imagenet").glob("train-*.tar")):
+        with tarfile.open(shard) as archive:
+            names = [name for name in archive.getnames() if name.endswith(".jpg")][:left]
+            left -= len(names)
+            for name in names:
+                content = archive.extractfile(name)
+                assert content is not None
+                (thumbnails / Path(name).name).write_bytes(content.read())
     files = [file for file in arguments.out.rglob("*") if file.is_file()]
     print(f"{len(files)} photos, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB in {arguments.out}")
 

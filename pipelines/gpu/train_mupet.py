@@ -1,7 +1,7 @@
 """The pair of a MUPET comparison, in resumable slices: MUPET, or with ``--control`` score matching continued.
 
-    PYTHONPATH=. python pipelines/gpu/train_mupet.py --prior photo-dsm --data .data/thumbnails.npy .data/bsds \
-        --weights 0.7 0.3 --scales 1:1 0.3:1 --out $OUT --seconds 520
+    PYTHONPATH=. python pipelines/gpu/train_mupet.py --prior photo-dsm --data .data/tiny-imagenet .data/bsds500/train \
+        --weights 0.7 0.3 --scales 0.5:0.5 0.3:1 --out $OUT --seconds 520
 
 Both runs see the same photos, noise and noise levels in the same order. The run lives in ``--run`` and goes on there;
 every slice leaves ``prior.safetensors`` (averaged weights, float16), ``log.jsonl`` and ``settings.json`` in ``--out``.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class UNetConfig:
 
 
 class LevelEmbedding(nn.Module):
-    """Noise level (B,) to (B, width): sines and cosines of ``ln(level) / 4`` (Karras et al. 2022, table 1), two layers."""
+    """Noise level (B,) to (B, width): waves of ``ln(level) / 4`` (Karras et al. 2022, table 1) and two layers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,6 +67,11 @@ class LevelEmbedding(nn.Module):
         return F.silu(self.second(F.silu(self.first(features))))
 
 
+def _start_at_zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class Block(nn.Module):
     """``x + conv(silu(scale * conv(x) + shift))``; scale and shift are told by the noise level. Starts as identity."""
 
@@ -74,9 +80,8 @@ class Block(nn.Module):
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
         self.modulate = nn.Linear(embedding, 2 * width)
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        for layer in (self.modulate, self.conv_out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        _start_at_zero(self.modulate)
+        _start_at_zero(self.conv_out)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -95,8 +100,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.temperature = nn.Parameter(torch.full((heads, 1, 1), 8.0))
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        _start_at_zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
@@ -107,6 +111,12 @@ class Attention(nn.Module):
         key = F.normalize(key, dim=-1)
         mixed = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value, scale=1.0)
         return x + self.out(mixed.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(x.shape)
+
+
+def _through(blocks: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    for block in blocks.children():
+        h = block(h, embedding)
+    return h
 
 
 class UNet(nn.Module):
@@ -120,7 +130,7 @@ class UNet(nn.Module):
         def blocks(level: int) -> nn.ModuleList:
             return nn.ModuleList(Block(widths[level], config.embedding) for _ in range(config.blocks[level]))
 
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.level = LevelEmbedding(config.embedding)
         self.head = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(blocks(level) for level in range(len(widths)))
@@ -129,8 +139,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(blocks(level) for level in range(len(widths)))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, stride=2) for wide, deep in pairs)
         self.tail = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        _start_at_zero(self.tail)
 
     @property
     def multiple(self) -> int:
@@ -142,8 +151,7 @@ class UNet(nn.Module):
         h = self.head(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for number, blocks in enumerate(self.down):
-            for block in blocks:
-                h = block(h, embedding)
+            h = _through(blocks, h, embedding)
             if number < len(self.shrink):
                 skips.append(h)
                 h = self.shrink[number](h)
@@ -152,6 +160,5 @@ class UNet(nn.Module):
         for number in reversed(range(len(self.up))):
             if number < len(self.grow):
                 h = self.grow[number](h) + skips.pop()
-            for block in self.up[number]:
-                h = block(h, embedding)
+            h = _through(self.up[number], h, embedding)
         return F.pixel_shuffle(self.tail(h), 2)

@@ -47,7 +47,7 @@ class Muon(Optimizer):
                 raise ValueError(f"Muon takes matrices and kernels, got a parameter of shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
-    def step(self, closure=None):  # type: ignore[override]
+    def step(self, closure=None):
         """One step with Nesterov momentum."""
         loss = None
         if closure is not None:
@@ -63,7 +63,7 @@ class Muon(Optimizer):
                     if not self.state[parameter]:
                         self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
                 momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-                gradients = [parameter.grad for parameter in parameters]
+                gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
                 updates = orthogonalised(torch.stack([update.reshape(rows, columns) for update in ahead]))

@@ -30,8 +30,8 @@ class Objective(Protocol):
 
         ``prior`` may be wrapped for several processes, see :func:`unwrapped`. ``images`` are clean, (B, C, H, W) in
         [0, 1]; ``draws`` (on their device) is the only source of randomness, so that a resumed run repeats the same
-        numbers and several processes share those of one. Where a batch comes with the smallest noise levels at which its
-        images may be used (``Batch.floor``), these are passed on as ``floor``, (B,).
+        numbers and several processes share those of one. Where a batch comes with the smallest noise levels at which
+        its images may be used (``Batch.floor``), these are passed on as ``floor``, (B,).
         """
         ...
 
