@@ -1,4 +1,4 @@
-"""The network of the shipped ``photo`` prior: a U-Net that starts at half resolution and has no normalisation.
+"""The network of the ``photo`` prior: a U-Net that starts at half resolution and has no normalisation.
 
 Pixels are unshuffled 2x2, as FFDNet does it (Zhang et al. 2018), and most of the work is done there; the levels below
 see more of the image at little cost. Blocks are those of DRUNet (Zhang et al. 2021) with a scale and shift from the
