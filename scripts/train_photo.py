@@ -1,6 +1,7 @@
 """Train the prior ``photo``, or go on from its newest weights: weights in, warm restart, weights out.
 
-    python scripts/train_photo.py --data ../shared/data --init pipelines/gpu/photo.safetensors --seconds 3600 --out runs/photo.safetensors
+    python scripts/train_photo.py --data ../shared/data --init pipelines/gpu/photo.safetensors \\
+        --seconds 3600 --out runs/photo.safetensors
 
 On a processor one thread and crops of 64x64 (``--batch 16``); with ``--device cuda`` as ``pipelines/gpu/README.md``
 says. A run that was stopped goes on in its folder ``--run``. The rate warms up and falls along a cosine to the end of
