@@ -1,6 +1,6 @@
 """Gather the training photos that a GPU job takes along, in the layout of ``--data``, as files without tar shards.
 
-    python pipelines/gpu/pack_photos.py --data ../shared/data --out .data --thumbnails 5500
+    python pipelines/gpu/pack_photos.py --data ../shared/data --out .data --thumbnails 1000
 
 BSDS500 ``train`` only: ``val`` holds CBSD68, and ``test`` is what priors are measured on.
 """
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--thumbnails", type=int, default=5500)
+    parser.add_argument("--thumbnails", type=int, default=1000)
     arguments = parser.parse_args()
 
     for part in ("bsds500/train", "imagenet256", "bedroom256"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from tests.trainers.small_run import small_run
 from workbench.trainers.muon import Muon, optimisers
 
 
@@ -47,3 +51,16 @@ def test_every_parameter_has_one_optimiser() -> None:
         assert len(owned) == 4
     with pytest.raises(ValueError, match="matrices and kernels"):
         Muon([torch.nn.Parameter(torch.zeros(3))])
+
+
+def test_a_run_with_muon_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    np.save(tmp_path / "photos.npy", np.random.default_rng(0).integers(0, 255, (16, 16, 16, 3), dtype=np.uint8))
+    for _ in range(3):  # slices of one step
+        sliced, progress = small_run(
+            tmp_path / "sliced", tmp_path / "photos.npy", steps=3, stop_after=0.0, optimiser="muon"
+        )
+    whole, _ = small_run(tmp_path / "whole", tmp_path / "photos.npy", steps=3, optimiser="muon")
+    adam, _ = small_run(tmp_path / "adam", tmp_path / "photos.npy", steps=3)
+    assert progress.step == 3
+    assert all(map(torch.equal, sliced.parameters(), whole.parameters()))
+    assert not all(map(torch.equal, sliced.parameters(), adam.parameters()))
