@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="folder of the run; by default runs/mupet or runs/control")
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--map", choices=("gradient", "prox"), default="prox")
-    parser.add_argument("--loss", choices=("squared", "absolute", "lpips", "perceptual-tiny"), default="squared")
+    parser.add_argument("--loss", choices=("squared", "absolute", "lpips", "effnet"), default="effnet")
     parser.add_argument("--fixed-point", choices=("adam", "prox"), default="prox")
     parser.add_argument("--levels", choices=("published", "log-uniform"), default="log-uniform")
     parser.add_argument("--sigma-max", type=float, help="of the levels; by default the prior's")
