@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scales", nargs="+", default=[], help="random zoom per source, as LOW:HIGH")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", type=Path, help="folder of the run; by default runs/mupet or runs/control")
-    parser.add_argument("--alpha", type=float, default=1.0)
+    parser.add_argument("--alpha", type=float, default=0.003, help="1 for the squared loss as published")
     parser.add_argument("--map", choices=("gradient", "prox"), default="prox")
     parser.add_argument("--loss", choices=("squared", "absolute", "lpips", "effnet"), default="effnet")
     parser.add_argument("--fixed-point", choices=("adam", "prox"), default="prox")
