@@ -58,7 +58,7 @@ def test_restore_writes_pictures_and_metrics(run, photo, tmp_path):
     assert 5 < metrics["psnr"] < 50
     assert 0 < metrics["ssim"] < 1
     assert metrics["lpips"] is not None or "unavailable: place" in metrics["lpips_reason"]
-    assert 0 < metrics["perceptual_tiny"] < 10
+    assert 0 < metrics["effnet"] < 10
     assert metrics["evaluations"] == 2
     assert metrics["seconds"] > 0
     assert metrics["solver"] == "diffpir"
@@ -97,8 +97,8 @@ def test_a_photo_that_came_degraded_has_no_scores(run, photo, tmp_path):
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["psnr"] is None
     assert metrics["lpips_reason"] == "no original to compare"
-    assert metrics["perceptual_tiny"] is None
-    assert metrics["perceptual_tiny_reason"] == "no original to compare"
+    assert metrics["effnet"] is None
+    assert metrics["effnet_reason"] == "no original to compare"
 
 
 @pytest.mark.parametrize("degrade", ["blur:1", "gray", "block:8", "text", "hadamard:0.5", "jpeg:10", "denoise"])

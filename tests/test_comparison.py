@@ -102,7 +102,7 @@ def _rows(label: str, psnr: list[float], tiny: list[float]) -> list[dict]:
             "psnr": p,
             "lpips": None,
             "lpips_reason": "unavailable: X",
-            "perceptual_tiny": t,
+            "effnet": t,
         }
         for k, (p, t) in enumerate(zip(psnr, tiny, strict=True))
     ]
@@ -114,11 +114,11 @@ def test_a_summary_judges_the_last_prior_by_what_better_means():
     assert found["means"]["A"]["psnr"]["mean"] == 21
     verdicts = {change["metric"]: change["verdict"] for change in found["changes"]}
     # More decibel is better, more distance is worse.
-    assert verdicts == {"psnr": "better", "perceptual_tiny": "worse"}
-    (tiny,) = (change for change in found["changes"] if change["metric"] == "perceptual_tiny")
+    assert verdicts == {"psnr": "better", "effnet": "worse"}
+    (tiny,) = (change for change in found["changes"] if change["metric"] == "effnet")
     assert tiny["relative"]["mean"] == pytest.approx(1.49 / 1.2 - 1)
     assert found["changes"][0]["relative"] is None  # decibel have no per cent
-    assert measured_metrics(rows) == ["psnr", "perceptual_tiny"]
+    assert measured_metrics(rows) == ["psnr", "effnet"]
     assert missing_metrics(rows) == {"lpips": "unavailable: X"}
 
 

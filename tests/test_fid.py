@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from workbench import fid as module
-from workbench.fid import fid, fid_unavailable
+from workbench.effnet import loaded
+from workbench.fid import fid, fid_record, fid_unavailable, frechet_effnet
 from workbench.images import sample_photos
 from workbench.models.files import sha256
 
@@ -79,6 +80,25 @@ def test_equal_sets_have_distance_zero_and_others_that_of_their_features(stand_i
     expected = _frechet(_features(stand_in, samples), _features(stand_in, reference))
     assert expected > 1e-3 * scale
     assert fid(samples, reference) == pytest.approx(expected, rel=1e-3)
+
+
+def test_lite0_stands_in_under_its_own_name(folder):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    reference = sample_photos(32)
+    samples = (reference + 0.1 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    with torch.no_grad():
+        levels = [(images * 255).round() / 255 for images in (samples, reference)]
+        one, other = (loaded("effnet", "cpu").pooled(images).double() for images in levels)
+    expected = _frechet(one, other)
+    assert frechet_effnet(samples, reference) == pytest.approx(expected, rel=1e-3)
+    assert abs(frechet_effnet(reference, reference)) < 1e-4 * expected
+    record = fid_record(samples, reference)
+    assert record["fid"] is None
+    assert record["fid_reason"] == fid_unavailable()
+    assert record["frechet_effnet"] == pytest.approx(expected, rel=1e-3)
+    few = fid_record(samples[:1], reference)
+    assert few["frechet_effnet"] is None
+    assert "at least 2 images" in str(few["frechet_effnet_reason"])
 
 
 def _features(network, images: torch.Tensor) -> torch.Tensor:

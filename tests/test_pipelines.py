@@ -324,7 +324,7 @@ def _restoration(folder: Path, job: str, noise: float, extra: dict) -> None:
             for name in files.values():
                 save_image(torch.rand(1, 3, 8, 8), folder / name)
             scores = {"psnr": value, "ssim": value / 100, "lpips": None, "lpips_reason": "unavailable: place X in Y"}
-            scores["perceptual_tiny"] = 2 - value / 100
+            scores["effnet"] = 2 - value / 100
             cost = {"evaluations": 5, "seconds": 0.25, "message": "", "solver_settings": {"steps": 5}}
             names = {"photo": photo, "solver": method, "operator": "sr:4", "noise": noise, "size": [8, 8], "seed": 0}
             records.append({**files, **scores, **cost, **names, "prior": "p", "environment": {"torch": "2"}, **extra})
@@ -363,7 +363,7 @@ def test_the_report_says_what_was_measured_and_what_is_missing(reported):
     assert "<b>dog</b>" in text  # names are text, never markup
     assert "20.50" in text  # the mean of pinv
     assert "29.00" in text  # the mean of deqir
-    assert "1.795" in text  # the mean perceptual-tiny of pinv
+    assert "1.795" in text  # the mean effnet of pinv
     assert "not LPIPS; smaller is better; only for comparisons within this report" in text
     assert text.count("place X in Y") == 1
     assert "1 of 2 jobs did not finish" in text
@@ -380,7 +380,7 @@ def test_the_tables_beside_the_report_hold_every_figure(reported):
         lines = list(csv.DictReader(file))
     assert [float(line["psnr"]) for line in lines] == [20, 30, 21, 28]
     assert lines[0]["lpips"] == ""
-    assert [float(line["perceptual_tiny"]) for line in lines] == [1.8, 1.7, 1.79, 1.72]
+    assert [float(line["effnet"]) for line in lines] == [1.8, 1.7, 1.79, 1.72]
     assert lines[0]["size"] == "8x8"
 
 
@@ -408,11 +408,11 @@ def test_results_of_before_a_score_existed_still_make_a_report(tmp_path):
     _restoration(folder, job.id, 0.1, {})
     result = json.loads((folder / "result.json").read_text())
     for record in result["records"]:
-        del record["perceptual_tiny"]
+        del record["effnet"]
     (folder / "result.json").write_text(json.dumps(result))
     write_report(pipeline, [Outcome(job.id, job.label, "done", 1.0)], tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert [row["perceptual_tiny"] for row in rows] == [None] * 4
+    assert [row["effnet"] for row in rows] == [None] * 4
 
 
 def test_a_report_of_nothing_is_still_a_report(tmp_path):

@@ -23,9 +23,9 @@ PAPER = Published(
 
 
 def _result(published_task: str = "4xSR") -> dict:
-    """DSM and MUPET on four images: MUPET is clearly worse in PSNR, better in perceptual-tiny, LPIPS is missing."""
+    """DSM and MUPET on four images: MUPET is clearly worse in PSNR, better in effnet, LPIPS is missing."""
     rows = [
-        {"prior": label, "photo": str(k), "psnr": 25 + k + shift, "lpips": None, "perceptual_tiny": 0.2 + shift * 0.1}
+        {"prior": label, "photo": str(k), "psnr": 25 + k + shift, "lpips": None, "effnet": 0.2 + shift * 0.1}
         for label, shifts in (("DSM", (0, 0.01, 0, 0.01)), ("MUPET", (-1, -1, -1.1, -1)))
         for k, shift in enumerate(shifts)
     ]
@@ -44,7 +44,7 @@ def _view(task: str = "4xSR") -> dict:
 
 def test_verdicts_count_tasks():
     (verdict,) = _view()["verdicts"]
-    assert [metric.key for metric in verdict["metrics"]] == ["psnr", "perceptual_tiny"]
+    assert [metric.key for metric in verdict["metrics"]] == ["psnr", "effnet"]
     assert verdict["counts"] == [{"better": 0, "worse": 1, "unclear": 0}, {"better": 1, "worse": 0, "unclear": 0}]
 
 
@@ -57,14 +57,14 @@ def test_the_papers_figures_stand_beside_with_their_change():
     assert task["paper_change"]["psnr"]["difference"] == 1
     assert task["paper_change"]["lpips"]["share"] == pytest.approx(-0.25)
     assert "ssim" not in task["paper_change"]
-    assert task["best"] == {"psnr": "26.51", "ssim": None, "lpips": None, "perceptual_tiny": "0.098"}
+    assert {key: text for key, text in task["best"].items() if text} == {"psnr": "26.51", "effnet": "0.098"}
     assert task["rows"][0]["settings"] == "ζ 0.3, σ 10"
 
 
 def test_a_metric_that_only_the_paper_has_keeps_its_column():
-    assert [metric.key for metric in _view()["metrics"]] == ["psnr", "lpips", "perceptual_tiny"]
+    assert [metric.key for metric in _view()["metrics"]] == ["psnr", "lpips", "effnet"]
     assert _view()["missing"] == ["LPIPS was not measured: no weights."]
-    assert [metric.key for metric in _view("")["metrics"]] == ["psnr", "perceptual_tiny"]
+    assert [metric.key for metric in _view("")["metrics"]] == ["psnr", "effnet"]
     # One row of the paper is no change.
     (task,) = _view("deblur")["tasks"]
     assert task["paper_change"] is None
@@ -85,16 +85,16 @@ def test_numbers_are_printed_with_a_minus_and_their_margin():
 
 def test_a_search_gives_a_line_to_paste_and_marks_edges():
     tried = [
-        {"prior": "A", "settings": {"zeta": zeta, "sigma_start": sigma}, "psnr": 20 + sigma, "perceptual_tiny": zeta}
+        {"prior": "A", "settings": {"zeta": zeta, "sigma_start": sigma}, "psnr": 20 + sigma, "effnet": zeta}
         for zeta in (0.3, 1.0)
         for sigma in (0.1, 1.0, 10.0)
     ]
-    best = [{**tried[5], "metric": "psnr"}, {**tried[1], "metric": "perceptual_tiny"}]
+    best = [{**tried[5], "metric": "psnr"}, {**tried[1], "metric": "effnet"}]
     grid = {"zeta": [0.3, 1.0], "sigma_start": [0.1, 1.0, 10.0]}
     view = search_view([{"search": {"tried": tried, "best": best, "grid": grid, "missing": {}}}])
     assert view is not None
     (search,) = view["searches"]
     assert search["line"] == "settings: {A: {zeta: 0.3, sigma_start: 1.0}}"
-    assert search["chosen_by"].key == "perceptual_tiny"
+    assert search["chosen_by"].key == "effnet"
     # Nothing lies beyond zeta 1.
     assert [row["edges"] for row in search["best"]] == [["sigma_start"], ["zeta"]]

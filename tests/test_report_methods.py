@@ -18,7 +18,18 @@ from workbench.report_methods import beside_paper, overview
 
 ROOT = Path(__file__).parents[1]
 TABLES = read_published(ROOT / "pipelines" / "published.yaml")
-FIGURES = ("psnr", "ssim", "lpips", "perceptual_tiny", "consistency", "fid", "evaluations", "iterations", "seconds")
+FIGURES = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "effnet",
+    "consistency",
+    "fid",
+    "frechet_effnet",
+    "evaluations",
+    "iterations",
+    "seconds",
+)
 
 
 def _average(solver: str, **figures: float) -> dict:

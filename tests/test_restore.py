@@ -300,7 +300,7 @@ def test_saved_samples_are_numbered_and_those_of_before_go(photos, tmp_path):
     assert [other["solver_seed"] for other in others] == [1, 2]
     assert [other["psnr"] for other in others] == [record["psnr"] for record in result.records[1:]]
     assert set(others[0]) == {
-        *("solver_seed", "psnr", "ssim", "lpips", "perceptual_tiny", "consistency"),
+        *("solver_seed", "psnr", "ssim", "lpips", "effnet", "consistency"),
         *("evaluations", "iterations", "converged", "message"),
     }
     save(restore(samples(alone, 2), DiffPIR(steps=2), mini), tmp_path)

@@ -136,6 +136,7 @@ def test_consistency_and_fid_of_colourisation(ran):
         assert 0 <= record["consistency"] < (1e-3 if record["solver"] == "pinv" else 25.6)
         assert (record["fid"] is None) == (fid_unavailable() is not None)
         assert record.get("fid_reason") == fid_unavailable()
+        assert fid_unavailable() is None or record["frechet_effnet"] > 0
     assert {r["solver"]: r["solver_kind"] for r in records} == {"pinv": "pinv", "chain": "ddnm", "deqir/3": "deqir"}
 
 

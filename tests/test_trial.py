@@ -66,11 +66,11 @@ def test_grids_and_their_best():
     with pytest.raises(ValueError, match="no values for a"):
         combinations({"a": []})
     tried = [
-        {"prior": "A", "settings": {"zeta": 0.1}, "psnr": 20.0, "perceptual_tiny": 0.2},
-        {"prior": "A", "settings": {"zeta": 0.3}, "psnr": 21.0, "perceptual_tiny": 0.3},
+        {"prior": "A", "settings": {"zeta": 0.1}, "psnr": 20.0, "effnet": 0.2},
+        {"prior": "A", "settings": {"zeta": 0.3}, "psnr": 21.0, "effnet": 0.3},
     ]
     best = {row["metric"]: row["settings"]["zeta"] for row in best_combinations(tried, ["A"])}
-    assert best == {"psnr": 0.3, "perceptual_tiny": 0.1}
+    assert best == {"psnr": 0.3, "effnet": 0.1}
 
 
 def test_labels_are_checked():

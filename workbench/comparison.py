@@ -41,7 +41,10 @@ METRICS = {
         Metric("psnr", "PSNR", "dB", 2, True, False),
         Metric("ssim", "SSIM", "", 3, True, True),
         Metric("lpips", "LPIPS", "", 3, False, True),
-        Metric("perceptual_tiny", "perceptual-tiny", "", 3, False, True),
+        Metric("effnet", "EfficientNet-Lite0 distance", "", 3, False, True),
+        # The judges: nothing is trained on them.
+        Metric("effnet2", "EfficientNet-Lite2 distance", "", 3, False, True),
+        Metric("haarpsi", "HaarPSI", "", 3, True, True),
     )
 }
 

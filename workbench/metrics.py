@@ -1,25 +1,27 @@
-"""How close a restored photo is to the original: PSNR, SSIM, LPIPS and perceptual-tiny, one value per image; and how
-close it is to the measurement: Consistency.
+"""How close a restored photo is to the original: PSNR, SSIM, LPIPS, EfficientNet distances and HaarPSI, one value per
+image; and how close it is to the measurement: Consistency.
 
 All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from workbench.effnet import effnet, effnet_unavailable
 from workbench.images import clipped_pair
-from workbench.perceptual import perceptual_tiny, perceptual_tiny_unavailable
 
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
-DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "perceptual_tiny": 3, "consistency": 2, "fid": 2}  # as reports print them
+# As reports print them.
+DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "effnet": 3, "consistency": 2, "fid": 2, "frechet_effnet": 2}
 DIGITS |= {"iterations": 0, "evaluations": 0, "seconds": 2}
 SSIM_WINDOW = 11  # pixels
 LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
@@ -48,8 +50,9 @@ def ssim(restored: Tensor, original: Tensor) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     restored, original = clipped_pair(restored, original)
-    if min(original.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW} pixels, got {_size(original)}")
+    reason = _ssim_unavailable(original)
+    if reason is not None:
+        raise ValueError(reason)
     _, windows = structural_similarity_index_measure(
         restored, original, data_range=1.0, reduction="none", return_full_image=True
     )
@@ -116,43 +119,61 @@ def consistency(restored: Tensor, y: Tensor, op: Callable[[Tensor], Tensor]) -> 
     return (op(restored.clamp(0, 1)) - y).double().abs().flatten(1).sum(1)
 
 
-def score(restored: Tensor, original: Tensor) -> list[dict[str, float | str | None]]:
-    """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (our own
-    small network, not LPIPS), and for each that is None a ``*_reason``.
+def haarpsi(restored: Tensor, original: Tensor) -> Tensor:
+    """Haar wavelet similarity (Reisenhofer et al. 2018, natural images), (B,), by deepinv; needs no trained network.
+
+    Raises:
+        ValueError: the shapes differ, or deepinv is not installed.
+    """
+    restored, original = clipped_pair(restored, original)
+    reason = _haarpsi_unavailable(original)
+    if reason is not None:
+        raise ValueError(reason)
+    from deepinv.loss.metric import HaarPSI
+
+    return HaarPSI(C=30, alpha=4.2)(restored.float(), original.float())
+
+
+def score(restored: Tensor, original: Tensor, judge: bool = False) -> list[dict[str, float | str | None]]:
+    """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``effnet`` (EfficientNet-Lite0, not
+    LPIPS), and for each that is None a ``*_reason``.
+
+    Args:
+        judge: also ``effnet2`` and ``haarpsi``, which nothing is trained on. They cost more than the others together,
+            and tell priors apart that ``effnet`` trained; methods with one prior differ in ``effnet`` as well.
 
     Raises:
         ValueError: the shapes differ, or ``restored`` is not finite.
     """
     restored, original = clipped_pair(restored, original)
     decibel = [float(value) for value in psnr(restored, original)]
-    small = min(original.shape[-2:]) < SSIM_WINDOW
-    similarity = [None] * len(decibel) if small else [float(value) for value in ssim(restored, original)]
-    reason = lpips_unavailable(original)
-    distance = [None] * len(decibel) if reason else [float(value) for value in lpips(restored, original)]
-    tiny_reason = perceptual_tiny_unavailable(original)
-    tiny = [None] * len(decibel) if tiny_reason else [float(value) for value in perceptual_tiny(restored, original)]
-
-    rows: list[dict[str, float | str | None]] = []
-    for index, value in enumerate(decibel):
-        row: dict[str, float | str | None] = {"psnr": value, "ssim": similarity[index], "lpips": distance[index]}
-        row["perceptual_tiny"] = tiny[index]
+    rows: list[dict[str, float | str | None]] = [{"psnr": value} for value in decibel]
+    for row, value in zip(rows, decibel, strict=True):
         if math.isinf(value):
             row |= {"psnr": None, "psnr_reason": "infinite: the restored image equals the original"}
-        if small:
-            row["ssim_reason"] = (
-                f"unavailable: SSIM needs sides of at least {SSIM_WINDOW} pixels, got {_size(original)}"
-            )
-        if reason:
-            row["lpips_reason"] = reason
-        if tiny_reason:
-            row["perceptual_tiny_reason"] = tiny_reason
-        rows.append(row)
+    for key, (measure, unavailable) in (SCORES | JUDGES if judge else SCORES).items():
+        reason = unavailable(original)
+        values = [None] * len(rows) if reason else measure(restored, original).tolist()
+        for row, value in zip(rows, values, strict=True):
+            row |= {key: value} | ({f"{key}_reason": reason} if reason else {})
     return rows
 
 
 def as_text(value: float | None, kind: str) -> str:
     """A score or cost as reports print it; ``kind`` is a key of ``DIGITS``. None: a dash."""
     return "–" if value is None else f"{value:.{DIGITS[kind]}f}"
+
+
+def _ssim_unavailable(images: Tensor) -> str | None:
+    if min(images.shape[-2:]) < SSIM_WINDOW:
+        return f"unavailable: SSIM needs sides of at least {SSIM_WINDOW} pixels, got {_size(images)}"
+    return None
+
+
+def _haarpsi_unavailable(images: Tensor) -> str | None:
+    if importlib.util.find_spec("deepinv") is None:
+        return "unavailable: HaarPSI needs deepinv, pip install 'restoration-workbench[deepinv]'"
+    return None
 
 
 def _size(images: Tensor) -> str:
@@ -170,3 +191,16 @@ def _lpips_network(weights: str) -> torch.nn.Module:
     with warnings.catch_warnings():  # the package calls torchvision the old way
         warnings.simplefilter("ignore", UserWarning)
         return package.LPIPS(net="alex", verbose=False).eval()
+
+
+Score = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], str | None]]
+# Besides PSNR: each metric, and why it cannot be computed of some images.
+SCORES: dict[str, Score] = {
+    "ssim": (ssim, _ssim_unavailable),
+    "lpips": (lpips, lpips_unavailable),
+    "effnet": (effnet, effnet_unavailable),
+}
+JUDGES: dict[str, Score] = {
+    "effnet2": (partial(effnet, name="effnet2"), partial(effnet_unavailable, name="effnet2")),
+    "haarpsi": (haarpsi, _haarpsi_unavailable),
+}

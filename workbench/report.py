@@ -39,19 +39,20 @@ from workbench.report_comparison import (
 from workbench.report_methods import SCORES, beside_paper, best_scores, overview, sweeps_view
 
 COSTS = ("evaluations", "iterations", "seconds")
-FIGURES = (*SCORES, "consistency", "fid", *COSTS)
+FIGURES = (*SCORES, "consistency", "fid", "frechet_effnet", *COSTS)
 HEADINGS = {  # of the tables' columns
     "psnr": "PSNR, dB ↑",
     "ssim": "SSIM ↑",
     "lpips": "LPIPS ↓",
-    "perceptual_tiny": "perceptual-\ntiny ↓ *",
+    "effnet": "EfficientNet-Lite0\ndistance ↓ *",
     "consistency": "Consistency\n‖Ax̂−y‖₁ ↓",
     "fid": "FID ↓",
+    "frechet_effnet": "Fréchet distance\n(EfficientNet-Lite0) ↓",
     "evaluations": "Network\nevaluations",
     "iterations": "Iterations",
     "seconds": "Seconds\nper photo",
 }
-COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "prior", "seed", "job")
+COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "effnet2", "haarpsi", "prior", "seed", "job")
 
 
 def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -> Path:
@@ -108,7 +109,7 @@ def _result(folder: Path) -> list[dict[str, Any]]:
 
 def _shown(records: list[dict[str, Any]]) -> list[str]:
     """The figures that have a column: FID where it was asked for, what results of before it existed lack not."""
-    optional = {"fid": "fid_reason", "consistency": "", "iterations": ""}
+    optional = {"fid": "fid_reason", "frechet_effnet": "", "consistency": "", "iterations": ""}
     return [
         key
         for key in FIGURES
@@ -118,7 +119,7 @@ def _shown(records: list[dict[str, Any]]) -> list[str]:
 
 def _unavailable(records: list[dict[str, Any]]) -> list[str]:
     """A sentence for each metric that could not be computed, once per reason."""
-    names = {"lpips": "LPIPS", "fid": "FID"}
+    names = {"lpips": "LPIPS", "effnet": "EfficientNet-Lite0 distance", "fid": "FID"}
     said = ((name, record.get(f"{key}_reason")) for key, name in names.items() for record in records)
     return [f"{name} is {reason}." for name, reason in distinct(said) if reason]
 

@@ -195,7 +195,7 @@ def _has(task: Mapping[str, Any], key: str) -> bool:
 def _chosen(search: Mapping[str, Any]) -> dict[str, Any]:
     """The best combination of each prior by the perceptual metric at hand, as a line to paste into a pipeline."""
     measured = {row["metric"] for row in search["best"]}
-    by = next((key for key in ("lpips", "perceptual_tiny", "psnr") if key in measured), None)
+    by = next((key for key in ("lpips", "effnet", "psnr") if key in measured), None)
     chosen = {row["prior"]: row["settings"] for row in search["best"] if row["metric"] == by}
     pairs = (f"{label}: {{{', '.join(f'{k}: {v}' for k, v in own.items())}}}" for label, own in chosen.items())
     best = [{**row, **_every_key(row), "edges": _edges(row["settings"], search["grid"])} for row in search["best"]]

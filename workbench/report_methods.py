@@ -16,8 +16,8 @@ from workbench.pipelines.published import Published
 from workbench.report_comparison import distinct
 
 METRICS = {"PSNR": "psnr", "SSIM": "ssim", "LPIPS": "lpips", "Cons": "consistency", "FID": "fid", "seconds": "seconds"}
-SMALLER_IS_BETTER = {"lpips", "perceptual_tiny", "consistency", "fid"}
-SCORES = ("psnr", "ssim", "lpips", "perceptual_tiny")  # with a best; Consistency of noisy data has none, FID needs many
+SMALLER_IS_BETTER = {"lpips", "effnet", "consistency", "fid"}
+SCORES = ("psnr", "ssim", "lpips", "effnet")  # with a best; Consistency of noisy data has none, FID needs many
 BASELINE = {"pinv": "Baseline"}  # the paper's name; of super-resolution its baseline is bicubic upscaling, not A^+ y
 
 

@@ -36,7 +36,7 @@ from workbench.solvers.base import Callback, Restoration, Solver
 
 # What metrics.json says of every image but the first, which has all.
 OF_EACH_SAMPLE = (
-    *("solver_seed", "psnr", "ssim", "lpips", "perceptual_tiny", "consistency"),
+    *("solver_seed", "psnr", "ssim", "lpips", "effnet", "consistency"),
     *("evaluations", "iterations", "converged", "message"),
 )
 
@@ -78,7 +78,7 @@ class Result:
     Attributes:
         degraded: what was restored.
         restoration: what the solver returned.
-        records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``perceptual_tiny`` (None with a
+        records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``effnet`` (None with a
             ``*_reason`` where not defined), ``consistency`` with the measurement, ``evaluations``, ``iterations``,
             ``seconds``, ``converged``, ``message``, ``solver_seed``, all settings and versions.
     """
@@ -216,7 +216,7 @@ def restore(
     original = degraded.original
     if original is None:
         nothing: dict[str, Any] = {"psnr": None, "ssim": None}
-        for key in ("lpips", "perceptual_tiny"):
+        for key in ("lpips", "effnet"):
             nothing |= {key: None, f"{key}_reason": "no original to compare"}
         scores = [dict(nothing) for _ in range(images)]
     else:

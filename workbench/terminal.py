@@ -35,7 +35,7 @@ class Bar:
 def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Scores and cost from the ``records`` of a restoration, one per sample."""
     record, samples = records[0], len(records)
-    labels = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "perceptual_tiny": "perceptual-tiny"}
+    labels = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "effnet": "EfficientNet-Lite0 distance"}
     scores = ", ".join(
         f"{label} {record[key]:.{2 if key == 'psnr' else 3}f}"
         for key, label in labels.items()

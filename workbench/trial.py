@@ -82,7 +82,7 @@ def restore_measured(measured: Measured, solver: Solver, prior: Prior) -> tuple[
     started = time.perf_counter()
     restored = solver(measured.y, measured.op, prior, sigma_noise=measured.noise, generator=streams)
     image = restored.image
-    scores = score(image, measured.original)  # waits for the device
+    scores = score(image, measured.original, judge=True)  # waits for the device
     seconds = (time.perf_counter() - started) / len(image)
     rows = []
     for name, figures, evaluations in zip(measured.names, scores, restored.evaluations, strict=True):

@@ -51,7 +51,7 @@ with torch.no_grad():  # before the clock runs: the first answer also sets up th
 # ## Restore
 
 # %%
-FIGURES = ("psnr", "ssim", "lpips", "perceptual_tiny", "evaluations", "iterations", "seconds")
+FIGURES = ("psnr", "ssim", "lpips", "effnet", "evaluations", "iterations", "seconds")
 rows, done = [], {}
 for count, (name, value, one) in enumerate(tried):
     if one not in done:  # the base itself stands in every setting

@@ -279,7 +279,7 @@ assert red_over_blue["cool"] < red_over_blue["free"] < red_over_blue["warm"]
 # %% [markdown]
 # ### Diversity
 # Where the data leave room, other noise is another image. `apart` drives a batch of them away from one another, by a
-# perceptual distance (`perceptual-tiny`, a small network of this project): by pixels, black and white are furthest apart.
+# perceptual distance (`effnet`, of EfficientNet-Lite0): by pixels, black and white are furthest apart.
 
 # %%
 hole = parse_operator("block:16", (3, 32, 32))

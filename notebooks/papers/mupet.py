@@ -391,7 +391,7 @@ def compare(priors, spec, tiles, names, solver_for, numbers=None):
 
 
 def perceptual_of(metrics):
-    return next((key for key in ("perceptual_tiny", "lpips") if key in metrics), "ssim")
+    return next((key for key in ("effnet2", "lpips") if key in metrics), "ssim")
 
 
 def change_of(summary, against, key):
@@ -502,10 +502,10 @@ finish(figure, axes)
 # - **Network and data.** 0.84 million weights and 32x32 pixels here; NCSN++ with some 60 million, CIFAR-10 and LSUN
 #   Bedroom there. A small network may have more to gain from any further training, hence the control. The paper has no
 #   such control: its DSM was not trained on.
-# - **Metric.** The paper's gains are in LPIPS. `perceptual-tiny` is a small network of this package that needs no
-#   download. It is not LPIPS, and its figures are not comparable with the paper's; only the direction of changes is. The
-#   shipped MUPET network was trained with this very distance at its fixed points: its gain there is what it was asked
-#   for.
+# - **Metric.** The paper's gains are in LPIPS. The distance here is that of EfficientNet-Lite2, whose weights need no
+#   download. It is not LPIPS, and its figures are not comparable with the paper's; only the direction of changes is. No
+#   network was trained with it: the shipped MUPET network learned with a small perceptual network that is no longer part
+#   of the package.
 # - **Our training differs.** Sixty steps at learning rate 3e-4, for 100 epochs at 1e-5; one degradation and level per
 #   image, not per batch; levels log-uniform, not eq. 11, which up to $\sigma$ = 50 spends most steps where photos are
 #   invisible; the proximal map in place of eq. 3, for the search and for the gradient. The published choices are one
@@ -515,7 +515,7 @@ finish(figure, axes)
 #   `pipelines/mupet_supplement_grid.yaml` searches them for each network, on images that are not tested on.
 # - **Tiles** of few photos resemble one another, so intervals are narrower than those of as many photos would be.
 # - **Open.** $\alpha$ (the paper leaves it at 1, and $\eta$ multiplies it); the loss of the fixed point, which squares
-#   while the metric is perceptual (`loss="perceptual-tiny"` tries another); one estimate of the inverse Jacobian against
+#   while the metric is perceptual (`loss="effnet"` tries another); one estimate of the inverse Jacobian against
 #   another (`backward=Exact()`) at full scale.
 #
 # ## What to try

@@ -215,7 +215,7 @@ def test_a_sample_that_diverges_is_left_out_and_counted() -> None:
 
 def test_perceptual_loss_pulls_on_the_network() -> None:
     prior, images = Shrinking().float(), torch.rand(2, 3, 32, 32)
-    loss, values = MUPET(loss="perceptual-tiny", map="prox", sigma_max=0.5)(prior, images, draws())
+    loss, values = MUPET(loss="effnet", map="prox", sigma_max=0.5)(prior, images, draws())
     both = torch.autograd.grad(loss, prior.a, retain_graph=True)[0]
     alone = torch.autograd.grad(values["dsm"], prior.a)[0]
     assert values["map"].item() > 0

@@ -223,6 +223,7 @@ def _reference(events: Events) -> str:
         f"| prior | what it is |\n| --- | --- |\n{priors}\n\n"
         f"| degradation | what it does |\n| --- | --- |\n{operators}\n\n"
         "*Settings* are those of `workbench restore --set`, with spaces between: `steps=50 zeta=0.3`.\n\n"
-        "PSNR and SSIM compare with the original. perceptual-tiny is a small perceptual network of our own, not LPIPS. "
+        "PSNR, SSIM and EfficientNet-Lite0 distance compare with the original, the last one as a network for "
+        "photos sees them; it is not LPIPS. "
         "RMS of A x − y is the distance to the measurement; of a good restoration it is the noise, not 0."
     )

@@ -15,7 +15,7 @@ WIDTHS: list[str | int] = ["190px", *["98px"] * 8]  # of the columns on the page
 
 def score_table(board: Board) -> pd.DataFrame:
     """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples."""
-    measured = [key for key in METRICS if any(r[key] is not None for p in board.panels for r in p.records)]
+    measured = [key for key in METRICS if any(r.get(key) is not None for p in board.panels for r in p.records)]
     table = pd.DataFrame([_row(panel, measured) for panel in board.panels]).fillna("–")
     return table if table["Note"].any() else table.drop(columns="Note")
 

