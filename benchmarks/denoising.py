@@ -1,6 +1,6 @@
 """PSNR of priors at removing Gaussian noise from whole photos, beside BM3D, FFDNet and the figures of papers.
 
-    python benchmarks/denoising.py --prior photo-dsm --data ../shared/data [FOLDER ...] [--images 50] [--json out.json]
+    python benchmarks/denoising.py --prior photo --data ../shared/data [FOLDER ...] [--images 50] [--json out.json]
 
 Sets: ``cbsd68`` (the 68 photos of BSDS500 val that cbsd68.txt names), ``bsds500-test`` (200) and ``set5`` from --data,
 and any FOLDER of image files, called after the folder (Kodak24). No photo is cut or resized. Every method gets the

@@ -1,6 +1,6 @@
 """How soon is DeqIR's parallel iteration at the image of the sequential chain, and what does it cost?
 
-    python benchmarks/deqir.py [--prior photo-dsm] [--steps 20 100] [--data FOLDER_OR_TAR ...] [--count 32] [--size 32]
+    python benchmarks/deqir.py [--prior photo] [--steps 20 100] [--data FOLDER_OR_TAR ...] [--count 32] [--size 32]
 
 For every task and number of levels T: the iterations and the network evaluations per photo until the image is within
 1 % of the sequential one (mean of the photos' relative distances), for the package's default and for the published
@@ -60,7 +60,7 @@ def seeds(count: int) -> list[torch.Generator]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", default="photo-dsm")
+    parser.add_argument("--prior", default="photo")
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 100])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--noise", type=float, default=0.0)

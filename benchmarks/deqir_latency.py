@@ -30,7 +30,7 @@ def restore(solver: Solver, y: Tensor, op: Operator, prior: Prior) -> Restoratio
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", default="photo-dsm")
+    parser.add_argument("--prior", default="photo")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--devices", help="share every network call among these, as cuda:0,cuda:1")
     parser.add_argument("--size", type=int, default=64)

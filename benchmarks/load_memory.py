@@ -26,7 +26,7 @@ from workbench.models.recognise import KNOWN
 CHILD = """
 import json, re, sys
 from workbench.models import load_prior
-load_prior("photo-dsm")  # whatever is imported on the first use counts as before
+load_prior("photo")  # whatever is imported on the first use counts as before
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts from what is resident now
 before = peak()

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from workbench.data import Photos, loader
-from workbench.models import PHOTO_CONFIG, EDMPrecond, NCSNpp
+from workbench.models import EDMPrecond, UNet, UNetConfig
 from workbench.random import Draws
 from workbench.trainers import DSM
 
@@ -35,8 +35,8 @@ def rate(step: Callable[[], object], seconds: float = 6.0) -> float:
 
 
 def training_step() -> Callable[[], object]:
-    net = NCSNpp(PHOTO_CONFIG)
-    prior, images = EDMPrecond(net, multiple=4), torch.rand(BATCH, 3, SIZE, SIZE)
+    net = UNet(UNetConfig())
+    prior, images = EDMPrecond(net, multiple=net.multiple), torch.rand(BATCH, 3, SIZE, SIZE)
     draws = Draws(torch.Generator())
 
     def step() -> None:

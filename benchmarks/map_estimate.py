@@ -1,6 +1,6 @@
 """The published MAP fixed point (Adam) beside the proximal map with Anderson, on MUPET's training distribution.
 
-    python benchmarks/map_estimate.py --prior photo-dsm --data shards-{00..05}.tar --draws 200
+    python benchmarks/map_estimate.py --prior photo --data shards-{00..05}.tar --draws 200
 
 Both solve the same problems: degradations of MUPET, section IV-A, noise levels of eq. (11), one sample each, both in
 one process. Counted are network evaluations; the stationarity ||A^T (A x - y) - sigma^2 s(x)|| (root mean square) is
@@ -70,7 +70,7 @@ def line(name: str, rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", default="photo-dsm")
+    parser.add_argument("--prior", default="photo")
     parser.add_argument("--data", nargs="*", help="photo sources; without, tiles of the sample photos")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--batch", type=int, default=50)

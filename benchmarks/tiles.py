@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", type=Path)
     parser.add_argument("--degrade", default="sr:4")
-    parser.add_argument("--prior", default="photo-dsm")
+    parser.add_argument("--prior", default="photo")
     parser.add_argument("--tile", type=int, default=64)
     parser.add_argument("--overlap", type=int)
     parser.add_argument("--steps", type=int, default=8)

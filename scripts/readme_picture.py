@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 from workbench.images import load_image
 from workbench.plots import show
 
-ROWS = {"sr:4": "cat", "blur:2": "astronaut", "inpaint:0.8": "coffee", "block:24": "rocket"}
-NOISE, SIDE = 0.01, 64
+ROWS = {"sr:4": "cat", "blur:2": "astronaut", "inpaint:0.8": "coffee", "block:48": "rocket"}
+NOISE, SIDE = 0.01, 128
 
 
 def main(results: Path) -> None:

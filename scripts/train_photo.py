@@ -1,6 +1,6 @@
 """Train the prior ``photo``, or go on from its newest weights: weights in, warm restart, weights out.
 
-    python scripts/train_photo.py --data ../shared/data --init pipelines/gpu/photo.safetensors \\
+    python scripts/train_photo.py --data ../shared/data --init photo \\
         --seconds 3600 --out runs/photo.safetensors
 
 On a processor one thread and crops of 64x64 (``--batch 16``); with ``--device cuda`` as ``pipelines/gpu/README.md``
@@ -19,6 +19,7 @@ import json
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +98,15 @@ def held_out_psnr(prior: Prior, photos: list[np.ndarray]) -> list[float]:
 
 
 def new_prior(arguments: argparse.Namespace) -> Prior:
-    """The prior to train: ``--init``, or a new network."""
+    """The prior to train: ``--init``, or a new network. Attention is added to one without it, and starts as nothing."""
+    config = UNetConfig(widths=tuple(arguments.widths), blocks=tuple(arguments.blocks), heads=arguments.heads)
+    known = {}
     if arguments.init:
-        return load_prior(arguments.init).requires_grad_(True)
+        trained = load_prior(arguments.init).net
+        config, known = replace(trained.config, heads=trained.config.heads or arguments.heads), trained.state_dict()
     torch.manual_seed(0)
-    net = UNet(UNetConfig(widths=tuple(arguments.widths), blocks=tuple(arguments.blocks), heads=arguments.heads))
+    net = UNet(config)
+    net.load_state_dict({**net.state_dict(), **known})
     return EDMPrecond(net, sigma_max=80.0, multiple=net.multiple)
 
 

@@ -19,7 +19,7 @@ from workbench.report import write_report
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks" / "jobs"
 
-SMALL = "size: 16, steps: 2, batch: 2, priors: {One: photo-dsm, Two: photo-dsm}"
+SMALL = "size: 16, steps: 2, batch: 2, priors: {One: photo, Two: photo}"
 JOBS = f"""
 - notebook: compare_priors
   parameters: {{{SMALL}, count: 3, pictures: 3, degradation: "inpaint:0.8", published_task: 80% pix,

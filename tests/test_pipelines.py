@@ -42,7 +42,7 @@ from pathlib import Path
 from workbench.pipelines import input_path, input_source, needed, progress, write_result
 Path("half.txt").write_text("half a result")
 assert input_path("a/b") == Path(start) / "a/b"
-assert input_source("photo-dsm") == "photo-dsm"
+assert input_source("photo") == "photo"
 assert input_source("diffusers:tests") == f"diffusers:{Path(start) / 'tests'}"
 progress(1, 2)
 if how == "after": assert [json.loads((f / "result.json").read_text())["value"] for f in needed("base")] == [0.5, 2]
@@ -455,7 +455,7 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     (tmp_path / "p.yaml").write_text(_yaml(text))
     (tmp_path / "mine").mkdir()
     # A file of the user's own, which holds what the command line below takes by default.
-    save_prior(load_prior("photo-dsm"), tmp_path / "mine" / "prior.safetensors")
+    save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
     pipeline = load_pipeline("p.yaml", ROOT / "notebooks" / "jobs")
     outcomes = run_pipeline(pipeline, "out", workers=2)

@@ -20,7 +20,7 @@ from workbench.solvers.losses import colour_distance
 
 @pytest.fixture(scope="module")
 def prior():
-    return load_prior("photo-dsm")
+    return load_prior("photo")
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_tiles_are_proposed_and_recorded(photos, prior):
     tiled = TiledPrior(prior, 16)
     result = restore(degrade(odd, "blur:1", prior=tiled), DiffPIR(steps=1), tiled)
     record = result.records[0]
-    assert (record["prior"], record["tile"], record["overlap"]) == ("photo-dsm in tiles of 16", 16, 4)
+    assert (record["prior"], record["tile"], record["overlap"]) == ("photo in tiles of 16", 16, 4)
     assert record["prior_source"] == prior.source
     whole = restore(degrade(photos[:1], "blur:1"), PseudoInverse(), prior).records[0]
     assert (whole["tile"], whole["overlap"]) == (0, 0)

@@ -20,7 +20,7 @@ def test_batches_change_nothing(spec):
     whole = measure(PHOTOS, NAMES, range(4), spec, 0.1, seed=3)
     parts = [measure(PHOTOS[k : k + 1], NAMES[k : k + 1], [k], spec, 0.1, seed=3) for k in range(4)]
     torch.testing.assert_close(whole.y, torch.cat([part.y for part in parts]))
-    prior = load_prior("photo-dsm")
+    prior = load_prior("photo")
     solver = DiffPIR(steps=2, sigma_start=1.0)
     image, rows = restore_measured(whole, solver, prior)
     alone, (row,) = restore_measured(parts[2], solver, prior)

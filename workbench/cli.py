@@ -70,7 +70,7 @@ def restore(
         ),
     ] = 0.0,
     solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
-    prior: Annotated[str, typer.Option(help=PRIOR)] = "photo-dsm",
+    prior: Annotated[str, typer.Option(help=PRIOR)] = "photo",
     prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
     seed: Annotated[int, typer.Option(help="Fixes degradation and restoration.")] = 0,
     samples: Annotated[

@@ -1,8 +1,8 @@
 """A comparison as a file: one photo, what degrades it, and the methods that restore it; ``workbench restore run.json``.
 
     {"photo": "original.png", "degrade": "sr:4", "noise": 0.01, "seed": 0, "samples": 2,
-     "methods": [{"solver": "diffpir", "settings": {"steps": 20}, "prior": "photo-dsm"},
-                 {"solver": "pinv", "prior": "photo-dsm"}]}
+     "methods": [{"solver": "diffpir", "settings": {"steps": 20}, "prior": "photo"},
+                 {"solver": "pinv", "prior": "photo"}]}
 
 A recipe fixes its results: on the same machine, with the same versions, they are equal to the last bit. Files that it
 names by relative names lie beside it.

@@ -125,20 +125,19 @@ print(f"they differ by {float((between - nearest).pow(2).mean().sqrt()) / 0.0085
 # %% [markdown]
 # ## The way out: deepinv's samplers with our parts
 # `physics_for_deepinv` and `denoiser_for_deepinv` make an operator and a prior into theirs. Here deepinv's DiffPIR restores
-# with our blur, whose pseudo-inverse and prox are exact, and our network. Its levels start at 78.7 where `photo-dsm` ends at
-# 50, hence `above="shrink"`.
+# with our blur, whose pseudo-inverse and prox are exact, and our network.
 
 # %%
 import deepinv
 
 operator = Blur(gaussian_kernel(1.5))
 physics = physics_for_deepinv(operator, (3, 64, 64), sigma_noise=0.02)
-denoiser = denoiser_for_deepinv(load_prior("photo-dsm"), above="shrink")
+denoiser = denoiser_for_deepinv(load_prior("photo"))
 sampler = deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), sigma=0.02, max_iter=20, zeta=1.0, verbose=False)
 torch.manual_seed(0)
 with torch.no_grad():
     theirs = sampler(blurred.y, physics, seed=1)
-ours = restore(blurred, DiffPIR(steps=20), load_prior("photo-dsm")).image
+ours = restore(blurred, DiffPIR(steps=20), load_prior("photo")).image
 show(
     {"original": photo, "blurred": blurred.picture, "deepinv's DiffPIR": theirs, "our DiffPIR": ours},
     notes={
@@ -158,7 +157,7 @@ torch.manual_seed(0)
 mask = (torch.rand(1, 1, 64, 64, generator=generator(0)) > 0.5).float()
 inpainting = operator_from_deepinv(deepinv.physics.Inpainting((3, 64, 64), mask=mask), (3, 64, 64))
 y = inpainting(photo)
-filled = DDNM(steps=20)(y, inpainting, load_prior("photo-dsm"), generator=generator(0)).image
+filled = DDNM(steps=20)(y, inpainting, load_prior("photo"), generator=generator(0)).image
 print(f"half of the pixels missing: from {float(psnr(y, photo)):.0f} to {float(psnr(filled, photo)):.0f} dB")
 print("known pixels kept:", bool(((inpainting(filled) - y).abs() < 1e-4).all()))
 

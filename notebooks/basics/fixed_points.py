@@ -80,7 +80,7 @@ print("Anderson takes less than a third of Picard's evaluations:", steps[1] < st
 # not be a contraction. The driver then keeps the best iterate and says what happened.
 
 # %%
-prior = load_prior("photo-dsm")
+prior = load_prior("photo")
 photos = sample_photos(32, ("cat", "coffee"))
 sigma = 0.1
 degraded = degrade(photos, "blur:1", noise=sigma, seed=0)

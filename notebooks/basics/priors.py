@@ -28,7 +28,7 @@ from workbench.plots import show
 from workbench.random import generator
 from workbench.solvers import DDIM
 
-prior = load_prior("photo-dsm")
+prior = load_prior("photo")
 print(
     f"channels {prior.channels}, noise {prior.sigma_min:g} to {prior.sigma_max:g}, sides in multiples of {prior.multiple}"
 )

@@ -34,7 +34,7 @@ print("photo:", tuple(photo.shape), "values from", round(float(photo.min()), 2),
 # seed fixes everything that is random.
 
 # %%
-prior = load_prior("photo-dsm")
+prior = load_prior("photo")
 degraded = degrade(photo, "sr:4", noise=0.01, seed=0, prior=prior)
 print("measurement:", tuple(degraded.y.shape))
 

@@ -14,7 +14,7 @@
 # Fréchet distance of EfficientNet-Lite0, and by three plain figures everywhere: brightness, contrast and power spectrum.
 
 # %% tags=["parameters"]
-priors: dict[str, str] = {"prior": "photo-dsm"}  # label -> what `load_prior` takes
+priors: dict[str, str] = {"prior": "photo"}  # label -> what `load_prior` takes
 prior_settings: dict[str, dict] = {}  # label -> such as {"weights": "raw"}
 count: int = 16  # samples of each prior
 size: int = 32  # side in pixels

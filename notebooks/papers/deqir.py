@@ -306,7 +306,7 @@ assert ratio > 1.2
 # starts from another restoration at a middle level, `sigma_start`, and keeps what it trusts.
 
 # %%
-large = load_prior("photo-dsm")
+large = load_prior("photo")
 astronaut = sample_photo("astronaut", 64)
 old = Compose(Inpainting(scratches_mask((64, 64), generator=generator(1))), Grayscale())
 restored = DeqIR(steps=20, tolerance=1e-2)(old(astronaut), old, large, generator=generator(0))

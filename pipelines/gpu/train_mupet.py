@@ -1,7 +1,7 @@
 """The pair of a MUPET comparison, in resumable slices: MUPET, or with ``--control`` score matching continued.
 
-    PYTHONPATH=. python pipelines/gpu/train_mupet.py --prior photo-dsm --data .data/tiny-imagenet .data/bsds500/train \
-        --weights 0.7 0.3 --scales 0.5:0.5 0.3:1 --out $OUT --seconds 520
+    PYTHONPATH=. python pipelines/gpu/train_mupet.py --prior photo --data .data/bsds500/train .data/imagenet256 \
+        --weights 0.7 0.3 --scales 0.4:1 0.5:1 --size 128 --out $OUT --seconds 520
 
 Both runs see the same photos, noise and noise levels in the same order. The run lives in ``--run`` and goes on there;
 every slice leaves ``prior.safetensors`` (averaged weights, float16), ``log.jsonl`` and ``settings.json`` in ``--out``.
@@ -53,7 +53,7 @@ def main() -> None:
     given = arguments()
     run = given.run or Path("runs") / ("control" if given.control else "mupet")
     given.out.mkdir(parents=True, exist_ok=True)
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = given.control  # fixed points shrink their batch: each size would be tried anew
     steps, batch, often = (20, 4, 5) if given.toy else (given.steps, given.batch, 50)
     objective = MUPET(
         alpha=0.0 if given.control else given.alpha,

@@ -143,7 +143,7 @@ def test_noise_and_seed(demo: Demo) -> None:
 
 def test_a_photo_that_came_degraded_is_taken_as_it_is(demo: Demo) -> None:
     """Cut out, not resized; no original is shown, and what comes out is larger by the factor."""
-    demo.methods(("pinv", "photo-dsm", ""))
+    demo.methods(("pinv", "photo", ""))
     demo.unfold("framing")
     with demo.changes():
         demo.number("side", 24)
@@ -152,7 +152,7 @@ def test_a_photo_that_came_degraded_is_taken_as_it_is(demo: Demo) -> None:
     expect(demo.part("fit").get_by_label("Cut out a square, as it is")).to_be_checked()
     assert demo.captions() == ["The photo as it came 24×24 pixels"]
     demo.restore()
-    assert demo.picture("pinv, photo-dsm").shape == (96, 96, 3)
+    assert demo.picture("pinv, photo").shape == (96, 96, 3)
     assert "PSNR ↑" not in demo.scores()[0]  # nothing to compare with
 
 

@@ -14,7 +14,7 @@ from workbench.models import available_priors
 from workbench.solvers import SOLVERS
 
 pytestmark = needs_chromium
-PINV = ("pinv", "photo-dsm", "")
+PINV = ("pinv", "photo", "")
 QUICK = ("ddnm", "mini-mupet", "steps=2")
 STEPS = {"pinv": "", "dps": "steps=3", "repaint": "steps=2"}
 
@@ -74,7 +74,7 @@ def test_wrong_settings_are_said(small: Demo) -> None:
     expect(toast).to_contain_text("choose at least one method")
     small.methods(PINV)
     small.restore()
-    assert [row["Method"] for row in small.scores()] == ["pinv, photo-dsm"]
+    assert [row["Method"] for row in small.scores()] == ["pinv, photo"]
 
 
 def test_another_preset_runs_to_its_end(demo: Demo) -> None:
@@ -129,7 +129,7 @@ def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
     demo.status("Cancelled.")
     demo.methods(PINV)
     demo.restore()
-    assert [row["Method"] for row in demo.scores()] == ["pinv, photo-dsm"]
+    assert [row["Method"] for row in demo.scores()] == ["pinv, photo"]
 
 
 def test_all_pictures_are_zoomed_and_moved_together(demo: Demo) -> None:
@@ -177,7 +177,7 @@ def test_before_and_after(small: Demo) -> None:
     """Any two pictures of the comparison, and a handle between them."""
     small.methods(PINV, QUICK)
     small.restore()
-    names = ["Degraded", "Original", "1. pinv, photo-dsm", "2. ddnm, mini-mupet"]
+    names = ["Degraded", "Original", "1. pinv, photo", "2. ddnm, mini-mupet"]
     assert small.options("left") == names
     assert small.options("right") == names
     assert [small.value("left"), small.value("right")] == [names[0], names[-1]]
@@ -186,7 +186,7 @@ def test_before_and_after(small: Demo) -> None:
         small.choose(side, "Original")
         expect(picture).to_have_attribute("src", re.compile(r"/original\.png$"))
         small.choose(side, names[2])
-        expect(picture).to_have_attribute("src", re.compile(r"/1-pinv-photo-dsm[^/]*\.png$"))
+        expect(picture).to_have_attribute("src", re.compile(r"/1-pinv-photo[^/]*\.png$"))
     small.choose("left", "Original")
     expect(small.part("slider", "img").nth(0)).to_have_attribute("src", re.compile(r"/original\.png$"))
 

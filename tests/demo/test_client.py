@@ -178,7 +178,7 @@ def taken_home(client, photo, folder) -> dict[str, Path]:
     uploaded = save(mask, folder / "a mask.png")
     old = save((pixels(photo["path"])[:24, :24].mean(axis=-1)).astype(np.uint8), folder / "old.png")
     cases: dict[str, dict[str, Any]] = {
-        "two methods": {"solver_2": "ddnm", "prior_2": "photo-dsm", "settings_2": "steps=2 eta=0.85"},
+        "two methods": {"solver_2": "ddnm", "prior_2": "photo", "settings_2": "steps=2 eta=0.85"},
         "painted mask": {"degradation": "mask", "painting": painting},
         "mask file": {"degradation": "oldphoto", "mask": uploaded},
         "came degraded": {"photo": old, "came": True, "fit": "crop", "degradation": "gray", "noise": 0.02},

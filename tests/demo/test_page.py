@@ -92,7 +92,7 @@ def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(events):
 def test_a_photo_that_came_degraded_is_restored_as_it_is(events, photo):
     *_, (board, files) = events.restore(
         problem(photo, fit="crop", side=16, came=True, degradation="sr:2", noise=0.0),
-        [Row("ddrm", "photo-dsm", "steps=4")],
+        [Row("ddrm", "photo", "steps=4")],
         1,
         "session",
     )

@@ -186,7 +186,7 @@ def test_operators_take_the_painted_mask_and_no_file_of_the_server():
 
 
 def recipe(solver: str = "pinv", samples: int = 1, **settings: object) -> Recipe:
-    methods = (Method(solver=solver, prior="photo-dsm", settings=settings),)
+    methods = (Method(solver=solver, prior="photo", settings=settings),)
     return make_recipe(photo="x.png", degrade="sr:4", methods=methods, samples=samples)
 
 

@@ -180,17 +180,17 @@ def test_images_of_a_batch_do_not_see_one_another():
 
 
 def test_what_it_says_of_itself():
-    inner = load_prior("photo-dsm")
+    inner = load_prior("photo")
     prior = TiledPrior(inner, 64)
-    assert (prior.name, prior.tile, prior.overlap) == ("photo-dsm in tiles of 64", 64, 16)
+    assert (prior.name, prior.tile, prior.overlap) == ("photo in tiles of 64", 64, 16)
     assert (prior.sigma_min, prior.sigma_max, prior.channels) == (inner.sigma_min, inner.sigma_max, 3)
     assert (prior.card, prior.source, prior.data_range) == (inner.card, inner.source, inner.data_range)
-    assert "photo-dsm: NCSNpp, 3.84 M parameters" in prior.summary()
+    assert "photo: UNet, 3.23 M parameters" in prior.summary()
     assert prior.summary().endswith("in tiles of 64 that share 16 pixels: any size")
-    with pytest.raises(ValueError, match=r"photo-dsm in tiles of 64 takes colour images .* got shape \(1, 1, 5, 5\)"):
+    with pytest.raises(ValueError, match=r"photo in tiles of 64 takes colour images .* got shape \(1, 1, 5, 5\)"):
         prior(torch.zeros(1, 1, 5, 5), 1.0)
-    with pytest.raises(ValueError, match="knows noise up to sigma = 50, got 60"):
-        prior(torch.zeros(1, 3, 5, 5), 60.0)
+    with pytest.raises(ValueError, match="knows noise up to sigma = 80, got 90"):
+        prior(torch.zeros(1, 3, 5, 5), 90.0)
 
 
 BAD = {

@@ -29,7 +29,7 @@ from workbench.restore import Degraded
 
 PREVIEWS = 4  # at a time: each may hold a large photo in memory
 # A recipe has methods; where only its measurement is wanted, one that is not run.
-NO_METHODS = (Method(solver="pinv", prior="photo-dsm"),)
+NO_METHODS = (Method(solver="pinv", prior="photo"),)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ PRESETS = {
         "(mini-mupet), as long and from the same start. Both are small stand-ins for the paper's networks.",
     ),
     "DeqIR: parallel against sequential": Preset(
-        (Row("deqir", "photo-dsm"), Row("ddnm", "photo-dsm", "steps=20 eta=0.85")),
+        (Row("deqir", "photo"), Row("ddnm", "photo", "steps=20 eta=0.85")),
         "The chain of DDNM solved for all its noise levels at once, and level by level: the same picture in fewer "
         "rounds of the network. A processor works off each round's states one after the other, so rounds save no "
         "time on it.",
@@ -41,17 +41,17 @@ PRESETS = {
     ),
     "Samplers: four ways to use one prior": Preset(
         (
-            Row("diffpir", "photo-dsm", "steps=20"),
-            Row("ddrm", "photo-dsm"),
-            Row("pigdm", "photo-dsm", "steps=20"),
-            Row("ddnm+", "photo-dsm", "steps=20"),
+            Row("diffpir", "photo", "steps=20"),
+            Row("ddrm", "photo"),
+            Row("pigdm", "photo", "steps=20"),
+            Row("ddnm+", "photo", "steps=20"),
         ),
         "Zero-shot samplers on a quarter of the pixels.",
         degradation="inpaint:0.75",
         side=64,
     ),
     "Diversity: what the data leave open": Preset(
-        (Row("ddnm", "photo-dsm", "steps=20 eta=0.85"), Row("diffpir", "mini-mupet", "steps=50")),
+        (Row("ddnm", "photo", "steps=20 eta=0.85"), Row("diffpir", "mini-mupet", "steps=50")),
         "Four samples each from one measurement: they agree where the data say enough.",
         degradation="block:24",
         noise=0.0,
@@ -59,7 +59,7 @@ PRESETS = {
         samples=4,
     ),
     "Old photo: colours and scratches": Preset(
-        (Row("ddnm", "photo-dsm", "steps=20 eta=0.85"), Row("diffpir", "photo-dsm", "steps=20")),
+        (Row("ddnm", "photo", "steps=20 eta=0.85"), Row("diffpir", "photo", "steps=20")),
         "No colours, scratches, noise. Paint below to say yourself what is to be filled.",
         degradation="oldphoto",
         noise=0.02,

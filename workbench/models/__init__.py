@@ -9,14 +9,13 @@ from workbench.models.gaussian import GaussianPrior
 from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.parallel import SharedPrior, SplitPrior
 from workbench.models.prior import Prior
-from workbench.models.registry import PHOTO_CONFIG, available_priors, describe_priors, load_prior
+from workbench.models.registry import available_priors, describe_priors, load_prior
 from workbench.models.tiled import TiledPrior, whole_or_tiles
 from workbench.models.unet import UNet, UNetConfig
 
 __all__ = [
     "ADM",
     "DDPM",
-    "PHOTO_CONFIG",
     "ADMConfig",
     "DDPMConfig",
     "DRUNet",

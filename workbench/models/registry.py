@@ -14,23 +14,11 @@ from torch import nn
 
 from workbench.models.checkpoint import prior_from_checkpoint, read_header
 from workbench.models.files import read_weights, sha256
-from workbench.models.ncsnpp import NCSNppConfig
 from workbench.models.prior import Prior
 from workbench.models.published import prior_from_published
 
 SUFFIX = ".safetensors"
 SUFFIXES = (SUFFIX, ".pt", ".pth", ".ckpt", ".bin")
-# Architecture of the shipped photo priors: 3.84 million parameters, fully convolutional, 7.7 MB in half precision.
-PHOTO_CONFIG = NCSNppConfig(
-    width=32,
-    multipliers=(1, 2, 4),
-    blocks=2,
-    attention_levels=(),
-    middle_attention=False,
-    fir=False,
-    input_pyramid="none",
-    fourier_scale=1.0,
-)
 
 
 def _shipped() -> dict[str, Path]:
@@ -65,7 +53,7 @@ def load_prior(
     ============================  ==================================================================================
     source                        what it is
     ============================  ==================================================================================
-    ``photo-dsm``                 shipped with the package (``workbench models`` lists them)
+    ``photo``                     shipped with the package (``workbench models`` lists them)
     ``FILE``                      a file of this package, or a published checkpoint: ``published.py`` says which
     ``FOLDER``                    with ``model.safetensors`` of this package, or a diffusers repository
     ``hf:USER/NAME[@REVISION]``   the same on the Hugging Face Hub; ``hf:USER/NAME/FILE`` one file of a repository
