@@ -266,7 +266,7 @@ def test_denoiser_in_deepinv_pnp_ddrm_and_dps() -> None:
 def test_shipped_prior_in_deepinv_diffpir_beats_the_pseudo_inverse() -> None:
     x = sample_photo("cat", 32)
     physics = physics_for_deepinv(SuperResolution(2), (3, 32, 32), sigma_noise=0.05)
-    denoiser = denoiser_for_deepinv(load_prior("photo"), above="shrink")
+    denoiser = denoiser_for_deepinv(load_prior("photo"))
     torch.manual_seed(1)
     y = physics(x)
     # zeta 1: fresh noise in every step. With deepinv's 0.1 its sampler stays below the pseudo-inverse here.

@@ -25,7 +25,7 @@ from workbench.plots import show
 from workbench.restore import degrade, restore
 from workbench.solvers import DDNM, DeqIR, DiffPIR, PseudoInverse
 
-photo = sample_photo("cat", size=64)
+photo = sample_photo("cat", size=128)
 print("photo:", tuple(photo.shape), "values from", round(float(photo.min()), 2), "to", round(float(photo.max()), 2))
 
 # %% [markdown]

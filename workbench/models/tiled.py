@@ -31,8 +31,8 @@ from torch.utils.checkpoint import checkpoint
 from workbench.models.prior import CPU_PIXELS, Prior, Wrapped
 
 ACCELERATOR_PIXELS = 4 * 256 * 256  # per network call elsewhere than on a CPU
-# For priors that take any size. photo at sigma 0.1, 0.5 and 2 on a 736x496 photo, PSNR in tiles of 128 (64; whole):
-# 31.2 (31.3; 31.2), 23.5 (23.5; 23.4), 17.9 (18.0; 17.7).
+# For priors that take any size. photo at sigma 0.1, 0.5 and 2 on three photos of 480x320, PSNR in tiles of 128 (64; whole):
+# 32.11 (32.09; 32.11), 25.36 (25.28; 25.37), 20.75 (20.43; 20.82).
 USUAL_TILE = 128
 WHOLE_PIXELS = 512 * 512  # the shipped priors take 2.5 kB of memory per pixel of one network call
 
