@@ -315,14 +315,14 @@ BAD = {
     "size and operator": (["restore", "odd.png", "--degrade", "hadamard:0.5"], r"34x34.*\(--size 32\)"),
     "size and prior": (
         ["restore", "odd.png", "--degrade", "blur:1", "--tile", "0"],
-        r"multiples of 4, got 34x34; 32x32 would do \(--size 32\); or in tiles \(--tile",
+        r"multiples of 8, got 34x34; 32x32 would do \(--size 32\); or in tiles \(--tile",
     ),
     "size and prior, degraded": (
         ["restore", "odd.png", "--degrade", "none", "--operator", "blur:1", "--tile", "0"],
-        "multiples of 4, got 34x34",
+        "multiples of 8, got 34x34",
     ),
     "bad tile": (["restore", "cat.png", "--tile", "30"], "tiles of photo must be positive multiples of 8, got 30"),
-    "tile below 0": (["restore", "cat.png", "--tile", "-4"], "positive multiples of 4, got -4"),
+    "tile below 0": (["restore", "cat.png", "--tile", "-4"], "positive multiples of 8, got -4"),
     "no mask": (["restore", "cat.png", "--degrade", "mask"], "needs the file of a mask"),
     "no mask file": (["restore", "cat.png", "--degrade", "mask:none.png"], "none.png: no such file"),
     "mask of another size": (

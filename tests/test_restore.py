@@ -106,7 +106,7 @@ def test_small_pictures_are_kept_as_they_are_and_other_measurements_are_shown_in
 
 
 def test_a_size_that_fits_is_proposed(photos, prior):
-    assert prior.multiple == 4
+    assert prior.multiple == 8
     assert fitting_size("sr:5", 66, prior) == 64
     assert fitting_size("sr:3", 64, None) == 64
     assert fitting_size("hadamard:0.5", 100, None) == 64
@@ -146,7 +146,7 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         assert degraded.op.pinv(degraded.y).shape == (1, 3, *size)
     grey = observe(photo, "gray")
     torch.testing.assert_close(grey.y, photo.mean(dim=1, keepdim=True))
-    with pytest.raises(ValueError, match="multiples of 4, got 10x12"):
+    with pytest.raises(ValueError, match="multiples of 8, got 10x12"):
         observe(photo, "blur:1", prior=prior)
     with pytest.raises(ValueError, match="at random"):
         observe(photo, "inpaint:0.8")
@@ -191,7 +191,7 @@ def test_what_a_painted_mask_hides_of_a_photo_has_no_influence(photos, prior, tm
 
 def test_tiles_are_proposed_and_recorded(photos, prior):
     odd = photos[:1, :, :30, :27]
-    with pytest.raises(ValueError, match=r"multiples of 4, got 30x27; 24x24 would do .*; or in tiles \(--tile"):
+    with pytest.raises(ValueError, match=r"multiples of 8, got 30x27; 24x24 would do .*; or in tiles \(--tile"):
         degrade(odd, "blur:1", prior=prior)
     only = PlainDenoiser(lambda x, sigma: x)
     only.image_size = 64
