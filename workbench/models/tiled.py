@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from workbench.models.prior import CPU_PIXELS, Prior, Wrapped
 
 ACCELERATOR_PIXELS = 4 * 256 * 256  # per network call elsewhere than on a CPU
-# For priors that take any size. photo at sigma 0.1, 0.5 and 2 on three photos of 480x320, PSNR in tiles of 128 (64; whole):
+# For priors of any size. photo at sigma 0.1, 0.5 and 2, three photos of 480x320, PSNR in tiles of 128 (64; whole):
 # 32.11 (32.09; 32.11), 25.36 (25.28; 25.37), 20.75 (20.43; 20.82).
 USUAL_TILE = 128
 WHOLE_PIXELS = 512 * 512  # the shipped priors take 2.5 kB of memory per pixel of one network call
