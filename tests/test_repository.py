@@ -182,7 +182,7 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     names: dict = {}
     # Shorter than in the README: what is tested are the names and the arguments.
     exec(restoring.replace("steps=20", "steps=4"), names)
-    assert names["result"].image.shape == (1, 3, 64, 64)
+    assert names["result"].image.shape == (1, 3, 128, 128)
     assert names["result"].records[0]["psnr"] > 5
     exec(tuning.replace("steps=2000", "steps=2").replace("batch_size=16", "batch_size=2"), names)
     assert names["progress"].images == 4
