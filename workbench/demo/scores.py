@@ -10,7 +10,7 @@ from workbench.comparison import METRICS
 from workbench.demo.compare import Board, Panel
 from workbench.metrics import as_text
 
-WIDTHS: list[str | int] = ["190px", *["98px"] * 8]  # of the columns on the page: names take more than figures
+WIDTHS: list[str | int] = ["150px", *["110px"] * 8]  # of the columns on the page: names take more than figures
 
 
 def score_table(board: Board) -> pd.DataFrame:
