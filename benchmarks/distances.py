@@ -18,8 +18,8 @@ from skimage.filters import gaussian
 from torch import Tensor
 
 from workbench.data.evaluation import evaluation_photos
+from workbench.evaluation.metrics import effnet, psnr
 from workbench.images import to_uint8
-from workbench.metrics import effnet, psnr
 from workbench.random import generator
 
 Distortion = Callable[[Tensor, float], Tensor]

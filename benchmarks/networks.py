@@ -86,7 +86,7 @@ def others(
         print(f"left out, not installed: {error.name}")
         return
     from workbench.models.diffusers_source import Sample
-    from workbench.models.drunet import DRUNetConfig
+    from workbench.models.networks.drunet import DRUNetConfig
 
     x, told = inputs(size)
     widths = (64, 128, 256, 512) if full else (32, 64, 128, 256)

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from workbench.evaluation.metrics import psnr
 from workbench.images import SAMPLES, load_image, sample_photo
-from workbench.metrics import psnr
 from workbench.models import VPNoise, load_prior
 from workbench.models.adapters import linear_alphas_cumprod
 

@@ -28,9 +28,9 @@ import torch
 from workbench.data import CropPool, InTurn, Stock, open_source
 from workbench.data.dead_leaves import dead_leaves
 from workbench.data.sources import Streamed
-from workbench.metrics import psnr
+from workbench.evaluation.metrics import psnr
 from workbench.models import EDMPrecond, Prior, UNet, UNetConfig, load_prior, save_prior
-from workbench.models.unet import Block
+from workbench.models.networks.unet import Block
 from workbench.random import generator
 from workbench.trainers import DSM, TrainSettings, train, training_card
 

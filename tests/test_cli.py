@@ -459,8 +459,8 @@ def test_a_closed_pipe_is_no_error():
 
 @pytest.mark.parametrize(("states", "expected"), [(("done", "kept"), 0), (("done", "failed"), 1), (("skipped",), 1)])
 def test_run_ends_with_a_table_and_code_1_if_a_job_failed(run, tmp_path, monkeypatch, states, expected):
-    from workbench.pipelines import runner
-    from workbench.pipelines.runner import Outcome
+    from workbench.pipelines import engine as runner
+    from workbench.pipelines.engine import Outcome
 
     outcomes = [Outcome(str(index), f"job {index}", state, 1.0) for index, state in enumerate(states)]
     monkeypatch.setattr(runner, "run_pipeline", lambda plan, out, workers: outcomes)

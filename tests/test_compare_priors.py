@@ -12,9 +12,9 @@ from PIL import Image
 
 from tests.test_pipelines import _Page
 from workbench.pipelines import load_pipeline
+from workbench.pipelines.engine import run_pipeline, table
 from workbench.pipelines.published import find_published, read_published
-from workbench.pipelines.runner import run_pipeline, table
-from workbench.report import write_report
+from workbench.reports.report import write_report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks" / "jobs"

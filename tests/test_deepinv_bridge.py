@@ -19,8 +19,8 @@ from workbench.deepinv_bridge import (
     physics_for_deepinv,
     prior_from_deepinv,
 )
+from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photo
-from workbench.metrics import psnr
 from workbench.models import PlainDenoiser, load_prior
 from workbench.operators import (
     JPEG,

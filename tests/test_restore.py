@@ -15,7 +15,7 @@ from workbench.models import PlainDenoiser, TiledPrior, load_prior
 from workbench.operators.parse import OPERATORS
 from workbench.restore import degrade, observe, restore, samples, save
 from workbench.solvers import DDNM, DeqIR, DiffPIR, OptimiseNoise, PseudoInverse
-from workbench.solvers.losses import colour_distance
+from workbench.solvers.deqir.losses import colour_distance
 
 
 @pytest.fixture(scope="module")

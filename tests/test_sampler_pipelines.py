@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.test_pipelines import _Page
-from workbench.fid import fid_unavailable
+from workbench.evaluation.fid import fid_unavailable
 from workbench.images import sample_photo, save_image
 from workbench.operators.parse import parse_operator
 from workbench.pipelines import Job, load_pipeline
-from workbench.pipelines.runner import run_pipeline, table
+from workbench.pipelines.engine import run_pipeline, table
 from workbench.random import generator
-from workbench.report import write_report
-from workbench.report_methods import beside_paper
+from workbench.reports.methods import beside_paper
+from workbench.reports.report import write_report
 from workbench.restore import solver_of
 from workbench.trial import check_methods
 

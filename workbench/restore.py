@@ -20,9 +20,9 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
+from workbench.evaluation.metrics import consistency, score
 from workbench.fitting import operator_behind, operator_for
 from workbench.images import save_image
-from workbench.metrics import consistency, score
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.compose import MaskedGrayscale

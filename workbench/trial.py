@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.comparison import METRICS
-from workbench.metrics import score
+from workbench.evaluation.metrics import score
+from workbench.evaluation.statistics import METRICS
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.inpainting import Inpainting

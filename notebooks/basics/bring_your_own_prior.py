@@ -26,8 +26,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.deepinv_bridge import denoiser_for_deepinv, operator_from_deepinv, physics_for_deepinv
+from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photo
-from workbench.metrics import psnr
 from workbench.models import load_prior, save_prior
 from workbench.models.diffusers_export import save_diffusers
 from workbench.operators import Blur

@@ -21,8 +21,8 @@
 import matplotlib.pyplot as plt
 import torch
 
+from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photos
-from workbench.metrics import psnr
 from workbench.models import load_prior
 from workbench.plots import curves, show
 from workbench.random import generator

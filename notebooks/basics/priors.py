@@ -20,8 +20,8 @@
 import matplotlib.pyplot as plt
 import torch
 
+from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photo
-from workbench.metrics import psnr
 from workbench.models import PlainDenoiser, load_prior
 from workbench.operators.kernels import gaussian_kernel
 from workbench.plots import show

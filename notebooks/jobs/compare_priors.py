@@ -37,8 +37,8 @@ device: str = "cpu"
 import matplotlib.pyplot as plt
 import torch
 
-from workbench.comparison import METRICS, mean_interval, measured_metrics, missing_metrics, summarise
 from workbench.data.evaluation import evaluation_photos
+from workbench.evaluation.statistics import METRICS, mean_interval, measured_metrics, missing_metrics, summarise
 from workbench.images import save_image
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result

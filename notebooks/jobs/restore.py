@@ -37,9 +37,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.data.sources import Folder
-from workbench.fid import fid_record
+from workbench.evaluation.fid import fid_record
+from workbench.evaluation.metrics import as_text
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
-from workbench.metrics import as_text
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show

@@ -35,7 +35,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.data.evaluation import evaluation_photos
-from workbench.fid import fid_record, fid_unavailable
+from workbench.evaluation.fid import fid_record, fid_unavailable
+from workbench.evaluation.spectra import differences, power_spectrum
 from workbench.images import save_image
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
@@ -43,7 +44,6 @@ from workbench.plots import strip
 from workbench.random import stream
 from workbench.restore import environment
 from workbench.solvers import PredictorCorrector
-from workbench.spectra import differences, power_spectrum
 from workbench.trial import check_labels
 
 check_labels(prior_settings, priors, "prior_settings")

@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   kernelspec:
-#     name: python3
-#     language: python
 #     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -50,11 +50,10 @@ import torch
 from workbench.data import Photos
 from workbench.images import SAMPLES, sample_photo, to_uint8
 from workbench.models import load_prior, save_prior
-from workbench.operators import Degradations
 from workbench.pipelines import input_path, input_source, write_result
 from workbench.random import Draws
 from workbench.solvers import Exact, JacobianFree, MapByAdam, Neumann
-from workbench.trainers import MUPET, TrainSettings, train, training_card
+from workbench.trainers import MUPET, Degradations, TrainSettings, train, training_card
 
 run = Path(folder)
 run.mkdir(parents=True, exist_ok=True)

@@ -24,17 +24,17 @@
 import matplotlib.pyplot as plt
 import torch
 
+from workbench.evaluation.metrics import psnr
+from workbench.evaluation.posterior import check_posterior
 from workbench.images import sample_photo, sample_photos
-from workbench.metrics import psnr
 from workbench.models import load_prior
 from workbench.models.gaussian import GaussianPrior
 from workbench.operators import Compose, Grayscale, Inpainting, SuperResolution, parse_operator
 from workbench.operators.masks import scratches_mask
 from workbench.plots import curves, show
-from workbench.posterior import check_posterior
 from workbench.random import generator, noise_source, stream
 from workbench.solvers import DDNM, DDRM, DPS, DeqIR, DiffPIR, OptimiseNoise, PiGDM, noise_gradient
-from workbench.solvers.losses import apart, colour_distance, image_distance
+from workbench.solvers.deqir.losses import apart, colour_distance, image_distance
 from workbench.solvers.schedules import sampling_sigmas
 
 prior = load_prior("mini-dsm")

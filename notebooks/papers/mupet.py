@@ -30,11 +30,11 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from workbench.comparison import METRICS, measured_metrics, summarise
 from workbench.data import Photos
 from workbench.data.evaluation import evaluation_photos
+from workbench.evaluation.metrics import psnr
+from workbench.evaluation.statistics import METRICS, measured_metrics, summarise
 from workbench.images import sample_photo, sample_photos, to_uint8
-from workbench.metrics import psnr
 from workbench.models import Prior, load_prior
 from workbench.operators import Blur, Inpainting, SuperResolution
 from workbench.operators.kernels import gaussian_kernel
@@ -44,8 +44,8 @@ from workbench.plots import show
 from workbench.random import Draws, generator
 from workbench.restore import degrade, restore
 from workbench.solvers import DiffPIR, Exact, JacobianFree, MapByAdam, MapByProx, Neumann, attach_gradient
-from workbench.solvers.fixed_point import rms
-from workbench.solvers.map_estimate import Rows, gradient_step, prox_step
+from workbench.solvers.fixed_point.map import Rows, gradient_step, prox_step
+from workbench.solvers.fixed_point.solve import rms
 from workbench.trainers import MUPET, TrainSettings, train
 from workbench.trial import measure, restore_measured
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench.models import DRUNet, VPNoise, load_prior
-from workbench.models.adm import ADM, ADMConfig
-from workbench.models.ddpm import DDPM, DDPMConfig
+from workbench.models.networks.adm import ADM, ADMConfig
+from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.published import NETWORKS
 from workbench.models.recognise import KNOWN, family_of
 from workbench.models.score_sde import published_names
@@ -150,7 +150,7 @@ def test_any_configuration_is_told_from_its_tensors(config, tmp_path: Path) -> N
 
 def test_attention_orders_differ_by_a_permutation_of_weights() -> None:
     """Splitting into heads first, or into query, key and value first: the same network, its rows in another order."""
-    from workbench.models.adm import Attention
+    from workbench.models.networks.adm import Attention
 
     torch.manual_seed(0)
     heads_first, parts_first = Attention(32, 8, False), Attention(32, 8, True)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench.models import VEScore, VPNoise, load_prior, save_prior
-from workbench.models.ddpm import DDPM, DDPMConfig
+from workbench.models.networks.ddpm import DDPM, DDPMConfig
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_heads_are_never_guessed(shared: Path, tmp_path: Path) -> None:
 
 def test_heads_win_over_those_of_a_published_network(tmp_path: Path) -> None:
     """A network in a published size may have been trained with another number of heads."""
-    from workbench.models.adm import ADM, ADMConfig
+    from workbench.models.networks.adm import ADM, ADMConfig
 
     published = ADMConfig(width=128, blocks=1, attention_levels=(4,))
     with torch.device("meta"):

@@ -13,8 +13,6 @@ from torch import Tensor
 from workbench.operators import (
     Blur,
     Compose,
-    Degradation,
-    Degradations,
     FunctionOperator,
     Grayscale,
     Identity,
@@ -35,6 +33,7 @@ from workbench.operators import (
     uniform_kernel,
 )
 from workbench.random import Draws
+from workbench.trainers import Degradation, Degradations
 
 Shape = tuple[int, int, int, int]
 

@@ -10,7 +10,7 @@ from solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_p
 
 from workbench.random import generator
 from workbench.solvers import DDRM
-from workbench.solvers.consistency import replaced, spectral_step
+from workbench.solvers.null_space import replaced, spectral_step
 
 VALUES = torch.tensor([0.0, 1e-3, 0.02, 0.1, 0.5, 2.0], dtype=torch.float64)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.operators import Inpainting
 from workbench.solvers import DeqIR
-from workbench.solvers.chain import Chain
+from workbench.solvers.deqir.states import Chain
 
 CASES = ["T20", "T10_tinynet", "T20_m3_tol1e-4_40it"]
 NOTHING = Inpainting(torch.zeros(1, 1, 16, 16))

@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.operators import Blur, gaussian_kernel
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR
-from workbench.solvers.photo_model import PhotoModel
+from workbench.solvers.deqir.wiener import PhotoModel
 
 SIZE = 6
 OPERATORS = sorted(matrices(SIZE))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from workbench.solvers import Adam, Anderson, Broyden, Picard, solve_fixed_point
-from workbench.solvers.fixed_point import FixedPointResult
-from workbench.solvers.methods import product
+from workbench.solvers.fixed_point.rules import product
+from workbench.solvers.fixed_point.solve import FixedPointResult
 
 
 def linear_problem(n: int = 6, batch: int = 3, radius: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from workbench.random import generator
 from workbench.solvers import DPS, PiGDM
-from workbench.solvers.dps import residual_gradient
-from workbench.solvers.pigdm import pseudo_inverse_guidance
+from workbench.solvers.zero_shot.dps import residual_gradient
+from workbench.solvers.zero_shot.pigdm import pseudo_inverse_guidance
 
 SHAPE = (1, 6, 6)
 

@@ -11,8 +11,8 @@ from workbench.operators import Grayscale, parse_operator
 from workbench.random import generator
 from workbench.solvers import DeqIR, OptimiseNoise, noise_gradient
 from workbench.solvers.base import noise_levels
-from workbench.solvers.consistency import transition
-from workbench.solvers.losses import apart, colour_distance, data_distance, image_distance, perceptual_distance
+from workbench.solvers.deqir.losses import apart, colour_distance, data_distance, image_distance, perceptual_distance
+from workbench.solvers.null_space import transition
 
 SIZE, STEPS, ETA = 6, 7, 0.3
 PRIOR = curved_prior()

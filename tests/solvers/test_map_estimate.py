@@ -6,10 +6,11 @@ import pytest
 import torch
 from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices
 
-from workbench.operators import Degradations, Inpainting, SuperResolution
+from workbench.operators import Inpainting, SuperResolution
 from workbench.operators.masks import random_mask
 from workbench.random import Draws
 from workbench.solvers import MapByAdam, MapByProx, stationarity
+from workbench.trainers import Degradations
 
 SIZE = 6
 

@@ -11,7 +11,6 @@ from workbench.operators import (
     JPEG,
     Blur,
     Compose,
-    Degradations,
     FunctionOperator,
     Grayscale,
     Identity,
@@ -28,6 +27,7 @@ from workbench.operators import (
 from workbench.random import Draws, generator
 from workbench.solvers import DDNM, DDRM, DPS, ILVR, DeqIR, DiffPIR, PiGDM, PseudoInverse, RePaint
 from workbench.solvers.base import initial_image
+from workbench.trainers import Degradations
 
 SIZE = 16
 PRIOR, GAUSSIAN = curved_prior(channels=3), gaussian_prior(SIZE, 3)

@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.operators import Inpainting, SuperResolution
 from workbench.random import generator
 from workbench.solvers import ILVR, RePaint
-from workbench.solvers.ddnm import travel
+from workbench.solvers.zero_shot.ddnm import travel
 
 LEVELS = [3.0, 0.8, 0.2, 0.0]
 

@@ -10,8 +10,8 @@ from solver_problems import gaussian_prior, replay
 
 from workbench.random import generator
 from workbench.solvers import DDIM, PredictorCorrector
-from workbench.solvers.ddnm import travel
 from workbench.solvers.schedules import geometric_sigmas, karras_sigmas, sampling_sigmas, vp_sigmas
+from workbench.solvers.zero_shot.ddnm import travel
 
 
 def test_geometric_levels_have_a_constant_ratio():

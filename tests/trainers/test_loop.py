@@ -17,8 +17,8 @@ import torch
 from tests.trainers.small_run import small_prior, small_run
 from workbench.data import Photos
 from workbench.trainers import DSM, TrainSettings, train
+from workbench.trainers.dsm import LOST
 from workbench.trainers.loop import published_ema
-from workbench.trainers.objectives import LOST
 
 PROGRAM = Path(__file__).with_name("small_run.py")
 

@@ -11,12 +11,12 @@ from torch.nn.functional import conv2d, silu
 
 from tests.solvers.solver_problems import Case, FunctionPrior
 from workbench.models import Prior
-from workbench.operators import Blur, Degradations, Inpainting
+from workbench.operators import Blur, Inpainting
 from workbench.random import Draws
 from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
-from workbench.solvers.map_estimate import Rows, gradient_step, prox_step, stationarity
-from workbench.trainers import MUPET
-from workbench.trainers.objectives import LOST
+from workbench.solvers.fixed_point.map import Rows, gradient_step, prox_step, stationarity
+from workbench.trainers import MUPET, Degradations
+from workbench.trainers.dsm import LOST
 
 
 class TinyNet(Prior):

@@ -9,7 +9,7 @@ import torch
 
 from tests.trainers.small_run import small_prior
 from workbench.models import load_prior, save_prior
-from workbench.pipelines.runner import run_pipeline
+from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.schema import load_pipeline
 
 JOBS = Path(__file__).parents[2] / "notebooks" / "jobs"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.comparison import METRICS
 from workbench.demo.compare import Board, Panel
-from workbench.metrics import as_text
+from workbench.evaluation.metrics import as_text
+from workbench.evaluation.statistics import METRICS
 
 WIDTHS: list[str | int] = ["150px", *["110px"] * 8]  # of the columns on the page: names take more than figures
 

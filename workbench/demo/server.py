@@ -143,8 +143,8 @@ def start(
 
 def _warm() -> None:
     """Load what the first restoration would wait for, once the page is up."""
+    from workbench.evaluation.metrics import score
     from workbench.images import sample_photo
-    from workbench.metrics import score
 
     photo = sample_photo("cat", 32)
     score(photo, photo)

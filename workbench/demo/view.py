@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.demo.compare import Board, Panel
+from workbench.evaluation.metrics import as_text
 from workbench.images import to_pillow
-from workbench.metrics import as_text
 from workbench.restore import Degraded
 
 AMPLIFY = 4  # of difference maps

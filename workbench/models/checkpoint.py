@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
-from workbench.models.adm import ADM, ADMConfig
-from workbench.models.ddpm import DDPM, DDPMConfig
-from workbench.models.drunet import DRUNet, DRUNetConfig
 from workbench.models.files import assign, build, check_tensors, read_weights
-from workbench.models.ncsnpp import NCSNpp, NCSNppConfig
+from workbench.models.networks.adm import ADM, ADMConfig
+from workbench.models.networks.ddpm import DDPM, DDPMConfig
+from workbench.models.networks.drunet import DRUNet, DRUNetConfig
+from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
+from workbench.models.networks.unet import UNet, UNetConfig
 from workbench.models.prior import Prior
-from workbench.models.unet import UNet, UNetConfig
 from workbench.settings import check_types
 
 FORMAT = 1

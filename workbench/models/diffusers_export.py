@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.models.adapters import VPNoise, linear_alphas_cumprod
-from workbench.models.ddpm import DDPM, DDPMConfig
+from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.prior import Prior
 
 # Our (that is, the published) names and diffusers'. Levels on the way up are counted from the smallest size there.

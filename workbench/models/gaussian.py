@@ -14,7 +14,7 @@ class GaussianPrior(Prior):
     """Images drawn from ``N(mean, C)``, ``C`` circulant in each channel: stationary textures on a torus.
 
     ``D(x, sigma) = mean + C (C + sigma^2)^-1 (x - mean)`` exactly, a Wiener filter by the Fourier transform. Computed
-    in float64 whatever the images. A sampler may be tested against it, see ``workbench.posterior``.
+    in float64 whatever the images. A sampler may be tested against it, see ``workbench.evaluation.posterior``.
 
     Args:
         spectrum: (C, H, W), eigenvalues of ``C`` (variances, at least 0) in the order of ``torch.fft.fft2``; their mean

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from workbench.models.adapters import PlainDenoiser, VEScore, VPNoise
-from workbench.models.adm import ADM
-from workbench.models.ddpm import DDPM
-from workbench.models.drunet import SIGMA_MAX, DRUNet
 from workbench.models.files import assign, build, check_plain, check_tensors
-from workbench.models.ncsnpp import NCSNpp
+from workbench.models.networks.adm import ADM
+from workbench.models.networks.ddpm import DDPM
+from workbench.models.networks.drunet import SIGMA_MAX, DRUNet
+from workbench.models.networks.ncsnpp import NCSNpp
 from workbench.models.prior import Prior
 from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, family_of
 from workbench.models.score_sde import load_published

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.models.adm import ADMConfig
-from workbench.models.ddpm import DDPMConfig
-from workbench.models.drunet import DRUNetConfig
-from workbench.models.ncsnpp import NCSNppConfig
+from workbench.models.networks.adm import ADMConfig
+from workbench.models.networks.ddpm import DDPMConfig
+from workbench.models.networks.drunet import DRUNetConfig
+from workbench.models.networks.ncsnpp import NCSNppConfig
 
 State = Mapping[str, Tensor]
 

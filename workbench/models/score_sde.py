@@ -1,4 +1,4 @@
-"""Published score_sde tensors into our :mod:`~workbench.models.ncsnpp` network."""
+"""Published score_sde tensors into our :mod:`~workbench.models.networks.ncsnpp` network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from workbench.models.files import assign, check_tensors
-from workbench.models.ncsnpp import DownLevel, NCSNpp, ResidualBlock, UpLevel
+from workbench.models.networks.ncsnpp import DownLevel, NCSNpp, ResidualBlock, UpLevel
 
 
 def load_published(net: NCSNpp, state: Mapping[str, Tensor], where: str | Path = "published tensors") -> None:

@@ -4,7 +4,6 @@ from workbench.operators.base import Operator, SpectralOperator
 from workbench.operators.blur import Blur
 from workbench.operators.color import Grayscale
 from workbench.operators.compose import Compose
-from workbench.operators.degradations import Degradation, Degradations
 from workbench.operators.function import FunctionOperator
 from workbench.operators.hadamard import WalshHadamard
 from workbench.operators.inpainting import Identity, Inpainting
@@ -19,8 +18,6 @@ __all__ = [
     "JPEG",
     "Blur",
     "Compose",
-    "Degradation",
-    "Degradations",
     "FunctionOperator",
     "Grayscale",
     "Identity",

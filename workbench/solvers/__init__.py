@@ -7,21 +7,21 @@ from dataclasses import fields
 from typing import Any
 
 from workbench.solvers.base import Callback, Restoration, Solver, Step
-from workbench.solvers.ddnm import DDNM, DDNMPlus
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.deqir import DeqIR
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.fixed_point import FixedPointResult, solve_fixed_point
-from workbench.solvers.ilvr import ILVR
-from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
-from workbench.solvers.initial_noise import OptimiseNoise, noise_gradient
-from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, stationarity
-from workbench.solvers.methods import Adam, Anderson, Broyden, Picard
-from workbench.solvers.pigdm import PiGDM
-from workbench.solvers.pinv import PseudoInverse
-from workbench.solvers.repaint import RePaint
-from workbench.solvers.sample import DDIM, PredictorCorrector
+from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
+from workbench.solvers.deqir.solver import DeqIR
+from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
+from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapEstimate, stationarity
+from workbench.solvers.fixed_point.rules import Adam, Anderson, Broyden, Picard
+from workbench.solvers.fixed_point.solve import FixedPointResult, solve_fixed_point
+from workbench.solvers.prior_samples import DDIM, PredictorCorrector
+from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
+from workbench.solvers.zero_shot.ddrm import DDRM
+from workbench.solvers.zero_shot.diffpir import DiffPIR
+from workbench.solvers.zero_shot.dps import DPS
+from workbench.solvers.zero_shot.ilvr import ILVR
+from workbench.solvers.zero_shot.pigdm import PiGDM
+from workbench.solvers.zero_shot.pinv import PseudoInverse
+from workbench.solvers.zero_shot.repaint import RePaint
 
 __all__ = [
     "DDIM",

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from workbench.data import CropPool, Photos, loader
 from workbench.models.prior import Prior
 from workbench.random import Draws
+from workbench.trainers.dsm import Objective
 from workbench.trainers.muon import optimisers
-from workbench.trainers.objectives import Objective
 from workbench.trainers.run import Progress, Run, Window
 
 Sampler = Callable[[Prior, torch.Generator], Tensor]

@@ -18,15 +18,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from workbench.effnet import JUDGE, effnet_loss
-from workbench.metrics import lpips_distance
+from workbench.evaluation.metrics import lpips_distance
+from workbench.evaluation.perceptual import JUDGE, effnet_loss
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
-from workbench.operators.degradations import Degradations
 from workbench.random import Draws
-from workbench.solvers.implicit import Exact, JacobianFree, Neumann, attach_gradient
-from workbench.solvers.map_estimate import MapByAdam, MapByProx, MapEstimate, Rows, gradient_step, prox_step
-from workbench.trainers.objectives import LOST, Values, check_images, unwrapped
+from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient
+from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapEstimate, Rows, gradient_step, prox_step
+from workbench.trainers.degradations import Degradations
+from workbench.trainers.dsm import LOST, Values, check_images, unwrapped
 
 LEVELS = ("published", "log-uniform")
 LOSSES = ("squared", "absolute", "lpips", "effnet")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from workbench.data import CropPool, Photos
 from workbench.models.prior import Prior
-from workbench.trainers.objectives import LOST
+from workbench.trainers.dsm import LOST
 
 if TYPE_CHECKING:
     from workbench.trainers.loop import Sampler, TrainSettings

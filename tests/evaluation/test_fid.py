@@ -1,0 +1,114 @@
+"""FID: the whole path on random weights in the published file's format, and what is said where there are none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from workbench.evaluation import fid as module
+from workbench.evaluation.fid import fid, fid_record, fid_unavailable, frechet_effnet
+from workbench.evaluation.perceptual import loaded
+from workbench.images import sample_photos
+from workbench.models.files import sha256
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def stand_in(folder, monkeypatch):
+    """Random weights under the name of the published file, as far as a name can tell their hash."""
+    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    kind = extractor.FeatureExtractorInceptionV3
+    torch.manual_seed(0)
+    with monkeypatch.context() as patch:  # its constructor insists on loading weights
+        patch.setattr(extractor, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(kind, "load_state_dict", lambda *_: None)
+        network = kind("inception-v3-compat", ["2048"])
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+    torch.save(network.state_dict(), folder / "weights.pth")
+    name = f"weights-{sha256(folder / 'weights.pth')[:8]}.pth"
+    (folder / "weights.pth").rename(folder / name)
+    monkeypatch.setattr(module, "FID_WEIGHTS", name)
+    return network
+
+
+def test_without_weights_it_says_which_file_belongs_where(folder):
+    pytest.importorskip("torch_fidelity")
+    expected = f"unavailable: place weights-inception-2015-12-05-6726825d.pth in {folder}"
+    assert fid_unavailable() == expected
+    with pytest.raises(ValueError, match=r"place weights-inception-2015-12-05-6726825d\.pth"):
+        fid(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))
+
+
+def test_another_file_of_that_name_does_not_count(folder):
+    pytest.importorskip("torch_fidelity")
+    (folder / module.FID_WEIGHTS).write_bytes(b"something else")
+    assert "is not the published file, its SHA-256 begins with" in str(fid_unavailable())
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'restoration-workbench[fid]'" in str(fid_unavailable())
+
+
+def test_images_are_checked_first():
+    good = torch.zeros(2, 3, 8, 8)
+    for bad in (good[:1], good[:, :1], good[0]):
+        with pytest.raises(ValueError, match="samples: expected at least 2 images"):
+            fid(bad, good)
+        with pytest.raises(ValueError, match="reference: expected at least 2 images"):
+            fid(good, bad)
+    with pytest.raises(ValueError, match="NaN"):
+        fid(good * torch.nan, good)
+
+
+@pytest.mark.slow
+def test_equal_sets_have_distance_zero_and_others_that_of_their_features(stand_in):
+    reference = sample_photos(32)
+    samples = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert fid_unavailable() is None
+    scale = _frechet(_features(stand_in, reference), 0 * _features(stand_in, reference))
+    assert abs(fid(reference, reference)) < 1e-5 * scale
+    expected = _frechet(_features(stand_in, samples), _features(stand_in, reference))
+    assert expected > 1e-3 * scale
+    assert fid(samples, reference) == pytest.approx(expected, rel=1e-3)
+
+
+def test_lite0_stands_in_under_its_own_name(folder):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    reference = sample_photos(32)
+    samples = (reference + 0.1 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    with torch.no_grad():
+        levels = [(images * 255).round() / 255 for images in (samples, reference)]
+        one, other = (loaded("effnet", "cpu").pooled(images).double() for images in levels)
+    expected = _frechet(one, other)
+    assert frechet_effnet(samples, reference) == pytest.approx(expected, rel=1e-3)
+    assert abs(frechet_effnet(reference, reference)) < 1e-4 * expected
+    record = fid_record(samples, reference)
+    assert record["fid"] is None
+    assert record["fid_reason"] == fid_unavailable()
+    assert record["frechet_effnet"] == pytest.approx(expected, rel=1e-3)
+    few = fid_record(samples[:1], reference)
+    assert few["frechet_effnet"] is None
+    assert "at least 2 images" in str(few["frechet_effnet_reason"])
+
+
+def _features(network, images: torch.Tensor) -> torch.Tensor:
+    levels = (images * 255).round().to(torch.uint8)
+    with torch.no_grad():
+        return network(levels)[0].double()
+
+
+def _frechet(one: torch.Tensor, other: torch.Tensor) -> float:
+    """By singular values: tr((C_1 C_2)^(1/2)) is the nuclear norm of X_1 X_2^T for centred rows X / sqrt(n - 1)."""
+    mean = (one.mean(0) - other.mean(0)).square().sum()
+    x, y = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (one, other))
+    return float(mean + x.square().sum() + y.square().sum() - 2 * torch.linalg.matrix_norm(x @ y.T, "nuc"))

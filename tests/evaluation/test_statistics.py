@@ -1,0 +1,135 @@
+"""Statistics of comparisons: intervals that hold what they promise, pairing that pays, verdicts with the right sign."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from workbench.evaluation.statistics import (
+    mean_interval,
+    measured_metrics,
+    missing_metrics,
+    paired_difference,
+    relative_change,
+    summarise,
+)
+
+RNG = np.random.default_rng(0)
+TRIALS = 2000
+# Three standard errors of a share of 0.95 over that many trials.
+SLACK = 3 * (0.95 * 0.05 / TRIALS) ** 0.5
+
+
+def _covered(intervals, truth: float) -> float:
+    return float(np.mean([one.low <= truth <= one.high for one in intervals]))
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_the_interval_of_a_mean_covers_it_in_95_of_100(n):
+    data = RNG.normal(3.0, 2.0, (TRIALS, n))
+    assert _covered(map(mean_interval, data), 3.0) == pytest.approx(0.95, abs=SLACK)
+
+
+def test_a_known_interval():
+    """Student's own: t(0.975, 4 degrees) = 2.776445."""
+    one = mean_interval([1, 2, 3, 4, 5])
+    assert (one.mean, one.n) == (3, 5)
+    assert one.half == pytest.approx(2.776445 * 2.5**0.5 / 5**0.5, rel=1e-6)
+    assert one.sign == 1
+    assert mean_interval([-1, 1]).sign == 0
+    assert mean_interval([-1.0, -1.1]).sign == -1
+
+
+def _pairs(n: int, change: float) -> tuple[np.ndarray, np.ndarray]:
+    """LPIPS-like pairs: images differ by a factor of two, priors by a few per cent of the image's own value."""
+    images = np.exp(RNG.normal(-1.5, 0.5, (TRIALS, n)))
+    old = images * (1 + RNG.normal(0, 0.05, images.shape))
+    new = images * (1 + change) * (1 + RNG.normal(0, 0.05, images.shape))
+    return new, old
+
+
+@pytest.mark.parametrize("n", [10, 30, 100])
+def test_the_interval_of_a_relative_change_covers_it(n):
+    new, old = _pairs(n, -0.2)
+    covered = _covered((relative_change(*pair) for pair in zip(new, old, strict=True)), -0.2)
+    # A first-order interval: a little too narrow for few images of skewed values.
+    assert 0.95 - SLACK - 0.25 / n <= covered <= 0.95 + SLACK
+
+
+def test_pairing_cancels_what_differs_between_images():
+    new, old = (values[0] for values in _pairs(30, -0.03))
+    paired = paired_difference(new, old)
+    alone = [mean_interval(values) for values in (new, old)]
+    unpaired = (alone[0].half ** 2 + alone[1].half ** 2) ** 0.5
+    assert paired.mean == pytest.approx(alone[0].mean - alone[1].mean)
+    assert paired.half < unpaired / 5
+    # Values that have nothing to do with one another gain nothing.
+    shuffled = paired_difference(new, RNG.permutation(old))
+    assert shuffled.half == pytest.approx(unpaired, rel=0.4)
+
+
+def test_no_difference_is_found_where_there_is_none():
+    new, old = _pairs(30, 0.0)
+    found = np.mean([paired_difference(*pair).sign != 0 for pair in zip(new, old, strict=True)])
+    assert found == pytest.approx(0.05, abs=2 * SLACK)
+
+
+def test_one_image_has_no_interval():
+    one = paired_difference([0.2], [0.3])
+    assert (one.low, one.high, one.half, one.sign) == (None, None, None, 0)
+    assert one.mean == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([]), "finite numbers"),
+        (lambda: mean_interval([1, float("nan")]), "finite numbers"),
+        (lambda: paired_difference([1, 2], [1]), "equal numbers, got 2 and 1"),
+        (lambda: relative_change([1, 2], [-1, 1]), "positive mean"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def _rows(label: str, psnr: list[float], tiny: list[float]) -> list[dict]:
+    return [
+        {
+            "prior": label,
+            "photo": str(k),
+            "psnr": p,
+            "lpips": None,
+            "lpips_reason": "unavailable: X",
+            "effnet": t,
+        }
+        for k, (p, t) in enumerate(zip(psnr, tiny, strict=True))
+    ]
+
+
+def test_a_summary_judges_the_last_prior_by_what_better_means():
+    rows = _rows("A", [20, 21, 22], [0.3, 0.4, 0.5]) + _rows("B", [21, 22.1, 23], [0.4, 0.49, 0.6])
+    found = summarise(rows, ["A", "B"])
+    assert found["means"]["A"]["psnr"]["mean"] == 21
+    verdicts = {change["metric"]: change["verdict"] for change in found["changes"]}
+    # More decibel is better, more distance is worse.
+    assert verdicts == {"psnr": "better", "effnet": "worse"}
+    (tiny,) = (change for change in found["changes"] if change["metric"] == "effnet")
+    assert tiny["relative"]["mean"] == pytest.approx(1.49 / 1.2 - 1)
+    assert found["changes"][0]["relative"] is None  # decibel have no per cent
+    assert measured_metrics(rows) == ["psnr", "effnet"]
+    assert missing_metrics(rows) == {"lpips": "unavailable: X"}
+
+
+def test_equal_priors_are_unclear_and_perfect_ones_have_no_per_cent():
+    rows = _rows("A", [20, 21], [0.0, 0.0]) + _rows("B", [20, 21], [0.0, 0.0])
+    changes = summarise(rows, ["A", "B"])["changes"]
+    assert [change["verdict"] for change in changes] == ["unclear", "unclear"]
+    assert changes[1]["relative"] is None
+
+
+def test_other_photos_cannot_be_paired():
+    rows = _rows("A", [20, 21], [0.1, 0.1]) + _rows("B", [20], [0.1])
+    with pytest.raises(ValueError, match="A and B were not run on the same photos"):
+        summarise(rows, ["A", "B"])

@@ -1,0 +1,153 @@
+"""What reports of many methods print: the overview, the paper's figures beside the measured ones, photos in groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_pipelines import _Page, _restoration
+from workbench.images import save_image
+from workbench.pipelines import load_pipeline
+from workbench.pipelines.engine import Outcome
+from workbench.pipelines.published import read_published
+from workbench.reports.methods import beside_paper, overview
+from workbench.reports.report import write_report
+
+ROOT = Path(__file__).parents[2]
+TABLES = read_published(ROOT / "pipelines" / "published.yaml")
+FIGURES = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "effnet",
+    "consistency",
+    "fid",
+    "frechet_effnet",
+    "evaluations",
+    "iterations",
+    "seconds",
+)
+
+
+def _average(solver: str, **figures: float) -> dict:
+    return {**dict.fromkeys(FIGURES), "solver": solver, **figures}
+
+
+def _row(paper: dict, method: str) -> dict:
+    (row,) = (row for row in paper["rows"] if row["method"] == method)
+    return row
+
+
+def test_the_papers_columns_of_a_task_stand_beside_the_measured_figures():
+    averages = [_average("ddrm", psnr=20.0, ssim=0.5), _average("ddnm+", psnr=21.0)]
+    paper = beside_paper(averages, "SR x4", list(TABLES.values()))
+    assert paper["table"].id == "deqir-1"
+    assert (paper["metrics"], paper["sets"]) == (["PSNR", "SSIM", "LPIPS"], ["ImageNet", "CelebA-HQ"])
+    row = _row(paper, "ddrm")
+    assert row["measured"] == ["20.00", "0.500", "–"]
+    assert row["paper"] == ["26.21", "0.745", "0.288", "31.91", "0.880", "0.149"]
+    # What the paper has not is empty there, what is not here is marked.
+    assert _row(paper, "ddnm+")["paper"] == [""] * 6
+    assert _row(paper, "DGP")["only_paper"]
+    assert _row(paper, "DGP")["measured"] == [""] * 3
+    assert len(paper["rows"]) == 8 + 1
+    # Not every method was run on every task.
+    assert _row(beside_paper([], "deblur Gaussian", [TABLES["deqir-1"]]), "ILVR")["paper"] == ["–"] * 6
+
+
+def test_the_pseudo_inverse_is_the_papers_baseline_but_for_super_resolution():
+    (row,) = beside_paper([_average("pinv", psnr=9.0)], "stripe mask", [TABLES["deqir-2"]])["rows"][:1]
+    assert (row["method"], row["paper"]) == ("pinv", ["9.02", "0.131", "0.730"])
+    paper = beside_paper([_average("pinv", psnr=9.0)], "SR x2", [TABLES["deqir-1"]])
+    assert _row(paper, "pinv")["paper"] == [""] * 6
+    assert _row(paper, "Baseline")["only_paper"]
+
+
+def test_a_whole_table_can_be_a_task():
+    paper = beside_paper([_average("ddnm", consistency=0.25)], "deqir-3", [TABLES["deqir-1"], TABLES["deqir-3"]])
+    assert (paper["metrics"], paper["sets"]) == (["Cons", "LPIPS", "FID"], ["ImageNet", "CelebA-HQ"])
+    assert _row(paper, "ddnm")["measured"] == ["0.25", "–", "–"]
+    assert _row(paper, "ddnm")["paper"] == ["45.07", "0.186", "77.21", "51.43", "0.139", "45.73"]
+    times = beside_paper([_average("deqir-10", seconds=1.5, psnr=30.0)], "deqir-4", [TABLES["deqir-4"]])
+    assert _row(times, "deqir-10")["measured"] == ["1.50", "30.00"]
+    assert _row(times, "deqir-10")["paper"] == ["12.11", "38.58"]
+
+
+def test_no_task_and_unknown_tasks_have_no_paper():
+    for task in ("", "SR x8", "deqir-9"):
+        assert beside_paper([_average("ddnm")], task, list(TABLES.values())) is None
+
+
+def test_the_overview_has_every_method_and_task_and_marks_the_best():
+    groups = [
+        {"methods": [m for m, _ in found], "averages": [_average(m, psnr=v) for m, v in found], "best": {"psnr": best}}
+        for found, best in (
+            ([("a", 20.0), ("b", 21.0)], "21.00"),
+            ([("a", 30.0)], None),
+            ([("b", 10.0), ("c", 9.0)], "10.00"),
+        )
+    ]
+    rows = {row["method"]: row["cells"] for row in overview(groups)["rows"]}
+    assert rows["a"] == [("20.00", False), ("30.00", False), ("", False)]
+    assert rows["b"] == [("21.00", True), ("", False), ("10.00", True)]
+    assert list(rows) == ["a", "b", "c"]
+    assert overview(groups[:2]) is None
+
+
+@pytest.fixture
+def page(tmp_path) -> tuple[_Page, list[dict]]:
+    """A report of two jobs of the same task with different priors, one without pictures, with the paper beside."""
+    jobs = "\n- {notebook: restore, parameters: {seed: 1}}\n- {notebook: restore, parameters: {seed: 2}}"
+    (tmp_path / "p.yaml").write_text(f"name: p\ntitle: A\npublished: [deqir-1]\njobs:{jobs}")
+    pipeline, out = load_pipeline(tmp_path / "p.yaml", ROOT / "notebooks" / "jobs"), tmp_path / "out"
+    for number, job in enumerate(pipeline.jobs):
+        extra = {"published_task": "SR x4", "consistency": 1.25, "iterations": 7, "fid": None, "fid_reason": "no file"}
+        extra |= {"prior": f"prior {number}", "solver_kind": "ddnm"}
+        _restoration(out / "jobs" / job.id, job.id, 0.1, extra)
+    bare = out / "jobs" / pipeline.jobs[1].id / "result.json"
+    result = json.loads(bare.read_text())
+    for record in result["records"]:
+        del record["image"], record["original"], record["degraded"]
+    bare.write_text(json.dumps(result))
+    found = _Page()
+    outcomes = [Outcome(job.id, job.label, "done", 1.0) for job in pipeline.jobs]
+    found.feed(write_report(pipeline, outcomes, out).read_text(encoding="utf-8"))
+    return found, json.loads((out / "table.json").read_text())
+
+
+def test_priors_are_not_averaged_and_photos_need_no_pictures(page):
+    found, rows = page
+    text = " ".join(found.text.split())
+    assert "prior 0" in text
+    assert "prior 1" in text
+    assert len(found.pictures) == 2 * 4  # of the first job alone
+    assert len(rows) == 2 * 4
+    assert text.count("DGP (published only)") == 2
+    assert "FID is no file." in text
+    assert "1.25" in text
+    assert "ddnm, steps = 5" in text  # a label is not a solver
+    assert [row["consistency"] for row in rows] == [1.25] * 8
+
+
+def test_a_sweep_shows_its_plot_and_its_best(tmp_path):
+    (tmp_path / "p.yaml").write_text("name: p\ntitle: A\njobs: [{notebook: sweep_solver}]")
+    pipeline, out = load_pipeline(tmp_path / "p.yaml", ROOT / "notebooks" / "jobs"), tmp_path / "out"
+    (job,) = pipeline.jobs
+    folder = out / "jobs" / job.id
+    folder.mkdir(parents=True)
+    save_image(torch.rand(1, 3, 8, 8), folder / "sweep.png")
+    rows = [_average("", setting="steps", value=v, psnr=p) for v, p in ((2, 20.0), (20, 30.0))]
+    facts = {"solver": "deqir", "operator": "blur:2", "noise": 0.0, "count": 2, "size": 32, "settings": {"eta": 0.15}}
+    facts |= {"photos": ["cat"], "prior": "a network", "plot": "sweep.png", "lpips_reason": "absent"}
+    (folder / "result.json").write_text(json.dumps({"job": job.id, "sweep": {**facts, "rows": rows}}))
+    html = write_report(pipeline, [Outcome(job.id, job.label, "done", 1.0)], out).read_text(encoding="utf-8")
+    assert '<td class="n best">30.00</td>' in html
+    assert '<td class="n">20.00</td>' in html
+    assert "steps = 20" in html
+    assert "LPIPS is absent." in html
+    found = _Page()
+    found.feed(html)
+    assert len(found.pictures) == 1

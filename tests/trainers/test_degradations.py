@@ -1,0 +1,260 @@
+"""Degradations drawn at random: each is the plain operator it is named after, and they come as often as they should."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+import torch
+from operator_cases import DEVICES, normal, seeded
+from torch import Tensor
+
+from workbench.operators import (
+    Blur,
+    Identity,
+    Inpainting,
+    Operator,
+    Separable,
+    SuperResolution,
+    decimation,
+    gaussian_kernel,
+)
+from workbench.operators.separable import Side
+from workbench.random import Draws, generator
+from workbench.trainers import Degradation, Degradations
+from workbench.trainers.degradations import KINDS, Kind
+
+F64 = torch.float64
+SIZES = [(32, 32), (12, 9)]
+
+
+def sample(count: int, size: tuple[int, int], seed: int = 0, device: str = "cpu", **settings: object) -> Degradation:
+    return Degradations(**settings).sample(count, size, Draws(generator(seed, device)))
+
+
+def plain(kind: Kind, mask: Tensor) -> Operator:
+    """The operator of the package that ``kind`` names, for one image as large as ``mask`` (1, 1, H, W)."""
+    name, *parameters = kind
+    if name == "super-resolution":
+        factor, size = int(parameters[0]), mask.shape[2:]
+        divides = not any(n % factor for n in size)
+        return SuperResolution(factor) if divides else Separable(*(decimation(n, factor) for n in size))
+    if name == "deblurring":
+        return Blur(gaussian_kernel(parameters[0], dtype=F64))
+    return Identity() if name == "denoising" else Inpainting(mask)
+
+
+def on_canvas(y: Tensor, size: tuple[int, int]) -> Tensor:
+    """``y`` in the upper left corner of zeros."""
+    canvas = y.new_zeros(*y.shape[:2], *size)
+    canvas[..., : y.shape[2], : y.shape[3]] = y
+    return canvas
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_is_the_plain_operator(size: tuple[int, int]) -> None:
+    count, weight = 60, 0.02
+    op = sample(count, size)
+    assert {kind[0] for kind in op.kinds} == set(KINDS)
+    x, z, junk = (normal((count, 3, *size), seed) for seed in (1, 2, 3))
+    y, gram = op(x), op.adjoint(op(x))
+    weights = torch.rand(count, generator=seeded(4), dtype=F64) + weight
+    # The general least-squares problem: also what lies beyond a smaller picture may hold noise.
+    prox = op.prox(z, y + junk, weights)
+    for i, kind in enumerate(op.kinds):
+        j, one = slice(i, i + 1), plain(kind, op.mask[i : i + 1])
+        small = one(x[j])
+        torch.testing.assert_close(y[j], on_canvas(small, size), rtol=0, atol=1e-13)
+        torch.testing.assert_close(gram[j], one.adjoint(small), rtol=0, atol=1e-13)
+        noisy = small + junk[j, :, : small.shape[2], : small.shape[3]]
+        torch.testing.assert_close(op.take(torch.tensor([i])).adjoint((y + junk)[j]), one.adjoint(noisy))
+        torch.testing.assert_close(prox[j], one.prox(z[j], noisy, weights[j]), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_kind(kind: str, device: str) -> None:
+    """Adjointness, and the prox against an explicit matrix in float64; results in the precision of the images."""
+    op = sample(3, (7, 5), seed=5, device=device, kinds=(kind,), largest_block=4)
+    assert op.adjointness_error((3, 2, 7, 5), generator(1, device), F64) < 1e-14
+    units = torch.eye(35, dtype=F64, device=device).view(35, 1, 7, 5)
+    z, y = normal((3, 1, 7, 5), 1, device=device), normal((3, 1, 7, 5), 2, device=device)
+    weights = torch.tensor([1e-3, 0.1, 10.0], dtype=F64, device=device)
+    x = op.prox(z, y, weights)
+    for i in range(3):
+        a = op.take(torch.tensor([i]))(units).flatten(1).T
+        right = a.T @ y[i].flatten() + weights[i] * z[i].flatten()
+        solved = torch.linalg.solve(a.T @ a + weights[i] * torch.eye(35, dtype=F64, device=device), right)
+        torch.testing.assert_close(x[i].flatten(), solved, rtol=0, atol=1e-11)
+    rounded = op.prox(z.float(), y.float(), weights.float())
+    assert rounded.dtype == torch.float32
+    assert rounded.device == z.device
+    torch.testing.assert_close(rounded.double(), x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("per", ["image", "batch"])
+def test_taken_images_keep_their_degradation(per: str) -> None:
+    op, x, z = sample(12, (32, 32), per=per), normal((12, 3, 32, 32), 1), normal((12, 3, 32, 32), 2)
+    y, weights = op(x) + 0.1, torch.rand(12, generator=seeded(), dtype=F64)
+    left = torch.tensor([True, False, False, True, True, False] * 2)
+    for rows in (left, torch.tensor([7]), torch.tensor([3, 0, 3, 11]), torch.arange(12)):
+        some = op.take(rows)
+        index = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        assert some.kinds == [op.kinds[i] for i in index.tolist()]
+        torch.testing.assert_close(some(x[rows]), op(x)[rows], rtol=0, atol=1e-14)
+        torch.testing.assert_close(some.adjoint(y[rows]), op.adjoint(y)[rows], rtol=0, atol=1e-14)
+        again = some.prox(z[rows], y[rows], weights[rows])
+        torch.testing.assert_close(again, op.prox(z, y, weights)[rows], rtol=0, atol=1e-12)
+    assert op.take(left).take(torch.tensor([1])).kinds == [op.kinds[3]]
+
+
+@pytest.mark.parametrize("kinds", [KINDS, ("deblurring", "block", "pixels")])
+def test_chances_are_equal(kinds: tuple[str, ...]) -> None:
+    op = sample(4000, (8, 8), kinds=kinds, largest_block=4)
+    counts, expected = Counter(kind[0] for kind in op.kinds), 4000 / len(kinds)
+    assert set(counts) == set(kinds)
+    # Chi-square with at most 4 degrees of freedom exceeds 18.5 once in a thousand times.
+    assert sum((n - expected) ** 2 / expected for n in counts.values()) < 18.5
+
+
+def test_parameters_cover_their_ranges() -> None:
+    parameters: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    for seed in range(3):
+        for name, *values in sample(1000, (32, 40), seed).kinds:
+            parameters[name].append(values)
+    factors = Counter(value for (value,) in parameters["super-resolution"])
+    assert set(factors) == set(range(1, 9))
+    expected = factors.total() / 8
+    assert sum((n - expected) ** 2 / expected for n in factors.values()) < 24.3  # 7 degrees of freedom, 1 in 1000
+    for name, largest in (("deblurring", 8), ("pixels", 1)):
+        values = torch.tensor(parameters[name]).flatten()
+        assert 0 <= float(values.min()) < 0.02 * largest
+        assert 0.98 * largest < float(values.max()) <= largest
+        # The standard error of the mean is the range / sqrt(12 n).
+        assert float(values.mean()) == pytest.approx(largest / 2, abs=4 * largest / (12 * len(values)) ** 0.5)
+    sides = torch.tensor(parameters["block"])
+    for each in sides.T:
+        assert set(each.tolist()) == set(range(33))
+    # Height and width are independent.
+    assert abs(float(torch.corrcoef(sides.T)[0, 1])) < 4 / len(sides) ** 0.5
+
+
+def test_missing_pixels_are_those_asked_for() -> None:
+    op = sample(300, (32, 32), kinds=("pixels",))
+    assert op.mask.shape == (300, 1, 32, 32)
+    assert set(op.mask.unique().tolist()) == {0.0, 1.0}
+    rates = torch.tensor([kind[1] for kind in op.kinds])
+    missing = 1 - op.mask.flatten(1).mean(1)
+    deviation = (rates * (1 - rates) / 1024).sqrt() + 1e-3
+    assert float(((missing - rates) / deviation).abs().max()) < 4.5
+    assert len({tuple(mask.flatten().tolist()) for mask in op.mask}) == 300
+
+
+@pytest.mark.parametrize(("size", "largest"), [((32, 32), 32), ((12, 48), 32), ((16, 16), 5), ((8, 8), 0)])
+def test_blocks_are_rectangles_inside(size: tuple[int, int], largest: int) -> None:
+    op = sample(300, size, kinds=("block",), largest_block=largest)
+    tops, lefts = set(), set()
+    for (_, height, width), mask in zip(op.kinds, op.mask[:, 0], strict=True):
+        assert height <= min(largest, size[0])
+        assert width <= min(largest, size[1])
+        hole = (mask == 0).nonzero()
+        assert len(hole) == height * width
+        if len(hole):
+            extent = hole.amax(0) - hole.amin(0) + 1
+            assert extent.tolist() == [height, width]
+            tops.add(int(hole[:, 0].min()))
+            lefts.add(int(hole[:, 1].min()))
+    assert not largest or (len(tops) > size[0] // 2 and len(lefts) > size[1] // 4)
+
+
+def test_autocast_does_not_reach_the_operators() -> None:
+    op, x = sample(10, (32, 32)), normal((10, 3, 32, 32), 1, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = op(x), op.prox(x, op(x) + 0.1, 0.01)
+    for result, expected in zip(inside, (op(x), op.prox(x, op(x) + 0.1, 0.01)), strict=True):
+        assert torch.equal(result, expected)
+
+
+def test_no_blur_and_next_to_none_are_the_identity() -> None:
+    x = normal((20, 1, 9, 9), 1)
+    for largest in (0.0, 1e-9, 1e-3):
+        assert torch.equal(sample(20, (9, 9), kinds=("deblurring",), largest_blur=largest)(x), x)
+    assert torch.equal(sample(20, (9, 9), kinds=("super-resolution",), largest_factor=1)(x), x)
+
+
+@pytest.mark.parametrize("per", ["image", "batch"])
+def test_processes_share_the_degradations_of_a_global_batch(per: str) -> None:
+    """Two processes with 4 images each have those of one with 8, and are in step afterwards."""
+    distribution, size = Degradations(per=per), (32, 24)
+    for seed in range(5):
+        streams = [Draws(generator(seed)), Draws(generator(seed), 0, 2), Draws(generator(seed), 1, 2)]
+        whole = distribution.sample(8, size, streams[0])
+        halves = [distribution.sample(4, size, draws) for draws in streams[1:]]
+        assert halves[0].kinds + halves[1].kinds == whole.kinds
+        for name, value in whole.named_buffers():
+            assert torch.equal(torch.cat([half.get_buffer(name) for half in halves]), value)
+        states = [draws.generator.get_state() for draws in streams]
+        assert torch.equal(states[0], states[1]) or per == "image"
+        assert all(torch.equal(states[0], state) for state in states)
+
+
+def test_the_amount_of_chance_used_depends_on_no_outcome() -> None:
+    after = []
+    for kinds in (KINDS, ("denoising",), ("block", "pixels")):
+        source = generator(3)
+        Degradations(kinds, largest_factor=len(kinds)).sample(5, (8, 8), Draws(source))
+        after.append(source.get_state())
+    assert all(torch.equal(after[0], state) for state in after)
+
+
+def test_one_for_the_batch_is_the_same_for_all_images() -> None:
+    seen = set()
+    for seed in range(30):
+        op = sample(4, (32, 32), seed, per="batch")
+        assert len(set(op.kinds)) == 1
+        assert all(torch.equal(value, value[:1].expand_as(value)) for value in op.buffers())
+        seen.add(op.kinds[0][0])
+    assert seen == set(KINDS)
+
+
+def test_samples_do_not_share_memory_and_same_seed_same_sample() -> None:
+    first, again = sample(6, (32, 32)), sample(6, (32, 32))
+    assert first.kinds == again.kinds
+    for value in first.buffers():
+        value.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(sample(6, (32, 32)).buffers(), again.buffers(), strict=True))
+
+
+def _one_kind_too_many() -> None:
+    op = sample(2, (8, 8))
+    left, right = (Side(*(op.get_buffer(f"{side}_{part}") for part in Side._fields)) for side in ("left", "right"))
+    Degradation([("denoising",)] * 3, op.mask, left, right)
+
+
+BAD = {
+    "unknown kind": (lambda: Degradations(("deblurr",)), "kinds must be different ones of super-resolution, debl"),
+    "no kinds": (lambda: Degradations(()), "at least one, got ()"),
+    "twice": (lambda: Degradations(("block", "block")), "kinds must be different"),
+    "text": (lambda: Degradations("block"), "kinds must be different"),
+    "factor": (lambda: Degradations(largest_factor=0), "a factor from 1"),
+    "blur": (lambda: Degradations(largest_blur=-1.0), "a blur and a block from 0"),
+    "blur nan": (lambda: Degradations(largest_blur=float("nan")), "limits must be finite"),
+    "block": (lambda: Degradations(largest_block=-1), "a blur and a block from 0"),
+    "per": (lambda: Degradations(per="pixel"), "per must be image or batch, got 'pixel'"),
+    "count": (lambda: sample(0, (8, 8)), "at least one image of at least one pixel, got 0 of size (8, 8)"),
+    "size": (lambda: sample(1, (8, 0)), "got 1 of size (8, 0)"),
+    "kinds and masks": (_one_kind_too_many, "per image, got [2, 3] of them"),
+    "image": (lambda: sample(2, (8, 8))(torch.ones(2, 3, 8, 9)), "takes images (2, C, 8, 8), got shape (2, 3, 8, 9)"),
+    "number": (lambda: sample(2, (8, 8))(torch.ones(3, 3, 8, 8)), "takes images (2, C, 8, 8), got shape (3, 3, 8, 8)"),
+    "measurement": (lambda: sample(2, (8, 8)).pinv(torch.ones(2, 3, 8, 9)), "got shape (2, 3, 8, 9)"),
+    "rows": (lambda: sample(2, (8, 8)).take(torch.ones(3, dtype=torch.bool)), "(b,) or bool (2,), got shape (3,)"),
+    "rows 2d": (lambda: sample(2, (8, 8)).take(torch.ones(1, 1, dtype=torch.long)), "got shape (1, 1)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nonsense_is_refused(name: str) -> None:
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

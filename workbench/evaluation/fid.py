@@ -1,0 +1,113 @@
+"""Fréchet inception distance (Heusel et al. 2017) of samples of a prior, when its published feature network is there.
+
+The distance of two Gaussians that have the means m and covariances C of the 2,048 features of either set,
+
+    FID = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)).
+
+It depends on the feature network, the resizing and the number of images (fewer than some 10,000 bias it upwards):
+compare figures only where all three agree. torchmetrics computes it, on torch-fidelity's copy of the original network
+(extra ``fid``) with the original resizing. Nothing is downloaded, and no other network's figure is called FID: where
+the original is absent, ``frechet_effnet`` is the same distance of the 1,280 features of EfficientNet-Lite0.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from workbench.evaluation.perceptual import effnet_unavailable, loaded
+from workbench.images import to_uint8
+from workbench.models.files import read_weights, sha256
+
+FID_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the last part is the start of its SHA-256
+BATCH = 50
+
+
+def fid(samples: Tensor, reference: Tensor) -> float:
+    """The distance of two sets of images (N, 3, H, W) in [0, 1], clipped and rounded to 8 bits; 0 for equal sets.
+
+    The sets may differ in number and size; every image is resized to 299x299.
+
+    Raises:
+        ValueError: fewer than two images, other shapes, values that are not finite, or :func:`fid_unavailable` says
+            why it cannot be computed.
+    """
+    _check(samples, reference, fid_unavailable())
+    read_weights(_weights())  # the library would run what a pickle says; this refuses all but tensors
+    # Without antialiasing: the resizing of the original, which published figures used.
+    metric = FrechetInceptionDistance(feature_extractor_weights_path=str(_weights()), antialias=False)
+    return _distance(metric, samples, reference)
+
+
+def frechet_effnet(samples: Tensor, reference: Tensor) -> float:
+    """The same distance of other features, those that EfficientNet-Lite0's classifier sees: not FID.
+
+    Every image whose short side is below 128 pixels is enlarged to it (see ``perceptual``); else as :func:`fid`.
+
+    Raises:
+        ValueError: as :func:`fid`, where the extra ``perceptual`` is not installed.
+    """
+    _check(samples, reference, effnet_unavailable())
+    return _distance(FrechetInceptionDistance(feature=_Pooled()), samples, reference)
+
+
+def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | None]:
+    """``fid`` of two sets of images, ready for JSON; where it cannot be computed, None with ``fid_reason``, and
+    ``frechet_effnet``, None with its own reason where that cannot be either."""
+    few = "a distance of sets needs at least 2 images" if min(len(samples), len(reference)) < 2 else None
+    reason = few or fid_unavailable()
+    if reason is None:
+        return {"fid": fid(samples, reference)}
+    record: dict[str, float | str | None] = {"fid": None, "fid_reason": reason}
+    reason = few or effnet_unavailable()
+    if reason is not None:
+        return record | {"frechet_effnet": None, "frechet_effnet_reason": reason}
+    return record | {"frechet_effnet": frechet_effnet(samples, reference)}
+
+
+def fid_unavailable() -> str | None:
+    """Why FID cannot be computed, or None when it can: torch-fidelity and the published weights, where torch keeps
+    such files, under their own name and with the SHA-256 that the name begins to tell."""
+    if importlib.util.find_spec("torch_fidelity") is None:
+        return "unavailable: FID needs torch-fidelity, pip install 'restoration-workbench[fid]'"
+    weights = _weights()
+    if not weights.is_file():
+        return f"unavailable: place {weights.name} in {weights.parent}"
+    expected, found = weights.stem.rsplit("-", 1)[-1], sha256(weights)
+    if not found.startswith(expected):
+        return f"unavailable: {weights} is not the published file, its SHA-256 begins with {found[:8]}"
+    return None
+
+
+class _Pooled(nn.Module):
+    num_features = 1280
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return loaded("effnet", str(levels.device)).pooled(levels / 255)
+
+
+def _check(samples: Tensor, reference: Tensor, reason: str | None) -> None:
+    for name, images in (("samples", samples), ("reference", reference)):
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] < 2:
+            raise ValueError(f"{name}: expected at least 2 images (N, 3, H, W), got shape {tuple(images.shape)}")
+        if not bool(images.isfinite().all()):
+            raise ValueError(f"{name}: an image has pixels that are NaN or infinite")
+    if reason is not None:
+        raise ValueError(reason)
+
+
+def _distance(metric: FrechetInceptionDistance, samples: Tensor, reference: Tensor) -> float:
+    metric = metric.to(samples.device)
+    for images, real in ((samples, False), (reference, True)):
+        for batch in images.split(BATCH):
+            levels = torch.from_numpy(to_uint8(batch)).permute(0, 3, 1, 2)
+            metric.update(levels.to(samples.device), real=real)
+    return float(metric.compute())
+
+
+def _weights() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / FID_WEIGHTS

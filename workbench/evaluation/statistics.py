@@ -1,0 +1,188 @@
+"""Is one prior better than another? Means and paired differences over the same images, with 95 % confidence intervals.
+
+Intervals are Student's t over the images, so they speak about images like these and not about other seeds of training.
+The relative change of a mean, ``mean(new) / mean(old) - 1``, has the interval of the delta method: a ratio of means is,
+to first order, the mean of ``(new_i - ratio * old_i) / mean(old)``, whose spread gives the interval. No interval is
+corrected for the number of comparisons: of twenty true "no difference", one is expected to look like one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called and printed; ``relative``: whether its change also means something in per cent."""
+
+    key: str
+    title: str
+    unit: str
+    digits: int
+    larger_is_better: bool
+    relative: bool
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return "↑" if self.larger_is_better else "↓"
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("psnr", "PSNR", "dB", 2, True, False),
+        Metric("ssim", "SSIM", "", 3, True, True),
+        Metric("lpips", "LPIPS", "", 3, False, True),
+        Metric("effnet", "EfficientNet-Lite0 distance", "", 3, False, True),
+        # The judges: nothing is trained on them.
+        Metric("effnet2", "EfficientNet-Lite2 distance", "", 3, False, True),
+        Metric("haarpsi", "HaarPSI", "", 3, True, True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate from ``n`` images and its 95 % confidence interval, None where one image tells nothing of spread."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half(self) -> float | None:
+        """Half the width, for "mean ± half"."""
+        return None if self.high is None else self.high - self.mean
+
+    @property
+    def sign(self) -> int:
+        """+1 or -1 where the whole interval lies above or below zero, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent ``values`` (n,) with its Student t interval.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    data = _vector(values)
+    return _interval(float(data.mean()), data)
+
+
+def paired_difference(new: Sequence[float], old: Sequence[float]) -> Interval:
+    """Mean of ``new - old`` (n,), image by image, with its Student t interval: what differs between images cancels.
+
+    Raises:
+        ValueError: different lengths, no values, or one that is not finite.
+    """
+    first, second = _pair(new, old)
+    return mean_interval(first - second)
+
+
+def relative_change(new: Sequence[float], old: Sequence[float]) -> Interval:
+    """``mean(new) / mean(old) - 1`` over paired values (n,) with the interval of the delta method.
+
+    Raises:
+        ValueError: different lengths, no values, one that is not finite, or a mean of ``old`` that is not positive.
+    """
+    first, second = _pair(new, old)
+    base = float(second.mean())
+    if not base > 0:
+        raise ValueError(f"a relative change needs a positive mean to refer to, got {base:g}")
+    ratio = float(first.mean()) / base
+    return _interval(ratio - 1, (first - ratio * second) / base)
+
+
+def measured_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics that every row has a figure for, in the order in which reports show them."""
+    return [key for key in METRICS if rows and all(row.get(key) is not None for row in rows)]
+
+
+def missing_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The metrics some row has no figure for, with the reason that the row gives."""
+    found = {}
+    for key in METRICS:
+        lacking = [row for row in rows if row.get(key, 0) is None]
+        if lacking:
+            found[key] = str(lacking[0].get(f"{key}_reason", "not measured"))
+    return found
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+    """Means per prior, and paired changes of the last prior against each other one.
+
+    Args:
+        rows: one per image and prior, with ``prior``, ``photo`` and metrics as ``metrics.score`` gives them.
+        labels: the priors, in order; the last one is the one to be judged.
+
+    Returns:
+        ``means``: label -> metric -> interval; ``changes``: one entry per other prior and metric, with ``prior``,
+        ``against``, ``metric``, ``difference`` and (where it means something) ``relative`` as intervals, and
+        ``verdict``: better, worse or unclear. Ready for JSON.
+
+    Raises:
+        ValueError: the priors were not run on the same photos in the same order.
+    """
+    by_prior = {label: [row for row in rows if row["prior"] == label] for label in labels}
+    photos = [row["photo"] for row in by_prior[labels[-1]]]
+    for label, own in by_prior.items():
+        if [row["photo"] for row in own] != photos:
+            raise ValueError(f"{label} and {labels[-1]} were not run on the same photos, so nothing can be paired")
+    metrics = measured_metrics(rows)
+    values = {label: {key: [row[key] for row in own] for key in metrics} for label, own in by_prior.items()}
+    means = {label: {key: asdict(mean_interval(own[key])) for key in metrics} for label, own in values.items()}
+    last = labels[-1]
+    changes = [_change(last, other, METRICS[key], values) for other in labels[:-1] for key in metrics]
+    return {"means": means, "changes": changes}
+
+
+def _change(new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
+    pair = values[new][metric.key], values[old][metric.key]
+    difference = paired_difference(*pair)
+    good = difference.sign if metric.larger_is_better else -difference.sign
+    # A mean of 0 (a perfect restoration in every image) has no per cent.
+    relative = relative_change(*pair) if metric.relative and float(np.mean(pair[1])) > 0 else None
+    return {
+        "prior": new,
+        "against": old,
+        "metric": metric.key,
+        "difference": asdict(difference),
+        "relative": None if relative is None else asdict(relative),
+        "verdict": {1: "better", -1: "worse", 0: "unclear"}[good],
+    }
+
+
+def _interval(centre: float, spread: np.ndarray) -> Interval:
+    from scipy.stats import t  # comes with scikit-image; slow to import
+
+    n = len(spread)
+    if n < 2:
+        return Interval(centre, None, None, n)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(spread.std(ddof=1)) / math.sqrt(n)
+    return Interval(centre, centre - half, centre + half, n)
+
+
+def _vector(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    data = np.asarray(values, dtype=float)
+    if data.ndim != 1 or not len(data) or not np.isfinite(data).all():
+        raise ValueError(f"expected a list of finite numbers, got shape {data.shape}")
+    return data
+
+
+def _pair(new: Sequence[float], old: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    first, second = _vector(new), _vector(old)
+    if first.shape != second.shape:
+        raise ValueError(f"paired values come in equal numbers, got {len(first)} and {len(second)}")
+    return first, second

@@ -1,0 +1,247 @@
+"""Gradients to the initial noise of DeqIR, and restorations improved or steered by it (Cao et al. 2024, section 4.2).
+
+At the fixed point, eq. (13) with ``J_g = dF/dx - I`` and the errata's signs (4):
+
+    dL/dx_T = dL/dx* (I - dF/dx)^-1 dF/dx_T
+
+``F`` is triangular, so the inverse is one sweep from the clean state to the noisiest: with ``a_s`` and ``b_s`` the
+gradients of the step after state s to the network's image and to the state, and ``D_s`` its Jacobian there,
+
+    l_T = dL/du_T (clean),   l_s = b_s + D_s^T a_s,   dL/dn = sigma_0 l_0,   u_0 = 1/2 + sigma_0 n.
+
+``exact`` does that, T products with a Jacobian one after another, each with the graph of one call: the memory of the
+network does not grow with T. ``one-step`` takes the chain's linear model for ``D_s`` at all states but the noisiest
+(``M = -I`` for the map that the model belongs to: for the published one this is the paper's 1-step gradient).
+``neumann`` starts there and corrects with all T products in one batch, ``terms`` times; T times would be exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from workbench.models.prior import Prior
+from workbench.operators.base import Operator, column
+from workbench.random import Generators, NoiseSource
+from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey
+from workbench.solvers.deqir.losses import Loss
+from workbench.solvers.deqir.solver import DeqIR
+from workbench.solvers.deqir.states import Chain, Levels
+from workbench.solvers.fixed_point.rules import require
+
+GRADIENTS = ("one-step", "neumann", "exact")
+
+
+def noise_gradient(
+    chain: Chain, image_gradient: Tensor, method: str = "one-step", terms: int = 3
+) -> tuple[Tensor, int]:
+    """``dL/dn`` (B, C, H, W) of unit initial noise, and the number of products with the network's Jacobian per image.
+
+    Args:
+        chain: solved, with ``keep=True``.
+        image_gradient: ``dL/dx_0`` (B, C, H, W).
+        method, terms: see the module.
+
+    Raises:
+        ValueError: unknown method, terms < 1, or a chain that did not keep its states.
+    """
+    require(method in GRADIENTS, "gradient", f"one of {', '.join(GRADIENTS)}", method)
+    require(terms >= 1, "terms", "at least 1", terms)
+    require(len(chain.states) == chain.total + 1, "chain", f"with all {chain.total + 1} states", len(chain.states))
+    exact = range(chain.total) if method == "exact" else range(1)
+    sweep = _sweep(chain, image_gradient, {}, exact)
+    products = len(exact)
+    for _ in range(terms if method == "neumann" else 0):
+        everywhere = range(chain.total)
+        x = torch.cat([chain.states[s] for s in everywhere])
+        sigma = (
+            torch.tensor([chain.levels[s] for s in everywhere], dtype=torch.float64)
+            .to(x)
+            .repeat_interleave(len(image_gradient))
+        )
+        a = torch.cat([sweep.pulls[s] for s in everywhere])
+        answers = _network_product(chain.prior, x, sigma, a).split(len(image_gradient))
+        gaps = {s: answers[s] - _model_product(chain, s, sweep.pulls[s]) for s in everywhere}
+        sweep = _sweep(chain, image_gradient, gaps, range(0))
+        products += chain.total
+    return chain.levels[0] * sweep.top, products
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """``top``: l_0. ``pulls``: ``a_s`` by state."""
+
+    top: Tensor
+    pulls: Levels
+
+
+def _sweep(chain: Chain, gradient: Tensor, gaps: Levels, exact: range) -> _Sweep:
+    """From the clean state to the noisiest, the network's Jacobian at ``exact`` states, elsewhere model plus gap."""
+    pulls: Levels = {}
+    for s in reversed(range(chain.total)):
+        pulls[s], gradient = _step_product(chain, s, gradient)
+        if s in exact:
+            sigma = pulls[s].new_full((len(gradient),), chain.levels[s])
+            answer = _network_product(chain.prior, chain.states[s], sigma, pulls[s])
+        else:
+            answer = _model_product(chain, s, pulls[s]) + gaps.get(s, torch.zeros_like(gradient))
+        gradient = gradient + answer
+    return _Sweep(gradient, pulls)
+
+
+def _step_product(chain: Chain, s: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the step after state s, to the clean image and to the state. It is affine: any point will do."""
+    clean, state = (torch.zeros_like(gradient, requires_grad=True) for _ in range(2))
+    with torch.enable_grad():
+        out = chain.transition(clean, (state - clean) / chain.levels[s], chain.noise(s), chain.levels[s + 1])
+        to_clean, to_state = torch.autograd.grad(out, (clean, state), gradient, materialize_grads=True)
+    return to_clean, to_state
+
+
+def _network_product(prior: Prior, x: Tensor, sigma: Tensor, a: Tensor) -> Tensor:
+    point = x.detach().requires_grad_()
+    with torch.enable_grad():
+        (product,) = torch.autograd.grad(prior(point, sigma), point, a)
+    return product
+
+
+def _model_product(chain: Chain, s: int, a: Tensor) -> Tensor:
+    """The models are symmetric: their transpose is themselves, without the constant."""
+    return chain.model(a, chain.levels[s]) - chain.model(torch.zeros_like(a), chain.levels[s])
+
+
+@dataclass(frozen=True)
+class OptimiseNoise:
+    """Algorithm 2: DeqIR, its initial noise moved downhill on ``loss``.
+
+    Two deviations: the step is Adam's in place of a fixed one, and the noise keeps its length, that of white noise:
+    without that, losses that can fall for ever leave what the prior knows (``apart`` ends in black and white).
+
+    Attributes:
+        loss: ``loss(image (B, C, H, W))`` to (B,), differentiable; some are in ``losses.py``.
+        solver: settings of each restoration. ``window`` must be None.
+        steps: S, updates. Every one costs a restoration, which starts from what the network said in the last one.
+        rate: of Adam, in units of the unit noise.
+        gradient, terms: see :func:`noise_gradient`.
+    """
+
+    loss: Loss
+    solver: DeqIR = field(default_factory=DeqIR)
+    steps: int = 10
+    rate: float = 0.05
+    gradient: str = "one-step"
+    terms: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", "at least 1", self.steps)
+        require(0 < self.rate < math.inf, "rate", "positive and finite", self.rate)
+        require(self.gradient in GRADIENTS, "gradient", f"one of {', '.join(GRADIENTS)}", self.gradient)
+        require(self.terms >= 1, "terms", "at least 1", self.terms)
+        require(self.solver.window is None, "window", "None: the gradient needs all states", self.solver.window)
+
+    def __call__(
+        self,
+        y: Tensor,
+        op: Operator,
+        prior: Prior,
+        *,
+        sigma_noise: float | Tensor = 0.0,
+        generator: Generators = None,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+        initial: Tensor | None = None,
+    ) -> Restoration:
+        """Restore as ``solver`` does; the image of the smallest loss of each. The fresh noise stays the same.
+
+        ``residuals`` are the losses (B, steps + 1); ``evaluations`` count network calls and Jacobian products;
+        ``extras["noise"]`` is the unit initial noise (B, C, H, W) that leads to the image.
+
+        Raises:
+            ValueError: as ``solver``; a loss that is not (B,) or not finite.
+        """
+        draw = draws(generator, noise)
+        unit = draw(mid_grey(op, y)).requires_grad_()
+        fresh: list[Tensor] = []
+        optimiser = torch.optim.Adam([unit], lr=self.rate)
+        length = unit.detach().flatten(1).norm(dim=1)
+        best = Best(unit.detach())
+        spent = torch.zeros(len(unit), dtype=torch.int64)
+        losses, gaps = [], None
+        for step in range(self.steps + 1):
+            replay = _replay(unit.detach(), fresh, draw)
+            with torch.no_grad():
+                chain = self.solver.chain(
+                    y, op, prior, sigma_noise=sigma_noise, noise=replay, initial=initial, gaps=gaps, keep=True
+                )
+                result = self.solver.solve(chain)
+            gaps = chain.gaps
+            loss, gradient = _loss_gradient(self.loss, result.image)
+            losses.append(loss)
+            best.update(loss, result, unit.detach())
+            spent += result.evaluations
+            if callback is not None:
+                callback(Step(step + 1, self.steps + 1, None, best.image, spent.clone(), loss))
+            if step < self.steps:
+                unit.grad, products = noise_gradient(chain, gradient, self.gradient, self.terms)
+                spent += products
+                optimiser.step()
+                with torch.no_grad():
+                    unit *= column(length / unit.flatten(1).norm(dim=1), unit)
+        return Restoration(
+            image=best.image,
+            evaluations=spent,
+            iterations=torch.full_like(spent, self.steps + 1),
+            residuals=torch.stack(losses, 1),
+            converged=best.converged,
+            message=result.message,
+            extras={"noise": best.noise},
+        )
+
+
+class Best:
+    """Of each image of the batch, what had the smallest loss."""
+
+    def __init__(self, noise: Tensor) -> None:
+        self.noise = noise.clone()
+        self.image = torch.full_like(noise, math.nan)
+        self.converged = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
+        self.loss = torch.full((len(noise),), math.inf, dtype=noise.dtype, device=noise.device)
+
+    def update(self, loss: Tensor, result: Restoration, noise: Tensor) -> None:
+        """Take over the images whose ``loss`` (B,) is smaller than before."""
+        better = loss < self.loss
+        self.loss = torch.where(better, loss, self.loss)
+        self.image[better], self.noise[better] = result.image[better], noise[better]
+        if result.converged is not None:
+            self.converged[better] = result.converged[better]
+
+
+def _replay(unit: Tensor, fresh: list[Tensor], draw: NoiseSource) -> NoiseSource:
+    """``unit``, then ``fresh``, which is filled from ``draw`` where it is not long enough yet."""
+    position = -1
+
+    def source(like: Tensor) -> Tensor:
+        nonlocal position
+        position += 1
+        if position == 0:
+            return unit
+        if position > len(fresh):
+            fresh.append(draw(like))
+        return fresh[position - 1]
+
+    return source
+
+
+def _loss_gradient(loss: Loss, image: Tensor) -> tuple[Tensor, Tensor]:
+    point = image.detach().requires_grad_()
+    with torch.enable_grad():
+        values = loss(point)
+        if values.shape != point.shape[:1]:
+            raise ValueError(f"the loss must be one number per image ({len(point)},), got shape {tuple(values.shape)}")
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"the loss is not finite: {values.tolist()}")
+        (gradient,) = torch.autograd.grad(values.sum(), point)
+    return values.detach(), gradient

@@ -1,0 +1,117 @@
+"""PiGDM: pseudo-inverse guidance through the network (Song et al. 2023).
+
+At level ``s`` the images behind a state are taken for ``N(D, r^2)`` with ``r^2 = s^2 c^2 / (s^2 + c^2)``, the posterior
+of white images of standard deviation ``c`` (eq. 9 with ``c = 1``), so that the data add to the score
+
+    grad log p(y | x) = J^T A^T (r^2 A A^T + sigma_n^2)^-1 (y - A D),   J = dD/dx                  (eq. 7)
+
+and to the denoised image, by Tweedie, ``s^2`` times that: ``D_y = D + s^2 grad log p(y | x)``. The sampler is DDIM with
+``D_y`` in place of ``D``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.models.prior import Prior
+from workbench.operators.base import Operator, column
+from workbench.random import Generators, NoiseSource
+from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels, require_linear
+from workbench.solvers.fixed_point.rules import require
+from workbench.solvers.schedules import sampling_sigmas
+
+
+@dataclass(frozen=True)
+class PiGDM:
+    """Guidance by the pseudo-inverse, noise-aware.
+
+    Attributes:
+        steps: noise levels; 100 in the paper.
+        eta: share of fresh noise, in [0, 1]; the paper's 1.
+        spread: ``c`` above. The paper's 1 for [-1, 1] images is 1/2 here. Pixels of photos vary by about 1/4, but
+            their low frequencies by far more, and a small ``c`` overshoots there.
+        adaptive: weigh the guidance by ``r^2`` in place of ``s^2``, the paper's adaptive weights. ``s^2`` is exact for
+            white Gaussian images, and nearest to the posterior of smooth ones; ``r^2`` leans less on the Jacobian of a
+            network at high noise. Measured with a photo prior (32x32, 40 steps, dB; x2, x4 with noise 0.05, blur with
+            noise 0.02, half of the pixels missing): 25.0, 18.2, 22.4, 23.5 with it, 24.6, 17.0, 22.3, 24.5 without,
+            and with spread 0.15 21.8, 13.8, 20.1, 25.4 without.
+        schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
+    """
+
+    summary: ClassVar[str] = "samples the prior, guided by the pseudo-inverse through the network; noise-aware"
+    paper: ClassVar[str] = "Song et al. 2023 (PiGDM)"
+
+    steps: int = 100
+    eta: float = 1.0
+    spread: float = 0.5
+    adaptive: bool = True
+    schedule: str | Sequence[float] = "vp"
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", "at least 1", self.steps)
+        require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
+        require(0 < self.spread < math.inf, "spread", "positive and finite", self.spread)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        y: Tensor,
+        op: Operator,
+        prior: Prior,
+        *,
+        sigma_noise: float | Tensor = 0.0,
+        generator: Generators = None,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+    ) -> Restoration:
+        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
+
+        One draw of noise for the start, then one per level but the last if ``eta`` is above 0. Noise-free data are met:
+        the last image is projected onto ``A x = y``, which the paper, whose last step nearly does that, leaves out.
+
+        Raises:
+            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior.
+        """
+        require_linear(op, "PiGDM")
+        draw, sigma_n = draws(generator, noise), noise_levels(sigma_noise, y)
+        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
+        grey = mid_grey(op, y)
+        x = grey + levels[0] * draw(grey)
+        for i, (sigma, lower) in enumerate(pairwise(levels)):
+            excess = 1 + (sigma / self.spread) ** 2  # s^2 / r^2
+            weight = (sigma_n / sigma) ** 2 * excess
+            clean, guidance = pseudo_inverse_guidance(prior, op, x, y, sigma, weight)
+            guided = clean.add(guidance, alpha=1 if self.adaptive else excess)
+            variance = (self.eta * lower) ** 2 * (1 - (lower / sigma) ** 2)
+            x = torch.lerp(guided, x, math.sqrt(lower**2 - variance) / sigma)
+            if variance > 0:
+                x = x.add_(draw(x), alpha=math.sqrt(variance))
+            if lower == 0 and bool((sigma_n == 0).any()):
+                x = torch.where(column(sigma_n == 0, x), op.prox(x, y, 0.0), x)
+            if callback is not None:
+                count = torch.full((y.shape[0],), i + 1, dtype=torch.int64)
+                callback(Step(i + 1, self.steps, sigma, guided if lower > 0 else x, count))
+        count = torch.full((y.shape[0],), self.steps, dtype=torch.int64)
+        return Restoration(image=x, evaluations=count, iterations=count.clone())
+
+
+def pseudo_inverse_guidance(
+    prior: Prior, op: Operator, x: Tensor, y: Tensor, sigma: float, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``D = D(x, sigma)`` and ``J^T A^T (A A^T + weight)^-1 (y - A D)``, both like ``x``; ``weight`` (B,). No graph."""
+    with torch.inference_mode(False):
+        # Copies: what was made in inference mode cannot take part in a graph.
+        point = x.detach().clone()
+        with torch.enable_grad():
+            clean = prior(point.requires_grad_(), sigma)
+        stands = clean.detach().clone()
+        pull = op.prox(stands, y.detach().clone(), weight.clone()) - stands
+        (guidance,) = torch.autograd.grad(clean, point, pull)
+    return stands, guidance
