@@ -97,7 +97,7 @@ def test_eta_b_asks_for_singular_values():
 def test_the_true_blur_is_undone():
     """The published code deblurs with another operator than the blur. Here: as close as a sample of the posterior,
     which is off by twice the posterior variance, on a blur with singular values down to 1e-3."""
-    from test_consistency import blurred
+    from test_null_space import blurred
 
     op, x, y, variance = blurred()
     for form in (op, Unspectral(op)):
