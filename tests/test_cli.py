@@ -532,7 +532,7 @@ def test_a_grey_prior_is_refused_for_a_colour_photo(run, photo, tmp_path):
     [
         ("device=cpu", "--prior-set device: not a setting of the prior"),
         ("weights={[]:1}", "weights must be"),
-        ("content=3", "unknown setting 'content'"),
+        ("content=3", "'content'"),
         ("sigma_max=-1", "noise levels must be 0 < sigma_min < sigma_max"),
     ],
 )

@@ -25,8 +25,8 @@ from workbench.recipe import (
     save_recipe,
 )
 from workbench.restore import degrade, observe, restore
-from workbench.settings import parse_settings
 from workbench.solvers import DiffPIR
+from workbench.text import parse_settings
 
 PINV = {"solver": "pinv", "prior": "mini-dsm"}
 LEAST = {"photo": "cat.png", "degrade": "sr:4", "methods": [PINV]}

@@ -159,7 +159,7 @@ def test_the_report_shows_methods_beside_the_paper(ran):
 def test_wrong_labels_are_refused():
     with pytest.raises(ValueError, match="settings: unknown method 'deqr', did you mean 'deqir'"):
         check_methods(["ddnm", "deqir"], {}, {"deqr": {}})
-    with pytest.raises(ValueError, match="solvers: unknown method 'chain', there are ddnm"):
+    with pytest.raises(ValueError, match=r"solvers: unknown method 'chain'\. There are: ddnm"):
         check_methods(["ddnm"], {"chain": "ddnm"}, {})
     for methods, message in (([], "methods: expected at least one"), (["ddnm", "ddnm"], "each once, got ddnm, ddnm")):
         with pytest.raises(ValueError, match=message):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from workbench.demo.command import demo
-from workbench.settings import parse_settings
 from workbench.terminal import Bar, card_lines, summary
+from workbench.text import parse_settings
 
 if TYPE_CHECKING:
     from workbench.recipe import Recipe

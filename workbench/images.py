@@ -5,8 +5,6 @@ A tensor is clipped to [0, 1] once, here, when it becomes a picture; algorithms 
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from workbench.text import replacing, unknown
 
 # 50 million pixels take 600 MB as float32 RGB; a few kilobytes of PNG can claim far more (a decompression bomb).
 MAX_PIXELS = 50_000_000
@@ -157,16 +157,8 @@ def to_pillow(image: Tensor) -> Image.Image:
 def save_image(image: Tensor, path: str | Path) -> None:
     """Write ``image`` (1, C, H, W) with 1 or 3 channels as PNG; a file of that name is replaced in one step."""
     picture = to_pillow(image)
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
 
 
 def sample_photo(name: str, size: int) -> Tensor:
@@ -178,7 +170,7 @@ def sample_photo(name: str, size: int) -> Tensor:
     import skimage
 
     if name not in SAMPLES:
-        raise ValueError(f"unknown sample photo {name!r}, there are {', '.join(SAMPLES)}")
+        raise ValueError(unknown("sample photo", name, SAMPLES))
     return load_image(Path(skimage.__file__).parent / "data" / SAMPLES[name], size)
 
 

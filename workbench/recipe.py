@@ -22,11 +22,9 @@ from torch import Tensor
 
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
 from workbench.operators.parse import OPERATORS, shrink_factor
-from workbench.pipelines.job import write_json
-from workbench.pipelines.schema import unknown
 from workbench.restore import Degraded, Result, check_numbers, degrade, observe, restore, samples, solver_of
-from workbench.settings import check_prior_settings
 from workbench.solvers.base import Callback
+from workbench.text import check_prior_settings, unknown, write_json
 
 MAX_BYTES = 10_000_000
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -27,12 +27,11 @@ from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.compose import MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
-from workbench.pipelines.job import write_json
 from workbench.random import noise_source, stream
 from workbench.records import environment, solver_settings, tiles_of
-from workbench.settings import check_types
 from workbench.solvers import SOLVERS, make_solver
 from workbench.solvers.base import Callback, Restoration, Solver
+from workbench.text import check_types, write_json
 
 # What metrics.json says of every image but the first, which has all.
 OF_EACH_SAMPLE = (

@@ -22,9 +22,9 @@ from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.inpainting import Inpainting
 from workbench.operators.parse import parse_operator
-from workbench.pipelines.schema import unknown
 from workbench.random import noise_source, stream
 from workbench.solvers.base import Solver
+from workbench.text import unknown
 
 DIGITS = 5  # of metrics in results: beyond what batch sizes change
 

@@ -236,7 +236,7 @@ def test_ambiguous_and_conditional_adm(shared: Path, tmp_path: Path) -> None:
         load_prior(tmp_path / "adm.pt", head_channels=64)
     with pytest.raises(ValueError, match=r"setting head_channels of ADM \(guided-diffusion\) must be int, got 'all'"):
         load_prior(tmp_path / "adm.pt", head_channels="all")
-    with pytest.raises(ValueError, match=r"unknown setting 'head_chanels' of ADM.*did you mean 'head_channels'\?"):
+    with pytest.raises(ValueError, match=r"unknown setting of ADM.*'head_chanels', did you mean 'head_channels'\?"):
         load_prior(tmp_path / "adm.pt", head_chanels=64)
     encoder = {name: tensor for name, tensor in state.items() if not name.startswith("output_blocks")}
     torch.save(encoder, tmp_path / "classifier.pt")
@@ -389,8 +389,8 @@ def test_levels_that_are_none(shared: Path, tmp_path: Path, sigmas: torch.Tensor
         ({"alphas_cumprod": ["a"]}, r"alphas_cumprod must be numbers, got \['a'\]"),
         ({"alphas_cumprod": [0.9, -0.1]}, r"alphas_cumprod must lie between 0 and 1, got 0\.9 to -0\.1"),
         ({"weights": None}, "weights must be 'auto', 'ema' or 'raw', got None"),
-        ({"content": 3}, "unknown setting 'content' of DDPM"),
-        ({"source": 3}, "unknown setting 'source' of DDPM"),
+        ({"content": 3}, r"unknown setting of .*'content'"),
+        ({"source": 3}, "unknown setting of .*'source'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -14,8 +14,8 @@ from workbench.demo.presets import Row
 from workbench.operators.parse import operator_controls, shrink_factor
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
-from workbench.settings import parse_settings
 from workbench.solvers import SOLVERS, DeqIR
+from workbench.text import parse_settings, unknown
 
 NO_METHOD = "none"
 
@@ -125,9 +125,9 @@ def _distinct(method: Method) -> Method:
 
 def _method(row: Row, priors: Mapping[str, str], limits: Limits) -> Method:
     if row.solver not in SOLVERS:
-        raise ValueError(f"unknown solver {row.solver!r}, there are {', '.join(SOLVERS)}")
+        raise ValueError(unknown("solver", row.solver, SOLVERS))
     if row.prior not in priors:
-        raise ValueError(f"unknown prior {row.prior!r}, there are {', '.join(priors)}")
+        raise ValueError(unknown("prior", row.prior, priors))
     if len(row.settings) > 300:
         raise ValueError("settings of more than 300 characters")
     settings = parse_settings(row.settings.split(), "settings")

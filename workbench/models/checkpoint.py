@@ -27,7 +27,7 @@ from workbench.models.networks.drunet import DRUNet, DRUNetConfig
 from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.networks.unet import UNet, UNetConfig
 from workbench.models.prior import Prior
-from workbench.settings import check_types
+from workbench.text import check_types
 
 FORMAT = 1
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {

@@ -6,7 +6,6 @@ holds raw and averaged weights the averaged ones are taken.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
@@ -25,7 +24,7 @@ from workbench.models.networks.ncsnpp import NCSNpp
 from workbench.models.prior import Prior
 from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, family_of
 from workbench.models.score_sde import load_published
-from workbench.settings import check_types
+from workbench.text import check_types, unknown
 
 Network = ADM | DDPM | DRUNet | NCSNpp
 NETWORKS: dict[str, type[Network]] = {"adm": ADM, "ddpm": DDPM, "drunet": DRUNet, "ncsnpp": NCSNpp}
@@ -256,10 +255,7 @@ def _refuse_unknown(family: Family, config: Any, settings: Mapping[str, Any]) ->
     allowed = [*(field.name for field in fields(config)), *ADAPTER_SETTINGS[family.name], "weights"]
     for name in settings:
         if name not in ADAPTER_SETTINGS[family.name]:
-            near = difflib.get_close_matches(name, allowed, 1, 0.0)[0]
-            raise ValueError(
-                f"unknown setting {name!r} of {family.title}, did you mean {near!r}? There are: {', '.join(allowed)}"
-            )
+            raise ValueError(unknown(f"setting of {family.title}", name, allowed))
 
 
 def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from importlib import resources
@@ -16,6 +15,7 @@ from workbench.models.checkpoint import prior_from_checkpoint, read_header
 from workbench.models.files import read_weights, sha256
 from workbench.models.prior import Prior
 from workbench.models.published import prior_from_published
+from workbench.text import unknown
 
 SUFFIX = ".safetensors"
 SUFFIXES = (SUFFIX, ".pt", ".pth", ".ckpt", ".bin")
@@ -124,11 +124,8 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
         return _folder(path, settings)
     if exists or path.suffix in SUFFIXES:
         return load_file(path, settings)
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"unknown prior {name!r}{hint} (shipped: {', '.join(shipped) or 'none'}; or give a file, a folder, "
-        "hf:USER/NAME, diffusers:NAME or deepinv:NAME)"
+        f"{unknown('prior', name, shipped)}; or give a file, a folder, hf:USER/NAME, diffusers:NAME or deepinv:NAME"
     )
 
 
@@ -181,7 +178,5 @@ def _suitable(function: Callable[..., Prior], settings: dict[str, Any]) -> dict[
     known = [name for name in known if name != "device"]
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.0)
-            hint = f", did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"unknown setting {name!r}{hint} There are: {', '.join(known) or 'none'}")
+            raise ValueError(unknown("setting", name, known))
     return settings

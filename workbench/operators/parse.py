@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from workbench.operators.kernels import gaussian_kernel, motion_kernel
 from workbench.operators.masks import block_mask, file_mask, random_mask, scratches_mask, stripes_mask, text_mask
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution
+from workbench.text import unknown
 
 # Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
 LARGEST = 1000
@@ -63,7 +63,7 @@ def _super_resolution(problem: _Problem) -> Operator:
     factor = problem.whole(0, 1, min(problem.size))
     kernel = problem.arguments[1] if len(problem.arguments) > 1 else "bicubic"
     if kernel not in KERNELS:
-        raise ValueError(f"knows the kernels {', '.join(KERNELS)}, got {kernel!r}{_nearest(kernel, KERNELS)}")
+        raise ValueError(unknown("kernel", kernel, KERNELS))
     height, width = problem.size
     if height % factor or width % factor:
         return Separable(decimation(height, factor, kernel), decimation(width, factor, kernel))
@@ -244,7 +244,7 @@ def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Gener
         raise ValueError(f"image_shape must be (C, H, W), got {shape}")
     name, *arguments = spec.strip().replace(",", ":").split(":")
     if name not in OPERATORS:
-        raise ValueError(f"unknown operator {name!r}{_nearest(name, OPERATORS)}; there are {', '.join(OPERATORS)}")
+        raise ValueError(unknown("operator", name, OPERATORS))
     entry = OPERATORS[name]
     if entry.file and arguments:
         arguments = [spec.strip()[len(name) + 1 :]]  # file names may hold commas and colons
@@ -277,8 +277,3 @@ def operator_controls() -> dict[str, tuple[str, tuple[Parameter, ...], bool]]:
 def describe_operators() -> list[tuple[str, str]]:
     """(how it is written, one line that says what it does) for every operator that :func:`parse_operator` knows."""
     return [(entry.syntax, entry.description) for entry in OPERATORS.values()]
-
-
-def _nearest(name: str, known: Sequence[str] | dict[str, _Entry]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean {matches[0]!r}?" if matches else ""

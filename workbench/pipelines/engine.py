@@ -18,8 +18,9 @@ import psutil
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from workbench.pipelines.job import JOB, LOG, NOTEBOOK, PROGRESS, RESULT, RESUME, is_done, write_json
+from workbench.pipelines.job import JOB, LOG, NOTEBOOK, PROGRESS, RESULT, RESUME, is_done
 from workbench.pipelines.schema import Job, Pipeline
+from workbench.text import write_json
 
 POLL = 0.2  # seconds between looks at a running job
 

@@ -10,10 +10,11 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from workbench.text import write_json
 
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 NOTEBOOK, LOG = "notebook.ipynb", "log.txt"
@@ -65,16 +66,6 @@ def progress(done: int, total: int) -> None:
     """Tell the runner's progress bar how far this job is; nothing happens in a notebook opened by hand."""
     if Path(JOB).is_file():
         write_json(Path(PROGRESS), {"done": done, "total": total})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that ``path`` holds either the old or the new content, never a part."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
 
 
 def is_done(folder: Path) -> bool:

@@ -21,7 +21,6 @@ import hashlib
 import itertools
 import json
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +28,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workbench.pipelines.published import NAME, Published, find_published, read_published
+from workbench.text import unknown
 
 
 class Entry(BaseModel):
@@ -193,13 +193,6 @@ def _published(ids: list[str], path: Path, notebooks: Path) -> list[Published]:
 def _nearest_notebooks(path: Path) -> Path:
     folders = [parent / "notebooks" / "jobs" for parent in path.parents]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """The message for an unknown name, with the nearest known one."""
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]!r}?" if near else f", there are {', '.join(sorted(known)) or 'none'}"
-    return f"unknown {what} {name!r}{hint}"
 
 
 def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], code: str, where: str) -> list[Job]:

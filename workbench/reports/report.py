@@ -12,8 +12,6 @@ import base64
 import csv
 import io
 import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +21,7 @@ import jinja2
 
 from workbench.evaluation.metrics import as_text
 from workbench.pipelines.engine import Outcome
-from workbench.pipelines.job import RESULT, is_done, write_json
+from workbench.pipelines.job import RESULT, is_done
 from workbench.pipelines.published import Published
 from workbench.pipelines.schema import Pipeline
 from workbench.reports.comparison import (
@@ -37,6 +35,7 @@ from workbench.reports.comparison import (
     with_margin,
 )
 from workbench.reports.methods import SCORES, beside_paper, best_scores, overview, sweeps_view
+from workbench.text import replacing, write_json
 
 COSTS = ("evaluations", "iterations", "seconds")
 FIGURES = (*SCORES, "consistency", "fid", "frechet_effnet", *COSTS)
@@ -93,9 +92,11 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         out=out,
         date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
     )
-    _replace(out / "report.html", html)
+    with replacing(out / "report.html") as file:
+        file.write_text(html, encoding="utf-8")
     rows = records + comparison_records(results)
-    _replace(out / "table.csv", _csv(rows))
+    with replacing(out / "table.csv") as file:
+        file.write_text(_csv(rows), encoding="utf-8")
     write_json(out / "table.json", [{column: row.get(column) for column in COLUMNS} for row in rows])
     return out / "report.html"
 
@@ -211,11 +212,3 @@ def _csv(records: list[dict[str, Any]]) -> str:
         row = record | {"size": "x".join(map(str, record["size"]))}
         writer.writerow(["" if row.get(column) is None else row[column] for column in COLUMNS])
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)

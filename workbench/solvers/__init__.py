@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import fields
 from typing import Any
 
@@ -22,6 +21,7 @@ from workbench.solvers.zero_shot.ilvr import ILVR
 from workbench.solvers.zero_shot.pigdm import PiGDM
 from workbench.solvers.zero_shot.pinv import PseudoInverse
 from workbench.solvers.zero_shot.repaint import RePaint
+from workbench.text import unknown
 
 __all__ = [
     "DDIM",
@@ -78,20 +78,16 @@ SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR | DDRM | DPS | Pi
 
 def make_solver(name: str, /, **settings: Any) -> Solver:
     """The solver ``name`` with ``settings``. Raises ValueError for an unknown name or setting, naming the nearest."""
-    _known("solver", name, list(SOLVERS))
+    if name not in SOLVERS:
+        raise ValueError(unknown("solver", name, SOLVERS))
     kind = SOLVERS[name]
+    known = [field.name for field in fields(kind)]
     for setting in settings:
-        _known(f"setting of {name}", setting, [field.name for field in fields(kind)])
+        if setting not in known:
+            raise ValueError(unknown(f"setting of {name}", setting, known))
     return kind(**settings)
 
 
 def describe_solvers() -> list[tuple[str, str, str]]:
     """(name, one line, paper) of every solver."""
     return [(name, kind.summary, kind.paper) for name, kind in SOLVERS.items()]
-
-
-def _known(what: str, name: str, names: list[str]) -> None:
-    if name not in names:
-        nearest = difflib.get_close_matches(name, names, 1, 0.0)
-        hint = f", did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"unknown {what} {name!r}{hint} There are: {', '.join(names) or 'none'}")

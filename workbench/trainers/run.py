@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench.data import CropPool, Photos
 from workbench.models.prior import Prior
+from workbench.text import replacing
 from workbench.trainers.dsm import LOST
 
 if TYPE_CHECKING:
@@ -181,9 +182,8 @@ class Run:
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
             "progress": asdict(progress),
         }
-        partial = self._checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self._checkpoint)
+        with replacing(self._checkpoint) as file:
+            torch.save(state, file)
 
     def log(self, progress: Progress, values: dict[str, float], waiting: float) -> None:
         """One line of ``log.jsonl`` and the same numbers for TensorBoard. ``waiting``: share of time without data."""

@@ -1,10 +1,51 @@
-"""Settings that somebody wrote, on a command line or in a file: their types are checked before they are used."""
+"""What people write and read: names that are unknown, settings as text, files that are replaced in one step."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not among ``known``: the nearest one if there is one, and all of them.
+
+    >>> unknown("solver", "diffpri", ["ddnm", "diffpir"])
+    "unknown solver 'diffpri', did you mean 'diffpir'? There are: ddnm, diffpir"
+    """
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    return f"unknown {what} {name!r}{hint} There are: {', '.join(names) or 'none'}"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to. It takes the place of ``path`` in one step at the end of the block,
+    so that ``path`` always holds either the old or the new content; if the block raises, it is removed."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp's files can be read by their owner alone
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to ``path`` in one step. Raises ValueError for NaN or infinity, which JSON does not have."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    with replacing(path) as file:
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def check_types(settings: Mapping[str, Any], types: Mapping[str, Any], what: str) -> None:
