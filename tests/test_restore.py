@@ -13,7 +13,8 @@ from workbench.fitting import fitting_size
 from workbench.images import load_image, sample_photos, save_image
 from workbench.models import PlainDenoiser, TiledPrior, load_prior
 from workbench.operators.parse import OPERATORS
-from workbench.restore import degrade, observe, restore, samples, save
+from workbench.records import save
+from workbench.restore import degrade, observe, restore, samples
 from workbench.solvers import DDNM, DeqIR, DiffPIR, OptimiseNoise, PseudoInverse
 from workbench.solvers.deqir.losses import colour_distance
 
@@ -28,16 +29,37 @@ def photos() -> torch.Tensor:
     return sample_photos(32, ("cat", "coffee"))
 
 
-@pytest.mark.parametrize("spec", ["inpaint:0.8", "blur:1", "sr:4"])
+@pytest.mark.parametrize("spec", ["inpaint:0.8", "blur:1", "sr:4", "oldphoto", "hadamard:0.5"])
 def test_a_batch_gives_what_single_photos_give(photos, prior, spec):
     solver = DiffPIR(steps=3)
     together = degrade(photos, spec, 0.05, seed=7, prior=prior)
-    image = restore(together, solver, prior).image
+    result = restore(together, solver, prior)
     for index in range(2):
-        alone = degrade(photos[index : index + 1], spec, 0.05, seed=7, prior=prior)
+        alone = degrade(photos[index : index + 1], spec, 0.05, seed=7, prior=prior, numbers=[index])
         torch.testing.assert_close(alone.y[0], together.y[index], rtol=0, atol=1e-6)
         # Convolutions round differently for different batch sizes.
-        torch.testing.assert_close(restore(alone, solver, prior).image[0], image[index], rtol=0, atol=1e-4)
+        one = restore(alone, solver, prior)
+        torch.testing.assert_close(one.image[0], result.image[index], rtol=0, atol=1e-4)
+        ((row,), both) = one.rows(["a"]), result.rows(["a", "b"])
+        assert row["psnr"] == pytest.approx(both[index]["psnr"], abs=1e-2)
+        assert row["evaluations"] == 3
+    first = degrade(photos[:1], spec, 0.05, seed=7, prior=prior)
+    assert torch.equal(first.y[0], together.y[0])  # image 0 has the streams of a single photo
+
+
+def test_every_image_has_noise_and_missing_pixels_of_its_own(photos):
+    same = photos[:1].expand(3, -1, -1, -1)
+    noise = (degrade(same, "denoise", 0.1).y - same).flatten(1)
+    # 3072 draws: the correlation has a standard error of 0.018, the standard deviation is known to 1.3 %.
+    assert float((torch.corrcoef(noise) - torch.eye(3)).abs().max()) < 0.08
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.03)
+    for spec in ("inpaint:0.8", "oldphoto"):
+        lost = degrade(same, spec).y == 0
+        assert not torch.equal(lost[0], lost[1])
+    pattern = degrade(same, "hadamard:0.5").y  # of the instrument: one for all
+    assert torch.equal(pattern[0], pattern[1])
+    with pytest.raises(ValueError, match=r"one number per image \(3\), got 2"):
+        degrade(same, "denoise", numbers=[0, 1])
 
 
 def test_the_seed_fixes_everything_and_zero_is_a_seed(photos, prior):
@@ -57,6 +79,7 @@ def test_the_noise_has_the_stated_level_and_does_not_depend_on_the_operator(phot
     noise = noisy.y - clean.y
     # 3072 draws: the standard deviation is known to 1.3 %.
     assert float(noise[0].std()) == pytest.approx(0.1, rel=0.05)
+    assert not torch.equal(noise[0], noise[1])
     masked = degrade(photos, "inpaint:0.8", 0.1, seed=3)
     torch.testing.assert_close(masked.y - masked.op(photos), noise, rtol=0, atol=1e-6)
     assert torch.equal(masked.op(photos), degrade(photos, "inpaint:0.8", 0.0, seed=3).y)

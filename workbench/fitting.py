@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from workbench.images import MAX_PIXELS
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
+from workbench.operators.compose import Compose, MaskedGrayscale
+from workbench.operators.inpainting import Inpainting
 from workbench.operators.parse import parse_operator, shrink_factor
-from workbench.random import generator, stream
+from workbench.random import generator, stream_of
 
 
-def operator_for(spec: str, photos: Tensor, seed: int, prior: Prior | None = None) -> Operator:
-    """The operator written ``spec`` for ``photos`` (B, C, H, W), on their device; ``seed`` draws what is random.
+def operator_for(
+    spec: str, photos: Tensor, seed: int, prior: Prior | None = None, numbers: Sequence[int] = (0,)
+) -> Operator:
+    """The operator written ``spec`` for ``photos`` (B, C, H, W), on their device.
+
+    Args:
+        seed, numbers: what is drawn at random, see :func:`workbench.random.stream_of`. Each image has a mask of its
+            own; a Walsh-Hadamard pattern is the instrument's, one for all images and batches.
 
     Raises:
         ValueError: bad ``spec``, or a size that the operator, or ``prior`` if given, does not take; the message names
             one that they take.
     """
     try:
-        op = parse_operator(spec, tuple(photos.shape[1:]), stream(seed, "operator")).to(photos.device)
+        op = _drawn(spec, tuple(photos.shape[1:]), seed, numbers).to(photos.device)
     except ValueError as error:
         raise _proposal(error, spec, photos, prior) from None
     try:
@@ -43,7 +53,7 @@ def operator_behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tens
     if height * width > max(MAX_PIXELS, photo.shape[-2] * photo.shape[-1]):
         raise ValueError(f"{spec!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
     blank = photo.new_zeros(()).expand(*photo.shape[:2], height, width)  # without memory: only its shape counts
-    chance = stream(seed, "operator")
+    chance = stream_of(seed, "operator")
     before = chance.get_state()
     op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
     measured = op.measurement_shape(blank.shape)
@@ -79,3 +89,19 @@ def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None)
     if side is None or photos.shape[-2:] == (side, side):
         return error
     return ValueError(f"{error}; {side}x{side} would do (--size {side})")
+
+
+def _drawn(spec: str, shape: tuple[int, ...], seed: int, numbers: Sequence[int]) -> Operator:
+    chance = stream_of(seed, "operator")
+    before = chance.get_state()
+    op = parse_operator(spec, shape, chance)
+    if _mask_of(op) is None or torch.equal(before, chance.get_state()):
+        return op
+    masks = [_mask_of(parse_operator(spec, shape, stream_of(seed, "operator", number))) for number in numbers]
+    mask = Inpainting(torch.cat([mask for mask in masks if mask is not None]))
+    return Compose(mask, op.inner) if isinstance(op, MaskedGrayscale) else mask
+
+
+def _mask_of(op: Operator) -> Tensor | None:
+    part = op.outer if isinstance(op, MaskedGrayscale) else op
+    return part.mask if isinstance(part, Inpainting) else None

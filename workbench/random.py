@@ -30,6 +30,11 @@ def stream(seed: int, *purpose: object) -> torch.Generator:
     return generator(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def stream_of(seed: int, purpose: str, number: int = 0) -> torch.Generator:
+    """The stream of image ``number`` of a run; image 0 has that of a single photo."""
+    return stream(seed, purpose, number) if number else stream(seed, purpose)
+
+
 def noise_source(generators: Generators) -> NoiseSource:
     """Return ``draw(like)``: standard normal noise with the shape, dtype and device of ``like`` (B, ...).
 

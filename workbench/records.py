@@ -1,16 +1,29 @@
-"""What a record says beside the scores, so that a figure can be had again: versions, hardware, settings, tiles."""
+"""The files of a restoration, and what its record says beside the scores: versions, hardware, settings, tiles."""
 
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import fields
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workbench.images import save_image
 from workbench.models.prior import Prior
 from workbench.models.tiled import TiledPrior
+from workbench.text import write_json
+
+if TYPE_CHECKING:
+    from workbench.restore import Result
+
+# What metrics.json holds of every further sample; the first has its whole record.
+OF_EACH_SAMPLE = (
+    *("solver_seed", "psnr", "ssim", "lpips", "effnet", "consistency"),
+    *("evaluations", "iterations", "converged", "message"),
+)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -37,3 +50,26 @@ def tiles_of(prior: Prior) -> dict[str, Any]:
     if isinstance(prior, TiledPrior):
         return {"tile": prior.tile, "overlap": prior.overlap}
     return {"tile": 0, "overlap": 0}
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write original.png and degraded.png of the first image of ``result``, and every image restored: restored.png,
+    restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any.
+
+    Each file is replaced in one step, metrics.json last. original.png is removed where there is no original, and what
+    an earlier result with more images left.
+    """
+    if result.degraded.original is None:
+        (folder / "original.png").unlink(missing_ok=True)
+    else:
+        save_image(result.degraded.original[:1], folder / "original.png")
+    save_image(result.degraded.picture[:1], folder / "degraded.png")
+    names = ["restored.png", *(f"restored-{number}.png" for number in range(2, len(result.image) + 1))]
+    for name, image in zip(names, result.image.split(1), strict=True):
+        save_image(image, folder / name)
+    for file in folder.glob("restored-*.png"):
+        if re.fullmatch(r"restored-\d+\.png", file.name) and file.name not in names:
+            file.unlink()
+    first, *others = result.records
+    scores = [{key: record[key] for key in OF_EACH_SAMPLE} for record in others]
+    write_json(folder / "metrics.json", first | ({"samples": scores} if scores else {}))

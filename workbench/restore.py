@@ -1,73 +1,76 @@
-"""From a photo to a restored photo and its scores: what the command line, the notebooks and the pipelines share.
+"""From photos to restored photos and their scores: what the command line, notebooks, pipelines and the demo share.
 
-    photo -> degrade (operator, noise) -> solver -> Result (pictures, scores, settings)
+    photos -> degrade (forward operator, noise) or observe -> Degraded -> restore (solver, prior) -> Result
 
-One seed fixes everything. It feeds independent streams: the operator (which pixels are missing), the noise added to
-the measurement, and the solver. In a batch each image has its own streams of that seed, so that a batch gives what
-single images give; samples of one measurement differ in the seed of the solver's stream alone.
+One seed fixes everything. Every image has a number, by default its place in the batch, and the seed gives it a random
+stream of its own for each purpose: its operator (which pixels are missing), the noise of its measurement, its solver.
+So a batch gives what single images give, every prior and solver sees the same measurements, and figures do not depend
+on the batch size. Image 0 has the streams of a single photo. Posterior samples of one measurement differ in the seed
+of the solver's stream alone.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
 from workbench.evaluation.metrics import consistency, score
+from workbench.evaluation.statistics import METRICS
 from workbench.fitting import operator_behind, operator_for
-from workbench.images import save_image
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.compose import MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
-from workbench.random import noise_source, stream
+from workbench.random import noise_source, stream_of
 from workbench.records import environment, solver_settings, tiles_of
 from workbench.solvers import SOLVERS, make_solver
 from workbench.solvers.base import Callback, Restoration, Solver
-from workbench.text import check_types, write_json
+from workbench.text import check_types
 
-# What metrics.json says of every image but the first, which has all.
-OF_EACH_SAMPLE = (
-    *("solver_seed", "psnr", "ssim", "lpips", "effnet", "consistency"),
-    *("evaluations", "iterations", "converged", "message"),
-)
+ROW_DIGITS = 5  # of the scores of ``Result.rows``: what changes beyond them changes with the batch size
 
 
 @dataclass(frozen=True)
 class Degraded:
-    """A measurement and what is known about it.
+    """The measurements of B images, and what is known about them.
 
     Attributes:
         op: the forward model, for images of the original's size.
-        y: the measurement ``op(original) + noise * eps``.
-        picture: (B, 1 or 3, h, w), ``y`` where that is a picture, else its adjoint image.
+        y: the measurements ``op(original) + noise * eps``.
         original: (B, 3, H, W), or None for photos that came degraded.
-        spec, noise, seed: how it was made.
+        spec, noise, seed: how they were made.
+        numbers: of the images, B of them; they choose the random streams.
         solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
 
     Raises:
-        ValueError: another number of ``solver_seeds`` than images.
+        ValueError: ``numbers`` or ``solver_seeds`` are not one per image.
     """
 
     op: Operator
     y: Tensor
-    picture: Tensor
     original: Tensor | None
     spec: str
     noise: float
     seed: int
+    numbers: tuple[int, ...]
     solver_seeds: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.solver_seeds is not None and len(self.solver_seeds) != len(self.y):
-            raise ValueError(f"expected one solver seed per image ({len(self.y)}), got {len(self.solver_seeds)}")
+        for what, given in (("number", self.numbers), ("solver seed", self.solver_seeds)):
+            if given is not None and len(given) != len(self.y):
+                raise ValueError(f"expected one {what} per image ({len(self.y)}), got {len(given)}")
+
+    @property
+    def picture(self) -> Tensor:
+        """The measurements as pictures (B, 1 or 3, h, w): ``y`` where it is one, else its adjoint image."""
+        return self.y if self.y.ndim == 4 and self.y.shape[1] in (1, 3) else self.op.adjoint(self.y)
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,18 @@ class Result:
         """The restored images (B, 3, H, W), nominal range [0, 1], not clipped."""
         return self.restoration.image
 
+    def rows(self, photos: Sequence[str]) -> list[dict[str, Any]]:
+        """What a comparison of priors needs of each record: ``photo`` (its name), scores with reasons, and cost."""
+        kept = {"evaluations", "seconds", "message", *METRICS, *(f"{key}_reason" for key in METRICS)}
+        return [
+            {"photo": photo}
+            | {k: round(v, ROW_DIGITS) if isinstance(v, float) else v for k, v in record.items() if k in kept}
+            for photo, record in zip(photos, self.records, strict=True)
+        ]
+
 
 def solver_of(name: str, settings: dict[str, Any]) -> Solver:
-    """The solver ``name`` with ``settings`` that somebody wrote, on a command line or in a file: types are checked too.
+    """The solver ``name`` with ``settings`` from a command line or a file, whose types are checked too.
 
     Raises:
         ValueError: unknown solver or setting, with the nearest name; or a value of the wrong type or out of range.
@@ -103,22 +115,39 @@ def solver_of(name: str, settings: dict[str, Any]) -> Solver:
     return make_solver(name, **settings)
 
 
-def degrade(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+def degrade(
+    photos: Tensor,
+    spec: str,
+    noise: float = 0.0,
+    seed: int = 0,
+    prior: Prior | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Degraded:
     """Degrade ``photos`` (B, 3, H, W) in [0, 1] by the operator written ``spec`` ("sr:4"), then add noise.
+
+    Missing pixels are drawn for every image by itself; a Walsh-Hadamard pattern is the instrument's, one for all.
 
     Args:
         noise: standard deviation, in units of the [0, 1] range.
         prior: if given, also check that it takes pictures of this size. One in tiles (``TiledPrior``) takes all.
+        numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
 
     Raises:
-        ValueError: bad ``spec``, ``noise`` or ``seed``, or a size that operator or prior cannot take; the message
-            names a size that they can.
+        ValueError: bad ``spec``, ``noise`` or ``seed``, not one number per image, or a size that operator or prior
+            cannot take; the message names a size that they can.
     """
     check_numbers(noise, seed)
-    op = operator_for(spec, photos, seed, prior)
+    numbers = tuple(range(len(photos)) if numbers is None else numbers)
+    if len(numbers) != len(photos):
+        raise ValueError(f"expected one number per image ({len(photos)}), got {len(numbers)}")
+    op = operator_for(spec, photos, seed, prior, numbers)
     clean = op(photos)
-    y = clean + noise * noise_source([stream(seed, "noise") for _ in photos])(clean) if noise else clean
-    return Degraded(op, y, _picture(op, y), photos, spec, noise, seed)
+    y = (
+        clean + noise * noise_source([stream_of(seed, "noise", number) for number in numbers])(clean)
+        if noise
+        else clean
+    )
+    return Degraded(op, y, photos, spec, noise, seed, numbers)
 
 
 def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
@@ -138,7 +167,7 @@ def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: 
     mask = op.outer if isinstance(op, MaskedGrayscale) else op
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
-    return Degraded(op, y, _picture(op, y), None, spec, noise, seed)
+    return Degraded(op, y, None, spec, noise, seed, (0,))
 
 
 def samples(degraded: Degraded, count: int) -> Degraded:
@@ -160,8 +189,8 @@ def samples(degraded: Degraded, count: int) -> Degraded:
     return replace(
         degraded,
         y=torch.cat([degraded.y] * count),
-        picture=torch.cat([degraded.picture] * count),
         original=None if original is None else torch.cat([original] * count),
+        numbers=degraded.numbers * count,
         solver_seeds=seeds,
     )
 
@@ -174,54 +203,33 @@ def restore(
     name: str = "",
     callback: Callback | None = None,
     initial: Tensor | None = None,
+    judge: bool = False,
 ) -> Result:
     """Run ``solver`` on a degraded batch and score what comes out.
 
     Args:
         name: what to call the solver in the records.
         initial: (B, 3, H, W) in [0, 1], a restoration by other means to start from, for solvers that take one.
+        judge: also measure what no prior was trained on, see :func:`workbench.evaluation.metrics.score`.
 
     Raises:
         ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
     """
     y = degraded.y
-    start: dict[str, Any] = {} if initial is None else {"initial": initial}
-    if start and not takes_initial(type(solver)):
-        others = ", ".join(other for other, kind in SOLVERS.items() if takes_initial(kind))
-        raise ValueError(f"{name or type(solver).__name__} takes no initial image; these do: {others}")
-    expected = tuple(degraded.op.image_shape(y.shape))
-    if initial is not None and tuple(initial.shape) != expected:
-        height, width = initial.shape[-2:]
-        raise ValueError(
-            f"the initial image has {width}x{height} pixels (width x height), the result {expected[3]}x{expected[2]}"
-        )
-    images = y.shape[0]
-    seeds = degraded.solver_seeds or (degraded.seed,) * images
+    start: dict[str, Any] = {} if initial is None else {"initial": _start(initial, degraded, solver, name)}
+    seeds = degraded.solver_seeds or (degraded.seed,) * len(y)
+    streams = [stream_of(seed, "solver", number) for seed, number in zip(seeds, degraded.numbers, strict=True)]
     started = time.perf_counter()
     with torch.no_grad():
         restoration = solver(
-            y,
-            degraded.op,
-            prior,
-            sigma_noise=degraded.noise,
-            generator=[stream(seed, "solver") for seed in seeds],
-            callback=callback,
-            **start,
+            y, degraded.op, prior, sigma_noise=degraded.noise, generator=streams, callback=callback, **start
         )
     if y.is_cuda:
         torch.cuda.synchronize(y.device)
-    seconds = (time.perf_counter() - started) / images
-
-    original = degraded.original
-    if original is None:
-        nothing: dict[str, Any] = {"psnr": None, "ssim": None}
-        for key in ("lpips", "effnet"):
-            nothing |= {key: None, f"{key}_reason": "no original to compare"}
-        scores = [dict(nothing) for _ in range(images)]
-    else:
-        scores = score(restoration.image, original)
-    misfit = consistency(restoration.image, y, degraded.op)
+    seconds = (time.perf_counter() - started) / len(y)
     common = {
+        "seconds": seconds,
+        "message": restoration.message,
         "solver": name or type(solver).__name__.lower(),
         "solver_settings": solver_settings(solver),
         "prior": prior.name,
@@ -231,23 +239,22 @@ def restore(
         "noise": degraded.noise,
         "seed": degraded.seed,
         "size": list(restoration.image.shape[-2:]),
-        "batch": images,
+        "batch": len(y),
         "environment": environment(y.device),
     }
+    misfit = consistency(restoration.image, y, degraded.op)
     converged = restoration.converged
     records = [
-        scores[index]
+        scores
         | {
             "solver_seed": seeds[index],
             "consistency": float(misfit[index]),
             "evaluations": int(restoration.evaluations[index]),
             "iterations": int(restoration.iterations[index]),
-            "seconds": seconds,
             "converged": None if converged is None else bool(converged[index]),
-            "message": restoration.message,
         }
         | common
-        for index in range(images)
+        for index, scores in enumerate(_scores(restoration.image, degraded.original, judge))
     ]
     return Result(degraded, restoration, records)
 
@@ -257,36 +264,30 @@ def takes_initial(solver: type) -> bool:
     return "initial" in signature(solver.__call__).parameters
 
 
-def save(result: Result, folder: Path) -> None:
-    """Write original.png and degraded.png of the first image of ``result``, and every image restored: restored.png,
-    restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any.
-
-    Each file is replaced in one step, metrics.json last. original.png is removed where there is no original, and what
-    an earlier result with more images left.
-    """
-    if result.degraded.original is None:
-        (folder / "original.png").unlink(missing_ok=True)
-    else:
-        save_image(result.degraded.original[:1], folder / "original.png")
-    save_image(result.degraded.picture[:1], folder / "degraded.png")
-    names = ["restored.png", *(f"restored-{number}.png" for number in range(2, len(result.image) + 1))]
-    for name, image in zip(names, result.image.split(1), strict=True):
-        save_image(image, folder / name)
-    for file in folder.glob("restored-*.png"):
-        if re.fullmatch(r"restored-\d+\.png", file.name) and file.name not in names:
-            file.unlink()
-    first, *others = result.records
-    scores = [{key: record[key] for key in OF_EACH_SAMPLE} for record in others]
-    write_json(folder / "metrics.json", first | ({"samples": scores} if scores else {}))
-
-
-def _picture(op: Operator, y: Tensor) -> Tensor:
-    return y if y.ndim == 4 and y.shape[1] in (1, 3) else op.adjoint(y)
-
-
 def check_numbers(noise: float, seed: int) -> None:
     """Raise ValueError unless ``noise`` is a standard deviation and ``seed`` a seed."""
     if not (math.isfinite(noise) and noise >= 0):
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, so finite and at least 0, got {noise}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
+
+
+def _scores(restored: Tensor, original: Tensor | None, judge: bool) -> list[dict[str, Any]]:
+    if original is not None:
+        return score(restored, original, judge)
+    reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), "no original to compare")
+    return [dict.fromkeys(("psnr", "ssim", "lpips", "effnet")) | reasons for _ in restored]
+
+
+def _start(initial: Tensor, degraded: Degraded, solver: Solver, name: str) -> Tensor:
+    """``initial``, if the solver takes one and it has the size of the result; ValueError if not."""
+    if not takes_initial(type(solver)):
+        others = ", ".join(other for other, kind in SOLVERS.items() if takes_initial(kind))
+        raise ValueError(f"{name or type(solver).__name__} takes no initial image; these do: {others}")
+    expected = tuple(degraded.op.image_shape(degraded.y.shape))
+    if tuple(initial.shape) != expected:
+        height, width = initial.shape[-2:]
+        raise ValueError(
+            f"the initial image has {width}x{height} pixels (width x height), the result {expected[3]}x{expected[2]}"
+        )
+    return initial

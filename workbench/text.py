@@ -25,6 +25,18 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{hint} There are: {', '.join(names) or 'none'}"
 
 
+def check_labels(what: str, given: Iterable[str], kind: str, known: Iterable[str]) -> None:
+    """Raise ValueError, which names the parameter ``what``, unless all names ``given`` are among those ``known``.
+
+    >>> check_labels("settings", ["deqr"], "method", ["ddnm", "deqir"])
+    Traceback (most recent call last):
+    ValueError: settings: unknown method 'deqr', did you mean 'deqir'? There are: ddnm, deqir
+    """
+    for name in given:
+        if name not in (names := list(known)):
+            raise ValueError(f"{what}: {unknown(kind, name, names)}")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to. It takes the place of ``path`` in one step at the end of the block,

@@ -38,17 +38,28 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.data.evaluation import evaluation_photos
-from workbench.evaluation.statistics import METRICS, mean_interval, measured_metrics, missing_metrics, summarise
+from workbench.evaluation.statistics import (
+    METRICS,
+    best_combinations,
+    combinations,
+    mean_interval,
+    measured_metrics,
+    missing_metrics,
+    summarise,
+)
 from workbench.images import save_image
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show, strip
-from workbench.restore import environment, solver_of, solver_settings
-from workbench.trial import best_combinations, check_labels, combinations, measure, restore_measured
+from workbench.records import environment, solver_settings
+from workbench.restore import degrade, restore, solver_of
+from workbench.text import check_labels
 
 # Names are checked before the slow part, cheapest first.
-check_labels(settings, priors)
-check_labels(prior_settings, priors, "prior_settings")
+if not priors:
+    raise ValueError("priors is empty: give at least one, such as {prior: photo}")
+check_labels("settings", settings, "prior", priors)
+check_labels("prior_settings", prior_settings, "prior", priors)
 choices = combinations(grid)
 solvers = {
     label: [solver_of("diffpir", {"steps": steps, **settings.get(label, {}), **choice}) for choice in choices]
@@ -71,15 +82,8 @@ originals, names = evaluation_photos(
     specs, count=count, first=first, size=size, cut=cut, short_side=short_side, seed=seed
 )
 batches = [
-    measure(
-        originals[start : start + batch].to(device),
-        names[start : start + batch],
-        range(first + start, first + min(start + batch, count)),
-        degradation,
-        noise,
-        seed,
-    )
-    for start in range(0, count, batch)
+    degrade(part.to(device), degradation, noise, seed, numbers=range(first + start, first + start + len(part)))
+    for start, part in zip(range(0, count, batch), originals.split(batch))
 ]
 print(f"{count} images of {size}x{size}, number {first} to {first + count - 1}, {degradation}, noise {noise:g}")
 
@@ -93,10 +97,10 @@ tried, images = [], {}  # rows of each run; restored images of the last run of e
 done = 0
 for label, _, solver in runs:
     rows, restored = [], []
-    for measured in batches:
-        image, new = restore_measured(measured, solver, networks[label])
-        rows += [{"prior": label, **row} for row in new]
-        restored.append(image.cpu())
+    for degraded in batches:
+        result = restore(degraded, solver, networks[label], judge=True)
+        rows += [{"prior": label, **row} for row in result.rows(names[len(rows) : len(rows) + len(degraded.y)])]
+        restored.append(result.image.cpu())
         done += 1
         progress(done, len(runs) * len(batches))
     tried.append(rows)
@@ -158,7 +162,7 @@ for change in result.get("comparison", {}).get("changes", []):
 
 # %%
 if pictures and not grid:
-    degraded = torch.cat([measured.picture.cpu() for measured in batches])[:pictures]
+    degraded = torch.cat([degraded.picture.cpu() for degraded in batches])[:pictures]
     degraded = torch.nn.functional.interpolate(degraded, size=(size, size), mode="nearest")
     shown = {"original": originals[:pictures], "degraded": degraded, **images}
     show(shown, names[:pictures], height=1.3)

@@ -44,9 +44,12 @@ from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show
 from workbench.restore import degrade, restore, solver_of
-from workbench.trial import check_methods
+from workbench.text import check_labels
 
-check_methods(methods, solvers, settings)
+if not methods or len(set(methods)) != len(methods):
+    raise ValueError(f"methods: expected at least one, each once, got {', '.join(methods) or 'none'}")
+check_labels("solvers", solvers, "method", methods)
+check_labels("settings", settings, "method", methods)
 kinds = {label: solvers.get(label, label) for label in methods}
 made = {label: solver_of(kind, settings.get(label, {})) for label, kind in kinds.items()}
 network = load_prior(input_source(prior), device=device, **prior_settings)
@@ -54,8 +57,8 @@ print(network.summary())
 
 # %% [markdown]
 # ## Photos
-# Photos of one size are restored in batches. Each has its own noise from `seed`: the result is that of the photo
-# by itself.
+# Photos of one size are restored in batches. Each photo has missing pixels and noise of its own, drawn from `seed` and
+# its number in the list, whatever the batch size.
 
 # %%
 sizes: dict[int, list[str]] = {}
@@ -76,6 +79,7 @@ def load(name, size):
 
 # %%
 batches = [(size, names[i : i + batch]) for size, names in sizes.items() for i in range(0, len(names), batch)]
+first = 0  # number of the batch's first photo
 with torch.no_grad():
     network(torch.full((1, 3, batches[0][0], batches[0][0]), 0.5, device=device), torch.tensor(1.0, device=device))
 
@@ -83,7 +87,8 @@ records, sets, shown = [], {}, dict.fromkeys(sizes, 0)
 done, total = 0, len(batches) * len(methods)
 for size, names in batches:
     originals = torch.cat([load(name, size) for name in names]).to(device)
-    degraded = degrade(originals, degradation, noise, seed, network)
+    degraded = degrade(originals, degradation, noise, seed, network, range(first, first + len(names)))
+    first += len(names)
     drawn = max(0, min(pictures - shown[size], len(names)))  # photos of this batch whose pictures are kept
     stems = [f"{name.replace('/', '-')}-{size}" for name in names]
     sets.setdefault((size, "original"), []).append(originals.cpu())

@@ -42,11 +42,11 @@ from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import strip
 from workbench.random import stream
-from workbench.restore import environment
+from workbench.records import environment
 from workbench.solvers import PredictorCorrector
-from workbench.trial import check_labels
+from workbench.text import check_labels
 
-check_labels(prior_settings, priors, "prior_settings")
+check_labels("prior_settings", prior_settings, "prior", priors)
 networks = {
     label: load_prior(input_source(source), device=device, **prior_settings.get(label, {}))
     for label, source in priors.items()

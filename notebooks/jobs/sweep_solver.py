@@ -34,7 +34,8 @@ import torch
 from workbench.images import SAMPLES, load_image, sample_photo
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
-from workbench.restore import degrade, restore, solver_of, solver_settings
+from workbench.records import solver_settings
+from workbench.restore import degrade, restore, solver_of
 
 base = solver_of(solver, settings)
 tried = [(name, value, solver_of(solver, {**settings, name: value})) for name in values for value in values[name]]

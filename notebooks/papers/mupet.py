@@ -47,7 +47,6 @@ from workbench.solvers import DiffPIR, Exact, JacobianFree, MapByAdam, MapByProx
 from workbench.solvers.fixed_point.map import Rows, gradient_step, prox_step
 from workbench.solvers.fixed_point.solve import rms
 from workbench.trainers import MUPET, TrainSettings, train
-from workbench.trial import measure, restore_measured
 
 # %% [markdown]
 # Three networks of one architecture: trained by denoising score matching (DSM); DSM continued for as many steps as MUPET
@@ -381,11 +380,11 @@ tiles, names = evaluation_photos([folder / "test.npy"], count=24, short_side=0)
 
 def compare(priors, spec, tiles, names, solver_for, numbers=None):
     """Every prior on the same measurements: means, and paired changes of the last prior against each other one."""
-    measured = measure(tiles, names, numbers or range(len(tiles)), spec, 0.01, 0)
+    degraded = degrade(tiles, spec, noise=0.01, seed=0, numbers=numbers)
     rows = [
         {"prior": label, **row}
         for label, network in priors.items()
-        for row in restore_measured(measured, solver_for(label), network)[1]
+        for row in restore(degraded, solver_for(label), network, judge=True).rows(names)
     ]
     return summarise(rows, list(priors)), measured_metrics(rows)
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from workbench.evaluation.statistics import (
+    best_combinations,
+    combinations,
     mean_interval,
     measured_metrics,
     missing_metrics,
@@ -133,3 +135,16 @@ def test_other_photos_cannot_be_paired():
     rows = _rows("A", [20, 21], [0.1, 0.1]) + _rows("B", [20], [0.1])
     with pytest.raises(ValueError, match="A and B were not run on the same photos"):
         summarise(rows, ["A", "B"])
+
+
+def test_grids_and_their_best():
+    assert combinations({}) == [{}]
+    assert combinations({"a": [1, 2], "b": [3]}) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    with pytest.raises(ValueError, match="no values for a"):
+        combinations({"a": []})
+    tried = [
+        {"prior": "A", "settings": {"zeta": 0.1}, "psnr": 20.0, "effnet": 0.2},
+        {"prior": "A", "settings": {"zeta": 0.3}, "psnr": 21.0, "effnet": 0.3},
+    ]
+    best = {row["metric"]: row["settings"]["zeta"] for row in best_combinations(tried, ["A"])}
+    assert best == {"psnr": 0.3, "effnet": 0.1}

@@ -9,8 +9,9 @@ corrected for the number of comparisons: of twenty true "no difference", one is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,33 @@ def summarise(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[
     last = labels[-1]
     changes = [_change(last, other, METRICS[key], values) for other in labels[:-1] for key in metrics]
     return {"means": means, "changes": changes}
+
+
+def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of a grid of solver settings, ``[{}]`` for none. Raises ValueError for an empty list."""
+    for name, values in grid.items():
+        if not values:
+            raise ValueError(f"the grid has no values for {name}")
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def best_combinations(averages: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """For each prior, the combination with the best mean of each metric.
+
+    Args:
+        averages: one per prior and combination: ``prior``, ``settings`` and the mean of each metric.
+
+    Returns:
+        One row per prior and metric that was measured: ``prior``, ``metric``, ``settings``, and the means there.
+    """
+    rows = []
+    for label, metric in product(labels, METRICS.values()):
+        own = [row for row in averages if row["prior"] == label and row.get(metric.key) is not None]
+        if own:
+            choose: Callable[..., Any] = max if metric.larger_is_better else min
+            best = choose(own, key=lambda row, key=metric.key: row[key])
+            rows.append({**best, "metric": metric.key})
+    return rows
 
 
 def _change(new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
