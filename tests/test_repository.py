@@ -173,7 +173,7 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     from workbench.images import sample_photo, save_image
     from workbench.models import load_prior
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
     restoring, tuning, steering = re.findall(r"```python\n(.*?)```", text, re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_photos").mkdir()
@@ -192,13 +192,31 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     assert losses.amin() < losses[0]
 
 
+def test_every_erratum_cited_is_on_its_page():
+    page = (ROOT / "docs" / "errata.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"^(\d+)\. ", page, re.M))
+    cited = set()
+    for folder in ("workbench", "notebooks", "tests", "docs"):
+        for file in (ROOT / folder).glob("**/*.*"):
+            if file.suffix in (".py", ".md"):
+                for group in re.findall(
+                    r"errat(?:a|um) (\d+(?:(?:,| and| to) \d+)*)", file.read_text(encoding="utf-8")
+                ):
+                    cited |= set(re.findall(r"\d+", group))
+    assert cited
+    assert cited <= known
+
+
 def test_the_readme_says_what_exists():
     """Links point to files that are there, and the commands it shows are commands there are."""
     from workbench.cli import app
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", readme):
-        assert (ROOT / target).exists(), target
+    readme = ""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        readme += text
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     used = set(re.findall(r"\.venv/bin/workbench (\w+)", readme))
     assert used

@@ -15,7 +15,7 @@
 # matching alone, with the same photos, noise and noise levels, for the same number of steps.
 
 # %% tags=["parameters"]
-prior: str = "mini-dsm"  # what to start from: anything `load_prior` takes
+prior: str = "photo"  # what to start from: anything `load_prior` takes
 data: list[str] = []  # folders, .npz/.npy, shards-{00..05}.tar, hf:NAME; empty: the sample photos
 weights: list[float] = []  # share of each source; empty: equal
 scales: list[list[float]] = []  # smallest and largest random zoom of each source; empty: 0.5 to 1

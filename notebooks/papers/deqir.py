@@ -37,7 +37,7 @@ from workbench.solvers import DDNM, DDRM, DPS, DeqIR, DiffPIR, OptimiseNoise, Pi
 from workbench.solvers.deqir.losses import apart, colour_distance, image_distance
 from workbench.solvers.schedules import sampling_sigmas
 
-prior = load_prior("mini-dsm")
+prior = load_prior("photo")
 photos = sample_photos(32)[:4]
 print(prior.summary())
 
@@ -60,7 +60,7 @@ print(prior.summary())
 op = SuperResolution(4, "average")
 y = op(photos[:1].double())
 steps, eta = 8, 0.3
-network = load_prior("mini-dsm").double()
+network = load_prior("photo").double()
 noises = torch.randn(steps + 1, 1, 3, 32, 32, generator=generator(0), dtype=torch.float64)
 levels = sampling_sigmas("vp", steps, network.sigma_min, network.sigma_max)
 

@@ -18,7 +18,7 @@
 # degraded photo with the network (the fixed point of a MAP problem), compare with the original, and move the network so
 # that the fixed point comes closer. The network stays a denoiser, and replaces the old one wherever that was used.
 #
-# Everything here runs on a processor in a few minutes, with networks of less than a million weights.
+# Everything here runs on a processor in a few minutes, with networks of 3.2 million weights.
 
 # %%
 import tempfile
@@ -51,10 +51,11 @@ from workbench.trainers import MUPET, TrainSettings, train
 # %% [markdown]
 # Three networks of one architecture: trained by denoising score matching (DSM); DSM continued for as many steps as MUPET
 # took, the control of a fair comparison; and MUPET, which started from the first. The shipped MUPET network was trained
-# with a perceptual loss at its fixed points, which the paper names as future work: `docs/mupet.md` says why.
+# with the distance of EfficientNet-Lite0 at its fixed points, a perceptual loss, which the paper names as future work:
+# `docs/mupet.md` says why, and that 400 steps of it are no gain yet.
 
 # %%
-PRIORS = {"DSM": "mini-dsm", "DSM longer": "mini-control", "MUPET": "mini-mupet"}
+PRIORS = {"DSM": "photo", "DSM longer": "photo-control", "MUPET": "photo-mupet"}
 prior = load_prior(PRIORS["DSM"])
 print(prior.summary())
 
@@ -208,13 +209,13 @@ plt.show()
 # trained by DSM, and of the one that MUPET trained on. Super-resolution is shown enlarged. PSNR is in dB.
 
 # %%
-cat = sample_photo("cat", 32)
-kinds = {"SR ×4": "sr:4", "blur 2": "blur:2", "70 % missing": "inpaint:0.7", "block": "block:12", "noise": "denoise"}
+cat = sample_photo("cat", 64)
+kinds = {"SR ×4": "sr:4", "blur 2": "blur:2", "70 % missing": "inpaint:0.7", "block": "block:24", "noise": "denoise"}
 trained = load_prior(PRIORS["MUPET"])
 columns, notes = {"original": cat.expand(len(kinds), -1, -1, -1)}, {}
 for sigma in (0.05, 0.3):
     problems = [degrade(cat, spec, noise=sigma, seed=0) for spec in kinds.values()]
-    rows = {"measured": [interpolate(problem.picture, size=32, mode="nearest") for problem in problems]}
+    rows = {"measured": [interpolate(problem.picture, size=64, mode="nearest") for problem in problems]}
     for label, network in {"DSM": prior, "MUPET": trained}.items():
         rows[label] = [MapByProx()(network, problem.op, problem.y, sigma).image for problem in problems]
     for label, images in rows.items():
@@ -344,7 +345,7 @@ for label, alpha in {"DSM continued": 0.0, "MUPET": 1.0}.items():
 # What was trained, first: fixed points of a photo that none of the three was fine-tuned on.
 
 # %%
-cases = {"70 % missing": "inpaint:0.7", "block": "block:12", "noise": "denoise"}
+cases = {"70 % missing": "inpaint:0.7", "block": "block:24", "noise": "denoise"}
 problems = [degrade(cat, spec, noise=0.05, seed=0) for spec in cases.values()]
 columns = {"original": cat.expand(len(cases), -1, -1, -1), "measured": torch.cat([p.picture for p in problems])}
 for label, network in tuned.items():
@@ -453,11 +454,11 @@ pipeline = load_pipeline(pipelines / "mupet_quick.yaml", pipelines.parent / "not
 paper = next(table for table in pipeline.published if table.id == "mupet-2")
 jobs = {job.parameters["degradation"]: job.parameters for job in pipeline.jobs if "degradation" in job.parameters}
 FIRST, COUNT = 10, 20
-tiles, names = evaluation_photos([], count=COUNT, first=FIRST)
+tiles, names = evaluation_photos([], count=COUNT, first=FIRST, size=64, short_side=256)
 networks = {label: load_prior(name) for label, name in PRIORS.items()}
 
 own, same = {}, {}  # by the paper's name of the task
-for spec in ("sr:4", "blur:2", "block:8"):
+for spec in ("sr:4", "blur:2", "block:16"):
     task, settings = jobs[spec]["published_task"], jobs[spec]["settings"]
     solvers = {label: DiffPIR(steps=20, **settings[label]) for label in PRIORS}
     numbers = range(FIRST, FIRST + COUNT)
@@ -478,7 +479,7 @@ for task in own:
 print(f"PSNR and a second figure: LPIPS in the paper, {METRICS[perceptual].title} here")
 
 # %% [markdown]
-# Levels cannot be compared between data sets, changes to some degree. Here against the control, in the paper against
+# Absolute figures cannot be compared between data sets; changes can, to some degree. Here against the control, in the paper against
 # the DSM network that MUPET started from.
 
 # %%
@@ -494,17 +495,17 @@ figure.suptitle("What MUPET changed, against DSM trained for as long", fontsize=
 finish(figure, axes)
 
 # %% [markdown]
-# `make mupet` runs all tasks with 30 tiles and 60 steps, and writes a report with pictures, intervals and samples
-# (Table I). `docs/mupet.md` has a hundred photos of another data set. `pipelines/published_scale/` holds the paper's own scale, for a GPU and the published checkpoints.
+# `make mupet` runs all tasks with 30 tiles, and writes a report with pictures, intervals and samples (Table I).
+# `docs/mupet.md` has photos of another data set. `pipelines/published_scale/` holds the paper's own scale, for a GPU and
+# the published checkpoints.
 #
 # ## Limits
-# - **Network and data.** 0.84 million weights and 32x32 pixels here; NCSN++ with some 60 million, CIFAR-10 and LSUN
+# - **Network and data.** 3.2 million weights, 32x32 and 64x64 pixels here; NCSN++ with some 60 million, CIFAR-10 and LSUN
 #   Bedroom there. A small network may have more to gain from any further training, hence the control. The paper has no
 #   such control: its DSM was not trained on.
 # - **Metric.** The paper's gains are in LPIPS. The distance here is that of EfficientNet-Lite2, whose weights need no
 #   download. It is not LPIPS, and its figures are not comparable with the paper's; only the direction of changes is. No
-#   network was trained with it: the shipped MUPET network learned with a small perceptual network that is no longer part
-#   of the package.
+#   network was trained with it: the shipped MUPET network learned with EfficientNet-Lite0.
 # - **Our training differs.** Sixty steps at learning rate 3e-4, for 100 epochs at 1e-5; one degradation and level per
 #   image, not per batch; levels log-uniform, not eq. 11, which up to $\sigma$ = 50 spends most steps where photos are
 #   invisible; the proximal map in place of eq. 3, for the search and for the gradient. The published choices are one
