@@ -12,9 +12,9 @@
 # **Aim.** Restore a photo with three networks from three places, one line each: a published checkpoint file, a diffusers
 # repository, a denoiser of deepinv. Then the way back: our operators and priors inside deepinv's own samplers.
 #
-# Published weights are large and elsewhere, so small stand-ins in the same formats play their part here: `photo-ddpm`, a
-# network of 2 million weights in the layout of the published DDPM files, trained on photos of 32x32 pixels. Its results
-# say nothing about the originals. BM3D is the real one: it has no weights.
+# Published weights are large and have to be downloaded, so small stand-ins in the same formats take their place here:
+# `photo-ddpm`, a network of 2.7 million weights in the layout of the published DDPM files, trained on photos of 32x32 pixels.
+# Its results say nothing about the originals. BM3D is the original: it has no weights.
 
 # %%
 import logging
@@ -43,8 +43,8 @@ folder = Path(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## The stand-ins
-# A file as the authors of DDPM publish theirs, a bare state dict; and a repository folder as diffusers writes it. With a
-# connection and the real thing, the names below are `"ema_diffusion_lsun_bedroom.ckpt"` and
+# A bare state dict, as the authors of DDPM publish theirs, and a repository folder as diffusers writes it. For the published
+# networks, use the names `"ema_diffusion_lsun_bedroom.ckpt"` and
 # `"diffusers:google/ddpm-cifar10-32"`.
 
 # %%
@@ -55,8 +55,8 @@ print(*sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if fil
 
 # %% [markdown]
 # ## Three sources
-# `load_prior` tells a checkpoint from its tensors: which network, how wide, how many levels, where attention is. The summary
-# says what it found. `--prior` of the command line and the `prior` of a pipeline take the same names.
+# `load_prior` recognises a checkpoint by its tensors: which network, how wide, how many levels, where attention is. The
+# summary says what it found. `--prior` of the command line and the `prior` of a pipeline take the same names.
 
 # %%
 priors = {
@@ -69,8 +69,8 @@ for prior in priors.values():
 
 # %% [markdown]
 # ## One restoration each
-# The solver is the same and does not know the difference: time steps and data ranges end in the adapter. BM3D knows little
-# noise well, so DiffPIR starts at a lower level for all three.
+# The solver is the same for all three: time steps and data ranges are the adapter's business. BM3D is made for moderate
+# noise, so DiffPIR starts at a lower level.
 
 # %%
 photo = sample_photo("cat", size=64)
@@ -94,8 +94,9 @@ difference = float((results["file"] - results["diffusers"]).abs().max())
 print("largest difference below 1/1000:", difference < 1e-3)
 
 # %% [markdown]
-# ## What is not a prior says so
-# Files are read as tensors and nothing else; code in a pickle does not run. What the tensors do not show has to be said.
+# ## Files that are refused
+# Files are read as tensors and nothing else; code in a pickle does not run. What the tensors do not show has to be passed as
+# a setting.
 
 # %%
 torch.save(torch.nn.Linear(2, 2), folder / "whole-network.pt")
@@ -110,9 +111,9 @@ for name in ("whole-network.pt", "notes.txt", "stable.ckpt", "lost.ckpt"):
         print("-", str(error).replace(f"{folder}/", ""))
 
 # %% [markdown]
-# ## Steps in between
-# A variance-preserving network knows 1000 noise levels. Solvers ask for any; the adapter answers between two steps, or at
-# the nearest as published samplers do. At most levels the difference is small; `benchmarks/vp_steps.py` measures it.
+# ## Noise levels between the time steps
+# A variance-preserving network was trained at 1000 noise levels, and solvers ask for any. The adapter interpolates the time
+# step, or takes the nearest one as published samplers do. At most levels the difference is small; `benchmarks/vp_steps.py` measures it.
 
 # %%
 noisy = photo + 0.0085 * torch.randn(photo.shape, generator=generator(0))  # half-way between steps 1 and 2
@@ -123,8 +124,8 @@ with torch.no_grad():
 print(f"they differ by {float((between - nearest).pow(2).mean().sqrt()) / 0.0085:.0%} of the noise")
 
 # %% [markdown]
-# ## The way out: deepinv's samplers with our parts
-# `physics_for_deepinv` and `denoiser_for_deepinv` make an operator and a prior into theirs. Here deepinv's DiffPIR restores
+# ## deepinv's samplers with our operators and priors
+# `physics_for_deepinv` and `denoiser_for_deepinv` convert an operator and a prior. Here deepinv's DiffPIR restores
 # with our blur, whose pseudo-inverse and prox are exact, and our network.
 
 # %%
@@ -149,7 +150,7 @@ plt.show()
 print("adjoint right:", abs(float(physics.adjointness_test(photo))) < 1e-4)
 
 # %% [markdown]
-# And the way in: deepinv's physics under our solvers. Their `A` and its adjoint are taken, the rest is computed to a stated
+# The reverse: deepinv's physics under our solvers. Their `A` and its adjoint are used, the rest is computed to a stated
 # tolerance.
 
 # %%
@@ -176,5 +177,5 @@ with torch.no_grad():
 # ## What to try
 # - A checkpoint of your own; `workbench models FILE` prints the same summary.
 # - `load_prior(..., dtype=torch.bfloat16)`, `channels_last=True`, `device="cuda"`.
-# - DRUNet (`deepinv:drunet`, or `drunet_color.pth` of DPIR) knows noise up to 50/255 only: DiffPIR says that it lowered its
-#   levels, DDNM and DeqIR refuse it.
+# - DRUNet (`deepinv:drunet`, or `drunet_color.pth` of DPIR) was trained for noise up to 50/255 only: DiffPIR lowers its levels
+#   and says so; DDNM and DeqIR refuse it.

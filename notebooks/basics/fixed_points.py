@@ -10,7 +10,7 @@
 # # Fixed points: restoring as an equation
 #
 # **Aim.** Solve $x = f(x)$ for a batch of images, see why acceleration matters, and differentiate through the solution
-# without storing the way there.
+# without storing the iterations.
 #
 # Many restoration methods are fixed points. The MAP estimate with a denoiser prior $D$ is one (MUPET, eq. 3, in a better
 # conditioned form):
@@ -43,7 +43,7 @@ from workbench.solvers import (
 # %% [markdown]
 # ## A map whose answer is known
 # $f(x) = M x + b$ has the fixed point $(I - M)^{-1} b$. Picard iteration $x \leftarrow f(x)$ shrinks the error by the
-# largest eigenvalue of $M$ per step, here 0.95. Anderson and Broyden learn from earlier steps.
+# largest eigenvalue of $M$ per step, here 0.95. Anderson acceleration and Broyden's method use earlier steps.
 
 # %%
 torch.manual_seed(0)
@@ -76,8 +76,8 @@ print("Anderson takes less than a third of Picard's evaluations:", steps[1] < st
 
 # %% [markdown]
 # ## The MAP estimate of a photo
-# The same driver on images, with the prior inside the map. Nothing promises that plain iteration converges: the prior need
-# not be a contraction. The driver then keeps the best iterate and says what happened.
+# The same driver on images, with the prior inside the map. Picard iteration need not converge, since the prior need not be
+# a contraction. The driver then keeps the best iterate and reports that it did not converge.
 
 # %%
 prior = load_prior("photo")
@@ -106,8 +106,8 @@ plt.show()
 
 # %% [markdown]
 # ## A sampling chain as one fixed point
-# DDNM walks down the noise levels one by one. DeqIR solves for all states at once; after as many iterations as there are
-# levels it is DDNM exactly, whatever the network, and close to it much earlier.
+# DDNM goes through the noise levels one by one. DeqIR solves for all states at once: after as many iterations as there are
+# levels its result is exactly that of DDNM, whatever the network, and it is close much earlier.
 
 # %%
 inpaint = degrade(photos, "inpaint:0.7", seed=0)
@@ -130,7 +130,7 @@ print("equal after 12 iterations:", all(values[-1] < 1e-4 for values in gaps.val
 # %% [markdown]
 # ## Gradients at the solution
 # With $J = \partial f/\partial x$ at the fixed point, $\partial L/\partial\theta = v^\top (I - J)^{-1}\,
-# \partial f/\partial\theta$. Nothing of the iteration is stored. *Exact* solves the linear system, *Neumann* sums some
+# \partial f/\partial\theta$. The iteration is not stored. *Exact* solves the linear system, *Neumann* sums some
 # terms of its series, *Jacobian-free* takes $J$ for zero: a descent direction, not the gradient. Here
 # $f(x) = \tfrac12 \tanh(W x) + b$, and the loss is $\tfrac12\|x\|^2$.
 

@@ -9,16 +9,16 @@
 # %% [markdown]
 # # Operators: how a photo is degraded
 #
-# **Aim.** Know the degradations there are, what each can do for a solver, and make one of your own.
+# **Aim.** See which degradations there are, what a solver asks of them, and write one of your own.
 #
-# An operator is the $A$ of $y = A x + \sigma\,\varepsilon$. Solvers ask it for few things:
+# An operator is the $A$ of $y = A x + \sigma\,\varepsilon$. Solvers use five calls:
 #
 # | call | what it gives |
 # | --- | --- |
 # | `op(x)` | $A x$ |
 # | `op.adjoint(y)` | $A^\top y$, with $\langle A x, y\rangle = \langle x, A^\top y\rangle$ |
 # | `op.pinv(y)` | $A^+ y$, the pseudo-inverse |
-# | `op.prox(z, y, w)` | $\arg\min_x \tfrac12\|A x - y\|^2 + \tfrac w2\|x - z\|^2$, agree with the data but stay near $z$ |
+# | `op.prox(z, y, w)` | $\arg\min_x \tfrac12\|A x - y\|^2 + \tfrac w2\|x - z\|^2$, a compromise between the data and $z$ |
 # | `op.project_null(x)` | $(I - A^+ A)\,x$, what the measurement does not see |
 
 # %%
@@ -53,7 +53,7 @@ for half in (names[:5], names[5:]):
 # %% [markdown]
 # ## What an operator must fulfil
 # The adjoint passes the dot-product test, and $A A^+ A = A$: measuring the pseudo-inverse's answer gives the measurement
-# again. Both hold to rounding.
+# again. Both hold up to rounding.
 
 # %%
 x = photo.double()
@@ -68,7 +68,7 @@ for name in ("sr:4", "inpaint:0.8", "gray", "hadamard:0.5"):
 # %% [markdown]
 # ## The proximal step
 # A small weight follows the data, a large one the image `z`. Here `z` is grey and the data miss a block, so the weight
-# decides only what happens outside the block: inside, nothing speaks against `z`.
+# matters only outside the block: inside, the result is `z`.
 
 # %%
 hole = Inpainting(block_mask((64, 64), 24))
@@ -90,7 +90,7 @@ print("measurement of the unseen part:", round(float(op(unseen).abs().max()), 5)
 
 # %% [markdown]
 # ## Your own operator
-# Say how its transform and its singular values look, and everything above is there. This one weakens high frequencies of
+# Give its transform and its singular values; everything above follows. This one weakens high frequencies of
 # the rows, like a cheap analogue video link: the transform is the cosine transform along the width.
 
 
@@ -125,8 +125,7 @@ show({"photo": photo, "measured": noisy, "pinv": link.pinv(noisy), "prox": link.
 plt.show()
 
 # %% [markdown]
-# The pseudo-inverse blows up the noise; the proximal step does not. With a prior, any solver of the *quickstart* restores
-# from it too.
+# The pseudo-inverse amplifies the noise; the proximal step does not. Any solver of the *quickstart* works with it too.
 #
 # ## What to try
 # - Other settings: `sr:4:average`, `blur:20,1,9`, `jpeg:5`.

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Priors: what photos look like
 #
-# **Aim.** See what a diffusion prior knows: denoising at any noise level, the score behind it, and pictures out of nothing.
+# **Aim.** See what a diffusion prior knows: denoising at any noise level, the score behind it, and samples from pure noise.
 #
 # A prior is a denoiser $D(x, \sigma) \approx \mathbb E[x_0 \mid x_0 + \sigma\varepsilon = x]$. By Tweedie's formula it
 # holds the score of the blurred image distribution,
@@ -36,8 +36,8 @@ print(f"{sum(weights.numel() for weights in prior.parameters()) / 1e6:.1f} milli
 
 # %% [markdown]
 # ## Denoising
-# The prior is told how much noise there is. More noise, less certainty: the answer is the mean of all photos that could be
-# behind it, so it grows smoother.
+# The prior is given the noise level. Its answer is the mean of all photos that could have produced the noisy one, so it gets
+# smoother as the noise grows.
 
 # %%
 photo = sample_photo("coffee", size=64)
@@ -71,7 +71,7 @@ print(
 )
 
 # %% [markdown]
-# ## Pictures out of nothing
+# ## Samples
 # Starting from pure noise and denoising a little at a time (DDIM) draws from the prior itself. A small network trained on
 # small photos knows colours, edges and textures, not objects.
 
@@ -83,8 +83,8 @@ print("values:", round(float(draws.image.mean()), 1), "+-", round(float(draws.im
 
 # %% [markdown]
 # ## Your own prior
-# Any denoiser becomes one: an adapter says what it expects. Here a Gaussian filter that widens with the noise, which knows
-# nothing of photos but that they are smooth.
+# An adapter turns any denoiser into a prior. Here a Gaussian filter that widens with the noise: all it assumes about photos
+# is that they are smooth.
 
 
 # %%
@@ -105,6 +105,6 @@ for sigma in (0.05, 0.2):
 
 # %% [markdown]
 # ## What to try
-# - Telling the prior a wrong noise level: too low leaves noise, too high paints over detail.
+# - Give the prior a wrong noise level: too low leaves noise, too high removes detail.
 # - `PredictorCorrector` instead of `DDIM`; another size than 32x32.
 # - The filter as a prior of `DiffPIR` in the *quickstart*.

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Quickstart: restore a photo
 #
-# **Aim.** Degrade a photo in a known way and bring it back with four methods.
+# **Aim.** Degrade a photo in a known way and restore it with four methods.
 #
 # A measurement is $y = A x + \sigma\,\varepsilon$: the operator $A$ loses information, noise of standard deviation
 # $\sigma$ is added. Many images $x$ explain $y$. A *prior* knows what photos look like; every method below finds an image
@@ -64,8 +64,8 @@ plt.show()
 
 # %% [markdown]
 # PSNR is highest for the image nearest to the original pixel by pixel. Samplers show *one* sharp image out of many that
-# explain the measurement, so their PSNR can be lower than that of a blurry average, though they look better. LPIPS measures
-# that; `metrics.json` and the reports contain it once its weights are on the machine.
+# explain the measurement, so their PSNR can be lower than that of a blurry average, though they look better. Perceptual
+# distances such as LPIPS measure that; `metrics.json` and the reports contain it if its weights are installed.
 #
 # ## Every restored image explains the measurement
 # Degrading the restored image gives back what was measured, up to the noise.
@@ -77,8 +77,8 @@ for name, result in results.items():
     assert gap < 0.05
 
 # %% [markdown]
-# ## Several answers
-# Another seed of the solver alone gives another sample. Where the samples differ, the measurement does not decide.
+# ## Posterior samples
+# Changing only the solver's seed gives another sample. Where samples differ, the measurement does not determine the image.
 
 # %%
 samples = torch.cat(

@@ -11,14 +11,14 @@
 #
 # **Aim.** Walk through *Deep Equilibrium Diffusion Restoration with Parallel Sampling* (Cao et al. 2024) with every
 # equation computed once: from the chain of a sampler to a triangular system, from the system to a parallel solver, and
-# through the solution back to the noise it grew from.
+# through the solution back to the initial noise.
 #
 # The idea in one paragraph. A diffusion sampler calls its network once per noise level, one call after another. Write all
 # states of that chain as one unknown: then every state is a function of the noisier ones, and a fixed-point iteration can
 # ask the network about all of them at the same time. Nothing is approximated: the solution *is* the chain. And since it is
-# the solution of an equation, its derivative with respect to the first noise is to be had without storing the chain.
+# the solution of an equation, its derivative with respect to the initial noise needs no stored chain.
 #
-# Everything here runs on a processor in a few minutes, with the small networks that come with the package.
+# Everything here runs on a CPU in a few minutes, with the prior that ships with the package.
 
 # %%
 import matplotlib.pyplot as plt
@@ -108,7 +108,7 @@ for label, printed in (("corrected", False), ("as printed", True)):
 # %% [markdown]
 # **The system is triangular**: state $j$ depends on noisier states only. Drawn: how strongly the right side for each state
 # answers to a change of each state (a row per state, a column per argument, both from the noisiest). After $k$ iterations
-# the $k$ noisiest states are exact, whatever the network, so $T$ iterations always suffice; what is hoped for is far fewer.
+# the $k$ noisiest states are exact, whatever the network, so $T$ iterations always suffice; far fewer should do.
 
 # %%
 strength = torch.zeros(steps, steps)
@@ -134,14 +134,14 @@ plt.show()
 # %% [markdown]
 # ## Solving it
 # The published solver starts from the first noise in every state, asks the network about all $T$ states at once, and mixes
-# the last five results (Anderson acceleration). In eq. 9 the noise $e_s$ stays what it was while $u_s$ moves, as if the
-# denoiser followed its input one to one. At high noise it hardly moves, and the first iterates are off by hundreds.
+# the last five results (Anderson acceleration). Eq. 9 keeps the noise $e_s$ fixed while $u_s$ changes, as if the denoiser's
+# output followed its input one to one. At high noise the output hardly changes, and the first iterates are off by hundreds.
 #
-# This package predicts the answer better, at no cost: with the Wiener filter $M_s$ of photos, what a denoiser would be if
-# photos were a Gaussian field with falling power (`solvers/photo_model.py`). The network is taken for
-# $D(u,\sigma_s)\approx M_s(u) + \text{gap}_s$ with the gap of the last time it was asked. That is linear, so the whole chain
-# still follows without the network; the start is the chain of $M$ alone. Where the iteration stands still, gap and state
-# belong together, and the chain is the sequential one.
+# This package uses a better prediction at no cost: the Wiener filter $M_s$ of photos, the best denoiser if photos were a
+# Gaussian random field with a power-law spectrum (`solvers/deqir/wiener.py`). The network is taken for
+# $D(u,\sigma_s)\approx M_s(u) + \text{gap}_s$ with the gap from its last evaluation. That is linear, so the whole chain
+# still follows without the network; the start is the chain of $M$ alone. At the fixed point, gap and state
+# agree, and the chain is the sequential one.
 
 # %%
 op = parse_operator("sr:4", (3, 32, 32))
@@ -186,10 +186,10 @@ for label, k in first.items():
 assert first["photo model"] <= 5 < first["published"]
 
 # %% [markdown]
-# ## Parallel against sequential, honestly
+# ## Parallel against sequential: the cost
 # An iteration over $T$ states costs $T$ evaluations of the network. They can run side by side on a device with room for the
-# batch or on several devices, and then an iteration takes as long as *one* call of a sequential sampler. On a processor, or
-# a GPU that is full with one image, it takes $T$ times as long. So the trade is latency for work:
+# batch or on several devices, and then an iteration takes as long as *one* call of a sequential sampler. On a CPU, or
+# on a GPU that one image fills, it takes $T$ times as long. So the trade is latency for work:
 
 # %%
 print(f"{'':34}{'calls in a row':>15}{'evaluations':>13}{'PSNR':>9}")
@@ -206,11 +206,11 @@ for label, solver in {
     print("{:34}{:15}{:13.0f}{:6.0f} dB".format(label, *(float(v) for v in rows)))
 
 # %% [markdown]
-# Settled states are not asked about again, so a solve costs less than iterations times $T$. The window keeps only the
-# states in work, so that memory does not grow with $T$. On one processor the sequential sampler wins; where latency
-# counts and there is room, the parallel one does. And a chain of few levels is cheaper still, if its image is as good.
+# Settled states are not evaluated again, so a solve costs less than iterations times $T$. The window keeps only the
+# active states, so that memory does not grow with $T$. On one CPU the sequential sampler wins; where latency
+# counts and the device has room, the parallel one does. A chain of fewer levels is cheaper still, if its image is as good.
 #
-# ## Where the noise leads: gradients
+# ## Gradients with respect to the initial noise
 # At the fixed point (eq. 13, with the signs of the errata)
 # $$\frac{\partial L}{\partial n} = \frac{\partial L}{\partial u^*}\Bigl(I-\frac{\partial F}{\partial u}\Bigr)^{-1}
 # \frac{\partial F}{\partial n}.$$
@@ -237,10 +237,10 @@ for prediction in ("published", "photos"):
 
 # %% [markdown]
 # ### A better start
-# With little fresh noise, where the chain ends depends on where it began, and in super-resolution most starts are not the
-# best. Algorithm 2 moves the start downhill on a loss. Here the loss is the distance to another restoration (DiffPIR), as
-# the paper proposes. The image cannot become better than its model; it comes near it while staying a sample that explains the
-# measurement exactly.
+# With little fresh noise, the result depends on the initial noise, and in super-resolution most draws are not the best ones.
+# Algorithm 2 moves the initial noise downhill on a loss. Here the loss is the distance to another restoration (DiffPIR), as
+# the paper proposes. The image does not become better than the restoration it imitates; it comes close to it and still
+# satisfies the measurement exactly.
 
 # %%
 model = DiffPIR(30)(y[:2], op, prior, generator=generator(0)).image
@@ -257,8 +257,8 @@ assert gain.min() > 0.5
 assert (op(after.image) - y[:2]).abs().max() < 1e-4
 
 # %% [markdown]
-# ### Colours on demand
-# Grey photos leave the colours to the noise. A loss on the colours of *another* photo, of anything, steers them
+# ### Steering the colours
+# In colourisation the initial noise decides the colours. A loss on the colours of *another* photo steers them
 # (`colour_distance`: mean colour, and how it follows the brightness).
 
 # %%
@@ -278,8 +278,8 @@ assert red_over_blue["cool"] < red_over_blue["free"] < red_over_blue["warm"]
 
 # %% [markdown]
 # ### Diversity
-# Where the data leave room, other noise is another image. `apart` drives a batch of them away from one another, by a
-# perceptual distance (`effnet`, of EfficientNet-Lite0): by pixels, black and white are furthest apart.
+# Where the data leave freedom, another noise gives another image. `apart` pushes a batch of them away from one another in a
+# perceptual distance (`effnet`, of EfficientNet-Lite0); in pixel distance, black and white would be furthest apart.
 
 # %%
 hole = parse_operator("block:16", (3, 32, 32))
@@ -300,10 +300,10 @@ print("distance among them, times", round(ratio, 1))
 assert ratio > 1.2
 
 # %% [markdown]
-# ## Old photos, and degradations nobody knows
-# An old photo is grey, and scratched where somebody painted the mask. Both are known exactly, as one operator with a
-# pseudo-inverse of its own. What nobody knows (real noise, compression) is the model error of any operator: then the chain
-# starts from another restoration at a middle level, `sigma_start`, and keeps what it trusts.
+# ## Old photos and unknown degradations
+# An old photo is grey, and scratched where the mask was painted. Both are known exactly, as one operator with a closed-form
+# pseudo-inverse. What is unknown (real noise, compression) is model error of any operator: then the chain starts from another
+# restoration at an intermediate level, `sigma_start`.
 
 # %%
 large = load_prior("photo")
@@ -326,8 +326,8 @@ show(columns, notes=notes)
 plt.show()
 
 # %% [markdown]
-# ## Do they sample what they claim?
-# With a Gaussian prior the posterior of a measurement is known, and a sampler can be held against it: 400 samples of one
+# ## Are the samplers calibrated?
+# With a Gaussian prior the posterior is known, and a sampler can be compared with it: 400 samples of one
 # measurement, the distance of their mean from the exact one in posterior standard deviations (chance alone gives 0.05), and
 # their variance as a share of the exact one.
 

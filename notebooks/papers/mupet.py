@@ -18,7 +18,7 @@
 # degraded photo with the network (the fixed point of a MAP problem), compare with the original, and move the network so
 # that the fixed point comes closer. The network stays a denoiser, and replaces the old one wherever that was used.
 #
-# Everything here runs on a processor in a few minutes, with networks of 3.2 million weights.
+# Everything here runs on a CPU in a few minutes, with networks of 3.2 million weights.
 
 # %%
 import tempfile
@@ -89,8 +89,8 @@ with torch.no_grad():
 # (eq. 2). Put the network's score at level $\sigma_n$ for the gradient of $\log p$, and the minimiser is a fixed point
 # of gradient descent (eq. 3). It is where the *stationarity* vanishes:
 # $$A^\top(Ax - y) - \sigma_n^2 s(x,\sigma_n) \;=\; A^\top(Ax - y) + x - D(x,\sigma_n) \;=\; 0 .$$
-# In the second form no $\sigma_n$ multiplies anything: it only tells the denoiser how much noise to expect. Sorting for
-# $x$ gives a second map with the same fixed points, the operator's own proximal step after a denoising step:
+# In the second form no $\sigma_n$ multiplies anything: it only tells the denoiser how much noise to expect. Solving
+# for $x$ gives a second map with the same fixed points, a denoising step followed by the operator's proximal step:
 # $$x = (A^\top A + I)^{-1}(A^\top y + D(x,\sigma_n)) = \operatorname{prox}(D(x,\sigma_n)) .$$
 #
 # First where the answer is known. For Gaussian images with mean $m$ and covariance $C$ the best denoiser is linear,
@@ -195,10 +195,10 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %% [markdown]
-# Where most pixels are missing, the acceleration is quick at first and then wanders: in the holes the data say nothing,
-# and there the network need not be a contraction, so that nothing promises that any iteration arrives. The solver keeps
-# the best iterate, has a limit, and says whether it converged; Adam, given all its 500 steps, may end closer. Training
-# can do with the rest: an estimate closer to the fixed point gives a better gradient, not necessarily a better image.
+# Where most pixels are missing, the acceleration is quick at first and then stalls: in the holes the data say nothing, the
+# network need not be a contraction there, and no iteration is guaranteed to converge. The solver keeps the best iterate, has
+# a limit, and reports whether it converged; Adam, given all its 500 steps, may end closer. For training the remaining
+# residual is acceptable: an estimate closer to the fixed point gives a better gradient, not necessarily a better image.
 #
 # One caveat that the paper shares: a network's score need not be the gradient of any function. What is found is a zero
 # of the stationarity, and "maximum" is meant in that sense.
@@ -288,8 +288,8 @@ for name, step in maps.items():
         print(f"{name}, {label:17} cosine {cosine:.2f}, length {float(found.norm() / exact.norm()):.3f}")
 
 # %% [markdown]
-# Solved exactly, both maps give the same gradient. Jacobian-free they do not: the direction is usable in both, but the
-# gradient step carries its step size $\eta = 0.05$ into the length, and the proximal map carries $(A^\top A + I)^{-1}$:
+# Solved exactly, both maps give the same gradient. In the Jacobian-free approximation they do not: both directions are
+# usable, but the gradient step carries its step size $\eta = 0.05$ into the length, and the proximal map carries $(A^\top A + I)^{-1}$:
 # a half where the data are complete, one where they say nothing. So $\eta$ is a second weight of the fixed-point term
 # beside $\alpha$: the published $\alpha = 1$ pulls with $0.05$. For denoising, $A = I$, the two differ by a factor of
 # ten, in a hole by twenty: the proximal map moves most what the data leave open. On the network, for a batch of mixed
