@@ -10,16 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from workbench.demo.command import demo
 from workbench.terminal import Bar, card_lines, summary
 from workbench.text import parse_settings
-
-if TYPE_CHECKING:
-    from workbench.recipe import Recipe
 
 app = typer.Typer(
     name="workbench",
@@ -49,25 +46,23 @@ def restore(
         Path,
         typer.Argument(
             metavar="PHOTO",
-            help="Any image file that Pillow reads; or a recipe, run.json, which goes with --out and --device alone.",
+            help="An image file; or a recipe, run.json, which takes no options but --out and --device.",
             show_default=False,
         ),
     ],
     degrade: Annotated[
         str,
         typer.Option(
-            help="How to degrade it first ('workbench operators' lists them), or 'none'. Masks in files are white "
-            "where the photo is lost, black where it is kept."
+            help="How to degrade it ('workbench operators' lists the ways), or 'none' if it is degraded already. Mask "
+            "files are white where pixels are lost, black where they are kept."
         ),
     ] = "sr:4",
     operator: Annotated[
-        str | None, typer.Option(help="With --degrade none: what degraded the photo.", show_default=False)
+        str | None, typer.Option(help="With --degrade none: the operator that degraded it.", show_default=False)
     ] = None,
     noise: Annotated[
         float,
-        typer.Option(
-            help="Standard deviation of the noise, on the [0, 1] scale: added, or with --degrade none present."
-        ),
+        typer.Option(help="Standard deviation of the noise on the [0, 1] scale: added; with --degrade none, present."),
     ] = 0.0,
     solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
     prior: Annotated[str, typer.Option(help=PRIOR)] = "photo",
@@ -75,7 +70,7 @@ def restore(
     seed: Annotated[int, typer.Option(help="Fixes degradation and restoration.")] = 0,
     samples: Annotated[
         int,
-        typer.Option(min=1, max=64, help="Restorations of the one degraded photo, with solver seeds from --seed."),
+        typer.Option(min=1, max=64, help="Posterior samples of the one measurement, with solver seeds from --seed."),
     ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the results; existing ones are replaced.")] = Path("restored"),
     set_: Annotated[
@@ -100,28 +95,30 @@ def restore(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Start from this restoration by any other tool, an image of the result's size, with noise of "
-            "--set sigma_start=SIGMA put on it.",
+            help="Start from this image of the result's size, the output of another method, plus noise of standard "
+            "deviation --set sigma_start=SIGMA.",
             show_default=False,
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; several (cuda:0,cuda:1) share what is asked at once.")
+        str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; several (cuda:0,cuda:1) share each batch.")
     ] = "cpu",
 ) -> None:
-    """Degrade a photo and restore it.
+    """Degrade a photo and restore it, or restore a photo that is degraded already.
 
     Photos of any size: what the prior does not take whole is denoised in overlapping tiles.
 
     Writes original.png, degraded.png, restored.png (restored-2.png, ... of further samples) and metrics.json (scores,
     cost and all settings) into --out.
 
-    A recipe, as the download of a comparison holds it, is restored by all its methods, each into a folder of --out.
+    A recipe (run.json in the demo's download) is run with all its methods, each into a folder of its own in --out.
     """
     settings, prior_settings = parse_settings(set_ or []), parse_settings(prior_set or [], "--prior-set")
     _prepare(out)
     # Names are checked before the slow part, cheapest first.
-    from workbench.recipe import Method, folder_name, load_recipe, make_recipe
+    from workbench.images import load_image
+    from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
+    from workbench.records import save
 
     several = photo.suffix.lower() == ".json"
     if several:
@@ -134,7 +131,13 @@ def restore(
         known = {"operator": operator, "noise": noise, "seed": seed, "samples": samples}
         recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
-    _restore_all(recipe, folders, device, size, initial)
+    given = (load_image(recipe.photo, size), None if initial is None else load_image(initial))
+    results = restore_recipe(recipe, *given, [_device(name) for name in device.split(",")], Bar)
+    for folder, result in zip(folders, results, strict=True):
+        _prepare(folder)
+        result.records[0] |= {"photo": recipe.photo, "initial": None if initial is None else str(initial)}
+        save(result, folder)
+        typer.echo(summary(result.records, folder))
 
 
 @app.command()
@@ -265,31 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _restore_all(recipe: Recipe, folders: Sequence[Path], device: str, size: int | None, initial: Path | None) -> None:
-    """Restore by every method of ``recipe``, each into its folder, once all is known to fit together."""
-    from workbench.images import load_image
-    from workbench.recipe import load_priors, measure, run_method
-    from workbench.records import save
-    from workbench.restore import solver_of
-
-    image = load_image(recipe.photo, size)
-    devices = [_device(name) for name in device.split(",")]
-    image, start = image.to(devices[0]), None if initial is None else load_image(initial).to(devices[0])
-    for method in recipe.methods:
-        solver_of(method.solver, method.settings)
-    priors = load_priors(recipe, image, devices)
-    degraded = measure(recipe, image, priors[0])
-    for prior in priors[1:]:
-        prior.check(degraded.op.adjoint(degraded.y))
-    for method, prior, folder in zip(recipe.methods, priors, folders, strict=True):
-        _prepare(folder)
-        with Bar(method.label) as bar:
-            result = run_method(degraded, method, prior, bar, start)
-        result.records[0] |= {"photo": recipe.photo, "initial": None if initial is None else str(initial)}
-        save(result, folder)
-        typer.echo(summary(result.records, folder))
 
 
 def _only(ctx: typer.Context, *allowed: str) -> None:

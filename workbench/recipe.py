@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -199,6 +200,37 @@ def fit_prior(prior: Prior, tile: int | None, height: int, width: int) -> Prior:
     if tile == 0:
         return prior
     return whole_or_tiles(prior, height, width) if tile is None else TiledPrior(prior, tile)
+
+
+def restore_recipe(
+    recipe: Recipe,
+    image: Tensor,
+    initial: Tensor | None,
+    devices: Sequence[torch.device],
+    bar: Callable[[str], AbstractContextManager[Callback]],
+) -> Iterator[Result]:
+    """Restore ``image`` (1, 3, h, w) by every method of ``recipe`` in turn, once all is known to fit together.
+
+    Args:
+        initial: see :func:`workbench.restore.restore`.
+        devices: see :func:`load_priors`.
+        bar: shows the progress of the method with that label.
+
+    Raises:
+        ValueError: before the first restoration: unknown names or wrong settings, and as :func:`measure` and
+            :func:`load_priors`; then as :func:`workbench.restore.restore`.
+    """
+    for method in recipe.methods:
+        solver_of(method.solver, method.settings)
+    image = image.to(devices[0])
+    priors = load_priors(recipe, image, devices)
+    degraded = measure(recipe, image, priors[0])
+    for prior in priors[1:]:
+        prior.check(degraded.op.adjoint(degraded.y))
+    for method, prior in zip(recipe.methods, priors, strict=True):
+        with bar(method.label) as callback:
+            result = run_method(degraded, method, prior, callback, None if initial is None else initial.to(devices[0]))
+        yield result
 
 
 def run_method(
