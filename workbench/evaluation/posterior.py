@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from workbench.models.gaussian import GaussianPrior
 from workbench.operators.base import Operator
-from workbench.solvers.base import Solver, require_linear
+
+if TYPE_CHECKING:
+    from workbench.solvers.base import Solver
 
 # Shares of the largest eigenvalue that are rounding.
 _NOTHING = 1e-9
@@ -80,7 +83,8 @@ def exact_posterior(op: Operator, prior: GaussianPrior, y: Tensor, sigma_noise: 
         ValueError: an operator that is not linear; a prior that knows some component for certain; more than one ``y``;
             a noise level that is negative or not finite.
     """
-    require_linear(op, "exact_posterior")
+    if not op.linear:
+        raise ValueError(f"the posterior is Gaussian for linear operators, {type(op).__name__} is not linear")
     if y.shape[0] != 1:
         raise ValueError(f"expected one measurement (1, ...), got shape {tuple(y.shape)}")
     if not 0 <= sigma_noise < math.inf:
