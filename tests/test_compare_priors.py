@@ -11,9 +11,9 @@ import yaml
 from PIL import Image
 
 from tests.test_pipelines import _Page
-from workbench.pipelines import load_pipeline
 from workbench.pipelines.engine import run_pipeline, table
 from workbench.pipelines.published import find_published, read_published
+from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
 
 ROOT = Path(__file__).parents[1]

@@ -23,8 +23,8 @@ from PIL import Image
 
 from workbench.images import sample_photo, save_image
 from workbench.models import load_prior, save_prior
-from workbench.pipelines import load_pipeline
 from workbench.pipelines.engine import Outcome, run_pipeline, table
+from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
 
 PARAMETERS = """

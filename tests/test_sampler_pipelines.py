@@ -12,8 +12,8 @@ from tests.test_pipelines import _Page
 from workbench.evaluation.fid import fid_unavailable
 from workbench.images import sample_photo, save_image
 from workbench.operators.parse import parse_operator
-from workbench.pipelines import Job, load_pipeline
 from workbench.pipelines.engine import run_pipeline, table
+from workbench.pipelines.schema import Job, load_pipeline
 from workbench.random import generator
 from workbench.reports.methods import beside_paper
 from workbench.reports.report import write_report

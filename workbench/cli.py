@@ -161,8 +161,8 @@ def run(
 
     Jobs that are done already are kept. Ends with a table of the jobs, and with exit code 1 if any failed.
     """
-    from workbench.pipelines import load_pipeline
     from workbench.pipelines.engine import run_pipeline, table
+    from workbench.pipelines.schema import load_pipeline
     from workbench.reports.report import write_report
 
     plan = load_pipeline(pipeline, notebooks)

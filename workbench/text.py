@@ -32,8 +32,9 @@ def check_labels(what: str, given: Iterable[str], kind: str, known: Iterable[str
     Traceback (most recent call last):
     ValueError: settings: unknown method 'deqr', did you mean 'deqir'? There are: ddnm, deqir
     """
+    names = list(known)
     for name in given:
-        if name not in (names := list(known)):
+        if name not in names:
             raise ValueError(f"{what}: {unknown(kind, name, names)}")
 
 

@@ -38,8 +38,8 @@ from workbench.images import sample_photo, sample_photos, to_uint8
 from workbench.models import Prior, load_prior
 from workbench.operators import Blur, Inpainting, SuperResolution
 from workbench.operators.kernels import gaussian_kernel
-from workbench.pipelines import load_pipeline
 from workbench.pipelines.published import find_published
+from workbench.pipelines.schema import load_pipeline
 from workbench.plots import show
 from workbench.random import Draws, generator
 from workbench.restore import degrade, restore

@@ -10,9 +10,9 @@ import torch
 
 from tests.test_pipelines import _Page, _restoration
 from workbench.images import save_image
-from workbench.pipelines import load_pipeline
 from workbench.pipelines.engine import Outcome
 from workbench.pipelines.published import read_published
+from workbench.pipelines.schema import load_pipeline
 from workbench.reports.methods import beside_paper, overview
 from workbench.reports.report import write_report
 

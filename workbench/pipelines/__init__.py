@@ -1,6 +1,8 @@
-"""Batches of notebooks: what a pipeline file says (``schema``), running it (``runner``), one job (``job``)."""
+"""Batches of notebooks: pipeline files (``schema``), running them (``engine``), one job (``job``), a job as a script.
+
+What a job notebook calls is exported here; the rest needs libraries that a machine which only trains may lack.
+"""
 
 from workbench.pipelines.job import input_path, input_source, needed, progress, write_result
-from workbench.pipelines.schema import Job, Pipeline, load_pipeline
 
-__all__ = ["Job", "Pipeline", "input_path", "input_source", "load_pipeline", "needed", "progress", "write_result"]
+__all__ = ["input_path", "input_source", "needed", "progress", "write_result"]
