@@ -197,8 +197,8 @@ def recipe_of(folder: Path, **changes: object) -> Path:
     paint[..., 9:14, :] = 1
     save_image(paint, folder / "my mask, new.png")
     methods = [
-        {"solver": "diffpir", "settings": {"steps": 2}, "prior": "mini-control"},
-        {"name": "DDNM 3", "solver": "ddnm", "settings": {"steps": 3, "eta": 0.5}, "prior": "mini-dsm", "tile": 16},
+        {"solver": "diffpir", "settings": {"steps": 2}, "prior": "photo-control"},
+        {"name": "DDNM 3", "solver": "ddnm", "settings": {"steps": 3, "eta": 0.5}, "prior": "photo", "tile": 16},
     ]
     content = {"photo": "original.png", "degrade": "inpaint:0.5", "noise": 0.02, "seed": 3, "samples": 2}
     path = folder / "run.json"
@@ -215,17 +215,17 @@ def test_a_recipe_gives_again_what_it_gave_and_what_its_commands_give(run, tmp_p
     for out in ("one", "two"):
         code, said, errors = run("restore", recipe, "--out", out)
         assert code == 0, errors
-    names = ["1-diffpir-mini-control", "2-DDNM-3"]
+    names = ["1-diffpir-photo-control", "2-DDNM-3"]
     assert sorted(file.name for file in (tmp_path / "two").iterdir()) == names
     lines = said.splitlines()
     assert [line.rpartition(" ")[2] for line in lines if "PSNR" in line] == [f"two/{name}" for name in names]
     assert all("sample 1 of 2" in line for line in lines if "PSNR" in line)
-    assert "diffpir, mini-control: 100%" in errors
+    assert "diffpir, photo-control: 100%" in errors
     assert "DDNM 3: 100%" in errors
     common = ("--degrade", "inpaint:0.5", "--noise", 0.02, "--seed", 3, "--samples", 2, "--out", "alone")
     options = {
-        names[0]: ("--solver", "diffpir", "--set", "steps=2", "--prior", "mini-control"),
-        names[1]: ("--solver", "ddnm", "--set", "steps=3", "--set", "eta=0.5", "--prior", "mini-dsm", "--tile", 16),
+        names[0]: ("--solver", "diffpir", "--set", "steps=2", "--prior", "photo-control"),
+        names[1]: ("--solver", "ddnm", "--set", "steps=3", "--set", "eta=0.5", "--prior", "photo", "--tile", 16),
     }
     for name in names:
         first = pictures(tmp_path / "one" / name)
@@ -249,7 +249,7 @@ def test_a_recipe_finds_its_files_from_anywhere(run, tmp_path, monkeypatch):
     code, said, errors = run("restore", Path("..") / "unzipped" / "run.json", "--out", "again", "--device", "cpu")
     assert code == 0, errors
     assert said.count("no original to compare") == 2
-    for name in ("1-diffpir-mini-control", "2-DDNM-3"):
+    for name in ("1-diffpir-photo-control", "2-DDNM-3"):
         assert set(pictures(elsewhere / "again" / name)) == {"degraded.png", "restored.png"}
         assert not bool(load_image(elsewhere / "again" / name / "degraded.png")[..., 9:14, :].any())
     recipe.write_text(recipe.read_text().replace("my mask, new", "no mask"))
@@ -271,13 +271,13 @@ def test_a_recipe_goes_with_no_other_option(run, tmp_path, option):
 
 
 def test_a_recipe_whose_last_method_is_wrong_does_not_begin(run, tmp_path):
-    good = {"solver": "diffpir", "settings": {"steps": 2}, "prior": "mini-control"}
+    good = {"solver": "diffpir", "settings": {"steps": 2}, "prior": "photo-control"}
     for number, (wrong, message) in enumerate(
         [
             ({"solver": "difpir"}, "unknown solver 'difpir'"),
             ({"settings": {"steps": 0}}, "steps must be at least 1, got 0"),
-            ({"prior": "mini-dms"}, "unknown prior 'mini-dms'"),
-            ({"tile": 3}, "tiles of mini-control must be positive multiples"),
+            ({"prior": "photo-mupt"}, "unknown prior 'photo-mupt'"),
+            ({"tile": 3}, "tiles of photo-control must be positive multiples"),
             ({"prior": "grey.pth"}, "grey takes grey images"),
         ]
     ):
@@ -291,11 +291,11 @@ def test_a_recipe_whose_last_method_is_wrong_does_not_begin(run, tmp_path):
 
 
 def test_samples_of_one_photo(run, photo, tmp_path):
-    code, said, errors = run("restore", photo, "--prior", "mini-dsm", "--samples", 3, "--out", "out", *QUICK)
+    code, said, errors = run("restore", photo, "--prior", "photo", "--samples", 3, "--out", "out", *QUICK)
     assert code == 0, errors
     assert "; sample 1 of 3; written to out" in said
     assert len(pictures(tmp_path / "out")) == 5
-    code, said, errors = run("restore", photo, "--prior", "mini-dsm", "--out", "out", *QUICK)
+    code, said, errors = run("restore", photo, "--prior", "photo", "--out", "out", *QUICK)
     assert "sample" not in said
     assert len(pictures(tmp_path / "out")) == 3
 

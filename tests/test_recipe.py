@@ -28,7 +28,7 @@ from workbench.restore import degrade, observe, restore
 from workbench.solvers import DiffPIR
 from workbench.text import parse_settings
 
-PINV = {"solver": "pinv", "prior": "mini-dsm"}
+PINV = {"solver": "pinv", "prior": "photo"}
 LEAST = {"photo": "cat.png", "degrade": "sr:4", "methods": [PINV]}
 
 
@@ -46,7 +46,7 @@ def test_a_recipe_comes_back_as_it_was_written(tmp_path):
         seed=2**62,
         samples=3,
         methods=(
-            Method(name="mine", solver="diffpir", settings={"steps": 3, "schedule": [1.0, 0.1]}, prior="mini-dsm"),
+            Method(name="mine", solver="diffpir", settings={"steps": 3, "schedule": [1.0, 0.1]}, prior="photo"),
             Method(solver="ddnm", prior="hf:some/one", prior_settings={"weights": "raw"}, tile=16),
         ),
         workbench="0.1.0",
@@ -62,7 +62,7 @@ def test_a_recipe_comes_back_as_it_was_written(tmp_path):
 def test_what_json_does_not_know_is_refused_and_the_file_stays(tmp_path):
     path = written(tmp_path / "run.json", LEAST)
     for value in (math.nan, {1, 2}):
-        method = Method(solver="pinv", prior="mini-dsm", settings={"steps": value})
+        method = Method(solver="pinv", prior="photo", settings={"steps": value})
         with pytest.raises(ValueError, match=r"run.json: not all of the recipe can be written as JSON"):
             save_recipe(Recipe(photo="a", degrade="sr:4", methods=(method,)), path)
     assert json.loads(path.read_text()) == LEAST
@@ -162,7 +162,7 @@ def test_files_that_are_no_recipe(tmp_path):
 
 
 def test_recipes_made_in_python_have_errors_of_one_line():
-    assert make_recipe(**LEAST | {"methods": (Method(**PINV),)}).methods[0].label == "pinv, mini-dsm"
+    assert make_recipe(**LEAST | {"methods": (Method(**PINV),)}).methods[0].label == "pinv, photo"
     with pytest.raises(ValueError, match=r"^noise is .* got -1.0$"):
         make_recipe(photo="a", degrade="sr:4", noise=-1.0, methods=(Method(**PINV),))
 
@@ -170,7 +170,7 @@ def test_recipes_made_in_python_have_errors_of_one_line():
 @pytest.mark.parametrize(
     ("label", "solver", "prior", "expected"),
     [
-        ("", "diffpir", "mini-control", "1-diffpir-mini-control"),
+        ("", "diffpir", "photo-control", "1-diffpir-photo-control"),
         ("", "ddnm+", "hf:some/one", "1-ddnm+-hf-some-one"),
         ("../../etc/passwd", "pinv", "a", "1-..-..-etc-passwd"),
         ("Größe – 50 %", "pinv", "a", "1-Gr-e-50"),
@@ -184,8 +184,8 @@ def test_folder_names_are_safe(label, solver, prior, expected):
 
 
 def test_a_method_gives_what_the_functions_give(tmp_path):
-    photo, prior = sample_photo("cat", 32), load_prior("mini-dsm")
-    some = Method(solver="diffpir", settings={"steps": 2, "zeta": 0.3}, prior="mini-dsm")
+    photo, prior = sample_photo("cat", 32), load_prior("photo")
+    some = Method(solver="diffpir", settings={"steps": 2, "zeta": 0.3}, prior="photo")
     recipe = Recipe(photo="a", degrade="inpaint:0.5", noise=0.05, seed=4, methods=(some, some))
     expected = restore(degrade(photo, "inpaint:0.5", 0.05, 4, prior), DiffPIR(steps=2, zeta=0.3), prior, name="diffpir")
     steps = []
@@ -199,10 +199,10 @@ def test_a_method_gives_what_the_functions_give(tmp_path):
     assert torch.equal(measured.y[1:], observe(photo, "sr:4", 0.05).y)
     assert measured.solver_seeds == (0, 1)
     with pytest.raises(ValueError, match="unknown solver 'diffpr', did you mean 'diffpir'"):
-        run_method(measured, Method(solver="diffpr", prior="mini-dsm"), prior)
+        run_method(measured, Method(solver="diffpr", prior="photo"), prior)
     with pytest.raises(ValueError, match="steps of diffpir must be int, got '2'"):
-        run_method(measured, Method(solver="diffpir", settings={"steps": "2"}, prior="mini-dsm"), prior)
-    started = Method(solver="ddnm", settings={"steps": 2, "sigma_start": 0.1}, prior="mini-dsm")
+        run_method(measured, Method(solver="diffpir", settings={"steps": "2"}, prior="photo"), prior)
+    started = Method(solver="ddnm", settings={"steps": 2, "sigma_start": 0.1}, prior="photo")
     begun = run_method(measure(recipe, photo), started, prior, initial=photo)
     assert not torch.equal(begun.image, run_method(measure(recipe, photo), started, prior).image)
 
@@ -210,8 +210,8 @@ def test_a_method_gives_what_the_functions_give(tmp_path):
 @pytest.mark.parametrize("degradation", ["sr:4", "blur:2", "inpaint:0.5"])
 def test_how_a_photo_lies_in_memory_changes_no_bit(degradation):
     """A demo cuts and copies pictures; load_image gives them with the channels last. Convolutions round differently."""
-    loaded, prior = sample_photo("cat", 32), load_prior("mini-dsm")
-    some = Method(solver="diffpir", settings={"steps": 5}, prior="mini-dsm")
+    loaded, prior = sample_photo("cat", 32), load_prior("photo")
+    some = Method(solver="diffpir", settings={"steps": 5}, prior="photo")
     larger = torch.zeros(2, 3, 40, 40)
     larger[:1, :, 4:36, 4:36] = loaded
     layouts = [loaded, loaded.contiguous(), loaded.clone(memory_format=torch.channels_last), larger[:1, :, 4:36, 4:36]]
@@ -226,8 +226,8 @@ def test_how_a_photo_lies_in_memory_changes_no_bit(degradation):
 
 
 def test_priors_fit_the_restored_size_and_equal_ones_are_loaded_once():
-    methods = [Method(solver="pinv", prior=name, tile=tile) for name, tile in (("mini-dsm", None), ("mini-dsm", 16))]
-    methods.append(Method(solver="pinv", prior="mini-mupet", tile=0))
+    methods = [Method(solver="pinv", prior=name, tile=tile) for name, tile in (("photo", None), ("photo", 16))]
+    methods.append(Method(solver="pinv", prior="photo-mupet", tile=0))
     photo, cpu = sample_photo("cat", 16), [torch.device("cpu")]
     whole, tiled, other = load_priors(
         Recipe(photo="a", degrade="none", operator="sr:2", methods=tuple(methods)), photo, cpu
@@ -235,9 +235,9 @@ def test_priors_fit_the_restored_size_and_equal_ones_are_loaded_once():
     assert not isinstance(whole, TiledPrior)
     assert isinstance(tiled, TiledPrior)
     assert tiled.prior is whole
-    assert other.name == "mini-mupet"
+    assert other.name == "photo-mupet"
     (shared,) = load_priors(Recipe(photo="a", degrade="sr:2", methods=(methods[0],)), photo, cpu * 2)
-    assert shared.name == "mini-dsm on cpu, cpu"
+    assert shared.name == "photo on cpu, cpu"
     assert fit_prior(whole, 0, 33, 32) is whole
     assert isinstance(fit_prior(whole, None, 33, 32), TiledPrior)
     assert fit_prior(whole, None, 32, 32) is whole

@@ -260,7 +260,7 @@ def test_samples_differ_in_the_solver_noise_alone(photos, tmp_path, name):
     """Every operator: sample k is a restoration of the same measurement with a solver's stream of seed + k."""
     mask = paint(tmp_path / "mask.png", (32, 32), (slice(4, 9), slice(None)))
     spec = f"mask:{mask}" if name == "mask" else SPECS.get(name, name)
-    mini = load_prior("mini-control")
+    mini = load_prior("photo-control")
     alone = degrade(photos[:1], spec, 0.05, seed=5, prior=mini)
     three = samples(alone, 3)
     assert three.solver_seeds == (5, 6, 7)
@@ -282,7 +282,7 @@ def test_samples_differ_in_the_solver_noise_alone(photos, tmp_path, name):
 
 
 def test_solvers_without_noise_and_of_their_own_streams_take_samples(photos):
-    mini = load_prior("mini-control")
+    mini = load_prior("photo-control")
     grey = samples(degrade(photos[:1], "gray", seed=1), 2)
     same = restore(grey, PseudoInverse(), mini)
     assert torch.equal(same.image[0], same.image[1])
@@ -307,7 +307,7 @@ def test_samples_are_of_one_measurement(photos):
 
 
 def test_saved_samples_are_numbered_and_those_of_before_go(photos, tmp_path):
-    mini = load_prior("mini-control")
+    mini = load_prior("photo-control")
     alone = degrade(photos[:1], "inpaint:0.5", 0, 0, mini)
     (tmp_path / "restored-mine.png").touch()
     result = restore(samples(alone, 3), DiffPIR(steps=2), mini)

@@ -248,8 +248,8 @@ def run_method(
 def folder_name(index: int, method: Method) -> str:
     """A name for the files of method number ``index`` that every file system takes, at most 60 characters.
 
-    >>> folder_name(1, Method(solver="diffpir", prior="mini-control"))
-    '1-diffpir-mini-control'
+    >>> folder_name(1, Method(solver="diffpir", prior="photo-control"))
+    '1-diffpir-photo-control'
     """
     return re.sub(r"[^A-Za-z0-9.+_]+", "-", f"{index} {method.label}")[:60].strip("-.")
 
