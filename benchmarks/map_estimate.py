@@ -50,8 +50,8 @@ def compare(prior: Prior, images: Tensor, low: bool, seed: int, published: MapBy
     clean = op(images)
     y = clean + column(sigma, clean) * draws.normal(*clean.shape)
     estimates = [
-        published(prior, op, y, sigma, start=0.5 + draws.normal(*images.shape)),
-        fast(prior, op, y, sigma),
+        published(y, op, prior, sigma_noise=sigma, initial=0.5 + draws.normal(*images.shape)),
+        fast(y, op, prior, sigma_noise=sigma),
     ]
     reached = [
         stationarity(prior, op, y, e.image, sigma).flatten(1).square().mean(1).sqrt().tolist() for e in estimates

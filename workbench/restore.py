@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Any, get_type_hints
 
 import torch
@@ -261,7 +260,7 @@ def restore(
 
 def takes_initial(solver: type) -> bool:
     """Whether solvers of this class start from another restoration (``initial``)."""
-    return "initial" in signature(solver.__call__).parameters
+    return bool(getattr(solver, "takes_initial", False))
 
 
 def check_numbers(noise: float, seed: int) -> None:

@@ -38,6 +38,12 @@ def check_labels(what: str, given: Iterable[str], kind: str, known: Iterable[str
             raise ValueError(f"{what}: {unknown(kind, name, names)}")
 
 
+def require(holds: bool, name: str, expected: str, value: object) -> None:
+    """Raise ValueError naming the setting unless ``holds``. Comparisons with NaN are false, so NaN is refused."""
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, got {value}")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to. It takes the place of ``path`` in one step at the end of the block,

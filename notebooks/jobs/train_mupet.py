@@ -92,7 +92,7 @@ images = next(iter(photos)).images[:8]
 draws = Draws(torch.Generator().manual_seed(seed))
 op = objective.degradations.sample(len(images), (size, size), draws)
 y = op(images) + 0.05 * draws.normal(*images.shape)
-estimate = objective.fixed_point(network, op, y, 0.05)
+estimate = objective.fixed_point(y, op, network, sigma_noise=0.05)
 figure, axes = plt.subplots(3, len(images), figsize=(1.5 * len(images), 4.8))
 for column, (kind, *rows) in enumerate(zip(op.kinds, images, op.adjoint(y), estimate.image)):
     for axis, shown in zip(axes[:, column], rows):

@@ -44,7 +44,7 @@ from workbench.plots import show
 from workbench.random import Draws, generator
 from workbench.restore import degrade, restore
 from workbench.solvers import DiffPIR, Exact, JacobianFree, MapByAdam, MapByProx, Neumann, attach_gradient
-from workbench.solvers.fixed_point.map import Rows, gradient_step, prox_step
+from workbench.solvers.fixed_point.map import gradient_step, prox_step
 from workbench.solvers.fixed_point.solve import rms
 from workbench.trainers import MUPET, TrainSettings, train
 
@@ -139,7 +139,7 @@ measurements = {}
 for name, op in operators.items():
     clean = op(truth)
     measurements[name] = clean + SIGMA * torch.randn(clean.shape, dtype=clean.dtype, generator=generator(3))
-    estimate = MapByProx(tolerance=1e-9, max_steps=500)(gauss, op, measurements[name], SIGMA)
+    estimate = MapByProx(tolerance=1e-9, max_steps=500)(measurements[name], op, gauss, sigma_noise=SIGMA)
     with torch.no_grad():
         error = (estimate.image - explicit(gauss, op, measurements[name])).abs().max()
     print(f"{name:17} fixed point = explicit solution to 1e-6: {bool(error < 1e-6)}")
@@ -176,9 +176,10 @@ for axis, (title, spec) in zip(
 ):
     degraded = degrade(photo, spec, noise=sigma, seed=0)
     adam, prox = Watched(prior, degraded), Watched(prior, degraded)
-    torch.manual_seed(0)  # of Adam's random start
-    steps = MapByAdam(margin=0)(adam, degraded.op, degraded.y, sigma).trace[0]
-    MapByProx(tolerance=0.003, max_steps=200)(prox, degraded.op, degraded.y, sigma)
+    start = generator(0)  # of Adam's random start
+    run = MapByAdam(margin=0)(degraded.y, degraded.op, adam, sigma_noise=sigma, generator=start)
+    steps = run.residuals[0]
+    MapByProx(tolerance=0.003, max_steps=200)(degraded.y, degraded.op, prox, sigma_noise=sigma)
     stop = int(([*(steps < 5e-5 * sigma).nonzero()] or [len(steps) - 1])[0])  # where the published rule stops
     first = next((k for k, value in enumerate(prox.seen, start=1) if value <= adam.seen[stop]), len(prox.seen))
     for label, run, colour in (("Adam, published", adam, "tab:orange"), ("prox + Anderson", prox, "tab:blue")):
@@ -217,7 +218,7 @@ for sigma in (0.05, 0.3):
     problems = [degrade(cat, spec, noise=sigma, seed=0) for spec in kinds.values()]
     rows = {"measured": [interpolate(problem.picture, size=64, mode="nearest") for problem in problems]}
     for label, network in {"DSM": prior, "MUPET": trained}.items():
-        rows[label] = [MapByProx()(network, problem.op, problem.y, sigma).image for problem in problems]
+        rows[label] = [MapByProx()(problem.y, problem.op, network, sigma_noise=sigma).image for problem in problems]
     for label, images in rows.items():
         title = f"{label}, σ = {sigma}"
         columns[title] = torch.cat(images)
@@ -257,8 +258,8 @@ weights = list(gauss.parameters())
 with torch.no_grad():
     solution = explicit(gauss, op, y)
 maps = {
-    "gradient step": gradient_step(gauss, Rows(op, y), levels, 0.05),
-    "proximal map": prox_step(gauss, Rows(op, y), levels),
+    "gradient step": gradient_step(gauss, op, y, levels, 0.05),
+    "proximal map": prox_step(gauss, op, y, levels),
 }
 
 
@@ -349,7 +350,7 @@ cases = {"70 % missing": "inpaint:0.7", "block": "block:24", "noise": "denoise"}
 problems = [degrade(cat, spec, noise=0.05, seed=0) for spec in cases.values()]
 columns = {"original": cat.expand(len(cases), -1, -1, -1), "measured": torch.cat([p.picture for p in problems])}
 for label, network in tuned.items():
-    columns[label] = torch.cat([MapByProx()(network, p.op, p.y, 0.05).image for p in problems])
+    columns[label] = torch.cat([MapByProx()(p.y, p.op, network, sigma_noise=0.05).image for p in problems])
 values = {label: psnr(columns[label], columns["original"]) for label in tuned}
 show(columns, list(cases), {label: [f"{float(v):.1f} dB" for v in row] for label, row in values.items()}, height=1.7)
 plt.show()

@@ -28,7 +28,7 @@ def test_gaussian_prior_has_the_closed_form_estimate(name: str, sigma: float) ->
     precision = torch.linalg.inv(prior.covariance() + sigma**2 * torch.eye(n, dtype=torch.float64))
     mean = torch.full((n,), 0.5, dtype=torch.float64)
     exact = mean + torch.linalg.solve(a.T @ a + sigma**2 * precision, (y - a @ mean) @ a, left=False)
-    found = MapByProx(tolerance=1e-11, memory=20, max_steps=400)(prior, op, y, sigma)
+    found = MapByProx(tolerance=1e-11, memory=20, max_steps=400)(y, op, prior, sigma_noise=sigma)
     assert found.converged.all()
     torch.testing.assert_close(found.image.flatten(1), exact, atol=1e-7, rtol=0)
     residual = stationarity(prior, op, y, exact.view_as(found.image), sigma)
@@ -40,8 +40,8 @@ def test_both_rules_end_at_the_same_point() -> None:
     op = SuperResolution(2)
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y = op(x)
-    slow = MapByAdam(step_size=0.01, margin=1e-18, max_steps=4000)(prior, op, y, 0.3, start=0.5 + 0 * x)
-    fast = MapByProx(tolerance=1e-9, max_steps=200)(prior, op, y, 0.3)
+    slow = MapByAdam(step_size=0.01, margin=1e-18, max_steps=4000)(y, op, prior, sigma_noise=0.3, initial=0.5 + 0 * x)
+    fast = MapByProx(tolerance=1e-9, max_steps=200)(y, op, prior, sigma_noise=0.3)
     torch.testing.assert_close(fast.image, slow.image, atol=1e-5, rtol=0)
     assert int(fast.evaluations.max()) < 50
 
@@ -54,10 +54,10 @@ def test_samples_stop_alone_and_do_not_touch_each_other() -> None:
     sigma = torch.tensor([0.02, 0.05, 0.1, 0.3, 1.0, 10.0], dtype=torch.float64)
     y = op(images) + sigma.view(-1, 1, 1, 1) * draws.normal(6, 3, 16, 16)
     rule = MapByProx(tolerance=1e-3)
-    together = rule(prior, op, y, sigma)
+    together = rule(y, op, prior, sigma_noise=sigma)
     assert int(together.evaluations.max()) > int(together.evaluations.min())
     for i in range(6):
-        alone = rule(prior, op.take(torch.tensor([i])), y[i : i + 1], sigma[i : i + 1])
+        alone = rule(y[i : i + 1], op.take(torch.tensor([i])), prior, sigma_noise=sigma[i : i + 1])
         assert alone.evaluations.tolist() == together.evaluations[i : i + 1].tolist()
         torch.testing.assert_close(alone.image, together.image[i : i + 1], atol=1e-9, rtol=0)
 
@@ -68,11 +68,11 @@ def test_an_operator_with_one_mask_per_image_keeps_them_when_samples_stop() -> N
     masks = random_mask((16, 16), 0.6, torch.Generator().manual_seed(3), batch=3)
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(4))
     sigma = torch.tensor([0.03, 0.4, 8.0])
-    together = MapByProx(tolerance=1e-2)(prior, Inpainting(masks), Inpainting(masks)(images), sigma)
+    together = MapByProx(tolerance=1e-2)(Inpainting(masks)(images), Inpainting(masks), prior, sigma_noise=sigma)
     assert len(set(together.evaluations.tolist())) > 1
     for i in range(3):
         op = Inpainting(masks[i : i + 1])
-        alone = MapByProx(tolerance=1e-2)(prior, op, op(images[i : i + 1]), sigma[i : i + 1])
+        alone = MapByProx(tolerance=1e-2)(op(images[i : i + 1]), op, prior, sigma_noise=sigma[i : i + 1])
         torch.testing.assert_close(alone.image, together.image[i : i + 1], atol=1e-6, rtol=0)
 
 
@@ -80,16 +80,16 @@ def test_the_reported_stationarity_is_that_of_the_image_returned() -> None:
     prior, op = curved_prior(channels=3), Inpainting(random_mask((16, 16), 0.5, torch.Generator().manual_seed(5)))
     y = op(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(6)))
     for steps in (2, 30):
-        found = MapByProx(tolerance=1e-6, max_steps=steps)(prior, op, y, 0.1)
+        found = MapByProx(tolerance=1e-6, max_steps=steps)(y, op, prior, sigma_noise=0.1)
         expected = stationarity(prior, op, y, found.image, 0.1).flatten(1).square().mean(1).sqrt()
-        torch.testing.assert_close(found.stationarity, expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.extras["stationarity"], expected, atol=1e-6, rtol=0)
 
 
 def test_a_warm_start_saves_evaluations() -> None:
     prior, op = curved_prior(channels=3), SuperResolution(4)
     y = op(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(7)))
-    cold = MapByProx(tolerance=1e-3)(prior, op, y, 0.05)
-    warm = MapByProx(tolerance=1e-3)(prior, op, y, 0.05, start=cold.image)
+    cold = MapByProx(tolerance=1e-3)(y, op, prior, sigma_noise=0.05)
+    warm = MapByProx(tolerance=1e-3)(y, op, prior, sigma_noise=0.05, initial=cold.image)
     assert warm.evaluations.tolist() == [1, 1]
     assert int(cold.evaluations.min()) > 1
 
@@ -99,10 +99,10 @@ def test_an_expansive_prior_gives_the_best_iterate_and_says_so() -> None:
     prior = FunctionPrior(lambda x, sigma: 0.5 + 3 * (x - 0.5) + 0.1 * torch.sin(20 * x))
     op = Inpainting(torch.zeros(1, 1, 8, 8))
     y = op(torch.rand(2, 3, 8, 8))
-    found = MapByProx(tolerance=1e-9, max_steps=40)(prior, op, y, 0.1)
+    found = MapByProx(tolerance=1e-9, max_steps=40)(y, op, prior, sigma_noise=0.1)
     assert bool(found.image.isfinite().all())
     start = stationarity(prior, op, y, torch.full_like(y, 0.5), 0.1).flatten(1).square().mean(1).sqrt()
-    assert bool((found.stationarity <= start + 1e-7).all())
+    assert bool((found.extras["stationarity"] <= start + 1e-7).all())
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_wrong_levels_and_shapes() -> None:
     prior, op = curved_prior(sigma_max=2.0), Inpainting(torch.ones(1, 1, 8, 8))
     y = torch.rand(2, 1, 8, 8)
     with pytest.raises(ValueError, match="up to sigma = 2"):
-        MapByProx()(prior, op, y, 3.0)
+        MapByProx()(y, op, prior, sigma_noise=3.0)
     with pytest.raises(ValueError, match="sigma"):
-        MapByProx()(prior, op, y, torch.tensor([0.1, 0.1, 0.1]))
+        MapByProx()(y, op, prior, sigma_noise=torch.tensor([0.1, 0.1, 0.1]))
     with pytest.raises(ValueError, match="sigma"):
-        MapByProx()(prior, op, y, -0.1)
+        MapByProx()(y, op, prior, sigma_noise=-0.1)
     with pytest.raises(ValueError, match="does not fit"):
-        MapByProx()(prior, op, torch.rand(2, 1, 16, 16), 0.1)
+        MapByProx()(torch.rand(2, 1, 16, 16), op, prior, sigma_noise=0.1)

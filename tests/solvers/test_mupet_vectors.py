@@ -101,7 +101,7 @@ def test_adam_reproduces(shared, name):
     rule = MapByAdam(info["stepsize"], info["convmarg_argument"] / info["sigma"], info["maxit"], whole_batch=True)
     assert (info["beta1"], info["beta2"], info["eps"]) == (*rule.method().betas, rule.method().epsilon)
     x0 = start.get(info["inittype"], lambda: op.adjoint(case["y"]))()
-    result = rule(Watched(case.ve_prior(), seen), op, case["y"], info["sigma"], start=x0)
+    result = rule(case["y"], op, Watched(case.ve_prior(), seen), sigma_noise=info["sigma"], initial=x0)
     check(case, result.image, seen)
     assert result.evaluations.tolist() == [info["returned_iterations"]] * 2
     assert result.converged.tolist() == [bool(info["returned_converged"])] * 2
@@ -115,11 +115,11 @@ def test_annealed_map_evaluation_reproduces(shared):
     rule = MapByAdam(
         info["stepsize"], 0.0, info["maxit"], whole_batch=True, sigma_start=info["maxsig"], decay=info["fac"]
     )
-    result = rule(Watched(case.ve_prior(), seen), mask, case["y"], info["sigma"], start=case["getx0_y"])
+    result = rule(case["y"], mask, Watched(case.ve_prior(), seen), sigma_noise=info["sigma"], initial=case["getx0_y"])
     torch.testing.assert_close(result.image, case["output_last"], atol=case.atol, rtol=0)
     states = torch.stack([seen[i] for i in case["calls_index"].tolist()])
     torch.testing.assert_close(states, case["estimates_at_calls"], atol=case.atol, rtol=0)
-    torch.testing.assert_close(result.trace[0], case["mean_sq_update"], atol=1e-7, rtol=1e-3)
+    torch.testing.assert_close(result.residuals[0], case["mean_sq_update"], atol=1e-7, rtol=1e-3)
     # The published evaluation also reports the iterate nearest to the truth, which a user does not have.
     iterates = torch.stack([*seen, result.image])
     quality = -10 * (iterates.clamp(0, 1) - case["x_orig"]).square().mean((2, 3, 4)).log10().mean(1)

@@ -50,7 +50,7 @@ def test_ilvr_on_averages_is_its_refinement():
     y = torch.rand(2, 1, 4, 4, generator=generator(2), dtype=torch.float64)
     up = lambda v: v.repeat_interleave(2, -1).repeat_interleave(2, -2)  # noqa: E731
     phi = lambda v: up(torch.nn.functional.avg_pool2d(v, 2))  # noqa: E731
-    image = ILVR(3, LEVELS)(y, op, prior, noise=replay(noise)).image
+    image = ILVR(3, schedule=LEVELS)(y, op, prior, noise=replay(noise)).image
     x = 0.5 + LEVELS[0] * noise[0]
     for i in range(3):
         proposal = ancestral(prior, x, LEVELS[i], LEVELS[i + 1], noise[1 + 2 * i])
@@ -97,7 +97,7 @@ def test_noisy_data_are_weighed_against_the_state():
     states: list[Tensor] = []
     inner = prior.f
     prior.f = lambda x, sigma: (states.append(x), inner(x, sigma))[1]
-    image = ILVR(2, [2.0, level, 0.0])(y, op, prior, sigma_noise=sigma_n, noise=replay([*noise, *noise])).image
+    image = ILVR(2, schedule=[2.0, level, 0.0])(y, op, prior, sigma_noise=sigma_n, noise=replay([*noise, *noise])).image
     proposal = ancestral(prior, states[0], 2.0, level, noise[1]) - level * noise[2]
     ridge = (sigma_n / level) ** 2 * torch.eye(36, dtype=torch.float64)
     right = y @ op.matrix + proposal.flatten(1) @ ridge

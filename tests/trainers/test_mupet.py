@@ -14,7 +14,7 @@ from workbench.models import Prior
 from workbench.operators import Blur, Inpainting
 from workbench.random import Draws
 from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
-from workbench.solvers.fixed_point.map import Rows, gradient_step, prox_step, stationarity
+from workbench.solvers.fixed_point.map import gradient_step, prox_step, stationarity
 from workbench.trainers import MUPET, Degradations
 from workbench.trainers.dsm import LOST
 
@@ -119,12 +119,12 @@ def test_jacobian_free_gradient_by_finite_differences(which: str, loss: str) -> 
     normal, level = noises(), sigma.view(-1, 1, 1, 1)
     noise = normal(*images.shape)
     y = blur()(images) + level * normal(*images.shape)
-    held = objective.fixed_point(prior, blur(), y, sigma).image
-    rows, everyone = Rows(blur(), y), torch.arange(3)
+    held = objective.fixed_point(y, blur(), prior, sigma_noise=sigma).image
+    op, everyone = blur(), torch.arange(3)
 
     def value() -> Tensor:
         dsm = ((prior(images + level * noise, sigma) - images) / level).square().mean()
-        step = gradient_step(prior, rows, sigma, 0.05) if which == "gradient" else prox_step(prior, rows, sigma)
+        step = gradient_step(prior, op, y, sigma, 0.05) if which == "gradient" else prox_step(prior, op, y, sigma)
         error = (step(held, everyone) - images) / level
         return dsm + 0.7 * (error.square() if loss == "squared" else error.abs()).mean()
 
@@ -153,13 +153,13 @@ def test_both_maps_have_the_fixed_point_of_the_stationarity() -> None:
     prior, images, sigma, objective = problem()
     y = blur()(images) + sigma.view(-1, 1, 1, 1) * noises()(*images.shape)
     with torch.no_grad():
-        estimate = objective.fixed_point(prior, blur(), y, sigma)
+        estimate = objective.fixed_point(y, blur(), prior, sigma_noise=sigma)
         assert estimate.converged.all()
         assert float(stationarity(prior, blur(), y, estimate.image, sigma).abs().max()) < 1e-11
-        rows, everyone = Rows(blur(), y), torch.arange(3)
-        for step in (gradient_step(prior, rows, sigma, 0.05), prox_step(prior, rows, sigma)):
+        op, everyone = blur(), torch.arange(3)
+        for step in (gradient_step(prior, op, y, sigma, 0.05), prox_step(prior, op, y, sigma)):
             assert float((step(estimate.image, everyone) - estimate.image).abs().max()) < 1e-11
-    torch.testing.assert_close(estimate.stationarity, torch.zeros(3).double(), atol=1e-11, rtol=0)
+    torch.testing.assert_close(estimate.extras["stationarity"], torch.zeros(3).double(), atol=1e-11, rtol=0)
 
 
 def test_alpha_zero_is_score_matching_with_the_same_numbers() -> None:

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 CPU_PIXELS = 16 * 64 * 64  # per network call without gradients on a CPU
 
 
-def per_image(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """``sigma`` as a tensor of shape (B,) with the dtype and device of ``x`` (B, ...).
+def per_image(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:
+    """``sigma`` as a tensor of shape (B,) with the dtype and device of ``x`` (B, ...); ``name`` is for messages.
 
     Raises:
         ValueError: ``sigma`` is neither a scalar nor of shape (B,), or not a positive finite number (0 is allowed).
     """
     levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if levels.ndim > 1 or (levels.ndim == 1 and levels.shape[0] not in (1, x.shape[0])):
-        raise ValueError(f"sigma must be a number or have shape ({x.shape[0]},), got shape {tuple(levels.shape)}")
+        raise ValueError(f"{name} must be a number or have shape ({x.shape[0]},), got shape {tuple(levels.shape)}")
     if not bool(((levels >= 0) & levels.isfinite()).all()):
-        raise ValueError(f"sigma must be finite and not negative, got {sigma}")
+        raise ValueError(f"{name} must be finite and not negative, got {sigma}")
     return levels.expand(x.shape[0])
 
 

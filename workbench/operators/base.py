@@ -100,6 +100,16 @@ class Operator(nn.Module):
         """``(I - A^+ A) x``: what the measurement does not see of ``x`` (B, C, H, W)."""
         return x - self.pinv(self(x))
 
+    def take(self, rows: Tensor, count: int) -> Operator:
+        """This operator for the images ``rows`` (b,), indices, of a batch of ``count`` alone.
+
+        Masks and kernels may belong to single images, and only a subclass knows whether its do: by default the whole
+        batch is computed, with ones for the other images. Operators without parameters per image return themselves.
+        """
+        from workbench.operators.taken import Taken
+
+        return Taken(self, rows, count)
+
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """Shape of ``A x`` for images of shape (B, C, H, W)."""
         return tuple(image_shape)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from workbench.solvers.base import Callback, Restoration, Solver, Step
+from workbench.solvers.base import SOLVERS, Callback, Iterate, Problem, Restoration, Sampler, Solver, Step
 from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
 from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
-from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapEstimate, stationarity
+from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapRule, stationarity
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Broyden, Picard
 from workbench.solvers.fixed_point.solve import FixedPointResult, solve_fixed_point
 from workbench.solvers.prior_samples import DDIM, PredictorCorrector
@@ -17,10 +17,9 @@ from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
 from workbench.solvers.zero_shot.diffpir import DiffPIR
 from workbench.solvers.zero_shot.dps import DPS
-from workbench.solvers.zero_shot.ilvr import ILVR
 from workbench.solvers.zero_shot.pigdm import PiGDM
 from workbench.solvers.zero_shot.pinv import PseudoInverse
-from workbench.solvers.zero_shot.repaint import RePaint
+from workbench.solvers.zero_shot.repaint import ILVR, RePaint
 from workbench.text import unknown
 
 __all__ = [
@@ -39,18 +38,21 @@ __all__ = [
     "DiffPIR",
     "Exact",
     "FixedPointResult",
+    "Iterate",
     "JacobianFree",
     "MapByAdam",
     "MapByProx",
-    "MapEstimate",
+    "MapRule",
     "Neumann",
     "OptimiseNoise",
     "PiGDM",
     "Picard",
     "PredictorCorrector",
+    "Problem",
     "PseudoInverse",
     "RePaint",
     "Restoration",
+    "Sampler",
     "Solver",
     "Step",
     "attach_gradient",
@@ -61,19 +63,6 @@ __all__ = [
     "solve_fixed_point",
     "stationarity",
 ]
-
-SOLVERS: dict[str, type[PseudoInverse | DiffPIR | DDNM | DeqIR | DDRM | DPS | PiGDM | ILVR | RePaint]] = {
-    "pinv": PseudoInverse,
-    "diffpir": DiffPIR,
-    "ddnm": DDNM,
-    "ddnm+": DDNMPlus,
-    "ddrm": DDRM,
-    "dps": DPS,
-    "pigdm": PiGDM,
-    "ilvr": ILVR,
-    "repaint": RePaint,
-    "deqir": DeqIR,
-}
 
 
 def make_solver(name: str, /, **settings: Any) -> Solver:

@@ -1,16 +1,25 @@
-"""What every solver returns and reports, so that pages, notebooks and pipelines treat all of them alike."""
+"""What solvers share: the problem, one loop for all samplers, what is returned and reported, the registry.
+
+A sampler is its equations: a frozen dataclass of settings whose ``iterate`` is a generator, one :class:`Iterate` per
+network evaluation. :class:`Sampler` does the rest: it checks, draws, counts, reports and returns. ``class
+Mine(Sampler, name="mine")`` registers it under that name for the command line, pages, notebooks and pipelines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
 from workbench.random import Generators, NoiseSource, noise_source
+from workbench.solvers.schedules import sampling_sigmas
+
+SOLVERS: dict[str, type[Solver]] = {}
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,24 @@ class Restoration:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
-class Solver(Protocol):
-    """A frozen dataclass of settings; calling it restores."""
+@dataclass(frozen=True)
+class Solver:
+    """A frozen dataclass of settings; calling it restores ``x`` (B, C, H, W) from ``y = op(x) + sigma_noise * eps``.
+
+    Attributes:
+        summary, paper: a line on what it does, and where it comes from.
+        linear: it needs a linear operator.
+        takes_initial: it can start from another restoration.
+    """
+
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    linear: ClassVar[bool] = True
+    takes_initial: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str | None = None) -> None:
+        if name is not None:
+            SOLVERS[name] = cls
 
     def __call__(
         self,
@@ -72,17 +97,135 @@ class Solver(Protocol):
         generator: Generators = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
+        initial: Tensor | None = None,
     ) -> Restoration:
-        """Restore ``x`` (B, C, H, W) from ``y = op(x) + sigma_noise * eps``."""
-        ...
+        """Restore; see :meth:`Sampler.__call__`."""
+        raise NotImplementedError
+
+    def problem(
+        self,
+        y: Tensor,
+        op: Operator,
+        prior: Prior,
+        sigma_noise: float | Tensor,
+        draw: NoiseSource,
+        initial: Tensor | None = None,
+    ) -> Problem:
+        """The arguments of a call, checked. Raises ValueError as :meth:`Sampler.__call__`."""
+        name = type(self).__name__
+        if self.linear and not op.linear:
+            raise ValueError(f"{name} needs a linear operator, {type(op).__name__} is not: use diffpir or dps")
+        if initial is not None and not self.takes_initial:
+            raise ValueError(f"{name} takes no initial image")
+        return Problem(y, op, prior, noise_levels(sigma_noise, y), draw, initial)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What there is to solve: measurements ``y = op(x) + sigma_noise * eps``, ``sigma_noise`` (B,), a prior, and
+    ``draw(like)``, a source of standard normal noise. ``initial`` is another restoration (B, C, H, W), or None."""
+
+    y: Tensor
+    op: Operator
+    prior: Prior
+    sigma_noise: Tensor
+    draw: NoiseSource
+    initial: Tensor | None = None
+
+    @property
+    def grey(self) -> Tensor:
+        """The image (B, C, H, W) of value 1/2: beside the highest noise level any image is as good."""
+        return mid_grey(self.op, self.y)
+
+    def levels(self, schedule: str | Sequence[float], steps: int, start: float | None = None) -> list[float]:
+        """``steps + 1`` noise levels, the last one 0, see ``sampling_sigmas``."""
+        return sampling_sigmas(schedule, steps, self.prior.sigma_min, self.prior.sigma_max, start).tolist()
+
+    def first_image(self, sigma_start: float | None) -> Tensor:
+        """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else grey, or with ``sigma_start``
+        the :func:`initial_image` of the data: ``A^+ y`` as far as noise allows, and grey where they say nothing.
+
+        Raises:
+            ValueError: ``initial`` does not have the shape of the result.
+        """
+        if self.initial is None:
+            return self.grey if sigma_start is None else initial_image(self.op, self.y, self.sigma_noise)
+        expected, got = tuple(self.op.image_shape(self.y.shape)), tuple(self.initial.shape)
+        if got != expected:
+            raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
+        return self.initial.to(self.y)
+
+
+class Iterate(NamedTuple):
+    """What a sampler yields after an iteration: its state, the noise level, the clean image that the network saw, how
+    many iterations there will be, a residual (B,) if it has one, and the network evaluations that it took."""
+
+    image: Tensor
+    sigma: float | None
+    clean: Tensor
+    total: int
+    residual: Tensor | None = None
+    evaluations: int = 1
+
+
+@dataclass(frozen=True)
+class Sampler(Solver):
+    """A solver that goes through iterations, the same number for all images. A subclass gives :meth:`iterate`."""
+
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """The iterations; the last image is the restoration. Draws come in a fixed order. No graph is kept."""
+        raise NotImplementedError
+
+    def message(self, p: Problem) -> str:
+        """One line on what should be known of the result, or empty."""
+        return ""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        y: Tensor,
+        op: Operator,
+        prior: Prior = None,  # type: ignore[assignment]  # the pseudo-inverse asks none
+        *,
+        sigma_noise: float | Tensor = 0.0,
+        generator: Generators = None,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+        initial: Tensor | None = None,
+    ) -> Restoration:
+        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``.
+
+        Args:
+            sigma_noise: standard deviation () or (B,).
+            generator, noise: the source of randomness, see ``workbench/random.py``; not both.
+            callback: called after every iteration with a :class:`Step`.
+            initial: another restoration (B, C, H, W), range [0, 1], to start from, for solvers that take one.
+
+        Raises:
+            ValueError: an operator that is not linear where one is needed, a bad ``sigma_noise``, a schedule or an
+                image that does not suit the prior, an ``initial`` of another shape than the result.
+        """
+        p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
+        spent, residuals = torch.zeros(len(y), dtype=torch.int64), []
+        for index, it in enumerate(self.iterate(p), start=1):
+            spent = spent + it.evaluations
+            if it.residual is not None:
+                residuals.append(it.residual)
+            if callback is not None:
+                shown = it.clean if index < it.total else it.image
+                callback(Step(index, it.total, it.sigma, shown, spent, it.residual))
+        return Restoration(
+            image=it.image,
+            evaluations=spent,
+            iterations=torch.full_like(spent, index),
+            residuals=torch.stack(residuals, 1) if residuals else None,
+            message=self.message(p),
+        )
 
 
 def noise_levels(sigma_noise: float | Tensor, y: Tensor) -> Tensor:
     """The noise level of each measurement, (B,). Raises ValueError if negative, not finite or of a wrong shape."""
-    try:
-        return per_image(sigma_noise, y)
-    except ValueError as error:
-        raise ValueError(str(error).replace("sigma", "sigma_noise", 1)) from None
+    return per_image(sigma_noise, y, "sigma_noise")
 
 
 def draws(generator: Generators, noise: NoiseSource | None) -> NoiseSource:
@@ -90,14 +233,6 @@ def draws(generator: Generators, noise: NoiseSource | None) -> NoiseSource:
     if noise is not None and generator is not None:
         raise ValueError("give generator or noise, not both")
     return noise if noise is not None else noise_source(generator)
-
-
-def require_linear(op: Operator, name: str) -> None:
-    """Raise ValueError unless ``op`` is linear, naming a solver that does without."""
-    if not op.linear:
-        raise ValueError(
-            f"{name} projects onto A x = y and needs a linear operator, {type(op).__name__} is not: use diffpir or dps"
-        )
 
 
 def initial_image(op: Operator, y: Tensor, sigma_noise: Tensor) -> Tensor:

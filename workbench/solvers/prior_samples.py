@@ -13,8 +13,8 @@ from workbench.models.prior import Prior
 from workbench.operators.base import column
 from workbench.random import Generators, NoiseSource
 from workbench.solvers.base import Callback, Restoration, Step, draws
-from workbench.solvers.fixed_point.rules import require
 from workbench.solvers.schedules import geometric_sigmas, sampling_sigmas
+from workbench.text import require
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.solvers.fixed_point.rules import require
+from workbench.text import require
 
 # Below this level a noisy image still shows the picture, whose values spread by about 0.25.
 PURE_NOISE = 1.0

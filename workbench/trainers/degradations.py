@@ -87,7 +87,7 @@ class Degradation(TwoSided):
         """The same shape, see :meth:`measurement_shape`."""
         return self.measurement_shape(measurement_shape)
 
-    def take(self, rows: Tensor) -> Degradation:
+    def take(self, rows: Tensor, count: int | None = None) -> Degradation:
         """The degradations of some images alone; nothing is decomposed again.
 
         Args:

@@ -24,7 +24,7 @@ from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.random import Draws
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient
-from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapEstimate, Rows, gradient_step, prox_step
+from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, gradient_step, prox_step
 from workbench.trainers.degradations import Degradations
 from workbench.trainers.dsm import LOST, Values, check_images, unwrapped
 
@@ -128,28 +128,29 @@ class MUPET:
         clean = op(images)
         y = clean + column(sigma, clean) * normal(*clean.shape)
         start = 0.5 + normal(*images.shape) if self.fixed_point.random_start else None
-        estimate = self.fixed_point(unwrapped(prior), op, y, sigma, start=start)
-        usable = ~estimate.diverged & estimate.image.flatten(1).isfinite().all(1)
-        errors = self.distances(self.differentiable(prior, op, y, sigma, estimate), images, level)
+        estimate = self.fixed_point(y, op, unwrapped(prior), sigma_noise=sigma, initial=start)
+        usable = ~estimate.extras["diverged"] & estimate.image.flatten(1).isfinite().all(1)
+        errors = self.distances(self.differentiable(prior, op, y, sigma, estimate.image), images, level)
+        converged = estimate.converged if estimate.converged is not None else usable
         # By selection: a sample that diverged must not reach the sum as 0 * NaN.
         term = errors[usable].sum() / len(images)
         values = {
             "dsm": dsm,
             "map": term,
             "evaluations": estimate.evaluations.float().mean(),
-            "converged": estimate.converged.float().mean(),
+            "converged": converged.float().mean(),
             LOST: (~usable).float().mean(),
         }
         return dsm + self.alpha * term, values
 
-    def differentiable(self, prior: nn.Module, op: Operator, y: Tensor, sigma: Tensor, estimate: MapEstimate) -> Tensor:
+    def differentiable(self, prior: nn.Module, op: Operator, y: Tensor, sigma: Tensor, estimate: Tensor) -> Tensor:
         """x_g (B, C, H, W) with its gradient with respect to the network (eq. 4)."""
-        rows = Rows(op, y)
-        step = (
-            prox_step(prior, rows, sigma) if self.map == "prox" else gradient_step(prior, rows, sigma, self.step_size)
-        )
+        if self.map == "prox":
+            step = prox_step(prior, op, y, sigma)
+        else:
+            step = gradient_step(prior, op, y, sigma, self.step_size)
         # What diverged is left out later; here it must only not spoil the others.
-        return attach_gradient(step, estimate.image.nan_to_num(0.5, 0.5, 0.5).clamp(-1e4, 1e4), self.backward)
+        return attach_gradient(step, estimate.nan_to_num(0.5, 0.5, 0.5).clamp(-1e4, 1e4), self.backward)
 
     def distances(self, estimates: Tensor, images: Tensor, level: Tensor) -> Tensor:
         """The loss of each estimate, (B,)."""

@@ -30,7 +30,7 @@ from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey
 from workbench.solvers.deqir.losses import Loss
 from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.deqir.states import Chain, Levels
-from workbench.solvers.fixed_point.rules import require
+from workbench.text import require
 
 GRADIENTS = ("one-step", "neumann", "exact")
 

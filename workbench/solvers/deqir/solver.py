@@ -33,20 +33,19 @@ from torch import Tensor
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, noise_levels, require_linear
+from workbench.solvers.base import Callback, Restoration, Solver, Step, draws
 from workbench.solvers.deqir.states import Chain
 from workbench.solvers.deqir.wiener import PhotoModel, unchanged
-from workbench.solvers.fixed_point.rules import Anderson, Picard, require
+from workbench.solvers.fixed_point.rules import Anderson, Picard
 from workbench.solvers.fixed_point.solve import explain
 from workbench.solvers.null_space import transition
-from workbench.solvers.schedules import sampling_sigmas
-from workbench.solvers.zero_shot.ddnm import first_image
+from workbench.text import require
 
 PREDICTIONS = ("photos", "published")
 
 
 @dataclass(frozen=True)
-class DeqIR:
+class DeqIR(Solver, name="deqir"):
     """DDNM's chain (same levels, same noise, same result at convergence) by fixed-point iteration over all states.
 
     Attributes:
@@ -69,6 +68,7 @@ class DeqIR:
 
     summary: ClassVar[str] = "DDNM's sampling chain as one fixed point, all noise levels in parallel"
     paper: ClassVar[str] = "Cao et al. 2024 (DeqIR)"
+    takes_initial: ClassVar[bool] = True
 
     steps: int = 20
     iterations: int = 15
@@ -166,10 +166,9 @@ class DeqIR:
         **options: Any,
     ) -> Chain:
         """The states as they start. Arguments and errors as for the call, ``options`` of :class:`Chain`."""
-        require_linear(op, "DeqIR")
-        sigma_n = noise_levels(sigma_noise, y)
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max, self.sigma_start).tolist()
-        base = first_image(op, y, sigma_n, initial, self.sigma_start)
+        p = self.problem(y, op, prior, sigma_noise, noise, initial)
+        levels = p.levels(self.schedule, self.steps, self.sigma_start)
+        base = p.first_image(self.sigma_start)
         prior.check(base)
         unit = noise(base)
 
@@ -182,7 +181,7 @@ class DeqIR:
             base + levels[0] * unit,
             noise,
             levels,
-            transition(op, y, sigma_n, self.eta),
+            transition(op, y, p.sigma_noise, self.eta),
             prior,
             unchanged if published else PhotoModel(),
             window=self.window or self.steps,

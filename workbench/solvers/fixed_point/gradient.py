@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench.solvers.fixed_point.rules import Anderson, require
+from workbench.solvers.fixed_point.rules import Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, solve_fixed_point
+from workbench.text import require
 
 Vjp = Callable[[Tensor], Tensor]
 

@@ -7,6 +7,9 @@ Stationary points of ``1/2 ||A x - y||^2 - sigma^2 log p_sigma(x)``: with Tweedi
 :class:`MapByAdam` descends along it as published. :class:`MapByProx` solves the equivalent
 ``x = (A^T A + I)^-1 (A^T y + D(x)) = prox(D(x))`` (errata 13), whose residual is the same vector seen through
 ``(A^T A + I)^-1``: the data term is exact at every step, and only what the prior adds is left to iterate.
+
+``sigma`` is the noise of the measurement. A prior is evaluated at its ``sigma_min`` at least, so for noise-free data
+the estimate is that of this level.
 """
 
 from __future__ import annotations
@@ -15,56 +18,80 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator, column
-from workbench.solvers.base import initial_image, mid_grey
-from workbench.solvers.fixed_point.rules import Adam, Anderson, require
+from workbench.random import Generators, NoiseSource
+from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step, draws, initial_image
+from workbench.solvers.fixed_point.rules import Adam, Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
+from workbench.text import require
 
 
 @dataclass(frozen=True)
-class MapEstimate:
-    """MAP estimates of B measurements.
+class MapRule(Solver):
+    """A way to the fixed point. ``random_start`` says whether it starts from grey plus unit noise if no ``initial`` is
+    given.
 
-    Attributes:
-        image: (B, C, H, W).
-        stationarity: (B,) root mean square of the stationarity; inf where nothing finite was found.
-        evaluations: int64 (B,) network evaluations.
-        converged: bool (B,), the rule's own criterion was met.
-        diverged: bool (B,), not finite or exploding.
-        trace: (B, steps) the rule's criterion at each step, see :class:`FixedPointResult`.
-        message: what went wrong, or empty.
+    The restoration has the rule's criterion at every step as ``residuals``, inf where it was not finite; in ``extras``
+    are ``stationarity`` (B,), the root mean square of the vector above, inf where nothing finite was found, and
+    ``diverged``, bool (B,).
     """
 
-    image: Tensor
-    stationarity: Tensor
-    evaluations: Tensor
-    converged: Tensor
-    diverged: Tensor
-    trace: Tensor
-    message: str
+    paper: ClassVar[str] = "Willingham et al. (MUPET)"
+    takes_initial: ClassVar[bool] = True
+    random_start: ClassVar[bool] = False
 
+    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
+        """The solve of ``p``, and the stationarity (B,) that it reached; ``options`` are for the driver."""
+        raise NotImplementedError
 
-class MapRule(Protocol):
-    """How the fixed point is found; ``random_start`` says whether it starts from noise if no ``start`` is given."""
-
-    random_start: ClassVar[bool]
-
+    @torch.no_grad()
     def __call__(
-        self, prior: Prior, op: Operator, y: Tensor, sigma: float | Tensor, *, start: Tensor | None = None
-    ) -> MapEstimate:
-        """Estimates for ``y = op(x) + sigma eps``, ``sigma`` () or (B,); ``start`` (B, C, H, W) is optional."""
-        ...
+        self,
+        y: Tensor,
+        op: Operator,
+        prior: Prior,
+        *,
+        sigma_noise: float | Tensor = 0.0,
+        generator: Generators = None,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+        initial: Tensor | None = None,
+    ) -> Restoration:
+        """Estimates (B, C, H, W) for ``y = op(x) + sigma_noise * eps``; a good ``initial`` saves steps.
+
+        Raises:
+            ValueError: as :meth:`Sampler.__call__`.
+        """
+
+        def watch(so_far: FixedPointResult) -> None:
+            index, spent = so_far.trace.shape[1], so_far.evaluations.cpu()
+            assert callback is not None
+            callback(Step(index, vars(self)["max_steps"], None, so_far.value, spent, so_far.trace[:, -1]))
+
+        p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
+        result, reached = self.estimate(p, callback=watch if callback is not None else None)
+        return Restoration(
+            image=result.value,
+            evaluations=result.evaluations,
+            iterations=result.evaluations.clone(),
+            residuals=result.trace,
+            converged=result.converged,
+            message=result.message,
+            extras={"stationarity": reached, "diverged": result.diverged},
+        )
 
 
 @dataclass(frozen=True)
-class MapByAdam:
+class MapByAdam(MapRule, name="map-adam"):
     """As published: Adam on the stationarity, from grey plus unit noise (MUPET, section IV-A; errata 12).
+
+    The stationarity reported is that of the last point evaluated, one step before the image.
 
     Attributes:
         step_size: Adam's.
@@ -76,6 +103,7 @@ class MapByAdam:
             the published MAP evaluation.
     """
 
+    summary: ClassVar[str] = "MAP estimate by Adam, as MUPET was published"
     random_start: ClassVar[bool] = True
 
     step_size: float = 0.05
@@ -96,24 +124,16 @@ class MapByAdam:
     def method(self) -> Adam:
         return Adam(self.step_size, bias_correction_offset=self.bias_correction_offset)
 
-    @torch.no_grad()
-    def __call__(
-        self, prior: Prior, op: Operator, y: Tensor, sigma: float | Tensor, *, start: Tensor | None = None
-    ) -> MapEstimate:
-        """Estimates for ``y`` with noise ``sigma`` () or (B,); without a start, from grey plus torch's own unit noise.
-
-        The stationarity reported is that of the last point evaluated, one step before the image.
-        """
-        sigma = per_image(sigma, y)
-        rows = Rows(op, y)
+    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
+        """See :meth:`MapRule.estimate`."""
+        sigma, steps = p.sigma_noise, itertools.count()
         last = torch.full_like(sigma, math.inf)
-        steps = itertools.count()
 
         def field(x: Tensor, active: Tensor) -> Tensor:
             level = sigma[active]
             if self.sigma_start is not None:
                 level = level.clamp(min=self.sigma_start * self.decay ** next(steps))
-            gradient = rows.data_gradient(x, active) + x - prior(x, level)
+            gradient = data_gradient(x, *running(p.op, p.y, active)) + x - p.prior(x, level)
             last[active] = rms(gradient)
             return gradient
 
@@ -123,18 +143,19 @@ class MapByAdam:
 
         result = solve_fixed_point(
             field,
-            mid_grey(op, y) + torch.randn_like(mid_grey(op, y)) if start is None else start,
+            p.grey + p.draw(p.grey) if p.initial is None else p.initial,
             method=self.method(),
             max_steps=self.max_steps,
             tolerance=self.margin * sigma,
             measure=step_size,
             keep="last",
+            **options,
         )
-        return _estimate(result, last)
+        return result, last
 
 
 @dataclass(frozen=True)
-class MapByProx:
+class MapByProx(MapRule, name="map"):
     """Anderson acceleration of the proximal map, stopped sample by sample at a small stationarity.
 
     It starts from the regularised least-squares image around grey, so that strong noise, where the prior hardly
@@ -147,7 +168,7 @@ class MapByProx:
         max_steps: limit of evaluations.
     """
 
-    random_start: ClassVar[bool] = False
+    summary: ClassVar[str] = "MAP estimate: fixed point of denoising and the proximal step, accelerated"
 
     tolerance: float = 0.03
     memory: int = 5
@@ -158,76 +179,61 @@ class MapByProx:
         require(self.max_steps >= 1, "max_steps", "at least 1", self.max_steps)
         Anderson(self.memory)
 
-    @torch.no_grad()
-    def __call__(
-        self, prior: Prior, op: Operator, y: Tensor, sigma: float | Tensor, *, start: Tensor | None = None
-    ) -> MapEstimate:
-        """Estimates for ``y`` with noise ``sigma`` () or (B,); a ``start`` such as an earlier estimate saves steps."""
-        sigma = per_image(sigma, y)
-        rows = Rows(op, y)
-        stationarity = torch.empty_like(sigma)
+    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
+        """See :meth:`MapRule.estimate`."""
+        sigma = p.sigma_noise
+        reached = torch.empty_like(sigma)
 
         def update(x: Tensor, active: Tensor) -> Tensor:
-            denoised = prior(x, sigma[active])
-            stationarity[: len(active)] = rms(rows.data_gradient(x, active) + x - denoised)
-            return rows.prox(denoised, active, torch.ones_like(sigma[active]))
+            op, y = running(p.op, p.y, active)
+            denoised = p.prior(x, sigma[active])
+            reached[: len(active)] = rms(data_gradient(x, op, y) + x - denoised)
+            return op.prox(denoised, y, torch.ones_like(sigma[active]))
 
         def measure(x: Tensor, residual: Tensor, proposal: Tensor) -> Tensor:
-            return stationarity[: len(x)].clone()
+            return reached[: len(x)].clone()
 
         result = solve_fixed_point(
             update,
-            initial_image(op, y, sigma) if start is None else start,
+            initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
             method=Anderson(self.memory),
             max_steps=self.max_steps,
             tolerance=self.tolerance * sigma,
             measure=measure,
+            **options,
         )
-        return _estimate(result, result.residual)
+        return result, result.residual
 
 
-class Rows:
-    """The operator and measurement of a batch, for the samples that are still running.
-
-    An operator that can ``take`` rows is cut down to them; any other sees the whole batch, the
-    finished samples as zeros, since its kernels or masks may belong to single images.
-    """
-
-    def __init__(self, op: Operator, y: Tensor) -> None:
-        self.op, self.y = op, y
-
-    def data_gradient(self, x: Tensor, active: Tensor) -> Tensor:
-        """``A^T (A x - y)`` for the images ``x`` (b, C, H, W) of the samples ``active`` (b,)."""
-        return self._apply(lambda op, y, x: op.adjoint(op(x) - y), active, x)
-
-    def prox(self, z: Tensor, active: Tensor, weight: Tensor) -> Tensor:
-        """``argmin 1/2 ||A x - y||^2 + weight/2 ||x - z||^2``, weight (b,)."""
-        return self._apply(lambda op, y, z, weight: op.prox(z, y, weight), active, z, weight)
-
-    def _apply(self, function: Callable[..., Tensor], active: Tensor, *tensors: Tensor) -> Tensor:
-        if len(active) == len(self.y):
-            return function(self.op, self.y, *tensors)
-        take = getattr(self.op, "take", None)
-        if callable(take):
-            return function(take(active), self.y[active], *tensors)
-        whole = [t.new_ones(len(self.y), *t.shape[1:]).index_copy(0, active, t) for t in tensors]
-        return function(self.op, self.y, *whole)[active]
+def running(op: Operator, y: Tensor, active: Tensor) -> tuple[Operator, Tensor]:
+    """The operator and the measurements of the samples ``active`` (b,)."""
+    return (op, y) if len(active) == len(y) else (op.take(active, len(y)), y[active])
 
 
-def gradient_step(prior: Callable[[Tensor, Tensor], Tensor], rows: Rows, sigma: Tensor, step_size: float) -> Map:
+def data_gradient(x: Tensor, op: Operator, y: Tensor) -> Tensor:
+    """``A^T (A x - y)``, (B, C, H, W)."""
+    return op.adjoint(op(x) - y)
+
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+def gradient_step(prior: Network, op: Operator, y: Tensor, sigma: Tensor, step_size: float) -> Map:
     """MUPET, eq. (3): ``x - step_size stationarity(x)``, as a map for :func:`attach_gradient`; ``sigma`` (B,)."""
 
     def step(x: Tensor, active: Tensor) -> Tensor:
-        return x - step_size * (rows.data_gradient(x, active) + x - prior(x, sigma[active]))
+        gradient = data_gradient(x, *running(op, y, active))
+        return x - step_size * (gradient + x - prior(x, sigma[active]))
 
     return step
 
 
-def prox_step(prior: Callable[[Tensor, Tensor], Tensor], rows: Rows, sigma: Tensor) -> Map:
+def prox_step(prior: Network, op: Operator, y: Tensor, sigma: Tensor) -> Map:
     """``prox(D(x))`` with weight 1 (errata 13), as a map for :func:`attach_gradient`; ``sigma`` (B,)."""
 
     def step(x: Tensor, active: Tensor) -> Tensor:
-        return rows.prox(prior(x, sigma[active]), active, torch.ones_like(sigma[active]))
+        part, data = running(op, y, active)
+        return part.prox(prior(x, sigma[active]), data, torch.ones_like(sigma[active]))
 
     return step
 
@@ -235,16 +241,4 @@ def prox_step(prior: Callable[[Tensor, Tensor], Tensor], rows: Rows, sigma: Tens
 def stationarity(prior: Prior, op: Operator, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     """``A^T (A x - y) - sigma^2 s(x, sigma)`` (B, C, H, W): zero at a MAP estimate (MUPET, eq. 2, 3)."""
     level = per_image(sigma, y)
-    return op.adjoint(op(x) - y) - column(level, x) ** 2 * prior.score(x, level)
-
-
-def _estimate(result: FixedPointResult, reached: Tensor) -> MapEstimate:
-    return MapEstimate(
-        image=result.value,
-        stationarity=reached,
-        evaluations=result.evaluations,
-        converged=result.converged,
-        diverged=result.diverged,
-        trace=result.trace,
-        message=result.message,
-    )
+    return data_gradient(x, op, y) - column(level, x) ** 2 * prior.score(x, level)

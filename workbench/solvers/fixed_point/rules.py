@@ -1,4 +1,4 @@
-"""Fixed-point methods: small update rules over a typed state, run by the one driver in ``fixed_point.py``.
+"""Update rules of fixed points, over a typed state, run by the one driver in ``solve.py``.
 
 A method is a frozen dataclass of settings. ``init(x)`` makes its state, ``step(state, x, fx)`` proposes the next
 iterate, ``residual(x, fx)`` says what has to become zero. Iterates have shape (b, ...), every sample of the batch is
@@ -17,8 +17,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from workbench.text import require
 
-class Method(Protocol):
+
+class Rule(Protocol):
     """An update rule. The state is any dataclass (or None) whose tensors have the batch as first dimension."""
 
     def init(self, x: Tensor) -> Any: ...
@@ -240,9 +242,3 @@ class Adam:
         age = count + self.bias_correction_offset
         update = (mean / (1 - first**age)) / ((square / (1 - second**age)).sqrt() + self.epsilon)
         return x - self.step_size * update, AdamState(mean, square, count)
-
-
-def require(holds: bool, name: str, expected: str, value: object) -> None:
-    """Raise ValueError naming the setting unless ``holds``. Comparisons with NaN are false, so NaN is refused."""
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workbench.solvers.fixed_point.rules import Anderson, Method, require, take
+from workbench.solvers.fixed_point.rules import Anderson, Rule, take
+from workbench.text import require
 
 Map = Callable[[Tensor, Tensor], Tensor]
 Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -60,7 +61,7 @@ def solve_fixed_point(
     f: Map,
     x0: Tensor,
     *,
-    method: Method | None = None,
+    method: Rule | None = None,
     max_steps: int = 50,
     tolerance: float | Tensor = 1e-5,
     relative_tolerance: float = 0.0,

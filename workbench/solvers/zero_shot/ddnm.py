@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from workbench.models.prior import Prior
-from workbench.operators.base import Operator
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import (
-    Callback,
-    Restoration,
-    Step,
-    draws,
-    initial_image,
-    mid_grey,
-    noise_levels,
-    require_linear,
-)
-from workbench.solvers.fixed_point.rules import require
+from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.null_space import transition
-from workbench.solvers.schedules import sampling_sigmas
+from workbench.text import require
 
 
 @dataclass(frozen=True)
-class DDNM:
+class DDNM(Sampler, name="ddnm"):
     """Null-space sampling on linear operators; its noise-aware form (DDNM+) wherever ``sigma_noise`` is above 0.
 
     The published code differs from its paper for noisy data: it rotates the noise by an arbitrary basis
@@ -49,6 +33,7 @@ class DDNM:
 
     summary: ClassVar[str] = "samples the prior, replacing at each step what the data know; noise-aware (DDNM+)"
     paper: ClassVar[str] = "Wang et al. 2023"
+    takes_initial: ClassVar[bool] = True
 
     steps: int = 100
     eta: float = 0.85
@@ -65,55 +50,27 @@ class DDNM:
         start = self.sigma_start
         require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
-
-        The chain starts at an image plus the highest level times the first draw; then one draw per move. The image is
-        ``initial`` (B, C, H, W), range [0, 1], if given (beside a high level it hardly matters: set ``sigma_start``);
-        else mid-grey, or with ``sigma_start`` the ``initial_image`` of the data.
-
-        Raises:
-            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior,
-                an ``initial`` of another shape than the result, a ``sigma_start`` that the prior does not know.
-        """
-        require_linear(op, "DDNM")
-        draw, sigma_n = draws(generator, noise), noise_levels(sigma_noise, y)
-        ends = (prior.sigma_min, prior.sigma_max, self.sigma_start)
-        levels = sampling_sigmas(self.schedule, self.steps, *ends).tolist()
-        advance = transition(op, y, sigma_n, self.eta)
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """The chain starts at :meth:`Problem.first_image` plus the highest level times the first draw; then one draw
+        per move. Beside a high level ``initial`` hardly matters: set ``sigma_start``."""
+        levels = p.levels(self.schedule, self.steps, self.sigma_start)
+        advance = transition(p.op, p.y, p.sigma_noise, self.eta)
         moves = travel(self.steps, self.travel_length, self.travel_repeat)
         total = sum(after > before for before, after in moves)
-        clean, count = first_image(op, y, sigma_n, initial, self.sigma_start), 0
-        x = clean + levels[0] * draw(clean)
+        clean = p.first_image(self.sigma_start)
+        x = clean + levels[0] * p.draw(clean)
         for before, after in moves:
             if after < before:
-                x = clean + levels[after] * draw(clean)
+                x = clean + levels[after] * p.draw(clean)
                 continue
-            clean = prior(x, levels[before])
+            clean = p.prior(x, levels[before])
             seen = (x - clean) / levels[before]
-            x = advance(clean, seen, draw(x), levels[after])
-            count += 1
-            if callback is not None:
-                evaluations = torch.full((y.shape[0],), count, dtype=torch.int64)
-                callback(Step(count, total, levels[before], clean if after < self.steps else x, evaluations))
-        evaluations = torch.full((y.shape[0],), count, dtype=torch.int64)
-        return Restoration(image=x, evaluations=evaluations, iterations=evaluations.clone())
+            x = advance(clean, seen, p.draw(x), levels[after])
+            yield Iterate(x, levels[before], clean, total)
 
 
 @dataclass(frozen=True)
-class DDNMPlus(DDNM):
+class DDNMPlus(DDNM, name="ddnm+"):
     """DDNM with time travel, which the paper has in DDNM+ alone; both are noise-aware here.
 
     The published code ships without time travel. Going back 10 levels once doubles the evaluations.
@@ -124,24 +81,6 @@ class DDNMPlus(DDNM):
 
     travel_length: int = 10
     travel_repeat: int = 2
-
-
-def first_image(
-    op: Operator, y: Tensor, sigma_noise: Tensor, initial: Tensor | None, sigma_start: float | None
-) -> Tensor:
-    """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else mid-grey, which any image vanishes
-    beside at the top, or with ``sigma_start`` the ``initial_image`` of the data: ``A^+ y`` as far as noise allows, and
-    grey instead of black where they say nothing.
-
-    Raises:
-        ValueError: ``initial`` has not the shape of the result.
-    """
-    if initial is None:
-        return mid_grey(op, y) if sigma_start is None else initial_image(op, y, sigma_noise)
-    expected = op.image_shape(y.shape)
-    if tuple(initial.shape) != tuple(expected):
-        raise ValueError(f"initial must have the shape of the result, {tuple(expected)}, got {tuple(initial.shape)}")
-    return initial.to(y)
 
 
 def travel(steps: int, length: int, repeat: int) -> list[tuple[int, int]]:

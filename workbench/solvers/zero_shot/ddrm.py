@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from workbench.models.prior import Prior
-from workbench.operators.base import Operator, SpectralOperator
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels, require_linear
-from workbench.solvers.fixed_point.rules import require
+from workbench.operators.base import SpectralOperator
+from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.null_space import replaced, spectral_step
-from workbench.solvers.schedules import sampling_sigmas
+from workbench.text import require
 
 
 @dataclass(frozen=True)
-class DDRM:
+class DDRM(Sampler, name="ddrm"):
     """The variational sampler of linear problems, eq. (7) to start and eq. (8) as step, see ``null_space.py``.
 
     With ``eta_b = 1`` its step for noisy data is that of DDNM+. It differs for noise-free data, where the noise of what
@@ -52,50 +49,30 @@ class DDRM:
         require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
         require(0 <= self.eta_b <= 1, "eta_b", "in [0, 1]", self.eta_b)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
-
-        One draw of noise for the start, then one per level. With a spectral form its numbers are those of the
-        coefficients, in their order; else they are those of the pixels.
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """One draw of noise for the start, then one per level. With a spectral form its numbers are those of the
+        coefficients, in their order; else those of the pixels.
 
         Raises:
-            ValueError: a non-linear operator, ``eta_b`` below 1 for one without a spectral form, a bad ``sigma_noise``,
-                a schedule or image that does not suit the prior.
+            ValueError: ``eta_b`` below 1 for an operator without a spectral form.
         """
-        require_linear(op, "DDRM")
-        draw, sigma_n = draws(generator, noise), noise_levels(sigma_noise, y)
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
-        arguments = (y, sigma_n, self)
-        run = _Spectral(op, *arguments) if isinstance(op, SpectralOperator) else _General(op, *arguments)
-        x = run.start(draw(mid_grey(op, y)), levels[0])
-        for i, sigma in enumerate(levels[:-1]):
-            clean = prior(x, sigma)
-            x = run.step(clean, x, draw(x), sigma, levels[i + 1])
-            if callback is not None:
-                count = torch.full((y.shape[0],), i + 1, dtype=torch.int64)
-                callback(Step(i + 1, self.steps, sigma, clean if i + 1 < self.steps else x, count))
-        count = torch.full((y.shape[0],), self.steps, dtype=torch.int64)
-        return Restoration(image=x, evaluations=count, iterations=count.clone())
+        levels = p.levels(self.schedule, self.steps)
+        run = (_Spectral if isinstance(p.op, SpectralOperator) else _General)(p, self)
+        x = run.start(p.draw(p.grey), levels[0])
+        for sigma, lower in pairwise(levels):
+            clean = p.prior(x, sigma)
+            x = run.step(clean, x, p.draw(x), sigma, lower)
+            yield Iterate(x, sigma, clean, self.steps)
 
 
 class _Spectral:
     """The chain in coefficients: one transform each way and step. Made for one solve."""
 
-    def __init__(self, op: SpectralOperator, y: Tensor, sigma_noise: Tensor, settings: DDRM) -> None:
-        self.op, self.grey, self.data = op, mid_grey(op, y), op.data_analysis(y)
-        self.first = spectral_step(op, y, sigma_noise, eta=1.0)
-        self.rule = spectral_step(op, y, sigma_noise, settings.eta, settings.eta_b)
+    def __init__(self, p: Problem, settings: DDRM) -> None:
+        assert isinstance(p.op, SpectralOperator)
+        self.op, self.grey, self.data = p.op, p.grey, p.op.data_analysis(p.y)
+        self.first = spectral_step(p.op, p.y, p.sigma_noise, eta=1.0)
+        self.rule = spectral_step(p.op, p.y, p.sigma_noise, settings.eta, settings.eta_b)
         self.state = self.data
 
     def start(self, fresh: Tensor, sigma: float) -> Tensor:
@@ -120,13 +97,12 @@ class _Spectral:
 class _General:
     """The chain by the operator's ``prox``."""
 
-    def __init__(self, op: Operator, y: Tensor, sigma_noise: Tensor, settings: DDRM) -> None:
+    def __init__(self, p: Problem, settings: DDRM) -> None:
         if settings.eta_b != 1:
-            raise ValueError(
-                f"eta_b = {settings.eta_b:g} asks for singular values, {type(op).__name__} has none: use eta_b = 1"
-            )
-        self.grey = mid_grey(op, y)
-        self.first, self.advance = (replaced(op, y, sigma_noise, eta) for eta in (1.0, settings.eta))
+            name = type(p.op).__name__
+            raise ValueError(f"eta_b = {settings.eta_b:g} asks for singular values, {name} has none: use eta_b = 1")
+        self.grey = p.grey
+        self.first, self.advance = (replaced(p.op, p.y, p.sigma_noise, eta) for eta in (1.0, settings.eta))
 
     def start(self, fresh: Tensor, sigma: float) -> Tensor:
         return self.first(self.grey, self.grey, fresh, sigma)

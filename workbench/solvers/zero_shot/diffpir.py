@@ -18,7 +18,7 @@ so that its image is the state before, which still carries the noise of the last
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,10 +27,9 @@ from torch import Tensor
 
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, initial_image, noise_levels
-from workbench.solvers.fixed_point.rules import require
+from workbench.solvers.base import Iterate, Problem, Sampler, initial_image
 from workbench.solvers.schedules import check_levels, geometric_sigmas, vp_quad_sigmas
+from workbench.text import require
 
 DataStep = Callable[[Operator, Tensor, Tensor, Tensor], Tensor]
 
@@ -41,7 +40,7 @@ def exact_data_step(op: Operator, z: Tensor, y: Tensor, weight: Tensor) -> Tenso
 
 
 @dataclass(frozen=True)
-class DiffPIR:
+class DiffPIR(Sampler, name="diffpir"):
     """Takes every operator that has a ``prox``, also non-linear ones.
 
     Attributes:
@@ -60,6 +59,8 @@ class DiffPIR:
 
     summary: ClassVar[str] = "plug-and-play: alternates denoising and an exact data step along falling noise"
     paper: ClassVar[str] = "Zhu et al. 2023; MUPET supplement"
+    linear: ClassVar[bool] = False
+    takes_initial: ClassVar[bool] = True
 
     steps: int = 100
     zeta: float = 1.0
@@ -76,52 +77,28 @@ class DiffPIR:
         require(self.sigma_end <= self.sigma_start < math.inf, "sigma_start", "finite, >= sigma_end", self.sigma_start)
         require(0 <= self.lambda_ < math.inf, "lambda_", "finite and >= 0", self.lambda_)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
-
-        The first draw of noise starts the chain, from ``initial`` (B, C, H, W; by default ``initial_image``) plus
-        ``sigma_start`` times it; then one draw per step but the last.
-
-        Raises:
-            ValueError: ``sigma_noise`` negative or not finite, or the image does not suit the prior.
-        """
-        draw, sigma_n = draws(generator, noise), noise_levels(sigma_noise, y)
-        levels = self.levels(sigma_n, prior)
-        estimate = initial_image(op, y, sigma_n) if initial is None else initial
-        x = estimate + column(levels[0], estimate) * draw(estimate)
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """The chain starts from ``initial`` (by default ``initial_image``) plus the first level times the first draw;
+        then one draw per step but the last."""
+        levels = self.levels(p.sigma_noise, p.prior)
+        estimate = initial_image(p.op, p.y, p.sigma_noise) if p.initial is None else p.initial
+        x = estimate + column(levels[0], estimate) * p.draw(estimate)
         for i, sigma in enumerate(levels):
-            denoised = prior(x, sigma)
-            estimate = self.data_step(op, denoised, y, self.lambda_ * (sigma_n / sigma) ** 2)
-            if callback is not None:
-                count = torch.full(sigma.shape, i + 1, dtype=torch.int64)
-                callback(Step(i + 1, self.steps, float(sigma.max()), estimate, count))
+            denoised = p.prior(x, sigma)
+            estimate = self.data_step(p.op, denoised, p.y, self.lambda_ * (p.sigma_noise / sigma) ** 2)
+            yield Iterate(estimate, float(sigma.max()), estimate, self.steps)
             if i + 1 < self.steps:
                 seen = (x - estimate) / column(sigma, x)
-                mixed = math.sqrt(1 - self.zeta) * seen + math.sqrt(self.zeta) * draw(x)
+                mixed = math.sqrt(1 - self.zeta) * seen + math.sqrt(self.zeta) * p.draw(x)
                 x = estimate + column(levels[i + 1], x) * mixed
-        count = torch.full((y.shape[0],), self.steps, dtype=torch.int64)
-        message = self.lowered(sigma_n, prior)
-        return Restoration(image=estimate, evaluations=count, iterations=count.clone(), message=message)
 
-    def lowered(self, sigma_noise: Tensor, prior: Prior) -> str:
+    def message(self, p: Problem) -> str:
         """A line where the prior knows less noise than the solver or the data ask for; else empty."""
-        wanted = max(self.sigma_start, float(sigma_noise.max()))
-        if wanted <= prior.sigma_max or self.schedule != "geometric":
+        wanted = max(self.sigma_start, float(p.sigma_noise.max()))
+        if wanted <= p.prior.sigma_max or self.schedule != "geometric":
             return ""
-        known = f"{prior.sigma_max:.3g}"
-        return f"{prior.name} knows noise up to sigma = {known}: levels were lowered to that from {wanted:g}"
+        known = f"{p.prior.sigma_max:.3g}"
+        return f"{p.prior.name} knows noise up to sigma = {known}: levels were lowered to that from {wanted:g}"
 
     def levels(self, sigma_noise: Tensor, prior: Prior) -> Tensor:
         """Noise levels (steps, B), at most ``prior.sigma_max``; geometric ones at least ``sigma_noise`` (B,).

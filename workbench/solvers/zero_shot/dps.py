@@ -14,7 +14,7 @@ with
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -24,14 +24,12 @@ from torch import Tensor
 
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels
-from workbench.solvers.fixed_point.rules import require
-from workbench.solvers.schedules import sampling_sigmas
+from workbench.solvers.base import Iterate, Problem, Sampler
+from workbench.text import require
 
 
 @dataclass(frozen=True)
-class DPS:
+class DPS(Sampler, name="dps"):
     """Guidance by the gradient of the residual norm. Takes every differentiable operator, also non-linear ones.
 
     It is told nothing of the noise in the data: noise-free data are met nearly, noisy ones fitted as well as ``zeta``
@@ -49,6 +47,7 @@ class DPS:
 
     summary: ClassVar[str] = "samples the prior, descending the distance to the data through the network"
     paper: ClassVar[str] = "Chung et al. 2023"
+    linear: ClassVar[bool] = False
 
     steps: int = 100
     zeta: float | None = None
@@ -58,45 +57,20 @@ class DPS:
         require(self.steps >= 1, "steps", "at least 1", self.steps)
         require(self.zeta is None or 0 <= self.zeta < math.inf, "zeta", "None or finite and >= 0", self.zeta)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` is checked and not used.
-
-        One draw of noise for the start, then one per level but the last. ``residuals`` are ``||y - A D||`` at each
-        level.
-
-        Raises:
-            ValueError: a bad ``sigma_noise``, a schedule or image that does not suit the prior.
-        """
-        draw = draws(generator, noise)
-        noise_levels(sigma_noise, y)
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
-        grey = mid_grey(op, y)
-        zeta = 0.05 * math.sqrt(grey[0].numel()) if self.zeta is None else self.zeta
-        x, trace = grey + levels[0] * draw(grey), []
-        for i, (sigma, lower) in enumerate(pairwise(levels)):
-            clean, gradient, residual = residual_gradient(prior, op, x, y, sigma)
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """One draw of noise for the start, then one per level but the last. The residual is ``||y - A D||``;
+        ``sigma_noise`` is not used."""
+        levels = p.levels(self.schedule, self.steps)
+        zeta = 0.05 * math.sqrt(p.grey[0].numel()) if self.zeta is None else self.zeta
+        x = p.grey + levels[0] * p.draw(p.grey)
+        for sigma, lower in pairwise(levels):
+            clean, gradient, residual = residual_gradient(p.prior, p.op, x, p.y, sigma)
             ratio = (lower / sigma) ** 2
             x = torch.lerp(clean, x, ratio)
             if lower > 0:
-                x = x.add_(draw(x), alpha=lower * math.sqrt(1 - ratio))
+                x = x.add_(p.draw(x), alpha=lower * math.sqrt(1 - ratio))
             x = x.sub_(gradient, alpha=zeta / 2 * math.sqrt((1 + 4 * sigma**2) * (1 + 4 * lower**2)))
-            trace.append(residual)
-            if callback is not None:
-                count = torch.full((y.shape[0],), i + 1, dtype=torch.int64)
-                callback(Step(i + 1, self.steps, sigma, clean if lower > 0 else x, count, residual))
-        count = torch.full((y.shape[0],), self.steps, dtype=torch.int64)
-        return Restoration(image=x, evaluations=count, iterations=count.clone(), residuals=torch.stack(trace, 1))
+            yield Iterate(x, sigma, clean, self.steps, residual)
 
 
 def residual_gradient(prior: Prior, op: Operator, x: Tensor, y: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:

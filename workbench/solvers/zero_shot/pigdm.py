@@ -12,7 +12,7 @@ and to the denoised image, by Tweedie, ``s^2`` times that: ``D_y = D + s^2 grad 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -22,14 +22,12 @@ from torch import Tensor
 
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels, require_linear
-from workbench.solvers.fixed_point.rules import require
-from workbench.solvers.schedules import sampling_sigmas
+from workbench.solvers.base import Iterate, Problem, Sampler
+from workbench.text import require
 
 
 @dataclass(frozen=True)
-class PiGDM:
+class PiGDM(Sampler, name="pigdm"):
     """Guidance by the pseudo-inverse, noise-aware.
 
     Attributes:
@@ -59,47 +57,24 @@ class PiGDM:
         require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
         require(0 < self.spread < math.inf, "spread", "positive and finite", self.spread)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
-
-        One draw of noise for the start, then one per level but the last if ``eta`` is above 0. Noise-free data are met:
-        the last image is projected onto ``A x = y``, which the paper, whose last step nearly does that, leaves out.
-
-        Raises:
-            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior.
-        """
-        require_linear(op, "PiGDM")
-        draw, sigma_n = draws(generator, noise), noise_levels(sigma_noise, y)
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
-        grey = mid_grey(op, y)
-        x = grey + levels[0] * draw(grey)
-        for i, (sigma, lower) in enumerate(pairwise(levels)):
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """One draw of noise for the start, then one per level but the last if ``eta`` is above 0. Noise-free data are
+        met: the last image is projected onto ``A x = y``, which the paper leaves out (its last step nearly does it)."""
+        levels = p.levels(self.schedule, self.steps)
+        x = p.grey + levels[0] * p.draw(p.grey)
+        for sigma, lower in pairwise(levels):
             excess = 1 + (sigma / self.spread) ** 2  # s^2 / r^2
-            weight = (sigma_n / sigma) ** 2 * excess
-            clean, guidance = pseudo_inverse_guidance(prior, op, x, y, sigma, weight)
+            weight = (p.sigma_noise / sigma) ** 2 * excess
+            clean, guidance = pseudo_inverse_guidance(p.prior, p.op, x, p.y, sigma, weight)
             guided = clean.add(guidance, alpha=1 if self.adaptive else excess)
             variance = (self.eta * lower) ** 2 * (1 - (lower / sigma) ** 2)
             x = torch.lerp(guided, x, math.sqrt(lower**2 - variance) / sigma)
             if variance > 0:
-                x = x.add_(draw(x), alpha=math.sqrt(variance))
-            if lower == 0 and bool((sigma_n == 0).any()):
-                x = torch.where(column(sigma_n == 0, x), op.prox(x, y, 0.0), x)
-            if callback is not None:
-                count = torch.full((y.shape[0],), i + 1, dtype=torch.int64)
-                callback(Step(i + 1, self.steps, sigma, guided if lower > 0 else x, count))
-        count = torch.full((y.shape[0],), self.steps, dtype=torch.int64)
-        return Restoration(image=x, evaluations=count, iterations=count.clone())
+                x = x.add_(p.draw(x), alpha=math.sqrt(variance))
+            exact = p.sigma_noise == 0
+            if lower == 0 and bool(exact.any()):
+                x = torch.where(column(exact, x), p.op.prox(x, p.y, 0.0), x)
+            yield Iterate(x, sigma, guided, self.steps)
 
 
 def pseudo_inverse_guidance(

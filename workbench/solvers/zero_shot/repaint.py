@@ -16,25 +16,20 @@ last image, at ``s' = 0``, is the prior's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from workbench.models.prior import Prior
-from workbench.operators.base import Operator
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey, noise_levels, require_linear
-from workbench.solvers.fixed_point.rules import require
+from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.null_space import replaced
-from workbench.solvers.schedules import sampling_sigmas
 from workbench.solvers.zero_shot.ddnm import travel
+from workbench.text import require
 
 
 @dataclass(frozen=True)
-class RePaint:
+class RePaint(Sampler, name="repaint"):
     """Replacement of what the data see, with resampling.
 
     Attributes:
@@ -58,60 +53,36 @@ class RePaint:
         require(self.travel_length >= 1, "travel_length", "at least 1", self.travel_length)
         require(self.travel_repeat >= 1, "travel_repeat", "at least 1", self.travel_repeat)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
-
-        One draw of noise for the start; two on every way down, the prior's and the reference's; one on every way up.
-
-        Raises:
-            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior.
-        """
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """One draw of noise for the start; two on a way down, the prior's and the reference's; one on a way up."""
         moves = travel(self.steps, self.travel_length, self.travel_repeat)
-        levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
-        return sample(y, op, prior, moves, levels, "RePaint", sigma_noise, draws(generator, noise), callback)
+        total = sum(after > before for before, after in moves)
+        levels = p.levels(self.schedule, self.steps)
+        put_back = replaced(p.op, p.y, p.sigma_noise, eta=1.0)
+        x = p.grey + levels[0] * p.draw(p.grey)
+        for before, after in moves:
+            sigma, lower = levels[before], levels[after]
+            if after < before:
+                x = x + math.sqrt(lower**2 - sigma**2) * p.draw(x)
+                continue
+            clean = p.prior(x, sigma)
+            ratio = (lower / sigma) ** 2
+            x = torch.lerp(clean, x, ratio) + lower * math.sqrt(1 - ratio) * p.draw(x)
+            reference = p.draw(x)
+            x = put_back(x - lower * reference, x, reference, lower)
+            yield Iterate(x, sigma, clean, total)
 
 
-def sample(
-    y: Tensor,
-    op: Operator,
-    prior: Prior,
-    moves: Sequence[tuple[int, int]],
-    levels: Sequence[float],
-    name: str,
-    sigma_noise: float | Tensor,
-    draw: NoiseSource,
-    callback: Callback | None,
-) -> Restoration:
-    """The sampler above along ``moves`` between ``levels``, see ``travel``; ``name`` is for messages."""
-    require_linear(op, name)
-    put_back = replaced(op, y, noise_levels(sigma_noise, y), eta=1.0)
-    total = sum(after > before for before, after in moves)
-    grey = mid_grey(op, y)
-    x, count = grey + levels[0] * draw(grey), 0
-    for before, after in moves:
-        sigma, lower = levels[before], levels[after]
-        if after < before:
-            x = x + math.sqrt(lower**2 - sigma**2) * draw(x)
-            continue
-        clean = prior(x, sigma)
-        ratio = (lower / sigma) ** 2
-        x = torch.lerp(clean, x, ratio) + lower * math.sqrt(1 - ratio) * draw(x)
-        reference = draw(x)
-        x = put_back(x - lower * reference, x, reference, lower)
-        count += 1
-        if callback is not None:
-            evaluations = torch.full((y.shape[0],), count, dtype=torch.int64)
-            callback(Step(count, total, sigma, clean if count < total else x, evaluations))
-    evaluations = torch.full((y.shape[0],), count, dtype=torch.int64)
-    return Restoration(image=x, evaluations=evaluations, iterations=evaluations.clone())
+@dataclass(frozen=True)
+class ILVR(RePaint, name="ilvr"):
+    """Refinement of an unconditional sampler, for super-resolution (Choi et al. 2021): RePaint without going back.
+
+    The low-pass filter of the paper is ``A^+ A``, its reference ``A^+ y``. Noise-free by design; noisy data: see above.
+    """
+
+    summary: ClassVar[str] = "samples the prior, replacing at each level what super-resolution data know"
+    paper: ClassVar[str] = "Choi et al. 2021"
+
+    steps: int = 100
+    travel_length: int = 1
+    travel_repeat: int = 1
