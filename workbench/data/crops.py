@@ -10,6 +10,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,10 @@ class CropPool:
         self.chances = torch.tensor(chances, device=self.device)
         self.floors = torch.tensor(floors, device=self.device)
 
+    def described(self) -> dict[str, Any]:
+        """What a run that is continued must find again: size, seed, how many photos and pixels."""
+        return {"size": self.size, "seed": self.seed, "entries": len(self.entries), "pixels": len(self.pixels)}
+
     def from_batch(self, start: int, rank: int, ranks: int) -> CropPool:
         """The same stream, from another batch on and for another process; the photos are shared."""
         pool = copy.copy(self)
@@ -126,6 +131,11 @@ class InTurn(CropPool):
         self.pools = list(pools)
         self.size, self.batch_size, self.seed = pools[0].size, pools[0].batch_size, pools[0].seed
         self.start = 0
+
+    def described(self) -> dict[str, Any]:
+        """That of every pool."""
+        own = {"size": self.size, "seed": self.seed}
+        return own | {f"pool{number}": pool.described() for number, pool in enumerate(self.pools)}
 
     def from_batch(self, start: int, rank: int, ranks: int) -> InTurn:
         turns = InTurn([pool.from_batch(0, rank, ranks) for pool in self.pools])

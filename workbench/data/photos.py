@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ class Batch:
     images: Tensor
     skipped: list[str] = field(default_factory=list)
     floor: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``."""
+        floor = None if self.floor is None else self.floor.to(device)
+        return Batch(self.images.to(device, non_blocking=True), self.skipped, floor)
 
 
 class Photos(IterableDataset):
@@ -96,6 +101,19 @@ class Photos(IterableDataset):
         self.seed, self.start, self.rank, self.ranks = seed, start, rank, ranks
         if preload:
             self.sources = [s if isinstance(s, Streamed) else _Preloaded(s) for s in self.sources]
+
+    def described(self) -> dict[str, Any]:
+        """What a run that is continued must find again: the settings, and how many images each source has."""
+        counts = [type(s).__name__ if isinstance(s, Streamed) else len(s) for s in self.sources]
+        return {
+            "size": self.size,
+            "seed": self.seed,
+            "sources": counts,
+            "weights": self.shares.tolist(),
+            "resize": self.resize,
+            "scales": self.scales,
+            "flip": self.flip,
+        }
 
     def from_batch(self, start: int, rank: int, ranks: int) -> Photos:
         """The same stream, from another batch on and for another process; sources are shared."""

@@ -2,18 +2,22 @@
 
 from workbench.trainers.degradations import Degradation, Degradations
 from workbench.trainers.dsm import DSM, Objective
-from workbench.trainers.loop import TrainSettings, train
+from workbench.trainers.loop import TrainSettings, train, train_task
 from workbench.trainers.mupet import MUPET
 from workbench.trainers.run import Progress, training_card
+from workbench.trainers.task import Context, Task
 
 __all__ = [
     "DSM",
     "MUPET",
+    "Context",
     "Degradation",
     "Degradations",
     "Objective",
     "Progress",
+    "Task",
     "TrainSettings",
     "train",
+    "train_task",
     "training_card",
 ]

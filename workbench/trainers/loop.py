@@ -1,4 +1,4 @@
-"""The one training loop: accelerate for devices, processes and precision; EMA; exact resume; logs; sample grids.
+"""The one training loop: several processes, mixed precision, averages, exact resume, logs, sample grids.
 
 Everything random is a function of (seed, step, place in the global batch) and everything scheduled a function of the
 step. So a checkpoint is weights, averages, optimiser and the step, a run that was killed gives the same weights as one
@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from workbench.data import CropPool, Photos, loader
 from workbench.models.prior import Prior
 from workbench.random import Draws
 from workbench.trainers.dsm import Objective
-from workbench.trainers.muon import optimisers
 from workbench.trainers.run import Progress, Run, Window
+from workbench.trainers.task import Averages, Context, Task, single
 
-Sampler = Callable[[Prior, torch.Generator], Tensor]
+Sampler = Callable[[dict[str, nn.Module], torch.Generator], Tensor]
 LOST_IN_A_ROW = 20  # steps
 
 
@@ -37,8 +36,9 @@ class TrainSettings:
 
     Attributes:
         steps: optimiser steps of the whole run; the learning rate is a function of step / steps.
-        learning_rate: peak, after ``warmup`` steps of linear increase.
-        schedule: "cosine" (to 2 % of the peak) or "constant".
+        learning_rate: base rate, reached after ``warmup`` steps of linear increase; a task has base rates of its own.
+        schedule: "cosine" (to 2 % of the peak) or "constant", after the warm-up; or any function of the step that gives
+            the factor of the base rate.
         optimiser: "adam", or "muon" for the convolutions and Adam for the rest (see ``muon``).
         ema_decay: averages follow ``min(ema_decay, (1 + n) / (10 + n))`` at update n, as score_sde's.
         clip: gradient norm limit.
@@ -52,7 +52,7 @@ class TrainSettings:
     steps: int
     learning_rate: float = 1e-3
     warmup: int = 500
-    schedule: str = "cosine"
+    schedule: str | Callable[[int], float] = "cosine"
     optimiser: str = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float = 0.9995
@@ -68,32 +68,24 @@ class TrainSettings:
     def __post_init__(self) -> None:
         known = {"schedule": ("cosine", "constant"), "precision": ("no", "bf16"), "optimiser": ("adam", "muon")}
         for name, values in known.items():
-            if getattr(self, name) not in values:
+            if getattr(self, name) not in values and not (name == "schedule" and callable(self.schedule)):
                 raise ValueError(f"{name} is {' or '.join(map(repr, values))}, got {getattr(self, name)!r}")
         for name in ("steps", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         object.__setattr__(self, "betas", tuple(self.betas))
 
-    def rate(self, step: int) -> float:
-        """Learning rate of step ``step`` (from 0)."""
+    def factor(self, step: int) -> float:
+        """What base rates are multiplied by at step ``step`` (from 0)."""
+        if callable(self.schedule):
+            return self.schedule(step)
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         decay = 0.51 + 0.49 * math.cos(math.pi * step / self.steps) if self.schedule == "cosine" else 1.0
-        return self.learning_rate * warm * decay
+        return warm * decay
 
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-def published_ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """score_sde's averaging: ``s -= (1 - d)(s - p)`` with ``d = min(decay, (1 + n) / (10 + n))``, n from 1."""
-
-    @torch.no_grad()
-    def average(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return average
+    def rate(self, step: int) -> float:
+        """Learning rate of step ``step`` (from 0)."""
+        return self.learning_rate * self.factor(step)
 
 
 def train(
@@ -103,40 +95,82 @@ def train(
     settings: TrainSettings,
     folder: str | Path,
     *,
+    sampler: Callable[[Prior, torch.Generator], Tensor] | None = None,
+    max_seconds: float | None = None,
+    progress_bar: bool = True,
+    device: str | torch.device | None = None,
+) -> tuple[Prior, Progress]:
+    """Train ``prior`` in ``folder``, or go on where the run in that folder stopped: :func:`train_task` of one turn.
+
+    Args:
+        prior: an adapter around a network; it is trained in place.
+        sampler: draws images (B, C, H, W) from the averaged prior for the sample grids.
+
+    Returns:
+        The averaged (EMA) prior in eval mode, and the progress.
+    """
+    draw = None if sampler is None else lambda modules, generator: sampler(modules["prior"], generator)
+    averages, progress = train_task(
+        single(prior, objective, settings),
+        photos,
+        settings,
+        folder,
+        sampler=draw,
+        max_seconds=max_seconds,
+        progress_bar=progress_bar,
+        device=device,
+    )
+    averaged = averages["prior"]
+    assert isinstance(averaged, Prior)
+    return averaged, progress
+
+
+def train_task(
+    task: Task,
+    photos: Photos | CropPool,
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
     sampler: Sampler | None = None,
     max_seconds: float | None = None,
     progress_bar: bool = True,
-) -> tuple[Prior, Progress]:
-    """Train ``prior`` in ``folder``, or go on where the run in that folder stopped.
+    device: str | torch.device | None = None,
+) -> tuple[dict[str, nn.Module], Progress]:
+    """Run ``task`` in ``folder``, or go on where the run in that folder stopped.
 
     The folder gets ``settings.json`` before the first step, ``log.jsonl`` (one line per ``log_every`` steps),
     TensorBoard files, ``samples/*.png`` and ``checkpoint.pt`` (replaced atomically).
 
     Args:
-        prior: an adapter around a network; it is trained in place.
         photos: batch_size images per process and accumulation step; rank, ranks and start are set here.
-        sampler: draws images (B, C, H, W) from the averaged prior for the sample grids.
+        sampler: draws images (B, C, H, W) from the averaged modules for the sample grids.
         max_seconds: stop cleanly, with a checkpoint, after this long (a time slice of a longer run).
+        device: where to train; by default the GPU if there is one, each process its own.
 
     Returns:
-        The averaged (EMA) prior in eval mode, and the progress.
+        The modules with averaged weights in eval mode, and the progress.
 
     Raises:
-        ValueError: the folder holds a run with other settings (they are named).
-        FloatingPointError: the loss or its gradient is no longer finite, or 20 steps in a row were skipped because no
-            sample could be used (``LOST`` of ``objectives``); the last checkpoint is kept.
+        ValueError: the folder holds a run with other settings, data or starting weights (they are named).
+        FloatingPointError: a loss or its gradient is no longer finite, or 20 steps in a row were skipped because no
+            sample could be used (``LOST`` of ``dsm``); the last checkpoint is kept.
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=settings.precision)
-    run = Run(Path(folder), settings, objective, photos, accelerator)
-    device = accelerator.device
-    prior.train().requires_grad_(True).to(device)
-    steppers = optimisers(prior, settings.optimiser, settings.learning_rate, settings.betas)
-    average = AveragedModel(prior, multi_avg_fn=published_ema(settings.ema_decay))
-    average.n_averaged.fill_(1)  # it holds the initial weights: the first update averages and does not copy
-    progress = run.resume(prior, average, steppers, device)
-    model, *steppers = accelerator.prepare(prior, *steppers)
+    accelerator = Accelerator()
+    device = torch.device(device or accelerator.device)
+    run = Run(Path(folder), settings, task, photos, accelerator)
+    for module in task.modules.values():
+        module.train(any(p.requires_grad for p in module.parameters())).to(device)
+    averages = Averages(task, settings.ema_decay)
+    progress = run.resume(task, averages)
+    modules = {
+        name: accelerator.prepare_model(module, device_placement=False) if task.trained()[name] else module
+        for name, module in task.modules.items()
+    }
+    groups = [group for steppers in task.optimisers.values() for stepper in steppers for group in stepper.param_groups]
+    for group in groups:
+        group.setdefault("initial_lr", group["lr"])
 
     photos = photos.from_batch(progress.step * settings.accumulate, run.rank, run.ranks)
     batches = loader(photos, workers=settings.workers, pin_memory=device.type == "cuda")
@@ -147,74 +181,91 @@ def train(
         disable=not (progress_bar and accelerator.is_main_process),
     )
     started, before, waited = time.monotonic(), progress.seconds, 0.0
-    window = Window(accelerator)
+    windows = {name: Window(accelerator, device) for name, _ in task.turns}
     while progress.step < settings.steps:
-        for group in (group for stepper in steppers for group in stepper.param_groups):
-            group["lr"] = settings.rate(progress.step)
-        for part in range(settings.accumulate):
-            waiting = time.monotonic()
-            batch = next(batches)
-            waited += time.monotonic() - waiting
-            images = batch.images.to(device, non_blocking=True)
+        for group in groups:
+            group["lr"] = group["initial_lr"] * settings.factor(progress.step)
+        waiting = time.monotonic()
+        parts = [next(batches) for _ in range(settings.accumulate)]
+        waited += time.monotonic() - waiting
+        for batch in parts:
+            progress.images += len(batch.images) * accelerator.num_processes
             progress.skipped += len(batch.skipped)
             run.report_skipped(batch.skipped)
-            generator = torch.Generator(device).manual_seed(run.noise_seed(progress.step, part))
-            with accelerator.autocast():
-                draws = Draws(generator, run.rank, run.ranks)
-                floor = {} if batch.floor is None else {"floor": batch.floor.to(device)}
-                loss, values = objective(model, images, draws, **floor)
-            accelerator.backward(loss / settings.accumulate)
-            window.add(loss, values, settings.accumulate)
-            progress.images += len(images) * accelerator.num_processes
-        # A finite loss can have a gradient that is not; the weights are lost then, so it counts as a lost loss.
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip)
-        window.check(norm)
-        if window.step_is_lost():
+        lost = False
+        for turn, (name, loss_of) in enumerate(task.turns):
+            for part, batch in enumerate(parts):
+                generator = torch.Generator(device).manual_seed(run.noise_seed(progress.step, part, turn))
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    draws, context = Draws(generator, run.rank, run.ranks), Context(progress.step, averages.calls())
+                    loss, values = loss_of(modules, batch.to(device), draws, context)
+                (loss / settings.accumulate).backward()
+                windows[name].add(loss, values, settings.accumulate)
+            lost = not _stepped(task, name, windows[name], settings.clip) or lost
+        if lost:
             progress.lose()
             if progress.lost_in_a_row >= LOST_IN_A_ROW:
                 raise FloatingPointError(_advice(progress))
         else:
             progress.lost_in_a_row = 0
-            for stepper in steppers:
-                stepper.step()
-            average.update_parameters(accelerator.unwrap_model(model))
-        for stepper in steppers:
-            stepper.zero_grad(set_to_none=True)
+            averages.update()
         progress.step += 1
         progress.seconds = before + time.monotonic() - started
         bar.update()
 
-        late = max_seconds is not None and _any(time.monotonic() - started > max_seconds, accelerator)
+        late = max_seconds is not None and _any(time.monotonic() - started > max_seconds, accelerator, device)
         last = progress.step == settings.steps or late
         saving = progress.step % settings.save_every == 0 or last
         logging = progress.step % settings.log_every == 0 or last
         if saving or logging:  # what is not finite must not reach the checkpoint
-            means = window.means()
-            if not math.isfinite(means["loss"]):
+            means = _means(windows)
+            for name in (name for name in means if name.endswith("loss") and not math.isfinite(means[name])):
                 raise FloatingPointError(
-                    f"the loss or its gradient is {means['loss']} at step {progress.step}; the last checkpoint is kept"
+                    f"the {name} or its gradient is {means[name]} at step {progress.step}; the last checkpoint is kept"
                 )
         if logging:
             share = waited / max(time.monotonic() - started, 1e-9)
-            run.log(progress, {**means, "learning_rate": settings.rate(progress.step - 1)}, share)
-            bar.set_postfix(loss=f"{means['loss']:.4f}", waiting=f"{share:.0%}")
-            window.clear()
+            run.log(progress, {**means, "learning_rate": groups[0]["lr"]}, share)
+            bar.set_postfix(
+                {k: f"{v:.4f}" for k, v in means.items() if k.endswith("loss")} | {"waiting": f"{share:.0%}"}
+            )
+            for window in windows.values():
+                window.clear()
         if sampler is not None and settings.sample_every and progress.step % settings.sample_every == 0:
-            run.grid(progress, sampler, _averaged(average))
+            run.grid(progress, sampler, _averaged(task, averages), device)
         if saving:
-            run.save(progress, accelerator.unwrap_model(model), average, steppers)
+            run.save(progress, task, averages)
         if late:
             break
     bar.close()
     run.close()
-    return _averaged(average), progress
+    return _averaged(task, averages), progress
 
 
-def _any(here: bool, accelerator: Any) -> bool:
+def _stepped(task: Task, turn: str, window: Window, clip: float) -> bool:
+    """Step the optimisers of a turn, unless no sample of it could be used; says whether."""
+    # A finite loss can have a gradient that is not; the weights are lost then, so it counts as a lost loss.
+    window.check(torch.nn.utils.clip_grad_norm_(task.parameters(turn), clip))
+    lost = window.step_is_lost()
+    for stepper in () if lost else task.optimisers[turn]:
+        stepper.step()
+    for module in task.modules.values():  # also what a turn left in the modules of others
+        module.zero_grad(set_to_none=True)
+    return not lost
+
+
+def _means(windows: dict[str, Window]) -> dict[str, float]:
+    """What the windows say; with several turns their names stand before it."""
+    if len(windows) == 1:
+        return next(iter(windows.values())).means()
+    return {f"{turn}/{name}": value for turn, window in windows.items() for name, value in window.means().items()}
+
+
+def _any(here: bool, accelerator: Any, device: torch.device) -> bool:
     """Whether it holds in any process: clocks differ, and one that stopped alone would leave the others waiting."""
     if accelerator.num_processes == 1:
         return here
-    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)
+    return bool(accelerator.reduce(torch.tensor(float(here), device=device), "sum") > 0)
 
 
 def _advice(progress: Progress) -> str:
@@ -225,7 +276,9 @@ def _advice(progress: Progress) -> str:
     )
 
 
-def _averaged(average: AveragedModel) -> Prior:
-    prior = copy.deepcopy(average.module)
-    assert isinstance(prior, Prior)
-    return prior.eval().requires_grad_(False)
+def _averaged(task: Task, averages: Averages) -> dict[str, nn.Module]:
+    copies = {name: copy.deepcopy(module) for name, module in task.modules.items()}
+    for name, module in copies.items():
+        module.load_state_dict(averages.values[name], strict=False)
+        module.eval().requires_grad_(False)
+    return copies

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from workbench.data import CropPool, Photos
-from workbench.models.prior import Prior
 from workbench.text import replacing
 from workbench.trainers.dsm import LOST
 
 if TYPE_CHECKING:
     from workbench.trainers.loop import Sampler, TrainSettings
+    from workbench.trainers.task import Averages, Task
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class Progress:
 class Window:
     """What happened since the last line of the log: means over steps, accumulation parts and processes."""
 
-    def __init__(self, accelerator: Any) -> None:
-        self.accelerator = accelerator
+    def __init__(self, accelerator: Any, device: torch.device) -> None:
+        self.accelerator, self.device = accelerator, device
         self.clear()
 
     def clear(self) -> None:
-        self.loss = torch.zeros((), device=self.accelerator.device)
+        self.loss = torch.zeros((), device=self.device)
         self.sums: dict[str, Tensor] = {}
         self.parts, self.steps = 0, 0
         self._lost: list[Tensor] = []
@@ -96,19 +96,19 @@ class Run:
     """Reads and writes the folder; with several processes only the main one writes."""
 
     def __init__(
-        self, folder: Path, settings: TrainSettings, objective: Any, photos: Photos | CropPool, accelerator: Any
+        self, folder: Path, settings: TrainSettings, task: Task, photos: Photos | CropPool, accelerator: Any
     ) -> None:
         self.folder, self.seed, self.main = folder, settings.seed, accelerator.is_main_process
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
         described = {
             **{f"settings.{name}": value for name, value in asdict(settings).items()},
-            **{f"objective.{name}": value for name, value in asdict(objective).items()},
-            "objective": type(objective).__name__,
-            "photos.size": photos.size,
-            "photos.seed": photos.seed,
+            **task.described,
+            "start": task.digest(),
+            **{f"photos.{name}": value for name, value in photos.described().items()},
             "photos.batch": photos.batch_size * self.ranks,
         }
-        self._settle(json.loads(json.dumps(described)))
+        # Functions (a schedule, a step of a fixed point) are recorded by their names.
+        self._settle(json.loads(json.dumps(described, default=lambda value: getattr(value, "__name__", str(value)))))
         self.writer: Any = None
         if self.main:
             try:
@@ -141,24 +141,27 @@ class Run:
     def _checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
-    def noise_seed(self, step: int, part: int) -> int:
-        """Seed of the random numbers of one global batch: distinct for every (seed, step, accumulation part)."""
+    def noise_seed(self, step: int, part: int, turn: int = 0) -> int:
+        """Seed of the random numbers of one global batch: distinct for every (seed, step, accumulation part, turn)."""
         mixed = 0
-        for value in (self.seed, step, part):
+        for value in (self.seed, step, part, *([turn] if turn else [])):
             mixed = (mixed * 1_000_003 + value + 1) % 2**63
         return mixed
 
-    def resume(
-        self, prior: Prior, average: nn.Module, optimisers: list[torch.optim.Optimizer], device: torch.device
-    ) -> Progress:
+    def resume(self, task: Task, averages: Averages) -> Progress:
         """Load the checkpoint, if there is one, into them; return the progress."""
         if not self._checkpoint.is_file():
             return Progress()
-        state = torch.load(self._checkpoint, map_location=device, weights_only=True)
-        prior.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimiser, part in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(part)
+        # Everything by way of the CPU: a second copy of the optimisers' states may not fit on the device.
+        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        for name, module in task.modules.items():
+            module.load_state_dict(state["modules"][name], strict=False)
+            for key, value in state["averages"][name].items():
+                averages.values[name][key].copy_(value)
+        averages.updates = state["updates"]
+        for turn, steppers in task.optimisers.items():
+            for stepper, part in zip(steppers, state["optimisers"][turn], strict=True):
+                stepper.load_state_dict(part)
         progress = Progress(**state["progress"])
         if self.main:
             self._cut_log(progress.step)
@@ -172,14 +175,15 @@ class Run:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             file.write_text("".join(f"{line}\n" for line in kept))
 
-    def save(self, progress: Progress, model: nn.Module, average: nn.Module, optimisers: list[Any]) -> None:
+    def save(self, progress: Progress, task: Task, averages: Averages) -> None:
         """Replace the checkpoint atomically."""
         if not self.main:
             return
         state = {
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "modules": {name: own | dict(task.modules[name].named_buffers()) for name, own in task.trained().items()},
+            "averages": averages.values,
+            "updates": averages.updates,
+            "optimisers": {turn: [one.state_dict() for one in steppers] for turn, steppers in task.optimisers.items()},
             "progress": asdict(progress),
         }
         with replacing(self._checkpoint) as file:
@@ -203,15 +207,14 @@ class Run:
         for entry in skipped:
             log.warning("skipped %s", entry)
 
-    def grid(self, progress: Progress, sampler: Sampler, prior: Prior) -> None:
+    def grid(self, progress: Progress, sampler: Sampler, modules: dict[str, nn.Module], device: torch.device) -> None:
         """Draw samples, always from the same noise, and write them as one picture."""
         if not self.main:
             return
         from torchvision.utils import make_grid, save_image
 
-        device = next(prior.parameters()).device
         with torch.no_grad():
-            images: Tensor = sampler(prior, torch.Generator(device).manual_seed(0)).clamp(0, 1).float().cpu()
+            images: Tensor = sampler(modules, torch.Generator(device).manual_seed(0)).clamp(0, 1).float().cpu()
         picture = make_grid(images, nrow=max(1, round(len(images) ** 0.5)), padding=1)
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
