@@ -20,7 +20,7 @@ from workbench.recipe import load_recipe
 from workbench.solvers import SOLVERS
 
 pytestmark = needs_chromium
-FEW = [("diffpir", "mini-control", "steps=3"), ("diffpir", "mini-mupet", "steps=3")]
+FEW = [("diffpir", "photo-control", "steps=3"), ("diffpir", "photo-mupet", "steps=3")]
 
 
 def test_the_page_is_usable_within_seconds(context: BrowserContext, server: Server) -> None:
@@ -177,7 +177,7 @@ def test_two_visitors_see_their_own_results(context: BrowserContext, demo: Demo,
     other.open(server.url)
     for visitor, steps in ((demo, 2), (other, 4)):
         visitor.small()
-        visitor.methods(("diffpir", "mini-control", f"steps={steps}"))
+        visitor.methods(("diffpir", "photo-control", f"steps={steps}"))
         visitor.part("go").click()
     for visitor, steps in ((demo, 2), (other, 4)):
         visitor.status("Done.", RUN)

@@ -183,7 +183,7 @@ def _shows(demo: Demo, preset: Preset) -> None:
 
 def test_a_mask_is_painted(demo: Demo) -> None:
     """Missing where the brush went and nowhere else; a run fills it."""
-    demo.methods(("ddnm", "mini-mupet", "steps=2"))
+    demo.methods(("ddnm", "photo-mupet", "steps=2"))
     with demo.page.expect_response(lambda answer: "/upload" in answer.url):  # the editor has its picture
         demo.choose("kind", "Painted mask")
         demo.says("paint over what is to be filled")
@@ -207,7 +207,7 @@ def test_a_mask_is_painted(demo: Demo) -> None:
     held = np.abs(demo.picture("Degraded").astype(int) - demo.picture("Original")).max(axis=2) > 0
     assert (held[lost]).all()  # what was painted stays
     demo.restore()
-    assert demo.scores()[0]["Method"] == "ddnm, mini-mupet"
+    assert demo.scores()[0]["Method"] == "ddnm, photo-mupet"
 
 
 def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:

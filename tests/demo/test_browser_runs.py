@@ -15,7 +15,7 @@ from workbench.solvers import SOLVERS
 
 pytestmark = needs_chromium
 PINV = ("pinv", "photo", "")
-QUICK = ("ddnm", "mini-mupet", "steps=2")
+QUICK = ("ddnm", "photo-mupet", "steps=2")
 STEPS = {"pinv": "", "dps": "steps=3", "repaint": "steps=2"}
 
 
@@ -51,7 +51,7 @@ def test_every_solver_and_every_prior_can_be_chosen_and_run(small: Demo) -> None
 
 
 def test_settings_are_those_of_the_run(small: Demo) -> None:
-    small.methods(("diffpir", "mini-mupet", "steps=2"), ("diffpir", "mini-mupet", "steps=5"))
+    small.methods(("diffpir", "photo-mupet", "steps=2"), ("diffpir", "photo-mupet", "steps=5"))
     small.restore()
     assert [row["Iterations"] for row in small.scores()] == ["2", "5"]
 
@@ -64,7 +64,7 @@ def test_wrong_settings_are_said(small: Demo) -> None:
         "steps=-1": "method 1: ",
         "steps=1000000": "method 1: steps=1000000: numbers up to",
     }.items():
-        small.methods(("diffpir", "mini-mupet", settings))
+        small.methods(("diffpir", "photo-mupet", settings))
         small.part("go").click()
         expect(toast.first).to_contain_text(sentence)
         small.page.get_by_test_id("toast-close").first.click()
@@ -95,7 +95,7 @@ def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:
     small.methods(QUICK)
     small.number("count", 3)
     small.restore()
-    expect(small.part("board").get_by_text("Samples of ddnm, mini-mupet")).to_be_visible()
+    expect(small.part("board").get_by_text("Samples of ddnm, photo-mupet")).to_be_visible()
     strip = small.part("board", ".pictures").last
     assert [text.split("\n")[0].split(" ")[0] for text in strip.locator("figcaption").all_inner_texts()] == [
         *["seed"] * 3,
@@ -106,7 +106,7 @@ def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:
     assert len({picture.tobytes() for picture in pictures}) == 3
     deviation = (4 * pictures.std(axis=0, ddof=1)).clip(0, 255)
     assert abs(small.picture("Spread") - deviation).max() <= 8  # of rounding
-    assert (pictures[0] == small.picture("ddnm, mini-mupet")).all()  # the one that is scored
+    assert (pictures[0] == small.picture("ddnm, photo-mupet")).all()  # the one that is scored
 
 
 def test_the_same_seed_gives_the_same_result(small: Demo) -> None:
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_result(small: Demo) -> None:
         with small.changes():
             small.number("seed", seed)
         small.restore()
-        results.append(small.picture("ddnm, mini-mupet"))
+        results.append(small.picture("ddnm, photo-mupet"))
     assert (results[0] == results[2]).all()
     assert (results[0] != results[1]).any()
 
@@ -177,7 +177,7 @@ def test_before_and_after(small: Demo) -> None:
     """Any two pictures of the comparison, and a handle between them."""
     small.methods(PINV, QUICK)
     small.restore()
-    names = ["Degraded", "Original", "1. pinv, photo", "2. ddnm, mini-mupet"]
+    names = ["Degraded", "Original", "1. pinv, photo", "2. ddnm, photo-mupet"]
     assert small.options("left") == names
     assert small.options("right") == names
     assert [small.value("left"), small.value("right")] == [names[0], names[-1]]

@@ -130,7 +130,7 @@ def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, fol
     assert all("data:image/png;base64," in board for board, *_ in told)
     board, _, scores, curves, archive, recipe, before, after, slider = told[-1]
     assert board.count("<figure>") >= 4
-    assert [row[0] for row in scores["data"]] == ["diffpir, mini-control (DSM)", "diffpir, mini-mupet (MUPET)"]
+    assert [row[0] for row in scores["data"]] == ["diffpir, photo-control (DSM)", "diffpir, photo-mupet (MUPET)"]
     assert all(5 < float(row[1]) < 40 for row in scores["data"])
     assert curves.lstrip().startswith("<svg")
     names = [name for name, _ in before["choices"]]

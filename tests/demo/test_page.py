@@ -85,7 +85,7 @@ def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(events):
     first, second, *_ = PRESETS.values()
     assert [row.solver for row in first.methods] == ["diffpir", "diffpir"]
     assert first.methods[0].settings == first.methods[1].settings
-    assert [events.prior_titles()[row.prior] for row in first.methods] == ["mini-control (DSM)", "mini-mupet (MUPET)"]
+    assert [events.prior_titles()[row.prior] for row in first.methods] == ["photo-control (DSM)", "photo-mupet (MUPET)"]
     assert [row.solver for row in second.methods] == ["deqir", "ddnm"]
 
 
@@ -124,7 +124,7 @@ def test_a_mask_of_another_size_is_refused(events, tmp_path):
 
 
 def test_a_photo_that_came_without_colours_is_taken_home_with_them(events, photo):
-    rows = [Row("ddrm", "mini-dsm", "steps=4")]
+    rows = [Row("ddrm", "photo", "steps=4")]
     *_, (_, files) = events.restore(problem(photo, fit="whole", came=True, degradation="gray"), rows, 1, "session")
     with zipfile.ZipFile(files.archive) as archive:
         archive.extract("photo.png", photo.parent)
@@ -134,7 +134,7 @@ def test_a_photo_that_came_without_colours_is_taken_home_with_them(events, photo
 def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(events, photo):
     wanted = problem(photo)
     assert not events.shows_results_of(wanted, "session")
-    list(events.restore(wanted, [Row("pinv", "mini-dsm")], 1, "session"))
+    list(events.restore(wanted, [Row("pinv", "photo")], 1, "session"))
     assert events.shows_results_of(wanted, "session")
     assert not events.shows_results_of(wanted, "another")
     assert not events.shows_results_of(problem(photo, noise=0.2), "session")  # now a preview is on the page
@@ -142,22 +142,22 @@ def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(events, 
 
 
 def test_what_is_taken_home_names_no_folder_of_the_server(events, photo):
-    *_, (_, files) = events.restore(problem(photo), [Row("pinv", "mini-dsm")], 1, "session")
+    *_, (_, files) = events.restore(problem(photo), [Row("pinv", "photo")], 1, "session")
     assert str(Path.home()) not in files.recipe
     assert str(files.archive.parent) not in files.recipe
 
 
 def test_comparisons_of_settings_are_told_apart(events, photo):
-    rows = [Row("diffpir", "mini-control", f"steps={steps}") for steps in (2, 3)]
+    rows = [Row("diffpir", "photo-control", f"steps={steps}") for steps in (2, 3)]
     *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
     assert [panel.method.label for panel in board.panels] == [
-        "diffpir, mini-control (DSM), steps=2",
-        "diffpir, mini-control (DSM), steps=3",
+        "diffpir, photo-control (DSM), steps=2",
+        "diffpir, photo-control (DSM), steps=3",
     ]
 
 
 def test_a_method_that_cannot_is_said_and_the_others_go_on(events, photo):
-    rows = [Row("ddnm", "mini-dsm", "steps=2"), Row("dps", "mini-dsm", "steps=2")]
+    rows = [Row("ddnm", "photo", "steps=2"), Row("dps", "photo", "steps=2")]
     *_, (board, files) = events.restore(problem(photo, degradation="jpeg:10"), rows, 1, "session")
     assert board.panels[0].state == "failed"
     assert "linear" in board.panels[0].error
@@ -167,8 +167,8 @@ def test_a_method_that_cannot_is_said_and_the_others_go_on(events, photo):
 
 
 def test_what_takes_too_long_is_stopped(tmp_path, photo):
-    events = Events(Limits(seconds=0.01), {"mini-dsm": "mini-dsm"}, Visits(tmp_path, keep=60))
-    rows = [Row("ddnm", "mini-dsm", "steps=500")]
+    events = Events(Limits(seconds=0.01), {"photo": "photo"}, Visits(tmp_path, keep=60))
+    rows = [Row("ddnm", "photo", "steps=500")]
     *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
     assert "out of time" in board.panels[0].error
     assert board.panels[0].evaluations < 500

@@ -25,7 +25,7 @@ from workbench.demo.visits import make_root
 from workbench.images import sample_photo, save_image
 
 REPOSITORY = Path(__file__).parents[2]
-WEIGHTS = REPOSITORY / "workbench" / "models" / "weights" / "mini-dsm.safetensors"
+WEIGHTS = REPOSITORY / "workbench" / "models" / "weights" / "photo.safetensors"
 
 # Runs inside the server before all else: what is connected to or looked up goes into a file.
 WATCH = """

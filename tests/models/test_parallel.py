@@ -26,7 +26,7 @@ from workbench.random import generator
 from workbench.solvers import DeqIR
 
 dist.init_process_group("gloo")
-prior = SharedPrior(load_prior("mini-dsm"))
+prior = SharedPrior(load_prior("photo"))
 asked = [0]
 inner = prior.prior.denoise
 def count(x, sigma):
@@ -42,7 +42,7 @@ dist.destroy_process_group()
 
 def problem() -> tuple[Tensor, Prior]:
     y = parse_operator("sr:2", (3, 16, 16))(torch.rand(3, 3, 16, 16, generator=generator(1)))
-    return y, load_prior("mini-dsm")
+    return y, load_prior("photo")
 
 
 def test_two_processes_equal_one(tmp_path: Path):
@@ -59,7 +59,7 @@ def test_two_processes_equal_one(tmp_path: Path):
         # Batches of another size take other convolution routines: float32 rounding.
         torch.testing.assert_close(image, expected.image, atol=1e-5, rtol=0)
         assert torch.equal(evaluations, expected.evaluations)
-        assert name == "mini-dsm in 2 processes"
+        assert name == "photo in 2 processes"
         total += asked
     # The work was shared: together as much as one process does, and not twice that.
     assert total == int(expected.evaluations.sum())
@@ -80,7 +80,7 @@ def test_devices_share_a_batch(count):
 
 
 def test_devices_that_do_not_exist_are_refused():
-    prior = load_prior("mini-dsm")
+    prior = load_prior("photo")
     absent = f"cuda:{torch.cuda.device_count()}"
     for device in (absent, "gpu"):
         with pytest.raises(ValueError, match=f"device '{re.escape(device)}' cannot be used .*; there are cpu"):

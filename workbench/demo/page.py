@@ -43,7 +43,8 @@ def build_page(events: Events) -> gr.Blocks:
     start = next(iter(PRESETS.values()))
     with gr.Blocks(title="Restoration workbench", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
-            "# Restoration workbench\nDegrade a photo, or bring one that is, and restore it by several methods."
+            "# Restoration workbench\nDegrade a photo, or bring one that is degraded already, and restore it by "
+            "several methods."
         )
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
@@ -222,7 +223,7 @@ def _reference(events: Events) -> str:
         f"| solver | what it does | from |\n| --- | --- | --- |\n{solvers}\n\n"
         f"| prior | what it is |\n| --- | --- |\n{priors}\n\n"
         f"| degradation | what it does |\n| --- | --- |\n{operators}\n\n"
-        "*Settings* are those of `workbench restore --set`, with spaces between: `steps=50 zeta=0.3`.\n\n"
+        "*Settings* are written as for `workbench restore --set`, separated by spaces: `steps=50 zeta=0.3`.\n\n"
         "PSNR, SSIM and EfficientNet-Lite0 distance compare with the original, the last one as a network for "
         "photos sees them; it is not LPIPS. "
         "RMS of A x − y is the distance to the measurement; of a good restoration it is the noise, not 0."
