@@ -10,7 +10,7 @@ from operator_cases import EACH, SPECTRAL, Case, normal, single
 from torch import Tensor
 
 from workbench.operators import Inpainting, Operator, SpectralOperator, SuperResolution, gaussian_kernel, random_mask
-from workbench.operators.least_squares import solve_least_squares
+from workbench.operators.least_squares import Problem, solve_least_squares
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -71,7 +71,7 @@ def test_conjugate_gradients_agree(case: Case) -> None:
     """The general path on the same operator, from z, as solvers of users' operators take it."""
     op, _, z, y = case.data(torch.float64, "cpu")
     weight = torch.tensor([0.1, 3.0], dtype=torch.float64)
-    general = z + solve_least_squares(op, y - op(z), weight, 1e-12, 500)
+    general = z + solve_least_squares(Problem(op, op.adjoint, 1e-12, 500, "CG"), y - op(z), weight)
     # Iterative operators stop at 4e-11 of a residual that is divided by the weight.
     torch.testing.assert_close(op.prox(z, y, weight), general, rtol=0, atol=1e-10 if case.exact else 1e-8)
 

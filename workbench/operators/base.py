@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from workbench.operators.least_squares import descend, solve_least_squares
+from workbench.operators.least_squares import Problem, descend, solve_least_squares
+from workbench.operators.least_squares import column as column  # re-exported
 
 Shape = Sequence[int]
 
@@ -72,7 +73,8 @@ class Operator(nn.Module):
             image = self.adjoint(r)
             return image / (gram + column(weight, image))
         tolerance = self.tolerance or torch.finfo(r.dtype).eps ** (2 / 3)
-        return solve_least_squares(self, r, weight, tolerance, self.max_iterations)
+        problem = Problem(self, self.adjoint, tolerance, self.max_iterations, type(self).__name__)
+        return solve_least_squares(problem, r, weight)
 
     def row_gram(self) -> float | None:
         """``c`` if ``A A^T = c`` times the identity, c > 0; None if not."""
@@ -256,11 +258,6 @@ def kept(a: Tensor, rcond: float | None) -> Tensor:
 def square(a: Tensor) -> Tensor:
     """``|a|^2``, real, also for complex ``a``."""
     return a.real**2 + a.imag**2 if a.is_complex() else a**2
-
-
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """``values`` () or (B,), shaped to broadcast against ``like`` (B, ...)."""
-    return values.view(-1, *[1] * (like.ndim - 1)) if values.ndim else values
 
 
 def check_image(x: Tensor, channels: int | None = None, name: str = "images") -> None:

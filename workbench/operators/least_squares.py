@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from workbench.operators.base import Operator
 
 Map = Callable[[Tensor], Tensor]
 
@@ -25,35 +22,41 @@ def vjp(function: Map, x: Tensor, v: Tensor) -> Tensor:
     return gradient
 
 
-def solve_least_squares(op: Operator, r: Tensor, weight: Tensor, tolerance: float, max_iterations: int) -> Tensor:
-    """``argmin_d 1/2 ||A d - r||^2 + weight/2 ||d||^2`` per image, of least norm where ``weight`` is 0.
-
-    Differentiable: the gradient solves the same problem for ``A^T``.
-
-    Args:
-        r: (B, ...), like the measurement.
-        weight: () or (B,).
-        tolerance, max_iterations: see :class:`Operator`.
-    """
-    problem = _Problem(op, op.adjoint, tolerance, max_iterations, type(op).__name__)
-    return _LeastSquares.apply(r, weight.to(r.device).expand(r.shape[0]), problem)
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` () or (B,), shaped to broadcast against ``like`` (B, ...)."""
+    return values.view(-1, *[1] * (like.ndim - 1)) if values.ndim else values
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
+    """A linear map ``A`` by its ``forward`` and ``adjoint``, when to stop, and the name that a warning gives it.
+
+    ``tolerance`` and ``max_iterations`` are those of ``Operator``.
+    """
+
     forward: Map
     adjoint: Map
     tolerance: float
     max_iterations: int
     name: str
 
-    def transposed(self) -> _Problem:
-        return _Problem(self.adjoint, self.forward, self.tolerance, self.max_iterations, self.name)
+    def transposed(self) -> Problem:
+        """The same problem for ``A^T``."""
+        return replace(self, forward=self.adjoint, adjoint=self.forward)
+
+
+def solve_least_squares(problem: Problem, r: Tensor, weight: Tensor) -> Tensor:
+    """``argmin_d 1/2 ||A d - r||^2 + weight/2 ||d||^2`` per image, of least norm where ``weight`` is 0.
+
+    ``r`` is (B, ...), like the measurement, and ``weight`` () or (B,). Differentiable with respect to both: the
+    gradient solves the same problem for ``A^T``.
+    """
+    return _LeastSquares.apply(r, weight.to(r.device).expand(r.shape[0]), problem)
 
 
 class _LeastSquares(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, r: Tensor, weight: Tensor, problem: _Problem) -> Tensor:
+    def forward(ctx: Any, r: Tensor, weight: Tensor, problem: Problem) -> Tensor:
         d = _cgls(problem, r, weight)
         ctx.save_for_backward(weight, d)
         ctx.problem = problem
@@ -73,14 +76,11 @@ class _LeastSquares(torch.autograd.Function):
         return to_r, to_weight, None
 
 
-def _cgls(problem: _Problem, r: Tensor, weight: Tensor) -> Tensor:
+def _cgls(problem: Problem, r: Tensor, weight: Tensor) -> Tensor:
     """Conjugate gradients on ``(A^T A + w) d = A^T r`` from zero, never forming ``A^T A`` (Björck 1996, 7.4.1)."""
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).reshape(a.shape[0], -1).sum(1)
-
-    def scale(values: Tensor, a: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (a.ndim - 1)) * a
 
     gradient = problem.adjoint(r)
     d, direction = torch.zeros_like(gradient), gradient
@@ -96,11 +96,12 @@ def _cgls(problem: _Problem, r: Tensor, weight: Tensor) -> Tensor:
         # The textbook writes power in place of this product. They are equal until rounding takes over; then only the
         # product keeps the objective from rising. An image that has converged takes steps of length 0 from then on.
         step = torch.where(moves, dot(gradient, direction) / torch.where(moves, curvature, 1.0), 0.0)
-        d = d + scale(step, direction)
-        r = r - scale(step, seen)
-        gradient = problem.adjoint(r) - scale(weight, d)
+        d = d + column(step, d) * direction
+        r = r - column(step, seen) * seen
+        gradient = problem.adjoint(r) - column(weight, d) * d
         following = torch.where(active, dot(gradient, gradient), power)
-        direction = gradient + scale(torch.where(active, following / torch.where(active, power, 1.0), 0.0), direction)
+        ratio = torch.where(active, following / torch.where(active, power, 1.0), 0.0)
+        direction = gradient + column(ratio, direction) * direction
         power = following
     if bool((power > goal).any()):
         reached = float((power / start).max().sqrt())
@@ -114,11 +115,12 @@ def _cgls(problem: _Problem, r: Tensor, weight: Tensor) -> Tensor:
     return d
 
 
-def descend(op: Operator, z: Tensor, y: Tensor, weight: Tensor, max_iterations: int) -> Tensor:
+def descend(forward: Map, z: Tensor, y: Tensor, weight: Tensor, max_iterations: int) -> Tensor:
     """Decrease ``1/2 ||A(x) - y||^2 + weight/2 ||x - z||^2`` from ``z`` by gradient steps.
 
-    For an ``A`` that is not linear. The gradient is autograd's. Steps halve, image by image, until the objective falls,
-    and an image stops once 12 halvings have not helped or ``max_iterations`` are done. The result carries no gradient.
+    For an ``A`` (``forward``) that is not linear; the gradient is autograd's. Steps halve, image by image, until the
+    objective falls, and an image stops once 12 halvings have not helped or ``max_iterations`` are done. The result
+    carries no gradient.
 
     Args:
         z: (B, C, H, W).
@@ -129,17 +131,14 @@ def descend(op: Operator, z: Tensor, y: Tensor, weight: Tensor, max_iterations: 
     def objective(seen: Tensor, x: Tensor) -> Tensor:
         return ((seen - y).flatten(1).square().sum(1) + weight * (x - z).flatten(1).square().sum(1)) / 2
 
-    def column(values: Tensor, like: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (like.ndim - 1))
-
     with torch.no_grad():
-        x, seen = z.clone(), op(z)
+        x, seen = z.clone(), forward(z)
         value = objective(seen, x)
         step = longest = 1 / (1 + weight)
-        gradient = vjp(op, x, seen - y)
+        gradient = vjp(forward, x, seen - y)
         for _ in range(max_iterations):
             trial = x - column(step, x) * gradient
-            trial_seen = op(trial)
+            trial_seen = forward(trial)
             trial_value = objective(trial_seen, trial)
             better = trial_value < value
             x, value = torch.where(column(better, x), trial, x), torch.where(better, trial_value, value)
@@ -147,5 +146,5 @@ def descend(op: Operator, z: Tensor, y: Tensor, weight: Tensor, max_iterations: 
             step = torch.where(better, torch.minimum(2 * step, longest), step / 2)
             if not bool((step > longest / 2**12).any()):
                 break
-            gradient = vjp(op, x, seen - y) + column(weight, x) * (x - z)
+            gradient = vjp(forward, x, seen - y) + column(weight, x) * (x - z)
     return x
