@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is not among ``known``: the nearest one if there is one, and all of them.
 
     >>> unknown("solver", "diffpri", ["ddnm", "diffpir"])
     "unknown solver 'diffpri', did you mean 'diffpir'? There are: ddnm, diffpir"
     """
     names = list(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near else "."
     return f"unknown {what} {name!r}{hint} There are: {', '.join(names) or 'none'}"
 
