@@ -34,13 +34,11 @@ class Bar:
 
 def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Scores and cost from the ``records`` of a restoration, one per sample."""
+    from workbench.evaluation.metrics import METRICS, as_text
+
     record, samples = records[0], len(records)
-    labels = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "effnet": "EfficientNet-Lite0 distance"}
-    scores = ", ".join(
-        f"{label} {record[key]:.{2 if key == 'psnr' else 3}f}"
-        for key, label in labels.items()
-        if record[key] is not None
-    )
+    known = (metric for key, metric in METRICS.items() if record.get(key) is not None)
+    scores = ", ".join(f"{metric.title} {as_text(record[metric.key], metric.key)}" for metric in known)
     cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
     scores = f"{scores or 'no original to compare'}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
     lines = [f"{scores}; written to {folder}"]

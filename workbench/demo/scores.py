@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.demo.compare import Board, Panel
-from workbench.evaluation.metrics import as_text
-from workbench.evaluation.statistics import METRICS
+from workbench.evaluation.metrics import METRICS, as_text
 
 WIDTHS: list[str | int] = ["150px", *["110px"] * 8]  # of the columns on the page: names take more than figures
 

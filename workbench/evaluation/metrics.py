@@ -10,6 +10,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -20,11 +21,64 @@ from workbench.evaluation.perceptual import effnet, effnet_unavailable
 from workbench.images import clipped_pair
 
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
-# As reports print them.
-DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "effnet": 3, "consistency": 2, "fid": 2, "frechet_effnet": 2}
-DIGITS |= {"iterations": 0, "evaluations": 0, "seconds": 2}
 SSIM_WINDOW = 11  # pixels
 LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure of a restoration is called and printed.
+
+    Attributes:
+        key: in records.
+        title, unit, digits: in text.
+        larger_is_better: None for what is neither.
+        relative: its change also means something in per cent.
+        heading: of a table's column, where the title is too long for one.
+        paper: what published tables call it.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    digits: int = 3
+    larger_is_better: bool | None = False
+    relative: bool = True
+    heading: str = ""
+    paper: str = ""
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return {True: "↑", False: "↓", None: ""}[self.larger_is_better]
+
+    @property
+    def column(self) -> str:
+        """The heading of a table's column, with the direction."""
+        text = self.heading or (f"{self.title}, {self.unit}" if self.unit else self.title)
+        return f"{text} {self.arrow}".rstrip()
+
+
+FIGURES = {
+    metric.key: metric
+    for metric in (
+        Metric("psnr", "PSNR", "dB", 2, True, relative=False, paper="PSNR"),
+        Metric("ssim", "SSIM", larger_is_better=True, paper="SSIM"),
+        Metric("lpips", "LPIPS", paper="LPIPS"),
+        Metric("effnet", "EfficientNet-Lite0 distance", heading="EfficientNet-Lite0\ndistance *"),
+        # The judges: nothing is trained on them.
+        Metric("effnet2", "EfficientNet-Lite2 distance", heading="EfficientNet-Lite2\ndistance"),
+        Metric("haarpsi", "HaarPSI", larger_is_better=True),
+        Metric("consistency", "Consistency", digits=2, heading="Consistency\n‖Ax̂−y‖₁", paper="Cons"),
+        Metric("fid", "FID", digits=2, paper="FID"),
+        Metric("frechet_effnet", "Fréchet distance", digits=2, heading="Fréchet distance\n(EfficientNet-Lite0)"),
+        Metric("evaluations", "Network evaluations", "", 0, None, heading="Network\nevaluations"),
+        Metric("iterations", "Iterations", "", 0, None),
+        Metric("seconds", "Seconds", "", 2, None, heading="Seconds\nper photo", paper="seconds"),
+    )
+}
+# Those that compare one image with its original, in the order in which reports show them.
+METRICS = {key: FIGURES[key] for key in ("psnr", "ssim", "lpips", "effnet", "effnet2", "haarpsi")}
 
 
 def psnr(restored: Tensor, original: Tensor) -> Tensor:
@@ -160,8 +214,8 @@ def score(restored: Tensor, original: Tensor, judge: bool = False) -> list[dict[
 
 
 def as_text(value: float | None, kind: str) -> str:
-    """A score or cost as reports print it; ``kind`` is a key of ``DIGITS``. None: a dash."""
-    return "–" if value is None else f"{value:.{DIGITS[kind]}f}"
+    """A score or cost as reports print it; ``kind`` is a key of ``FIGURES``. None: a dash."""
+    return "–" if value is None else f"{value:.{FIGURES[kind].digits}f}"
 
 
 def _ssim_unavailable(images: Tensor) -> str | None:

@@ -16,38 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from workbench.evaluation.metrics import METRICS, Metric
+
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called and printed; ``relative``: whether its change also means something in per cent."""
-
-    key: str
-    title: str
-    unit: str
-    digits: int
-    larger_is_better: bool
-    relative: bool
-
-    @property
-    def arrow(self) -> str:
-        """Which way is better."""
-        return "↑" if self.larger_is_better else "↓"
-
-
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric("psnr", "PSNR", "dB", 2, True, False),
-        Metric("ssim", "SSIM", "", 3, True, True),
-        Metric("lpips", "LPIPS", "", 3, False, True),
-        Metric("effnet", "EfficientNet-Lite0 distance", "", 3, False, True),
-        # The judges: nothing is trained on them.
-        Metric("effnet2", "EfficientNet-Lite2 distance", "", 3, False, True),
-        Metric("haarpsi", "HaarPSI", "", 3, True, True),
-    )
-}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.evaluation.statistics import METRICS, Metric
+from workbench.evaluation.metrics import METRICS, Metric
 from workbench.pipelines.published import Published
 
-PAPER_COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
+PAPER_COLUMNS = {key: metric.paper for key, metric in METRICS.items() if metric.paper}
 TUNED = {"zeta": "ζ", "sigma_start": "σ"}  # the settings that the paper tuned, and how a table calls them
 LIMITS = {"zeta": (0, 1)}  # nothing lies beyond
 

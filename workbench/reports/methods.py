@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.evaluation.metrics import as_text
+from workbench.evaluation.metrics import FIGURES, as_text
 from workbench.pipelines.published import Published
 from workbench.reports.comparison import distinct
 
-METRICS = {"PSNR": "psnr", "SSIM": "ssim", "LPIPS": "lpips", "Cons": "consistency", "FID": "fid", "seconds": "seconds"}
-SMALLER_IS_BETTER = {"lpips", "effnet", "consistency", "fid"}
+METRICS = {metric.paper: key for key, metric in FIGURES.items() if metric.paper}
 SCORES = ("psnr", "ssim", "lpips", "effnet")  # with a best; Consistency of noisy data has none, FID needs many
 BASELINE = {"pinv": "Baseline"}  # the paper's name; of super-resolution its baseline is bicubic upscaling, not A^+ y
 
@@ -39,7 +38,7 @@ def best_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
     best: dict[str, str | None] = {}
     for key in SCORES:
         values = [row[key] for row in rows if row[key] is not None]
-        choose = min if key in SMALLER_IS_BETTER else max
+        choose = max if FIGURES[key].larger_is_better else min
         best[key] = as_text(choose(values), key) if len(values) > 1 else None
     return best
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import jinja2
 
+from workbench.evaluation import metrics
 from workbench.evaluation.metrics import as_text
 from workbench.pipelines.engine import Outcome
 from workbench.pipelines.job import RESULT, is_done
@@ -39,18 +40,6 @@ from workbench.text import replacing, write_json
 
 COSTS = ("evaluations", "iterations", "seconds")
 FIGURES = (*SCORES, "consistency", "fid", "frechet_effnet", *COSTS)
-HEADINGS = {  # of the tables' columns
-    "psnr": "PSNR, dB ↑",
-    "ssim": "SSIM ↑",
-    "lpips": "LPIPS ↓",
-    "effnet": "EfficientNet-Lite0\ndistance ↓ *",
-    "consistency": "Consistency\n‖Ax̂−y‖₁ ↓",
-    "fid": "FID ↓",
-    "frechet_effnet": "Fréchet distance\n(EfficientNet-Lite0) ↓",
-    "evaluations": "Network\nevaluations",
-    "iterations": "Iterations",
-    "seconds": "Seconds\nper photo",
-}
 COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "effnet2", "haarpsi", "prior", "seed", "job")
 
 
@@ -78,7 +67,7 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         outcomes=outcomes,
         groups=groups,
         overview=overview(groups),
-        headings={key: HEADINGS[key] for key in _shown(records)},
+        headings={key: metrics.FIGURES[key].column for key in _shown(records)},
         scores=SCORES,
         comparison=comparison_view(results, pipeline.published),
         search=search_view(results),
@@ -120,7 +109,7 @@ def _shown(records: list[dict[str, Any]]) -> list[str]:
 
 def _unavailable(records: list[dict[str, Any]]) -> list[str]:
     """A sentence for each metric that could not be computed, once per reason."""
-    names = {"lpips": "LPIPS", "effnet": "EfficientNet-Lite0 distance", "fid": "FID"}
+    names = {key: metrics.FIGURES[key].title for key in ("lpips", "effnet", "fid")}
     said = ((name, record.get(f"{key}_reason")) for key, name in names.items() for record in records)
     return [f"{name} is {reason}." for name, reason in distinct(said) if reason]
 
