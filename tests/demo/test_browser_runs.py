@@ -16,7 +16,7 @@ from workbench.solvers import SOLVERS
 pytestmark = needs_chromium
 PINV = ("pinv", "photo", "")
 QUICK = ("ddnm", "photo-mupet", "steps=2")
-STEPS = {"pinv": "", "dps": "steps=3", "repaint": "steps=2"}
+STEPS = {"pinv": "", "dps": "steps=3", "map": "max_steps=2", "map-adam": "max_steps=2"}
 
 
 @pytest.fixture

@@ -94,6 +94,32 @@ def test_eta_b_asks_for_singular_values():
         DDRM(3, eta_b=0.5)(torch.zeros(1, 18, dtype=torch.float64), op, curved_prior())
 
 
+def test_the_sampler_takes_equation_8_with_its_eta_b():
+    """Where the data are better than the level, the state follows them by ``eta_b``."""
+    op = MatrixOperator(torch.diag(VALUES), (1, 2, 3))
+    y, noise, level, eta_b = torch.rand(1, 6, generator=generator(0), dtype=torch.float64), 0.1, 0.8, 0.6
+    fresh = torch.randn(3, 1, 1, 2, 3, generator=generator(1), dtype=torch.float64)
+    prior, seen, answers = curved_prior(), [], []
+    denoise = prior.f
+
+    def remember(x, sigma):
+        seen.append(x)
+        answers.append(denoise(x, sigma))
+        return answers[-1]
+
+    prior.f = remember
+    DDRM(2, eta_b=eta_b, schedule=[3.0, level, 0.0])(y, op, prior, sigma_noise=noise, noise=replay(fresh))
+    got, clean = op.analysis(seen[1])[0], op.analysis(answers[0])[0]
+    data, unit = op.data_analysis(y)[0], fresh[1].flatten()
+    followed = [i for i, value in enumerate(op.values.tolist()) if value * level >= noise]
+    assert followed
+    for i in followed:
+        value = float(op.values[i])
+        spread = math.sqrt(level**2 - (eta_b * noise / value) ** 2)
+        expected = clean[i] + eta_b * (data[i] / value - clean[i]) + spread * unit[i]
+        torch.testing.assert_close(got[i], expected, atol=1e-10, rtol=0)
+
+
 def test_the_true_blur_is_undone():
     """The published code deblurs with another operator than the blur. Here: as close as a sample of the posterior,
     which is off by twice the posterior variance, on a blur with singular values down to 1e-3."""

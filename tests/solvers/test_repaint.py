@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.operators import Inpainting, SuperResolution
 from workbench.random import generator
-from workbench.solvers import ILVR, RePaint
+from workbench.solvers import DDNM, ILVR, RePaint
 from workbench.solvers.zero_shot.ddnm import travel
 
 LEVELS = [3.0, 0.8, 0.2, 0.0]
@@ -42,6 +42,23 @@ def test_repaint_on_a_mask_is_equation_8():
         known = y + LEVELS[i + 1] * noise[2 + 2 * i]
         x = mask * known + (1 - mask) * unknown
     torch.testing.assert_close(image, x, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [RePaint, DDNM])
+def test_time_travel_goes_back_the_whole_length(kind):
+    """Of levels 0 to 5, every 2 levels 2 back and again: 0 1, 0 1 2 3, 2 3 4."""
+    levels, asked = [3.0, 2.0, 1.0, 0.5, 0.2, 0.0], []
+    prior = curved_prior()
+    denoise = prior.f
+
+    def remember(x, sigma):
+        asked.append(float(sigma.flatten()[0]))
+        return denoise(x, sigma)
+
+    prior.f = remember
+    y = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    kind(5, travel_length=2, travel_repeat=2, schedule=levels)(y, Inpainting(torch.ones(8, 8)), prior)
+    assert asked == [levels[i] for i in (0, 1, 0, 1, 2, 3, 2, 3, 4)]
 
 
 def test_ilvr_on_averages_is_its_refinement():
