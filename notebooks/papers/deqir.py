@@ -226,7 +226,7 @@ for prediction in ("published", "photos"):
     solver = DeqIR(steps=20, eta=0.15, iterations=20, tolerance=1e-5, prediction=prediction)
     with torch.no_grad():
         draw = noise_source(generator(3))
-        solved = solver.chain(y[:1], op, prior, sigma_noise=0.0, noise=draw, keep=True)
+        solved = solver.chain(solver.problem(y[:1], op, prior, 0.0, draw), keep=True)
         gradient = solver.solve(solved).image - target
     exact, _ = noise_gradient(solved, gradient, "exact")
     for method, terms in (("one-step", 1), ("neumann", 1), ("neumann", 3), ("exact", 1)):

@@ -33,7 +33,7 @@ class Published:
         solver = DeqIR(self.total, eta=0.0, memory=0, prediction="published", schedule=levels)
         y = torch.zeros_like(case["x_T"])
         noise = replay([unit, *torch.zeros(self.total, *unit.shape)])
-        self.chain: Chain = solver.chain(y, NOTHING, case.vp_prior(), sigma_noise=0.0, noise=noise, keep=True)
+        self.chain: Chain = solver.chain(solver.problem(y, NOTHING, case.vp_prior(), 0.0, noise), keep=True)
 
     def rows(self) -> Tensor:
         states = [(self.chain.states[s] - 0.5) * self.scales[s] for s in range(1, self.total + 1)]

@@ -168,7 +168,7 @@ def test_a_window_leads_to_the_same_image_and_bounds_what_is_stored(window, sigm
     stored[:, 0] *= 0.01  # This image moves little: it runs ahead of the others.
     expected = DDNM(24, 0.3)(y, op, prior, sigma_noise=sigma_noise, noise=replay(stored)).image
     solver = DeqIR(24, 40, 0.3, window=window, tolerance=1e-9)
-    chain = solver.chain(y, op, prior, sigma_noise=sigma_noise, noise=replay(stored))
+    chain = solver.chain(solver.problem(y, op, prior, sigma_noise, replay(stored)))
     most = []
     result = solver.solve(chain, lambda step: most.append(max(len(chain.states), len(chain.fresh), len(chain.gaps))))
     torch.testing.assert_close(result.image, expected, atol=1e-7, rtol=0)
@@ -200,7 +200,7 @@ def test_damping_takes_part_of_the_step(memory):
     chains = []
     for solver in (full, half):
         noise = replay(list(torch.randn(7, 2, 1, SIZE, SIZE, generator=generator(1), dtype=torch.float64)))
-        chain = solver.chain(y, op, curved_prior(), sigma_noise=0.0, noise=noise, keep=True)
+        chain = solver.chain(solver.problem(y, op, curved_prior(), 0.0, noise), keep=True)
         before = dict(chain.states)
         chain.iterate(torch.ones(2, dtype=torch.bool), 0.0)
         chains.append((before, chain.states))

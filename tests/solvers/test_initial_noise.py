@@ -30,7 +30,7 @@ def solved(name: str, sigma_noise: float, **settings):
     op, y, noises, target = problem(name, sigma_noise)
     solver = DeqIR(STEPS, STEPS, ETA, tolerance=0.0, **settings)
     with torch.no_grad():
-        chain = solver.chain(y, op, PRIOR, sigma_noise=sigma_noise, noise=replay(noises), keep=True)
+        chain = solver.chain(solver.problem(y, op, PRIOR, sigma_noise, replay(noises)), keep=True)
         image = solver.solve(chain).image
     return chain, 2 * (image - target)
 
@@ -192,7 +192,7 @@ def test_bad_input():
         OptimiseNoise(lambda image: image.sum((1, 2, 3)) * float("nan"))(y, op, PRIOR, generator=generator(0))
     with pytest.raises(ValueError, match="reference must be"):
         colour_distance(torch.zeros(3, 4, 4))
-    chain = DeqIR(STEPS).chain(y, op, PRIOR, sigma_noise=0.0, noise=replay(noises))
+    chain = DeqIR(STEPS).chain(DeqIR(STEPS).problem(y, op, PRIOR, 0.0, replay(noises)))
     DeqIR(STEPS).solve(chain)
     with pytest.raises(ValueError, match=f"chain must be with all {STEPS + 1} states"):
         noise_gradient(chain, target)

@@ -7,9 +7,10 @@ Mine(Sampler, name="mine")`` registers it under that name for the command line, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -69,29 +70,36 @@ class Restoration:
 
 
 @dataclass(frozen=True)
-class Solver:
-    """A frozen dataclass of settings; calling it restores ``x`` (B, C, H, W) from ``y = op(x) + sigma_noise * eps``.
+class Solver(ABC):
+    """A frozen dataclass of settings; calling it restores. A subclass gives :meth:`run`.
 
     Attributes:
         summary, paper: a line on what it does, and where it comes from.
         linear: it needs a linear operator.
+        needs_prior: False for one that asks no prior.
         takes_initial: it can start from another restoration.
     """
 
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     linear: ClassVar[bool] = True
+    needs_prior: ClassVar[bool] = True
     takes_initial: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         if name is not None:
             SOLVERS[name] = cls
 
+    @abstractmethod
+    def run(self, p: Problem, callback: Callback | None = None) -> Restoration:
+        """Solve ``p``; ``callback`` is called after every iteration. No graph is kept."""
+
+    @torch.no_grad()
     def __call__(
         self,
         y: Tensor,
         op: Operator,
-        prior: Prior,
+        prior: Prior | None = None,
         *,
         sigma_noise: float | Tensor = 0.0,
         generator: Generators = None,
@@ -99,25 +107,39 @@ class Solver:
         callback: Callback | None = None,
         initial: Tensor | None = None,
     ) -> Restoration:
-        """Restore; see :meth:`Sampler.__call__`."""
-        raise NotImplementedError
+        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``.
+
+        Args:
+            sigma_noise: standard deviation () or (B,).
+            generator, noise: the source of randomness, see ``workbench/random.py``; not both.
+            callback: called after every iteration with a :class:`Step`.
+            initial: another restoration (B, C, H, W), range [0, 1], to start from, for solvers that take one.
+
+        Raises:
+            ValueError: an operator that is not linear where one is needed, no prior where one is needed, a bad
+                ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of another shape
+                than the result.
+        """
+        return self.run(self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial), callback)
 
     def problem(
         self,
         y: Tensor,
         op: Operator,
-        prior: Prior,
+        prior: Prior | None,
         sigma_noise: float | Tensor,
         draw: NoiseSource,
         initial: Tensor | None = None,
     ) -> Problem:
-        """The arguments of a call, checked. Raises ValueError as :meth:`Sampler.__call__`."""
+        """The arguments of a call, checked. Raises ValueError as the call."""
         name = type(self).__name__
         if self.linear and not op.linear:
             raise ValueError(f"{name} needs a linear operator, {type(op).__name__} is not: use diffpir or dps")
+        if self.needs_prior and prior is None:
+            raise ValueError(f"{name} needs a prior, got None")
         if initial is not None and not self.takes_initial:
             raise ValueError(f"{name} takes no initial image")
-        return Problem(y, op, prior, noise_levels(sigma_noise, y), draw, initial)
+        return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
 
 
 @dataclass(frozen=True)
@@ -172,55 +194,38 @@ class Iterate(NamedTuple):
 class Sampler(Solver):
     """A solver that goes through iterations, the same number for all images. A subclass gives :meth:`iterate`."""
 
+    @abstractmethod
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        """The iterations; the last image is the restoration. Draws come in a fixed order. No graph is kept."""
-        raise NotImplementedError
+        """The iterations; the last image is the restoration. Draws come in a fixed order."""
 
     def message(self, p: Problem) -> str:
         """One line on what should be known of the result, or empty."""
         return ""
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior = None,  # type: ignore[assignment]  # the pseudo-inverse asks none
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``.
+    def run(self, p: Problem, callback: Callback | None = None) -> Restoration:
+        """Go through the iterations of :meth:`iterate`."""
+        return collect(self.iterate(p), len(p.y), callback, self.message(p))
 
-        Args:
-            sigma_noise: standard deviation () or (B,).
-            generator, noise: the source of randomness, see ``workbench/random.py``; not both.
-            callback: called after every iteration with a :class:`Step`.
-            initial: another restoration (B, C, H, W), range [0, 1], to start from, for solvers that take one.
 
-        Raises:
-            ValueError: an operator that is not linear where one is needed, a bad ``sigma_noise``, a schedule or an
-                image that does not suit the prior, an ``initial`` of another shape than the result.
-        """
-        p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
-        spent, residuals = torch.zeros(len(y), dtype=torch.int64), []
-        for index, it in enumerate(self.iterate(p), start=1):
-            spent = spent + it.evaluations
-            if it.residual is not None:
-                residuals.append(it.residual)
-            if callback is not None:
-                shown = it.clean if index < it.total else it.image
-                callback(Step(index, it.total, it.sigma, shown, spent, it.residual))
-        return Restoration(
-            image=it.image,
-            evaluations=spent,
-            iterations=torch.full_like(spent, index),
-            residuals=torch.stack(residuals, 1) if residuals else None,
-            message=self.message(p),
-        )
+def collect(
+    iterations: Iterator[Iterate], images: int, callback: Callback | None = None, message: str = ""
+) -> Restoration:
+    """Go through ``iterations`` of a batch of ``images``: count, report, and make a result of the last one."""
+    spent, residuals = torch.zeros(images, dtype=torch.int64), []
+    for index, it in enumerate(iterations, start=1):
+        spent = spent + it.evaluations
+        if it.residual is not None:
+            residuals.append(it.residual)
+        if callback is not None:
+            shown = it.clean if index < it.total else it.image
+            callback(Step(index, it.total, it.sigma, shown, spent, it.residual))
+    return Restoration(
+        image=it.image,
+        evaluations=spent,
+        iterations=torch.full_like(spent, index),
+        residuals=torch.stack(residuals, 1) if residuals else None,
+        message=message,
+    )
 
 
 def noise_levels(sigma_noise: float | Tensor, y: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,13 +14,38 @@ from torch import Tensor
 from workbench.models.prior import Prior
 from workbench.operators.base import column
 from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws
+from workbench.solvers.base import Callback, Iterate, Restoration, collect, draws
 from workbench.solvers.schedules import geometric_sigmas, sampling_sigmas
 from workbench.text import require
 
 
 @dataclass(frozen=True)
-class PredictorCorrector:
+class PriorSampler(ABC):
+    """A sampler of the prior: a frozen dataclass of settings. A subclass gives :meth:`iterate`."""
+
+    @abstractmethod
+    def iterate(self, prior: Prior, grey: Tensor, draw: NoiseSource) -> Iterator[Iterate]:
+        """The iterations, from ``grey`` (B, C, H, W) plus the highest level times the first draw."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prior: Prior,
+        shape: Sequence[int] | torch.Size,
+        *,
+        generator: Generators = None,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+        like: Tensor | None = None,
+    ) -> Restoration:
+        """Samples of ``shape`` (B, C, H, W); ``like`` sets dtype and device (float32 on the CPU by default)."""
+        like = torch.empty(0) if like is None else like
+        grey = torch.full(tuple(shape), 0.5, dtype=like.dtype, device=like.device)
+        return collect(self.iterate(prior, grey, draws(generator, noise)), len(grey), callback)
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(PriorSampler):
     """Reverse-diffusion predictor and Langevin corrector of the VE SDE (Song et al. 2021, Algorithms 2 and 4).
 
     At every level of the geometric ladder from the prior's sigma_max to its sigma_min: ``corrector_steps`` Langevin
@@ -43,33 +70,17 @@ class PredictorCorrector:
         require(0 < self.snr < math.inf, "snr", "positive and finite", self.snr)
         require(self.corrector_steps >= 0, "corrector_steps", "at least 0", self.corrector_steps)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        prior: Prior,
-        shape: Sequence[int] | torch.Size,
-        *,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        like: Tensor | None = None,
-    ) -> Restoration:
-        """Samples of ``shape`` (B, C, H, W); ``like`` sets dtype and device (float32 on the CPU by default)."""
-        draw = draws(generator, noise)
-        grey = _grey(shape, like)
+    def iterate(self, prior: Prior, grey: Tensor, draw: NoiseSource) -> Iterator[Iterate]:
+        """See :meth:`PriorSampler.iterate`."""
         levels = geometric_sigmas(self.steps, prior.sigma_max, prior.sigma_min).tolist()
-        x, count, per_level = grey + levels[0] * draw(grey), 0, self.corrector_steps + 1
-        for i, sigma in enumerate(levels):
+        x = grey + levels[0] * draw(grey)
+        for sigma, lower in pairwise([*levels, 0.0]):
             for _ in range(self.corrector_steps):
                 x = self._correct(x, prior.score(x, sigma), draw(x))
-            lower = levels[i + 1] if i + 1 < self.steps else 0.0
             variance = sigma**2 - lower**2
             mean = x + variance * prior.score(x, sigma)
             x = mean + math.sqrt(variance) * draw(x)
-            count += per_level
-            if callback is not None:
-                callback(Step(i + 1, self.steps, sigma, mean, _counts(grey, count)))
-        return Restoration(image=mean, evaluations=_counts(grey, count), iterations=_counts(grey, self.steps))
+            yield Iterate(mean, sigma, mean, self.steps, evaluations=self.corrector_steps + 1)
 
     def _correct(self, x: Tensor, score: Tensor, fresh: Tensor) -> Tensor:
         lengths = [torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (fresh, score)]
@@ -80,7 +91,7 @@ class PredictorCorrector:
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(PriorSampler):
     """DDIM (Song et al. 2021, eq. 12) in variance-exploding coordinates.
 
     ``x' = D + sqrt(s'^2 - v) e + sqrt(v) eps`` with ``v = eta^2 s'^2 (1 - s'^2/s^2)``: eta 0 is deterministic, 1 is the
@@ -100,39 +111,15 @@ class DDIM:
         require(self.steps >= 1, "steps", "at least 1", self.steps)
         require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        prior: Prior,
-        shape: Sequence[int] | torch.Size,
-        *,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        like: Tensor | None = None,
-    ) -> Restoration:
-        """Samples of ``shape`` (B, C, H, W); ``like`` sets dtype and device (float32 on the CPU by default)."""
-        draw = draws(generator, noise)
-        grey = _grey(shape, like)
+    def iterate(self, prior: Prior, grey: Tensor, draw: NoiseSource) -> Iterator[Iterate]:
+        """See :meth:`PriorSampler.iterate`."""
         levels = sampling_sigmas(self.schedule, self.steps, prior.sigma_min, prior.sigma_max).tolist()
         x = grey + levels[0] * draw(grey)
-        for i in range(self.steps):
-            sigma, lower = levels[i], levels[i + 1]
+        for sigma, lower in pairwise(levels):
             clean = prior(x, sigma)
             seen = (x - clean) / sigma
             variance = (self.eta * lower) ** 2 * (1 - (lower / sigma) ** 2)
             x = clean + math.sqrt(lower**2 - variance) * seen
             if self.eta > 0:
                 x = x + math.sqrt(variance) * draw(x)
-            if callback is not None:
-                callback(Step(i + 1, self.steps, sigma, clean, _counts(grey, i + 1)))
-        return Restoration(image=x, evaluations=_counts(grey, self.steps), iterations=_counts(grey, self.steps))
-
-
-def _grey(shape: Sequence[int] | torch.Size, like: Tensor | None) -> Tensor:
-    like = torch.empty(0) if like is None else like
-    return torch.full(tuple(shape), 0.5, dtype=like.dtype, device=like.device)
-
-
-def _counts(like: Tensor, count: int) -> Tensor:
-    return torch.full((like.shape[0],), count, dtype=torch.int64)
+            yield Iterate(x, sigma, clean, self.steps)

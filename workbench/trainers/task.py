@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ def single(prior: Prior, objective: Objective, settings: TrainSettings) -> Task:
         floor = {} if batch.floor is None else {"floor": batch.floor}
         return objective(modules["prior"], batch.images, draws, **floor)
 
-    described = {f"objective.{name}": value for name, value in asdict(objective).items()}  # type: ignore[call-overload]
+    described = {f"objective.{name}": value for name, value in asdict(cast(Any, objective)).items()}
     return Task(
         {"prior": prior},
         {"prior": optimisers(prior, settings.optimiser, settings.learning_rate, settings.betas)},

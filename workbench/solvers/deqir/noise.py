@@ -18,15 +18,16 @@ network does not grow with T. ``one-step`` takes the chain's linear model for ``
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior
-from workbench.operators.base import Operator, column
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Step, draws, mid_grey
+from workbench.operators.base import column
+from workbench.random import NoiseSource
+from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step
 from workbench.solvers.deqir.losses import Loss
 from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.deqir.states import Chain, Levels
@@ -114,7 +115,7 @@ def _model_product(chain: Chain, s: int, a: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class OptimiseNoise:
+class OptimiseNoise(Solver):
     """Algorithm 2: DeqIR, its initial noise moved downhill on ``loss``.
 
     Two deviations: the step is Adam's in place of a fixed one, and the noise keeps its length, that of white noise:
@@ -127,6 +128,8 @@ class OptimiseNoise:
         rate: of Adam, in units of the unit noise.
         gradient, terms: see :func:`noise_gradient`.
     """
+
+    takes_initial: ClassVar[bool] = True
 
     loss: Loss
     solver: DeqIR = field(default_factory=DeqIR)
@@ -142,18 +145,7 @@ class OptimiseNoise:
         require(self.terms >= 1, "terms", "at least 1", self.terms)
         require(self.solver.window is None, "window", "None: the gradient needs all states", self.solver.window)
 
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Restoration:
+    def run(self, p: Problem, callback: Callback | None = None) -> Restoration:
         """Restore as ``solver`` does; the image of the smallest loss of each. The fresh noise stays the same.
 
         ``residuals`` are the losses (B, steps + 1); ``evaluations`` count network calls and Jacobian products;
@@ -162,8 +154,7 @@ class OptimiseNoise:
         Raises:
             ValueError: as ``solver``; a loss that is not (B,) or not finite.
         """
-        draw = draws(generator, noise)
-        unit = draw(mid_grey(op, y)).requires_grad_()
+        unit = p.draw(p.grey).requires_grad_()
         fresh: list[Tensor] = []
         optimiser = torch.optim.Adam([unit], lr=self.rate)
         length = unit.detach().flatten(1).norm(dim=1)
@@ -171,12 +162,9 @@ class OptimiseNoise:
         spent = torch.zeros(len(unit), dtype=torch.int64)
         losses, gaps = [], None
         for step in range(self.steps + 1):
-            replay = _replay(unit.detach(), fresh, draw)
-            with torch.no_grad():
-                chain = self.solver.chain(
-                    y, op, prior, sigma_noise=sigma_noise, noise=replay, initial=initial, gaps=gaps, keep=True
-                )
-                result = self.solver.solve(chain)
+            replay = _replay(unit.detach(), fresh, p.draw)
+            chain = self.solver.chain(replace(p, draw=replay), gaps=gaps, keep=True)
+            result = self.solver.solve(chain)
             gaps = chain.gaps
             loss, gradient = _loss_gradient(self.loss, result.image)
             losses.append(loss)
@@ -188,8 +176,7 @@ class OptimiseNoise:
                 unit.grad, products = noise_gradient(chain, gradient, self.gradient, self.terms)
                 spent += products
                 optimiser.step()
-                with torch.no_grad():
-                    unit *= column(length / unit.flatten(1).norm(dim=1), unit)
+                unit *= column(length / unit.flatten(1).norm(dim=1), unit)
         return Restoration(
             image=best.image,
             evaluations=spent,

@@ -30,10 +30,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.models.prior import Prior
-from workbench.operators.base import Operator
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Restoration, Solver, Step, draws
+from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step
 from workbench.solvers.deqir.states import Chain
 from workbench.solvers.deqir.wiener import PhotoModel, unchanged
 from workbench.solvers.fixed_point.rules import Anderson, Picard
@@ -100,30 +97,10 @@ class DeqIR(Solver, name="deqir"):
             return Picard(self.damping)
         return Anderson(self.memory, self.damping, self.regularisation)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Restoration:
-        """Restore (B, C, H, W) from ``y = op(x) + sigma_noise * eps``; ``sigma_noise`` () or (B,).
-
-        Noise is drawn as DDNM draws it: the start, then once per level. ``evaluations`` counts every state asked about.
-        ``initial`` (B, C, H, W) is as for :class:`DDNM`.
-
-        Raises:
-            ValueError: a non-linear operator, a bad ``sigma_noise``, a schedule or image that does not suit the prior,
-                an ``initial`` of another shape than the result, a ``sigma_start`` that the prior does not know.
-        """
-        draw = draws(generator, noise)
-        return self.solve(self.chain(y, op, prior, sigma_noise=sigma_noise, noise=draw, initial=initial), callback)
+    def run(self, p: Problem, callback: Callback | None = None) -> Restoration:
+        """Noise is drawn as DDNM draws it: the start, then once per level. ``evaluations`` counts every state asked
+        about. ``initial`` is as for :class:`DDNM`."""
+        return self.solve(self.chain(p), callback)
 
     def solve(self, chain: Chain, callback: Callback | None = None) -> Restoration:
         """Iterate ``chain`` until it stands still. It holds the states afterwards."""
@@ -154,23 +131,12 @@ class DeqIR(Solver, name="deqir"):
             message=explain(converged, lost, last, last.new_full(last.shape, self.tolerance), int(count.max())),
         )
 
-    def chain(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor,
-        noise: NoiseSource,
-        initial: Tensor | None = None,
-        **options: Any,
-    ) -> Chain:
-        """The states as they start. Arguments and errors as for the call, ``options`` of :class:`Chain`."""
-        p = self.problem(y, op, prior, sigma_noise, noise, initial)
+    def chain(self, p: Problem, **options: Any) -> Chain:
+        """The states as they start; ``options`` of :class:`Chain`. Raises ValueError as the call."""
         levels = p.levels(self.schedule, self.steps, self.sigma_start)
         base = p.first_image(self.sigma_start)
-        prior.check(base)
-        unit = noise(base)
+        p.prior.check(base)
+        unit = p.draw(base)
 
         def everywhere(state: int) -> Tensor:
             # x_T of a variance-preserving network on [-1, 1]: sqrt(abar_s) 2 (u_s - 1/2) = x_T.
@@ -179,10 +145,10 @@ class DeqIR(Solver, name="deqir"):
         published = self.prediction == "published"
         return Chain(
             base + levels[0] * unit,
-            noise,
+            p.draw,
             levels,
-            transition(op, y, p.sigma_noise, self.eta),
-            prior,
+            transition(p.op, p.y, p.sigma_noise, self.eta),
+            p.prior,
             unchanged if published else PhotoModel(),
             window=self.window or self.steps,
             mixing=self.mixing(),

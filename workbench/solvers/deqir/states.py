@@ -35,7 +35,7 @@ Levels = dict[int, Tensor]  # (B, C, H, W) by number of the state
 
 
 @dataclass(frozen=True)
-class Iterate:
+class Proposal:
     """What one iteration proposed, for the mixing: the states asked at, what followed, and for which images."""
 
     outputs: Levels
@@ -97,7 +97,7 @@ class Chain:
         self.drawn = 0
         self.front = torch.zeros(top.shape[0], dtype=torch.int64, device=top.device)
         self.evaluations = torch.zeros_like(self.front)
-        self.history: deque[Iterate] = deque(maxlen=1 + (mixing.memory if isinstance(mixing, Anderson) else 0))
+        self.history: deque[Proposal] = deque(maxlen=1 + (mixing.memory if isinstance(mixing, Anderson) else 0))
         self._extend(min(window, self.total))
 
     @property
@@ -197,7 +197,7 @@ class Chain:
 
     def _mix(self, outputs: Levels, moves: Levels, settled: Tensor, update: Tensor) -> None:
         """New states: settled ones as they came out, the others Anderson's mix of the last outputs."""
-        self.history.append(Iterate(outputs, moves, {s: self.mine(s - 1) for s in outputs}))
+        self.history.append(Proposal(outputs, moves, {s: self.mine(s - 1) for s in outputs}))
         mixed = self._mixed(outputs, settled)
         for s, output in outputs.items():
             new = torch.where(column(s <= settled, output), output, mixed[s])

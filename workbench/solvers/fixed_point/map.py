@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,8 +26,7 @@ from torch import Tensor
 
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator, column
-from workbench.random import Generators, NoiseSource
-from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step, draws, initial_image
+from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step, initial_image
 from workbench.solvers.fixed_point.rules import Adam, Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
 from workbench.text import require
@@ -46,35 +46,18 @@ class MapRule(Solver):
     takes_initial: ClassVar[bool] = True
     random_start: ClassVar[bool] = False
 
+    @abstractmethod
     def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
         """The solve of ``p``, and the stationarity (B,) that it reached; ``options`` are for the driver."""
-        raise NotImplementedError
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        y: Tensor,
-        op: Operator,
-        prior: Prior,
-        *,
-        sigma_noise: float | Tensor = 0.0,
-        generator: Generators = None,
-        noise: NoiseSource | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Restoration:
-        """Estimates (B, C, H, W) for ``y = op(x) + sigma_noise * eps``; a good ``initial`` saves steps.
-
-        Raises:
-            ValueError: as :meth:`Sampler.__call__`.
-        """
+    def run(self, p: Problem, callback: Callback | None = None) -> Restoration:
+        """Find the estimates (B, C, H, W); a good ``initial`` saves steps."""
 
         def watch(so_far: FixedPointResult) -> None:
             index, spent = so_far.trace.shape[1], so_far.evaluations.cpu()
             assert callback is not None
             callback(Step(index, vars(self)["max_steps"], None, so_far.value, spent, so_far.trace[:, -1]))
 
-        p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
         result, reached = self.estimate(p, callback=watch if callback is not None else None)
         return Restoration(
             image=result.value,

@@ -1,6 +1,6 @@
 """Update rules of fixed points, over a typed state, run by the one driver in ``solve.py``.
 
-A method is a frozen dataclass of settings. ``init(x)`` makes its state, ``step(state, x, fx)`` proposes the next
+A rule is a frozen dataclass of settings. ``init(x)`` makes its state, ``step(state, x, fx)`` proposes the next
 iterate, ``residual(x, fx)`` says what has to become zero. Iterates have shape (b, ...), every sample of the batch is
 treated by itself, and every tensor of a state has the batch first, so that the driver can drop samples that are done.
 

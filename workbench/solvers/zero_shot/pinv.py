@@ -16,6 +16,7 @@ class PseudoInverse(Sampler, name="pinv"):
     summary: ClassVar[str] = "baseline: pseudo-inverse, no prior"
     paper: ClassVar[str] = "Moore-Penrose"
     linear: ClassVar[bool] = False  # a non-linear operator has a stand-in
+    needs_prior: ClassVar[bool] = False
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         image = p.op.pinv(p.y)
