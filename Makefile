@@ -46,10 +46,9 @@ lint: $(STAMP)
 	$(BIN)/python scripts/check_notebooks.py
 
 # One thread per test process: two processes share two cores. loadfile: the cells of a notebook stay together.
-# papers/deqir is left out until its stored output is that of the prior photo (make notebooks).
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics notebooks/papers \
-	  --ignore=notebooks/papers/deqir.ipynb --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
 
 notebooks: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py notebooks/papers/*.py
