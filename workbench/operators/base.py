@@ -105,8 +105,8 @@ class Operator(nn.Module):
     def take(self, rows: Tensor, count: int) -> Operator:
         """This operator for the images ``rows`` (b,), indices, of a batch of ``count`` alone.
 
-        Masks and kernels may belong to single images, and only a subclass knows whether its do: by default the whole
-        batch is computed, with ones for the other images. Operators without parameters per image return themselves.
+        Masks and kernels may belong to single images, and only a subclass knows whether its do. By default the whole
+        batch is computed, with ones for the other images; a subclass may do better.
         """
         from workbench.operators.taken import Taken
 
