@@ -88,7 +88,7 @@ def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None)
     side = fitting_size(spec, min(photos.shape[-2:]), prior)
     if side is None or photos.shape[-2:] == (side, side):
         return error
-    return ValueError(f"{error}; {side}x{side} would do (--size {side})")
+    return ValueError(f"{error}; size {side} would do")
 
 
 def _drawn(spec: str, shape: tuple[int, ...], seed: int, numbers: Sequence[int]) -> Operator:

@@ -46,47 +46,45 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
     return from_pillow(open_image(path), size)
 
 
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Image.Image:
+def open_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] | None = None, name: str | None = None
+) -> Image.Image:
     """Read a photo as an RGB picture; see :func:`load_image`.
 
     Args:
         formats: those of Pillow that are tried; None: all. Some start programs (EPS: Ghostscript).
+        name: begins messages; None: the path.
 
     Raises:
         ValueError: as :func:`load_image`, or more than ``max_pixels`` pixels.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, expected an image file")
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
+    path, name = Path(path), name or str(path)
     if not path.is_file():
-        raise ValueError(f"{path}: not a regular file, expected an image file")
+        kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+        raise ValueError(f"{name}: {kind}, expected an image file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{name}: the file is empty (0 bytes)")
     try:
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path}: the file is empty (0 bytes)")
         with warnings.catch_warnings():
             # Pillow's own warning about large pictures: the limit below is stricter and is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise ValueError(f"{path}: {image.width}x{image.height} pixels, the limit is {max_pixels:,}")
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                width, height = image.size
+                if width * height <= max_pixels:
+                    image.load()
+                    return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image that Pillow can read") from None
+        raise ValueError(f"{name}: not an image that Pillow can read") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{path}: claims to be a far larger picture than the limit of {max_pixels:,} pixels") from None
+        raise ValueError(f"{name}: claims to be a far larger picture than the limit of {max_pixels:,} pixels") from None
     except PermissionError:
-        raise ValueError(f"{path}: no permission to read it") from None
+        raise ValueError(f"{name}: no permission to read it") from None
     except ValueError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: damaged or unsupported image ({error})") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise whatever their parsing hit: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{path}: damaged or truncated image ({error})") from None
+        raise ValueError(f"{name}: damaged or unsupported image ({error})") from None
+    except Exception as error:
+        # Pillow's decoders raise whatever their parsing hit: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"{name}: damaged or truncated image ({error})") from None
+    raise ValueError(f"{name}: {width}x{height} pixels, the limit is {max_pixels:,}")
 
 
 def from_pillow(image: Image.Image, size: int | None = None) -> Tensor:

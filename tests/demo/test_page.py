@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from workbench.demo.controls import TITLES, parameter_updates, spec_of
-from workbench.demo.events import Events, Problem
-from workbench.demo.presets import PRESETS, Preset, Row
-from workbench.demo.task import Limits, methods_of
-from workbench.demo.visits import Visits
+from workbench.demo.files import Visits
+from workbench.demo.presets import PRESETS, Preset
+from workbench.demo.problem import Limits, Problem, Row, methods_of
+from workbench.demo.session import Sessions
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import available_priors
 from workbench.operators.parse import OPERATORS, operator_controls, parse_operator
@@ -21,25 +21,12 @@ from workbench.solvers import SOLVERS
 
 
 @pytest.fixture
-def events(tmp_path: Path) -> Events:
-    return Events(Limits(), {name: name for name in available_priors()}, Visits(tmp_path, keep=60))
+def sessions(tmp_path: Path) -> Sessions:
+    return Sessions(Limits(), {name: name for name in available_priors()}, Visits(tmp_path, keep=60))
 
 
 def problem(photo: Path, **changes: object) -> Problem:
-    values = {
-        "photo": str(photo),
-        "fit": "square",
-        "side": 32,
-        "across": 0.5,
-        "down": 0.5,
-        "came": False,
-        "degradation": "sr:4",
-        "noise": 0.01,
-        "seed": 0,
-        "painted": [],
-        "mask_file": None,
-    }
-    return Problem(**(values | changes))
+    return Problem(str(photo), **({"side": 32} | changes))
 
 
 @pytest.fixture
@@ -49,10 +36,10 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_registered_thing_can_be_chosen(events):
+def test_every_registered_thing_can_be_chosen(sessions):
     from workbench.demo.page import build_page
 
-    components = {block.elem_id: block for block in build_page(events).blocks.values() if block.elem_id}
+    components = {block.elem_id: block for block in build_page(sessions).blocks.values() if block.elem_id}
     assert {value for _, value in components["solver1"].choices} == {*SOLVERS, "none"}
     assert {value for _, value in components["prior4"].choices} == set(available_priors())
     titles = {operator_controls()[name][0] for name in OPERATORS}
@@ -69,28 +56,31 @@ def test_the_controls_of_a_degradation_write_what_the_command_line_reads(title):
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
-def test_presets_run_and_every_method_ends_well(preset: Preset, events: Events, photo: Path):
+def test_presets_run_and_every_method_ends_well(preset: Preset, sessions: Sessions, photo: Path):
     rows = [Row(row.solver, row.prior, _few_steps(row.solver)) for row in preset.methods]
     wanted = problem(photo, degradation=preset.degradation, noise=preset.noise)
-    *_, (board, files) = events.restore(wanted, rows, preset.samples, "session")
+    *_, (board, files) = sessions.restore(wanted, rows, preset.samples, "session")
     assert [panel.error for panel in board.panels] == [""] * len(rows)
     assert all(len(panel.images) == preset.samples for panel in board.panels)
     assert files is not None
     assert set(files.pictures) >= {"Degraded", "Original"}
     # As written in the preset, the settings are known too.
-    assert len(methods_of(preset.methods, events.prior_titles(), Limits())) == len(rows)
+    assert len(methods_of(preset.methods, sessions.prior_titles(), Limits())) == len(rows)
 
 
-def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(events):
+def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(sessions):
     first, second, *_ = PRESETS.values()
     assert [row.solver for row in first.methods] == ["diffpir", "diffpir"]
     assert first.methods[0].settings == first.methods[1].settings
-    assert [events.prior_titles()[row.prior] for row in first.methods] == ["photo-control (DSM)", "photo-mupet (MUPET)"]
+    assert [sessions.prior_titles()[row.prior] for row in first.methods] == [
+        "photo-control (DSM)",
+        "photo-mupet (MUPET)",
+    ]
     assert [row.solver for row in second.methods] == ["deqir", "ddnm"]
 
 
-def test_a_photo_that_came_degraded_is_restored_as_it_is(events, photo):
-    *_, (board, files) = events.restore(
+def test_a_photo_that_came_degraded_is_restored_as_it_is(sessions, photo):
+    *_, (board, files) = sessions.restore(
         problem(photo, fit="crop", side=16, came=True, degradation="sr:2", noise=0.0),
         [Row("ddrm", "photo", "steps=4")],
         1,
@@ -108,57 +98,57 @@ def with_mask(folder: Path, width: int, height: int) -> Problem:
     painted[..., : height // 2, :] = 1
     save_image(painted, folder / "painted.png")
     mask = str(folder / "painted.png")
-    return problem(folder / "wide.png", side=24, noise=0.0, degradation="mask", mask_file=mask)
+    return problem(folder / "wide.png", side=24, noise=0.0, degradation="mask", mask=mask)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (24, 24)], ids=["the photo's", "the result's"])
-def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(events, tmp_path, size):
-    lost = load_image(events.degraded_files(with_mask(tmp_path, *size), "session")[1])
+def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(sessions, tmp_path, size):
+    lost = load_image(sessions.degraded_files(with_mask(tmp_path, *size), "session")[1])
     assert not lost[..., :12, :].any()
     assert lost[..., 13:, :].all()
 
 
-def test_a_mask_of_another_size_is_refused(events, tmp_path):
+def test_a_mask_of_another_size_is_refused(sessions, tmp_path):
     with pytest.raises(ValueError, match="mask has 20x20 pixels, the photo 64x48, what is restored of it 24x24"):
-        events.preview(with_mask(tmp_path, 20, 20), "session")
+        sessions.preview(with_mask(tmp_path, 20, 20), "session")
 
 
-def test_a_photo_that_came_without_colours_is_taken_home_with_them(events, photo):
+def test_a_photo_that_came_without_colours_is_taken_home_with_them(sessions, photo):
     rows = [Row("ddrm", "photo", "steps=4")]
-    *_, (_, files) = events.restore(problem(photo, fit="whole", came=True, degradation="gray"), rows, 1, "session")
+    *_, (_, files) = sessions.restore(problem(photo, fit="whole", came=True, degradation="gray"), rows, 1, "session")
     with zipfile.ZipFile(files.archive) as archive:
         archive.extract("photo.png", photo.parent)
     assert torch.equal(load_image(photo.parent / "photo.png"), load_image(photo))
 
 
-def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(events, photo):
+def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(sessions, photo):
     wanted = problem(photo)
-    assert not events.shows_results_of(wanted, "session")
-    list(events.restore(wanted, [Row("pinv", "photo")], 1, "session"))
-    assert events.shows_results_of(wanted, "session")
-    assert not events.shows_results_of(wanted, "another")
-    assert not events.shows_results_of(problem(photo, noise=0.2), "session")  # now a preview is on the page
-    assert not events.shows_results_of(wanted, "session")
+    assert not sessions.shows_results_of(wanted, "session")
+    list(sessions.restore(wanted, [Row("pinv", "photo")], 1, "session"))
+    assert sessions.shows_results_of(wanted, "session")
+    assert not sessions.shows_results_of(wanted, "another")
+    assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")  # now a preview is on the page
+    assert not sessions.shows_results_of(wanted, "session")
 
 
-def test_what_is_taken_home_names_no_folder_of_the_server(events, photo):
-    *_, (_, files) = events.restore(problem(photo), [Row("pinv", "photo")], 1, "session")
+def test_what_is_taken_home_names_no_folder_of_the_server(sessions, photo):
+    *_, (_, files) = sessions.restore(problem(photo), [Row("pinv", "photo")], 1, "session")
     assert str(Path.home()) not in files.recipe
     assert str(files.archive.parent) not in files.recipe
 
 
-def test_comparisons_of_settings_are_told_apart(events, photo):
+def test_comparisons_of_settings_are_told_apart(sessions, photo):
     rows = [Row("diffpir", "photo-control", f"steps={steps}") for steps in (2, 3)]
-    *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
+    *_, (board, _) = sessions.restore(problem(photo), rows, 1, "session")
     assert [panel.method.label for panel in board.panels] == [
         "diffpir, photo-control (DSM), steps=2",
         "diffpir, photo-control (DSM), steps=3",
     ]
 
 
-def test_a_method_that_cannot_is_said_and_the_others_go_on(events, photo):
+def test_a_method_that_cannot_is_said_and_the_others_go_on(sessions, photo):
     rows = [Row("ddnm", "photo", "steps=2"), Row("dps", "photo", "steps=2")]
-    *_, (board, files) = events.restore(problem(photo, degradation="jpeg:10"), rows, 1, "session")
+    *_, (board, files) = sessions.restore(problem(photo, degradation="jpeg:10"), rows, 1, "session")
     assert board.panels[0].state == "failed"
     assert "linear" in board.panels[0].error
     assert board.panels[1].state == "done"
@@ -167,9 +157,9 @@ def test_a_method_that_cannot_is_said_and_the_others_go_on(events, photo):
 
 
 def test_what_takes_too_long_is_stopped(tmp_path, photo):
-    events = Events(Limits(seconds=0.01), {"photo": "photo"}, Visits(tmp_path, keep=60))
+    sessions = Sessions(Limits(seconds=0.01), {"photo": "photo"}, Visits(tmp_path, keep=60))
     rows = [Row("ddnm", "photo", "steps=500")]
-    *_, (board, _) = events.restore(problem(photo), rows, 1, "session")
+    *_, (board, _) = sessions.restore(problem(photo), rows, 1, "session")
     assert "out of time" in board.panels[0].error
     assert board.panels[0].evaluations < 500
 

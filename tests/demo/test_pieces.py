@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from workbench.demo.photo import Framing, frame
-from workbench.demo.task import Limits, check_size, operator_text, write_mask
-from workbench.demo.thread import Stopped, follow
-from workbench.demo.visits import Visits
+from workbench.demo.compare import Stopped, follow
+from workbench.demo.files import Visits
+from workbench.demo.photo import frame
+from workbench.demo.problem import Limits, Problem, check_size, write_mask
 from workbench.recipe import Method, Recipe, make_recipe
 
 # follow
@@ -112,33 +112,33 @@ def corner(image: torch.Tensor) -> tuple[int, int]:
     ("across", "down", "place"), [(0, 0, (0, 0)), (1, 1, (68, 28)), (0.5, 0.5, (34, 14)), (1, 0, (68, 0))]
 )
 def test_crop_cuts_out_pixels_as_they_are(across, down, place):
-    cut = frame(striped(100, 60), Framing("crop", 32, across, down), 10**6)
+    cut = frame(striped(100, 60), Problem(None, "crop", 32, across, down), 10**6)
     assert cut.shape == (1, 3, 32, 32)
     assert corner(cut) == place
 
 
 def test_crop_takes_what_there_is():
-    assert frame(striped(20, 60), Framing("crop", 32), 10**6).shape == (1, 3, 32, 20)
+    assert frame(striped(20, 60), Problem(None, "crop", 32), 10**6).shape == (1, 3, 32, 20)
 
 
 def test_square_resize_and_whole():
-    assert frame(striped(100, 60), Framing("square", 24), 10**6).shape == (1, 3, 24, 24)
-    assert frame(striped(100, 60), Framing("resize", 50), 10**6).shape == (1, 3, 30, 50)
-    assert frame(striped(250, 9), Framing("resize", 50), 10**6).shape == (1, 3, 8, 50)  # no side of less than 8
-    assert frame(striped(100, 60), Framing("whole", 8), 10**6).shape == (1, 3, 60, 100)
+    assert frame(striped(100, 60), Problem(None, "square", 24), 10**6).shape == (1, 3, 24, 24)
+    assert frame(striped(100, 60), Problem(None, "resize", 50), 10**6).shape == (1, 3, 30, 50)
+    assert frame(striped(250, 9), Problem(None, "resize", 50), 10**6).shape == (1, 3, 8, 50)  # no side of less than 8
+    assert frame(striped(100, 60), Problem(None, "whole", 8), 10**6).shape == (1, 3, 60, 100)
 
 
 @pytest.mark.parametrize("fit", ["square", "crop", "resize", "whole"])
 def test_too_many_pixels_are_said(fit):
     with pytest.raises(ValueError, match="too many to restore"):
-        frame(striped(100, 100), Framing(fit, 100), 100 * 100 - 1)
-    frame(striped(100, 100), Framing(fit, 100), 100 * 100)
+        frame(striped(100, 100), Problem(None, fit, 100), 100 * 100 - 1)
+    frame(striped(100, 100), Problem(None, fit, 100), 100 * 100)
 
 
 @pytest.mark.parametrize("values", [("stretch", 32), ("crop", 7), ("crop", 32, -0.1), ("crop", 32, 0, 1.1)])
 def test_framings_that_are_none(values):
     with pytest.raises(ValueError, match=r"expected one of|at least 8|from 0 to 1"):
-        Framing(*values)
+        frame(striped(100, 60), Problem(None, *values), 10**6)
 
 
 # Masks
@@ -168,51 +168,56 @@ def test_nothing_and_everything_painted(tmp_path):
         write_mask([layer((0, 0, 64, 64))], (32, 32), tmp_path / "mask.png")
 
 
+def spec(text: str, mask: Path | None) -> str:
+    return Problem(None, degradation=text).spec(mask)
+
+
 def test_operators_take_the_painted_mask_and_no_file_of_the_server():
     mask = Path("/folder/mask.png")
-    assert operator_text(" sr:4 ", None) == operator_text("sr:4", mask) == "sr:4"
-    assert operator_text("mask", mask) == "mask:/folder/mask.png"
-    assert operator_text("oldphoto", mask) == "oldphoto:/folder/mask.png"
-    assert operator_text("oldphoto", None) == "oldphoto"  # scratches of its own
+    assert spec(" sr:4 ", None) == spec("sr:4", mask) == "sr:4"
+    assert spec("mask", mask) == "mask:/folder/mask.png"
+    assert spec("oldphoto", mask) == "oldphoto:/folder/mask.png"
+    assert spec("oldphoto", None) == "oldphoto"  # scratches of its own
     with pytest.raises(ValueError, match="paint over"):
-        operator_text("mask", None)
-    for text in ("mask:/etc/passwd", " mask:x", "oldphoto:/etc/passwd", "mask:"[:5] + "~"):
+        spec("mask", None)
+    for text in ("mask:/etc/passwd", " mask:x", "oldphoto:/etc/passwd", "mask:"):
         for given in (None, mask):
             with pytest.raises(ValueError, match="no file name"):
-                operator_text(text, given)
+                spec(text, given)
 
 
 # check_size
 
 
-def recipe(solver: str = "pinv", samples: int = 1, **settings: object) -> Recipe:
+def recipe(solver: str = "pinv", came: bool = False, degrade: str = "sr:4", **settings: object) -> Recipe:
     methods = (Method(solver=solver, prior="photo", settings=settings),)
-    return make_recipe(photo="x.png", degrade="sr:4", methods=methods, samples=samples)
+    degradation = {"degrade": "none", "operator": degrade} if came else {"degrade": degrade}
+    return make_recipe(photo="x.png", methods=methods, **degradation)
 
 
 def test_results_may_have_so_many_pixels():
     limits = Limits(pixels=64 * 64)
     small, large = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 65)
-    check_size("sr:4", small, False, recipe(), limits)
+    check_size(recipe(), small, limits)
     with pytest.raises(ValueError, match="65x64 pixels, the limit is 4,096"):
-        check_size("sr:4", large, False, recipe(), limits)
+        check_size(recipe(), large, limits)
 
 
 def test_of_a_photo_that_came_small_the_result_counts():
     limits = Limits(pixels=64 * 64)
-    check_size("sr:4", torch.zeros(1, 3, 16, 16), True, recipe(), limits)
+    check_size(recipe(came=True), torch.zeros(1, 3, 16, 16), limits)
     with pytest.raises(ValueError, match="68x64"):
-        check_size("sr:4", torch.zeros(1, 3, 16, 17), True, recipe(), limits)
-    check_size("gray", torch.zeros(1, 3, 64, 64), True, recipe(), limits)
+        check_size(recipe(came=True), torch.zeros(1, 3, 16, 17), limits)
+    check_size(recipe(came=True, degrade="gray"), torch.zeros(1, 3, 64, 64), limits)
 
 
 def test_a_solver_of_all_levels_at_once_needs_memory():
     photo, limits = torch.zeros(1, 3, 128, 128), Limits(memory_gigabytes=1)
-    check_size("sr:4", photo, False, recipe("deqir", steps=20), limits)
+    check_size(recipe("deqir", steps=20), photo, limits)
     with pytest.raises(ValueError, match="GB of states, the limit is 1"):
-        check_size("sr:4", photo, False, recipe("deqir", steps=500), limits)
-    check_size("sr:4", photo, False, recipe("deqir", steps=500, window=10), limits)
-    check_size("sr:4", photo, False, recipe("ddnm", steps=500), limits)
+        check_size(recipe("deqir", steps=500), photo, limits)
+    check_size(recipe("deqir", steps=500, window=10), photo, limits)
+    check_size(recipe("ddnm", steps=500), photo, limits)
 
 
 # Visits

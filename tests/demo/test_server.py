@@ -21,7 +21,7 @@ from gradio_client import Client, handle_file
 from tests.demo.conftest import Server, free_port
 from tests.demo.proxy import behind_proxy
 from tests.demo.visitor import SMALL, defaults, join, pixels, raw_call, started, upload, visit
-from workbench.demo.visits import make_root
+from workbench.demo.files import make_root
 from workbench.images import sample_photo, save_image
 
 REPOSITORY = Path(__file__).parents[2]

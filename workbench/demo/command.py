@@ -36,8 +36,8 @@ def demo(
     Nothing is fetched from elsewhere. What visitors upload is removed when they close the page, when the server ends,
     and after --keep minutes.
     """
+    from workbench.demo.problem import Limits
     from workbench.demo.server import serve
-    from workbench.demo.task import Limits
 
     limits = Limits(
         upload_megabytes=upload, pixels=pixels, seconds=seconds, samples=samples, waiting=waiting, keep_minutes=keep

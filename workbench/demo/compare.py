@@ -1,21 +1,24 @@
-"""Several methods on one measurement, one after the other, told step by step."""
+"""Several methods on one measurement, one after the other, shown as they come."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from workbench.demo.thread import Emit, Stopped, follow
 from workbench.models.prior import Prior
 from workbench.recipe import Method, Recipe, fit_prior, run_method
 from workbench.restore import Degraded
 from workbench.solvers.base import Step
 
+T = TypeVar("T")
+Emit = Callable[[T], None]
 # One comparison at a time has the processor; one that was cancelled may still be finishing a step.
 _processor = threading.Lock()
 
@@ -25,8 +28,7 @@ class Panel:
     """One method, as far as it is.
 
     Attributes:
-        method: what runs.
-        state: "waiting", "running", "done" or "failed".
+        state: "waiting", "running", "done" or "failed" (``error`` says why).
         index, total: iterations taken, and how many there are at most.
         evaluations: of the network, per image.
         seconds: since the method began.
@@ -34,7 +36,6 @@ class Panel:
         misfits: (evaluations, root mean square of ``A x - y``) of the first sample, iteration by iteration.
         residuals: of the first sample, for solvers that have one.
         records: of each sample, once done; see :class:`workbench.restore.Result`.
-        error: why it failed.
     """
 
     method: Method
@@ -55,25 +56,21 @@ class Board:
     """A comparison, as far as it is.
 
     Attributes:
-        recipe: what is run.
-        photo: (1, 3, h, w) in [0, 1], the photo that is degraded, or that came degraded.
+        photo: (1, 3, h, w) in [0, 1], what of the visitor's photo is degraded, or came degraded.
         degraded: its measurement, once for each sample.
-        panels: one for each method.
+        remark: on how the photo was read.
+        panels: one for each method of the recipe.
     """
 
     recipe: Recipe
     photo: Tensor
     degraded: Degraded
-    panels: tuple[Panel, ...]
-
-    @classmethod
-    def of(cls, recipe: Recipe, photo: Tensor, degraded: Degraded) -> Board:
-        """The board before anything has run."""
-        return cls(recipe, photo, degraded, tuple(Panel(method) for method in recipe.methods))
+    remark: str = ""
+    panels: tuple[Panel, ...] = ()
 
 
 def compare(board: Board, load: Callable[[Method], Prior], seconds: float, every: float = 0.25) -> Iterator[Board]:
-    """Run the methods of ``board``, which has none yet; yields the board every ``every`` seconds.
+    """Run the methods of ``board.recipe``; yields the board every ``every`` seconds.
 
     What a method cannot do (an operator it does not take, more than ``seconds`` for all) is said in its panel, and the
     next one goes on. Closing the generator stops the work at the next iteration.
@@ -83,85 +80,108 @@ def compare(board: Board, load: Callable[[Method], Prior], seconds: float, every
     """
 
     def work(emit: Emit[Board]) -> None:
-        now = board
-        emit(now)
+        panels = [Panel(method) for method in board.recipe.methods]
+
+        def show(number: int, panel: Panel) -> None:
+            panels[number] = panel
+            emit(replace(board, panels=tuple(panels)))
+
+        show(0, panels[0])
         with _processor:
             deadline = time.monotonic() + seconds
-            for number, panel in enumerate(board.panels):
-                now = _run(now, number, panel, load, deadline, emit)
+            for number, panel in enumerate(panels):
+                _run(panel, board.degraded, load, deadline, partial(show, number))
 
     yield from follow(work, every)
 
 
 def _run(
-    board: Board,
-    number: int,
     panel: Panel,
+    degraded: Degraded,
     load: Callable[[Method], Prior],
     deadline: float,
-    emit: Emit[Board],
-) -> Board:
-    def show(news: Panel) -> Board:
-        now = replace(board, panels=(*board.panels[:number], news, *board.panels[number + 1 :]))
-        emit(now)
-        return now
-
-    degraded, method = board.degraded, panel.method
-    height, width = degraded.op.image_shape(degraded.y.shape)[-2:]
-    panel = replace(panel, state="running")
-    show(panel)
-    started = time.monotonic()
+    show: Callable[[Panel], None],
+) -> None:
+    started, method = time.monotonic(), panel.method
 
     def watch(step: Step) -> None:
         nonlocal panel
-        panel = _advance(panel, step, degraded, time.monotonic() - started)
+        evaluations, residuals = int(step.evaluations[0]), panel.residuals
+        if step.residual is not None and bool(step.residual[0].isfinite()):
+            residuals = (*residuals, float(step.residual[0]))
+        panel = replace(
+            panel,
+            index=step.index,
+            total=step.total,
+            evaluations=evaluations,
+            seconds=time.monotonic() - started,
+            images=step.image.clone(),
+            misfits=(*panel.misfits, (evaluations, _misfit(step.image, degraded))),
+            residuals=residuals,
+        )
         show(panel)
         if time.monotonic() > deadline:
             raise TimeoutError
 
+    panel = replace(panel, state="running")
+    show(panel)
     try:
-        prior = fit_prior(load(method), method.tile, height, width)
+        prior = fit_prior(load(method), method.tile, *degraded.op.image_shape(degraded.y.shape)[-2:])
         result = run_method(degraded, method, prior, callback=watch)
-    except Stopped:
-        raise
     except TimeoutError:
-        return show(replace(panel, state="failed", error="stopped: out of time; take fewer steps or a smaller picture"))
+        show(replace(panel, state="failed", error="stopped: out of time; take fewer steps or a smaller picture"))
     except (ValueError, MemoryError) as error:
-        return show(replace(panel, state="failed", error=str(error) or "out of memory"))
-    first = result.records[0]
-    return show(
-        replace(
-            panel,
-            state="done",
-            index=first["iterations"],
-            total=first["iterations"],
-            evaluations=first["evaluations"],
-            seconds=time.monotonic() - started,
-            images=result.image,
-            misfits=panel.misfits or ((first["evaluations"], _misfit(result.image, degraded)),),
-            records=tuple(result.records),
-        )
-    )
-
-
-def _advance(panel: Panel, step: Step, degraded: Degraded, seconds: float) -> Panel:
-    """``panel`` after ``step``."""
-    evaluations = int(step.evaluations[0])
-    residuals = panel.residuals
-    if step.residual is not None and bool(step.residual[0].isfinite()):
-        residuals = (*residuals, float(step.residual[0]))
-    return replace(
-        panel,
-        index=step.index,
-        total=step.total,
-        evaluations=evaluations,
-        seconds=seconds,
-        images=step.image.clone(),
-        misfits=(*panel.misfits, (evaluations, _misfit(step.image, degraded))),
-        residuals=residuals,
-    )
+        show(replace(panel, state="failed", error=str(error) or "out of memory"))
+    else:
+        misfits = panel.misfits or ((result.records[0]["evaluations"], _misfit(result.image, degraded)),)
+        show(replace(panel, state="done", images=result.image, misfits=misfits, records=tuple(result.records)))
 
 
 def _misfit(image: Tensor, degraded: Degraded) -> float:
     """Root mean square of ``A x - y``, in units of [0, 1] images, of the first sample."""
     return float((degraded.op(image) - degraded.y)[0].square().mean().sqrt())
+
+
+class Stopped(Exception):
+    """Raised inside the work, by ``emit``, once nobody waits for it any more."""
+
+
+def follow(work: Callable[[Emit[T]], None], every: float = 0.25) -> Iterator[T]:
+    """Run ``work(emit)`` in a thread and yield what it emits: the newest every ``every`` seconds, and the last.
+
+    Closing the generator makes the next ``emit`` raise :class:`Stopped` in the work, without waiting for it: a server
+    closes generators in its event loop. What the work raises is raised here.
+    """
+    newest: deque[T] = deque(maxlen=1)
+    news, over, stop = threading.Event(), threading.Event(), threading.Event()
+    failure: list[BaseException] = []
+
+    def emit(value: T) -> None:
+        if stop.is_set():
+            raise Stopped
+        newest.append(value)
+        news.set()
+
+    def run() -> None:
+        try:
+            work(emit)
+        except Stopped:
+            pass
+        except BaseException as error:  # handed over to the generator
+            failure.append(error)
+        finally:
+            over.set()
+            news.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while newest or not over.is_set():
+            news.wait()
+            news.clear()
+            if newest:
+                yield newest.pop()
+            over.wait(every)
+    finally:
+        stop.set()
+    if failure:
+        raise failure[0]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import gradio as gr
 
 from workbench.demo.compare import Board
-from workbench.demo.curves import curves_svg
-from workbench.demo.events import Events, Problem
-from workbench.demo.presets import PRESETS, Row
-from workbench.demo.scores import score_table
-from workbench.demo.task import NO_METHOD
-from workbench.demo.view import board_html
+from workbench.demo.presets import PRESETS, ROWS
+from workbench.demo.problem import NO_METHOD, Problem, Row
+from workbench.demo.session import Sessions
+from workbench.demo.view import board_html, curves_svg, score_table
 from workbench.operators.parse import describe_operators
 from workbench.solvers import describe_solvers
 
 log = logging.getLogger(__name__)
+PROBLEM = list(inspect.signature(Problem).parameters.values())
 
 
 @contextmanager
@@ -37,96 +39,49 @@ def said() -> Iterator[None]:
         raise gr.Error("something went wrong on the server; its log says what", print_exception=False) from None
 
 
-def problem_of(
-    photo: str | None,
-    fit: str,
-    side: float,
-    across: float,
-    down: float,
-    came: bool,
-    degradation: str,
-    noise: float,
-    painting: dict[str, Any] | None,
-    mask: str | None,
-    seed: float | None,
-) -> Problem:
-    """The values of the left half of the page, in its order."""
-    layers = [layer for layer in (painting or {}).get("layers") or [] if layer is not None]
-    files = tuple(file for file in (painting or {}).get("files") or [] if file)
-    return Problem(photo, fit, side, across, down, came, degradation or "", noise, seed or 0, layers, mask, files)
+def taking(parameters: list[inspect.Parameter]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Lets ``function(request, *values)`` be called, in the client, with ``parameters`` by their names."""
+
+    def named(function: Callable[..., Any]) -> Callable[..., Any]:
+        request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        function.__signature__ = inspect.Signature([request, *parameters])  # type: ignore[attr-defined]
+        return function
+
+    return named
 
 
-class Endpoints:
-    """The endpoints of ``events``."""
+def _method_parameters() -> list[inspect.Parameter]:
+    defaults = {"solver": NO_METHOD, "prior": "", "settings": ""}
+    named: dict[str, Any] = {f"{name}_{row}": value for row in range(1, ROWS + 1) for name, value in defaults.items()}
+    named["samples"] = 1
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [inspect.Parameter(name, kind, default=value) for name, value in named.items()]
 
-    def __init__(self, events: Events) -> None:
-        self.events = events
 
-    def degrade(
-        self,
-        request: gr.Request,
-        photo: str | None,
-        fit: str,
-        side: float,
-        across: float,
-        down: float,
-        came: bool,
-        degradation: str,
-        noise: float,
-        painting: dict[str, Any] | None = None,
-        mask: str | None = None,
-        seed: float = 0,
-    ) -> tuple[str, str]:
+def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
+    """Name -> function, answered by ``sessions``."""
+
+    @taking(PROBLEM)
+    def degrade(request: gr.Request, *values: Any) -> tuple[str, str]:
         """Prepare a photo and degrade it: the prepared and the degraded picture."""
         with said():
-            problem = problem_of(photo, fit, side, across, down, came, degradation, noise, painting, mask, seed)
-            prepared, degraded = self.events.degraded_files(problem, request.session_hash or "")
+            prepared, degraded = sessions.degraded_files(Problem(*values), request.session_hash or "")
             return str(prepared), str(degraded)
 
-    def restore(
-        self,
-        request: gr.Request,
-        photo: str | None,
-        fit: str,
-        side: float,
-        across: float,
-        down: float,
-        came: bool,
-        degradation: str,
-        noise: float,
-        painting: dict[str, Any] | None = None,
-        mask: str | None = None,
-        seed: float = 0,
-        solver_1: str = NO_METHOD,
-        prior_1: str = "",
-        settings_1: str = "",
-        solver_2: str = NO_METHOD,
-        prior_2: str = "",
-        settings_2: str = "",
-        solver_3: str = NO_METHOD,
-        prior_3: str = "",
-        settings_3: str = "",
-        solver_4: str = NO_METHOD,
-        prior_4: str = "",
-        settings_4: str = "",
-        samples: float = 1,
-    ) -> Iterator[tuple[Any, ...]]:
-        """Degrade a photo and restore it by up to four methods, told as they go.
+    @taking(PROBLEM + _method_parameters())
+    def restore(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Degrade a photo and restore it by up to four methods; pictures come as they are computed.
 
         Returns:
-            Pictures (HTML), how far it is, scores, curves (HTML), a zip file with pictures and run.json, the text of
+            Pictures (HTML), progress, scores, curves (HTML), a zip file with pictures and run.json, the text of
             run.json, and what the slider before and after shows.
         """
-        rows = [
-            Row(solver_1, prior_1, settings_1 or ""),
-            Row(solver_2, prior_2, settings_2 or ""),
-            Row(solver_3, prior_3, settings_3 or ""),
-            Row(solver_4, prior_4, settings_4 or ""),
-        ]
+        rest = iter(values)
+        problem = Problem(*islice(rest, len(PROBLEM)))
+        rows = [Row(next(rest), next(rest), next(rest) or "") for _ in range(ROWS)]
         keep = gr.skip()
         with said():
-            problem = problem_of(photo, fit, side, across, down, came, degradation, noise, painting, mask, seed)
-            for board, files in self.events.restore(problem, rows, samples, request.session_hash or ""):
+            for board, files in sessions.restore(problem, rows, next(rest, 1), request.session_hash or ""):
                 if files is None:
                     yield (board_html(board), _status(board), gr.Column(visible=False), *[keep] * 8)
                     continue
@@ -147,7 +102,7 @@ class Endpoints:
                     pictures,
                 )
 
-    def before_after(self, before: str, after: str, pictures: dict[str, str]) -> tuple[str, str] | None:
+    def before_after(before: str, after: str, pictures: dict[str, str]) -> tuple[str, str]:
         """Two pictures of the last comparison of this session, by their names on the page, for the slider."""
         with said():
             for name in (before, after):
@@ -157,27 +112,21 @@ class Endpoints:
                     )
             return pictures[before], pictures[after]
 
-    def methods(self) -> dict[str, Any]:
+    def methods() -> dict[str, Any]:
         """What there is to choose from: solvers, priors, degradations, and presets."""
         return {
             "solvers": {name: summary for name, summary, _ in describe_solvers()},
-            "priors": self.events.prior_summaries(),
+            "priors": sessions.prior_summaries(),
             "degradations": dict(describe_operators()),
-            "presets": {
-                name: {
-                    "degradation": preset.degradation,
-                    "noise": preset.noise,
-                    "side": preset.side,
-                    "samples": preset.samples,
-                    "methods": [[row.solver, row.prior, row.settings] for row in preset.methods],
-                }
-                for name, preset in PRESETS.items()
-            },
+            "presets": {name: asdict(preset) for name, preset in PRESETS.items()},
         }
 
-    def leave(self, request: gr.Request) -> None:
+    def leave(request: gr.Request) -> None:
         """The page was closed."""
-        self.events.leave(request.session_hash or "")
+        sessions.leave(request.session_hash or "")
+
+    answers = {"degrade": degrade, "restore": restore, "before_after": before_after}
+    return answers | {"methods": methods, "leave": leave}
 
 
 def _status(board: Board) -> str:

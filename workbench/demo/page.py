@@ -1,45 +1,47 @@
 """The page: what stands where, and which function each control calls.
 
 Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods. Parameters are named as in
-``endpoints.py``, and what is left out is as when the page opens.
+``problem.py``, and what is left out is as when the page opens.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from html import escape
+from importlib import resources
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import gradio as gr
+import skimage
 
-from workbench.demo.controls import (
-    ROWS,
-    TITLES,
-    ProblemControls,
-    canvas_of,
-    method_controls,
-    parameter_updates,
-    problem_controls,
-    spec_of,
-    title_of,
-)
-from workbench.demo.endpoints import Endpoints, problem_of
-from workbench.demo.events import Events, Problem
-from workbench.demo.presets import PRESETS, Preset, Row
-from workbench.demo.results import ResultControls, result_controls
-from workbench.demo.task import NO_METHOD, takes_mask
-from workbench.operators.parse import describe_operators, operator_controls
-from workbench.solvers import describe_solvers
+from workbench.demo.controls import TITLES, parameter_updates, spec_of, takes_mask, title_of
+from workbench.demo.endpoints import endpoints
+from workbench.demo.photo import FITS, Painting, Photo, canvas_of
+from workbench.demo.presets import PRESETS, Preset
+from workbench.demo.problem import NO_METHOD, Problem, Row
+from workbench.demo.session import Sessions
+from workbench.demo.view import WIDTHS
+from workbench.images import SAMPLES
+from workbench.operators.parse import describe_operators
+from workbench.solvers import SOLVERS, describe_solvers
 
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
+Controls = dict[str, Any]  # name -> component
 
 
-def build_page(events: Events) -> gr.Blocks:
-    """The page for ``events``."""
+def asset(name: str) -> str:
+    """The text of a file beside this module."""
+    return resources.files("workbench.demo").joinpath(name).read_text()
+
+
+def build_page(sessions: Sessions) -> gr.Blocks:
+    """The page, answered by ``sessions``."""
     start = next(iter(PRESETS.values()))
     with gr.Blocks(title="Restoration workbench", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
@@ -50,175 +52,242 @@ def build_page(events: Events) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320):
                 preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
                 about = gr.Markdown(start.about, elem_id="about")
-                controls = problem_controls(start, events.limits)
-                methods = method_controls(start, events.prior_titles())
+                controls = _photo(start, sessions.limits.upload_megabytes) | _degradation(start)
+                methods = _methods(start, sessions.prior_titles())
                 with gr.Row():
-                    seed = gr.Number(
+                    controls["seed"] = gr.Number(
                         0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=80, elem_id="seed"
                     )
                     samples = gr.Slider(
-                        1, events.limits.samples, start.samples, step=1, label="Samples", elem_id="count"
+                        1, sessions.limits.samples, start.samples, step=1, label="Samples", elem_id="count"
                     )
             with gr.Column(scale=7, min_width=320):
                 with gr.Row():
                     go = gr.Button("Restore", variant="primary", elem_id="go")
                     stop = gr.Button("Cancel", elem_id="stop")
-                shown = result_controls(_opening(events, controls, start))
+                shown = _results(_opening(sessions, controls["photo"], start))
         with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
-            gr.Markdown(_reference(events))
-        endpoints = Endpoints(events)
-        problem = [*controls.inputs, seed]
+            gr.Markdown(_reference(sessions))
+        problem = [controls[field.name] for field in fields(Problem)]
+        answers = endpoints(sessions)
         _help_writing(controls)
-        _choose_preset(preset, about, controls, methods, samples)
-        _preview(events, endpoints, controls, problem, shown)
-        _run(endpoints, problem, methods, samples, go, stop, shown)
-        gr.api(endpoints.methods, api_name="methods")
-        page.unload(endpoints.leave)
+        _choose_preset(preset, controls, {"about": about, "methods": methods, "samples": samples})
+        _preview(sessions, controls, problem, shown)
+        files = [
+            gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")
+        ]
+        gr.Button(visible=False).click(answers["degrade"], problem, files, api_name="degrade", **QUICK)
+        run = go.click(
+            answers["restore"],
+            [*problem, *methods, samples],
+            list(shown.values()),
+            api_name="restore",
+            trigger_mode="once",
+            show_progress_on=shown["status"],
+            **RUN,
+        )
+        stop.click(None, None, None, cancels=[run], api_visibility="private")
+        stop.click(lambda: "Cancelled.", None, shown["status"], **PRIVATE)
+        gr.on(
+            [shown["left"].input, shown["right"].input],
+            answers["before_after"],
+            [shown["left"], shown["right"], shown["pictures"]],
+            shown["slider"],
+            api_name="before_after",
+            **QUICK,
+        )
+        gr.api(answers["methods"], api_name="methods")
+        page.unload(answers["leave"])
     return page
 
 
-def _help_writing(controls: ProblemControls) -> None:
+def _photo(start: Preset, megabytes: float) -> Controls:
+    """The photo, and what of it is restored."""
+    samples = [str(Path(skimage.__file__).parent / "data" / file) for file in SAMPLES.values()]
+    photo = Photo(
+        samples[list(SAMPLES).index("cat")],
+        label=f"Photo, up to {megabytes:g} MB",
+        sources=["upload", "clipboard", "webcam"],
+        type="filepath",
+        image_mode=None,
+        height=220,
+        elem_id="photo",
+    )
+    gr.Examples([[file] for file in samples], photo, label="Samples", elem_id="samples", api_visibility="private")
+    with gr.Accordion("Crop and size", open=False, elem_id="framing"):
+        choices = [(text, name) for name, text in FITS.items()]
+        fit = gr.Radio(choices, value="square", label="What is restored", elem_id="fit")
+        side = gr.Slider(16, 512, start.side, step=8, label="Side in pixels", elem_id="side")
+        with gr.Row():
+            across = gr.Slider(0, 1, 0.5, step=0.05, label="Crop: left to right", elem_id="across")
+            down = gr.Slider(0, 1, 0.5, step=0.05, label="Crop: top to bottom", elem_id="down")
+    return {"photo": photo, "fit": fit, "side": side, "across": across, "down": down}
+
+
+def _degradation(start: Preset) -> Controls:
+    """How the photo is, or was, degraded; and controls that only help to write it."""
+    name = start.degradation.partition(":")[0]
+    with gr.Group():
+        came = gr.Checkbox(False, label="The photo is degraded already, by:", elem_id="came")
+        kind = gr.Dropdown(list(TITLES), value=title_of(name), label="Degradation", elem_id="kind")
+        first, second, word = parameter_updates(name, start.degradation)
+        with gr.Row():
+            helpers = [gr.Slider(**first, elem_id="first"), gr.Slider(**second, elem_id="second")]
+            choice = gr.Dropdown(**word, elem_id="word")
+        with gr.Row():
+            degradation = gr.Textbox(
+                start.degradation, label="As on the command line", max_lines=1, max_length=60, elem_id="degradation"
+            )
+            noise = gr.Slider(0, 0.5, start.noise, step=0.005, label="Noise σ", elem_id="noise")
+    with gr.Group(visible=False, elem_id="masking") as masking:
+        painting = Painting(
+            label="Paint over what is to be filled",
+            type="numpy",
+            image_mode="RGBA",
+            sources=[],
+            transforms=[],
+            brush=gr.Brush(default_size=24, colors=["#ff2d55"], default_color="#ff2d55", color_mode="fixed"),
+            layers=False,
+            height=420,
+            elem_id="painting",
+        )
+        mask = Photo(
+            label="Or upload a mask: white is filled, black is kept",
+            sources=["upload", "clipboard"],
+            type="filepath",
+            image_mode=None,
+            height=120,
+            elem_id="mask",
+        )
+    measured = {"came": came, "degradation": degradation, "noise": noise, "painting": painting, "mask": mask}
+    return measured | {"kind": kind, "helpers": [*helpers, choice], "masking": masking}
+
+
+def _methods(start: Preset, priors: dict[str, str]) -> list[Any]:
+    """Solver, prior and settings of each method, flat; ``priors``: name -> title."""
+    controls: list[Any] = []
+    for number, row in enumerate(start.rows, 1):
+        with gr.Group():
+            with gr.Row():
+                names = [*SOLVERS, NO_METHOD]
+                controls.append(gr.Dropdown(names, value=row.solver, label=f"Method {number}", scale=2, min_width=90))
+                titles = [(title, name) for name, title in priors.items()]
+                controls.append(gr.Dropdown(titles, value=row.prior, label="Prior", scale=3, min_width=130))
+            hint = "Settings, such as steps=50"
+            controls.append(gr.Textbox(row.settings, show_label=False, placeholder=hint, max_lines=1, max_length=300))
+        for name, control in zip(Row._fields, controls[-3:], strict=True):
+            control.elem_id = f"{name}{number}"
+    return controls
+
+
+def _results(opening: str) -> Controls:
+    """What :func:`workbench.demo.endpoints.endpoints`' restore gives, in its order; empty but for the pictures."""
+    status = gr.HTML("", label="Status", elem_id="status")
+    board = gr.HTML(
+        opening,
+        label="Pictures",
+        html_template=asset("board.html"),
+        js_on_load=asset("board.js"),
+        apply_default_css=False,
+        elem_id="board",
+    )
+    with gr.Column(visible=False) as details:
+        table = gr.Dataframe(label="Scores", interactive=False, wrap=True, column_widths=WIDTHS, elem_id="scores")
+        curves = gr.HTML("", label="Curves", elem_id="curves")
+        with gr.Row():
+            left = gr.Dropdown(["Degraded"], label="Before", elem_id="left")
+            right = gr.Dropdown(["Degraded"], label="After", elem_id="right")
+        slider = gr.ImageSlider(
+            label="Before and after", format="png", interactive=False, max_height=560, elem_id="slider"
+        )
+        download = gr.DownloadButton("Download", elem_id="download")
+        with gr.Accordion("run.json: the same run on your machine", open=False):
+            recipe = gr.Code(language="json", interactive=False, label="Recipe", show_label=False, elem_id="recipe")
+    shown = {"board": board, "status": status, "details": details, "table": table, "curves": curves}
+    shown |= {"download": download, "recipe": recipe, "left": left, "right": right, "slider": slider}
+    return shown | {"pictures": gr.State({})}
+
+
+def _opening(sessions: Sessions, photo: Photo, start: Preset) -> str:
+    """The pictures the page opens with, made once for all visitors."""
+    sessions.visits.settle()
+    sample = photo.value["path"]
+    problem = Problem(sample, side=start.side, degradation=start.degradation, noise=start.noise)
+    shown = sessions.preview(problem, "")
+    sessions.visits.leave("")
+    return shown
+
+
+def _help_writing(controls: Controls) -> None:
     """The list of degradations and its sliders write the text that counts."""
 
     def choose(title: str) -> list[Any]:
-        name = TITLES[title]
-        first, second, word = parameter_updates(name)
+        first, second, word = parameter_updates(TITLES[title])
         text = spec_of(title, first["value"], second["value"], word["value"])
-        masked = operator_controls()[name][2]
-        return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, gr.Group(visible=masked)]
+        masking = gr.Group(visible=takes_mask(TITLES[title]))
+        return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, masking]
 
-    helpers: list[Any] = [*controls.numbers, controls.word]
-    controls.kind.select(choose, controls.kind, [*helpers, controls.degradation, controls.masking], **PRIVATE)
-    gr.on(
-        [control.input for control in helpers],
-        spec_of,
-        [controls.kind, *helpers],
-        controls.degradation,
-        **PRIVATE,
-    )
+    kind, helpers, degradation = controls["kind"], controls["helpers"], controls["degradation"]
+    kind.select(choose, kind, [*helpers, degradation, controls["masking"]], **PRIVATE)
+    gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
     # A photo that came degraded must not be resized: that would change what degraded it.
-    controls.came.input(lambda came: "crop" if came else "square", controls.came, controls.fit, **PRIVATE)
+    controls["came"].input(lambda came: "crop" if came else "square", controls["came"], controls["fit"], **PRIVATE)
 
 
-def _choose_preset(
-    preset: gr.Dropdown, about: gr.Markdown, controls: ProblemControls, methods: list[Any], samples: gr.Slider
-) -> None:
+def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) -> None:
     def choose(name: str) -> list[Any]:
         chosen = PRESETS[name]
         kind = chosen.degradation.partition(":")[0]
         first, second, word = parameter_updates(kind, chosen.degradation)
-        rows = [*chosen.methods, *[Row(NO_METHOD, chosen.methods[0].prior)] * ROWS][:ROWS]
         return [
             chosen.about,
-            *(value for row in rows for value in (row.solver, row.prior, row.settings)),
-            *(False, "square", chosen.side, title_of(kind)),
-            *(gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
-            *(chosen.degradation, chosen.noise, gr.Group(visible=operator_controls()[kind][2]), chosen.samples),
+            *(value for row in chosen.rows for value in row),
+            chosen.samples,
+            *(False, "square", chosen.side, title_of(kind), chosen.degradation, chosen.noise),
+            *(gr.Group(visible=takes_mask(kind)), gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
         ]
 
-    written: list[Any] = [controls.came, controls.fit, controls.side, controls.kind, *controls.numbers, controls.word]
-    written += [controls.degradation, controls.noise, controls.masking, samples]
-    preset.select(choose, preset, [about, *methods, *written], **PRIVATE)
+    names = ("came", "fit", "side", "kind", "degradation", "noise", "masking")
+    written = [others["about"], *others["methods"], others["samples"], *(controls[name] for name in names)]
+    preset.select(choose, preset, [*written, *controls["helpers"]], **PRIVATE)
 
 
-def _opening(events: Events, controls: ProblemControls, start: Preset) -> str:
-    """The pictures the page opens with, made once for all visitors."""
-    events.visits.settle()
-    sample = controls.photo.value["path"]
-    problem = Problem(sample, "square", start.side, 0.5, 0.5, False, start.degradation, start.noise, 0, [], None)
-    shown = events.preview(problem, "")
-    events.visits.leave("")
-    return shown
-
-
-def _preview(
-    events: Events,
-    endpoints: Endpoints,
-    controls: ProblemControls,
-    problem: list[Any],
-    shown: ResultControls,
-) -> None:
+def _preview(sessions: Sessions, controls: Controls, inputs: list[Any], shown: Controls) -> None:
     """The degraded picture follows its controls, and the picture to paint on follows the photo."""
 
     def preview(request: gr.Request, *values: Any) -> Any:
-        problem, session = problem_of(*values), request.session_hash or ""
-        if events.shows_results_of(problem, session):
+        problem, session = Problem(*values), request.session_hash or ""
+        if sessions.shows_results_of(problem, session):
             return gr.skip(), gr.skip()
         try:
-            return events.preview(problem, session), ""
+            return sessions.preview(problem, session), ""
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
             return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
 
     def canvas(request: gr.Request, *values: Any) -> Any:
-        problem, session = problem_of(*values), request.session_hash or ""
-        if not takes_mask(problem.degradation):
+        problem, session = Problem(*values), request.session_hash or ""
+        if not takes_mask(problem.operator):
             return gr.skip()
         try:
-            shown = canvas_of(events.framed(problem, session))
+            shown = canvas_of(sessions.framed(problem, session))
         except ValueError:  # said by the preview
             return None
         # A file of this visit: those that Gradio writes are shared by all who see the same picture.
-        file = events.visits.folder(session, f"canvas {token_hex()}") / "canvas.png"
+        file = sessions.visits.folder(session, f"canvas {token_hex()}") / "canvas.png"
         shown.save(file)
         return {"background": str(file), "layers": [], "composite": None}
 
-    gr.on(
-        # The editor tells its first stroke as input only.
-        [*(control.change for control in problem), controls.painting.input],
-        preview,
-        problem,
-        [shown.board, shown.status],
-        **PRIVATE,
-    )
-    framing: list[Any] = [controls.photo, controls.fit, controls.side, controls.across, controls.down]
-    framing += [controls.degradation]
-    gr.on(
-        [control.change for control in framing],
-        canvas,
-        problem,
-        controls.painting,
-        **PRIVATE,
-    )
-    files = [gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")]
-    gr.Button(visible=False).click(endpoints.degrade, problem, files, api_name="degrade", **QUICK)
+    # The editor tells its first stroke as input only.
+    changes = [*(control.change for control in inputs), controls["painting"].input]
+    gr.on(changes, preview, inputs, [shown["board"], shown["status"]], **PRIVATE)
+    framing = [controls[name].change for name in ("photo", "fit", "side", "across", "down", "degradation")]
+    gr.on(framing, canvas, inputs, controls["painting"], **PRIVATE)
 
 
-def _run(
-    endpoints: Endpoints,
-    problem: list[Any],
-    methods: list[Any],
-    samples: gr.Slider,
-    go: gr.Button,
-    stop: gr.Button,
-    shown: ResultControls,
-) -> None:
-    outputs = [shown.board, shown.status, shown.details, shown.table, shown.curves, shown.download, shown.recipe]
-    pictures = [shown.left, shown.right, shown.slider, shown.pictures]
-    run = go.click(
-        endpoints.restore,
-        [*problem, *methods, samples],
-        [*outputs, *pictures],
-        api_name="restore",
-        trigger_mode="once",
-        show_progress_on=shown.status,
-        **RUN,
-    )
-    stop.click(None, None, None, cancels=[run], api_visibility="private")
-    stop.click(lambda: "Cancelled.", None, shown.status, queue=False, show_progress="hidden", api_visibility="private")
-    gr.on(
-        [shown.left.input, shown.right.input],
-        endpoints.before_after,
-        [shown.left, shown.right, shown.pictures],
-        shown.slider,
-        api_name="before_after",
-        **QUICK,
-    )
-
-
-def _reference(events: Events) -> str:
+def _reference(sessions: Sessions) -> str:
     solvers = "\n".join(f"| `{name}` | {summary} | {paper} |" for name, summary, paper in describe_solvers())
     operators = "\n".join(f"| `{syntax}` | {about} |" for syntax, about in describe_operators())
-    priors = "\n".join(f"| `{name}` | {about} |" for name, about in events.prior_summaries().items())
+    priors = "\n".join(f"| `{name}` | {about} |" for name, about in sessions.prior_summaries().items())
     return (
         f"| solver | what it does | from |\n| --- | --- | --- |\n{solvers}\n\n"
         f"| prior | what it is |\n| --- | --- |\n{priors}\n\n"

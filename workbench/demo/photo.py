@@ -1,15 +1,20 @@
-"""A visitor's photo, made ready: read within limits, then cropped, resized or kept whole."""
+"""A visitor's photo: uploaded (and never fetched from an address), read within limits, cropped or resized."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import gradio as gr
 import numpy as np
+from gradio.components.image_editor import EditorData, EditorValue
+from gradio.data_classes import ImageData
+from gradio_client.utils import is_http_url_like
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from workbench.images import from_pillow, open_image
+from workbench.demo.problem import Problem
+from workbench.images import from_pillow, open_image, to_pillow
 
 FITS = {
     "square": "Crop a square, resize it",
@@ -19,86 +24,106 @@ FITS = {
 }
 # What cameras, editors and the web write. Others stay closed: Pillow reads some by starting programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
+EDITOR_SIDE = 384  # the picture to paint on has at least so many pixels along its longer side
 SMALLEST = 8  # pixels a side; below, no degradation and no metric means anything
 
 
-@dataclass(frozen=True)
-class Framing:
-    """What of a photo is restored.
+class NoAddresses:
+    """Refuses web addresses, which Gradio's components would download on a visitor's behalf."""
 
-    Attributes:
-        fit: "square" crops the largest square and resizes it to ``side`` pixels; "crop" cuts out ``side`` pixels a side
-            without resizing, or all there are; "resize" makes the longer side ``side`` pixels; "whole" keeps the photo.
-        side: in pixels.
-        across, down: where the square lies, from 0 (left, top) to 1 (right, bottom).
-    """
-
-    fit: str = "square"
-    side: int = 96
-    across: float = 0.5
-    down: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.fit not in FITS:
-            raise ValueError(f"expected one of {', '.join(FITS)}, got {self.fit!r}")
-        if self.side < SMALLEST:
-            raise ValueError(f"the side must be at least {SMALLEST} pixels, got {self.side}")
-        if not (0 <= self.across <= 1 and 0 <= self.down <= 1):
-            raise ValueError(f"the crop lies from 0 to 1 across and down, got {self.across} and {self.down}")
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        """As Gradio's, for files that were uploaded. Raises ``gr.Error`` for an address."""
+        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
+            raise gr.Error("this server fetches nothing from the web: upload the picture itself", print_exception=False)
+        return await super().async_move_resource_to_block_cache(url_or_file_path)  # type: ignore[misc]
 
 
-def read_photo(path: str | Path, name: str, max_pixels: int) -> tuple[Image.Image, str]:
+class Photo(NoAddresses, gr.Image):
+    """A picture as the file that came: Gradio's own reading would cut 16 bits to 8 and lose the reason of a failure."""
+
+    def get_block_name(self) -> str:
+        """Drawn as its base class."""
+        return "image"
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        """The file's path."""
+        return None if payload is None else payload.path
+
+
+class Painting(NoAddresses, gr.ImageEditor):
+    """A picture to paint a mask on."""
+
+    def get_block_name(self) -> str:
+        """Drawn as its base class."""
+        return "imageeditor"
+
+    def preprocess(self, payload: EditorData | None) -> EditorValue | None:
+        """What was painted, and as "files" what came with it, to be removed when the visitor leaves.
+
+        The picture under it is not read: Gradio may be writing it anew to the same file.
+        """
+        if payload is None or payload.id is not None:
+            return super().preprocess(payload)
+        files = [file.path for file in (payload.background, payload.composite, *(payload.layers or [])) if file]
+        value = super().preprocess(payload.model_copy(update={"background": None, "composite": None}))
+        return None if value is None else cast(EditorValue, {**value, "files": files})
+
+
+def read_photo(path: str | Path, max_pixels: int) -> tuple[Image.Image, str]:
     """The photo in ``path`` as an RGB picture, and a remark on what was done to read it, often empty.
 
-    Args:
-        name: what the visitor calls the file; messages begin with it.
-
     Raises:
-        ValueError: no picture, damaged, smaller than 8 or with more than ``max_pixels`` pixels.
+        ValueError: no picture, damaged, smaller than 8 or with more than ``max_pixels`` pixels; messages begin with the
+            file's name.
     """
-    try:
-        picture = open_image(path, max_pixels, FORMATS)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(Path(path)), name)) from None
+    picture = open_image(path, max_pixels, FORMATS, name=Path(path).name)
     if min(picture.size) < SMALLEST:
-        raise ValueError(
-            f"{name}: {picture.width}x{picture.height} pixels are too few, at least {SMALLEST} a side are needed"
-        )
+        size = f"{picture.width}x{picture.height}"
+        raise ValueError(f"{Path(path).name}: {size} pixels are too few, at least {SMALLEST} a side are needed")
     return picture, _remark(path)
 
 
-def frame(picture: Image.Image, framing: Framing, max_pixels: int) -> Tensor:
+def frame(picture: Image.Image, problem: Problem, max_pixels: int) -> Tensor:
     """What of ``picture`` (RGB) is restored, (1, 3, h, w) in [0, 1].
 
     Raises:
-        ValueError: more than ``max_pixels`` pixels would be left, or a side of less than 8.
+        ValueError: an unknown fit, a side that is no whole number or less than 8, a crop beyond the photo, or more than
+            ``max_pixels`` pixels left.
     """
-    side = framing.side
-    if framing.fit == "square":
-        _check(side, side, max_pixels)
-        centre = (framing.across, framing.down)
-        return from_pillow(ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC, centering=centre))
-    if framing.fit == "crop":
-        width, height = (min(side, length) for length in picture.size)
-        _check(width, height, max_pixels)
-        left = round(framing.across * (picture.width - width))
-        top = round(framing.down * (picture.height - height))
-        return from_pillow(picture.crop((left, top, left + width, top + height)))
-    if framing.fit == "resize":
-        scale = side / max(picture.size)
-        width, height = (max(SMALLEST, round(length * scale)) for length in picture.size)
-        _check(width, height, max_pixels)
-        return from_pillow(picture.resize((width, height), Image.Resampling.BICUBIC))
-    _check(*picture.size, max_pixels)
-    return from_pillow(picture)
-
-
-def _check(width: int, height: int, max_pixels: int) -> None:
+    fit, across, down = problem.fit, float(problem.across), float(problem.down)
+    if fit not in FITS:
+        raise ValueError(f"expected one of {', '.join(FITS)}, got {fit!r}")
+    if problem.side is None or not float(problem.side).is_integer() or problem.side < SMALLEST:
+        raise ValueError(f"the side must be a whole number of pixels, at least {SMALLEST}, got {problem.side}")
+    if not (0 <= across <= 1 and 0 <= down <= 1):
+        raise ValueError(f"the crop lies from 0 to 1 across and down, got {across} and {down}")
+    side, (width, height) = int(problem.side), picture.size
+    if fit == "square":
+        width, height = side, side
+    elif fit == "crop":
+        width, height = min(side, width), min(side, height)
+    elif fit == "resize":
+        width, height = (max(SMALLEST, round(length * side / max(picture.size))) for length in picture.size)
     if width * height > max_pixels:
         raise ValueError(
             f"{width}x{height} pixels are too many to restore here, the limit is {max_pixels:,}: "
             "crop a square or resize the photo"
         )
+    if fit == "square":
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC, centering=(across, down))
+    elif fit == "crop":
+        left, top = round(across * (picture.width - width)), round(down * (picture.height - height))
+        picture = picture.crop((left, top, left + width, top + height))
+    elif fit == "resize":
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return from_pillow(picture)
+
+
+def canvas_of(image: Tensor) -> Image.Image:
+    """The picture (1, 3, h, w) for the editor to paint on, large enough to paint."""
+    shown = to_pillow(image)
+    scale = max(1, -(-EDITOR_SIDE // max(shown.size)))
+    return shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
 
 
 def _remark(path: str | Path) -> str:

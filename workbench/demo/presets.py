@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workbench.demo.problem import NO_METHOD, Row
 
-@dataclass(frozen=True)
-class Row:
-    """A method as it is chosen on the page; ``settings`` as after ``--set``, with spaces between."""
-
-    solver: str
-    prior: str
-    settings: str = ""
+ROWS = 4  # methods at a time
 
 
 @dataclass(frozen=True)
@@ -24,6 +19,11 @@ class Preset:
     noise: float = 0.01
     side: int = 96
     samples: int = 1
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows of the page: the methods, then empty ones."""
+        return [*self.methods, *[Row(NO_METHOD, self.methods[0].prior)] * ROWS][:ROWS]
 
 
 PRESETS = {

@@ -14,8 +14,8 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from workbench.demo.task import Limits
-from workbench.demo.visits import Visits, make_root
+from workbench.demo.files import Visits, make_root
+from workbench.demo.problem import Limits
 
 PATIENCE = 4  # seconds in which the first visitor has the processor
 SWEEP = 30  # seconds between looks for files that are due, at most
@@ -94,17 +94,17 @@ def make_page(root: Path, priors: Mapping[str, str], limits: Limits) -> tuple[An
     os.environ["GRADIO_TEMP_DIR"] = str(root)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from workbench.demo.events import Events
     from workbench.demo.page import build_page
+    from workbench.demo.session import Sessions
     from workbench.models import available_priors
     from workbench.recipe import Method
 
     visits = Visits(root, keep=60 * limits.keep_minutes)
     shipped = available_priors()
-    events = Events(limits, {name: name for name in shipped} | dict(priors), visits)
+    sessions = Sessions(limits, {name: name for name in shipped} | dict(priors), visits)
     for name in priors:
-        events.prior(Method(solver="pinv", prior=name))  # what is wrong with it is said before anybody waits
-    page = build_page(events)
+        sessions.prior(Method(solver="pinv", prior=name))  # what is wrong with it is said before anybody waits
+    page = build_page(sessions)
     return page, visits
 
 
@@ -114,7 +114,7 @@ def start(
     """Start serving and return the page's address; visitors' files are swept from now on."""
     import gradio as gr
 
-    from workbench.demo.results import asset
+    from workbench.demo.page import asset
 
     visits.settle()
     page.queue(max_size=limits.waiting, default_concurrency_limit=1)

@@ -1,4 +1,4 @@
-"""A comparison as HTML: the pictures with their scores, difference maps, samples, and curves."""
+"""A comparison as HTML: the pictures with their scores, difference maps, samples; and its curves and scores."""
 
 from __future__ import annotations
 
@@ -6,78 +6,71 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 
 from workbench.demo.compare import Board, Panel
-from workbench.evaluation.metrics import as_text
+from workbench.evaluation.metrics import METRICS, as_text
 from workbench.images import to_pillow
-from workbench.restore import Degraded
 
 AMPLIFY = 4  # of difference maps
 LIVE_SIDE = 256  # pictures on their way are shown no larger than this
+INK = "#010203"  # in curves, stands for the colour of the page's text
+WIDTHS: list[str | int] = ["150px", *["110px"] * 8]  # of the table's columns: names take more than figures
 
 
 def board_html(board: Board) -> str:
-    """The pictures of ``board`` side by side, and once all is done the difference maps and samples below."""
-    over = all(panel.state in ("done", "failed") for panel in board.panels)
-    given = _given(board.photo, board.degraded)
-    columns = len(given) + len(board.panels)
-    parts = [_row([*given, *(_panel(panel, over) for panel in board.panels)], columns)]
-    done = [panel for panel in board.panels if panel.images is not None and panel.state == "done"]
+    """The photo, its measurement and the methods side by side; once all are done, difference maps and samples below."""
+    given, panels = _given(board), board.panels
+    over = all(panel.state in ("done", "failed") for panel in panels)
+    parts = [_row([*given, *(_panel(panel, over) for panel in panels)], len(given) + len(panels) if panels else 4)]
+    done = [panel for panel in panels if panel.state == "done"]
     if over and done:
         parts.append(_differences(board, len(given)))
         if board.recipe.samples > 1:
             parts += [_samples(panel) for panel in done]
+    if board.remark and not panels:
+        parts.append(f'<p class="remark">Of this file: {board.remark}.</p>')
     return "".join(parts)
 
 
-def preview_html(photo: Tensor, degraded: Degraded) -> str:
-    """The prepared photo (1, 3, h, w) beside what its degradation makes of it."""
-    return _row(_given(photo, degraded), columns=4)
-
-
-def _given(photo: Tensor, degraded: Degraded) -> list[str]:
+def _given(board: Board) -> list[str]:
     """The photo and its measurement; of one that came degraded, the measurement where it is not the photo itself."""
-    measured = degraded.picture[:1]
-    first = _figure(
-        "Original" if degraded.original is not None else "The photo as it came", picture(photo), _size(photo)
-    )
-    if degraded.original is None and torch.equal(measured, photo):
+    photo, measured, came = board.photo, board.degraded.picture[:1], board.degraded.original is None
+    first = _figure("The photo as it came" if came else "Original", picture(photo), _size(photo))
+    if came and torch.equal(measured, photo):
         return [first]
-    name = "Degraded" if degraded.original is not None else "What counts of it"
-    return [first, _figure(name, picture(measured), _size(measured))]
+    return [first, _figure("What counts of it" if came else "Degraded", picture(measured), _size(measured))]
 
 
 def picture(image: Tensor, live: bool = False) -> str:
     """``image`` (1, 1 or 3, h, w) as a data address: PNG, lossless; ``live``: JPEG and at most 256 pixels a side."""
     drawn = to_pillow(torch.nan_to_num(image, nan=0.5, posinf=1, neginf=0))
     buffer = io.BytesIO()
-    if live and max(drawn.size) > LIVE_SIDE:
+    kind = "jpeg" if live and max(drawn.size) > LIVE_SIDE else "png"
+    if kind == "jpeg":
         drawn.thumbnail((LIVE_SIDE, LIVE_SIDE), Image.Resampling.BILINEAR)
-        drawn.save(buffer, "JPEG", quality=85)
-        kind = "jpeg"
-    else:
-        drawn.save(buffer, "PNG", compress_level=1)
-        kind = "png"
+    drawn.save(buffer, kind, **({"quality": 85} if kind == "jpeg" else {"compress_level": 1}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _panel(panel: Panel, over: bool) -> str:
+    label = panel.method.label
     source = None if panel.images is None else picture(panel.images[:1], live=not over)
     if panel.state == "waiting":
-        return _figure(panel.method.label, None, "waits for its turn")
+        return _figure(label, None, "waits for its turn")
     if panel.state == "failed":
-        return _figure(panel.method.label, source, "", error=panel.error)
+        return _figure(label, source, "", error=panel.error)
     if panel.state == "running":
         cost = f"{panel.index} of {panel.total or '…'}, {panel.evaluations} evaluations, {panel.seconds:.1f} s"
-        return _figure(panel.method.label, source, cost, bar=(panel.index, panel.total))
+        return _figure(label, source, cost, bar=(panel.index, panel.total))
     record = panel.records[0]
-    scores = "" if record["psnr"] is None else f"{as_text(record['psnr'], 'psnr')} dB, "
-    seconds = record["seconds"] * len(panel.records)
-    return _figure(panel.method.label, source, f"{scores}{record['evaluations']} evaluations, {seconds:.1f} s")
+    scores = _decibel(record["psnr"], ", ")
+    return _figure(label, source, f"{scores}{record['evaluations']} evaluations, {_seconds(panel):.1f} s")
 
 
 def _differences(board: Board, before: int) -> str:
@@ -119,8 +112,12 @@ def _samples(panel: Panel) -> str:
     return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures, max(4, len(figures)))
 
 
-def _decibel(value: float | None) -> str:
-    return "" if value is None else f"{as_text(value, 'psnr')} dB"
+def _decibel(value: float | None, end: str = "") -> str:
+    return "" if value is None else f"{as_text(value, 'psnr')} dB{end}"
+
+
+def _seconds(panel: Panel) -> float:
+    return float(panel.records[0]["seconds"] * len(panel.records))
 
 
 def _size(image: Tensor) -> str:
@@ -139,3 +136,62 @@ def _figure(name: str, source: str | None, note: str, bar: tuple[int, int] | Non
         f'<figure><div class="frame">{inside}</div>{progress}'
         f"<figcaption><b>{escape(name)}</b> <span>{escape(note)}</span>{wrong}</figcaption></figure>"
     )
+
+
+def score_table(board: Board) -> pd.DataFrame:
+    """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples."""
+    measured = [key for key in METRICS if any(r.get(key) is not None for p in board.panels for r in p.records)]
+    table = pd.DataFrame([_scores(panel, measured) for panel in board.panels]).fillna("–")
+    return table if table["Note"].any() else table.drop(columns="Note")
+
+
+def _scores(panel: Panel, measured: list[str]) -> dict[str, Any]:
+    if not panel.records:
+        return {"Method": panel.method.label, "Note": panel.error}
+    first = panel.records[0]
+    return {
+        "Method": panel.method.label,
+        **{f"{METRICS[key].title} {METRICS[key].arrow}": as_text(first[key], key) for key in measured},
+        "RMS Ax−y": f"{panel.misfits[-1][1]:.4f}",
+        "Iterations": str(first["iterations"]),
+        "Evaluations": str(first["evaluations"]),
+        "Seconds": f"{_seconds(panel):.2f}",
+        "Note": "; ".join(filter(None, [first["message"], f"in tiles of {first['tile']}" if first["tile"] else ""])),
+    }
+
+
+def curves_svg(board: Board) -> str:
+    """Distance to the measurement over evaluations, and the residuals of fixed-point methods over iterations: SVG.
+
+    Empty where no method has more than one point to draw.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    panels = [panel for panel in board.panels if len(panel.misfits) > 1]
+    if not panels:
+        return ""
+    iterative = any(len(panel.residuals) > 1 for panel in panels)
+    style: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    style |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    with rc_context(style):
+        figure = Figure(figsize=(9 if iterative else 5, 3), layout="constrained")
+        axes = figure.subplots(1, 1 + iterative, squeeze=False)[0]
+        for number, panel in enumerate(panels):
+            line: dict[str, Any] = {"color": f"C{number}", "label": panel.method.label, "marker": "."}
+            evaluations, misfits = zip(*panel.misfits, strict=True)
+            axes[0].plot(evaluations, [max(value, 1e-7) for value in misfits], markersize=4, **line)
+            if len(panel.residuals) > 1:
+                axes[1].plot(range(1, len(panel.residuals) + 1), panel.residuals, **line)
+        if board.recipe.noise > 0:
+            axes[0].axhline(board.recipe.noise, color=INK, linewidth=1, linestyle=":", label="noise of the measurement")
+        names = [("network evaluations", "RMS of A x − y"), ("iterations", "fixed-point residual")]
+        for axis, (x, y) in zip(axes, names, strict=False):
+            axis.set(yscale="log", xlabel=x, ylabel=y)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.legend(frameon=False, fontsize=9)
+        drawing = io.StringIO()
+        figure.savefig(drawing, format="svg", transparent=True)
+    text = drawing.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")

@@ -2,70 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from workbench.demo.compare import Board, compare
-from workbench.demo.export import MASK, Export, export
-from workbench.demo.photo import Framing, frame, read_photo
-from workbench.demo.presets import Row
-from workbench.demo.task import Limits, check_size, methods_of, operator_text, takes_mask, write_mask
-from workbench.demo.view import preview_html
-from workbench.demo.visits import Visits
+from workbench.demo.controls import takes_mask
+from workbench.demo.files import MASK, Export, Visits, export
+from workbench.demo.photo import frame, read_photo
+from workbench.demo.problem import Limits, Problem, Row, check_size, methods_of, write_mask
+from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
 from workbench.models import Prior, describe_priors, load_prior
-from workbench.recipe import Method, Recipe, make_recipe, measure
-from workbench.restore import Degraded
+from workbench.recipe import Method, make_recipe, measure
 
 PREVIEWS = 4  # at a time: each may hold a large photo in memory
 # A recipe has methods; where only its measurement is wanted, one that is not run.
 NO_METHODS = (Method(solver="pinv", prior="photo"),)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A photo and how it is, or was, degraded: the left half of the page."""
-
-    photo: str | None
-    fit: str
-    side: float
-    across: float
-    down: float
-    came: bool
-    degradation: str
-    noise: float
-    seed: float
-    painted: Sequence[np.ndarray]
-    mask_file: str | None
-    files: tuple[str, ...] = ()  # what else came with it, to be removed with it
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A recipe, what it begins with, and a remark on how the photo was read.
-
-    Attributes:
-        photo: (1, 3, h, w) in [0, 1], what of the visitor's photo is restored.
-    """
-
-    recipe: Recipe
-    photo: Tensor
-    degraded: Degraded
-    remark: str
-
-
-class Events:
-    """The functions behind the page.
+class Sessions:
+    """Answers visitors, each of whom is known by a session.
 
     Args:
         sources: name on the page -> what ``load_prior`` takes.
@@ -97,7 +59,7 @@ class Events:
 
     def degrade(
         self, problem: Problem, session: str, folder: Path, methods: tuple[Method, ...] = NO_METHODS, samples: int = 1
-    ) -> Measured:
+    ) -> Board:
         """The measurement that ``problem`` describes, and the recipe of all.
 
         Args:
@@ -108,39 +70,35 @@ class Events:
         """
         self.visits.brought(session, problem.files)
         picture, remark = self._picture(problem.photo, session)
-        image = frame(picture, framing_of(problem), self.limits.pixels)
-        mask = self._mask(problem, picture, image, session, folder)
-        spec = operator_text(problem.degradation, mask)
+        image = frame(picture, problem, self.limits.pixels)
+        spec = problem.spec(self._mask(problem, picture, image, session, folder))
         recipe = make_recipe(
             photo="photo.png" if problem.came else "original.png",
             degrade="none" if problem.came else spec,
             operator=spec if problem.came else None,
             noise=float(problem.noise),
-            seed=int(problem.seed),
+            seed=int(problem.seed or 0),
             samples=samples,
             methods=methods,
         )
-        check_size(spec, image, problem.came, recipe, self.limits)
+        check_size(recipe, image, self.limits)
         try:
-            return Measured(recipe, image, measure(recipe, image), remark)
+            return Board(recipe, image, measure(recipe, image), remark)
         except ValueError as error:
-            # Written for the command line: without names of files here, and with the page's words for its options.
-            text = str(error).replace(f"{folder}/", "")
-            raise ValueError(re.sub(r"\(--size (\d+)\)", r"(Crop and size: \1)", text)) from None
+            raise ValueError(str(error).replace(f"{folder}/", "")) from None  # folders are the server's own affair
 
     def framed(self, problem: Problem, session: str) -> Tensor:
         """What of the photo is restored, (1, 3, h, w)."""
-        return frame(self._picture(problem.photo, session)[0], framing_of(problem), self.limits.pixels)
+        return frame(self._picture(problem.photo, session)[0], problem, self.limits.pixels)
 
     def preview(self, problem: Problem, session: str) -> str:
         """The board before anything is restored, without any file."""
         with self._few, TemporaryDirectory(dir=self.visits.root) as folder:
-            measured = self.degrade(problem, session, Path(folder))
-        return preview_html(measured.photo, measured.degraded) + _note(measured.remark)
+            return board_html(self.degrade(problem, session, Path(folder)))
 
     def shows_results_of(self, problem: Problem, session: str) -> bool:
         """Whether the visitor sees results of this very problem: a preview, asked for late, must not hide them."""
-        if self._shown.get(session) == _fingerprint(problem):
+        if self._shown.get(session) == problem.fingerprint():
             return True
         self._shown.pop(session, None)
         return False
@@ -154,10 +112,10 @@ class Events:
         """The prepared and the degraded picture as files."""
         folder = self.visits.folder(session, "degraded")
         with self._few:
-            measured = self.degrade(problem, session, folder)
+            board = self.degrade(problem, session, folder)
         files = folder / "prepared.png", folder / "degraded.png"
-        save_image(measured.photo, files[0])
-        save_image(measured.degraded.picture, files[1])
+        save_image(board.photo, files[0])
+        save_image(board.degraded.picture, files[1])
         return files
 
     def restore(
@@ -166,19 +124,17 @@ class Events:
         """Check everything, then run all methods: the board as it comes, at the end with its files if any was done.
 
         Raises:
-            ValueError: see :func:`workbench.demo.task.methods_of` and :meth:`degrade`.
+            ValueError: see :func:`workbench.demo.problem.methods_of` and :meth:`degrade`.
         """
         methods = methods_of(rows, self.prior_titles(), self.limits)
         if samples not in range(1, self.limits.samples + 1):
             raise ValueError(f"expected 1 to {self.limits.samples} samples, got {samples}")
-        self._shown[session] = _fingerprint(problem)
+        self._shown[session] = problem.fingerprint()
         folder = self.visits.folder(session, "results")
-        measured = self.degrade(problem, session, folder, methods, int(samples))
-        start = Board.of(measured.recipe, measured.photo, measured.degraded)
-        board = None
+        board = start = self.degrade(problem, session, folder, methods, int(samples))
         for board in compare(start, self.prior, self.limits.seconds):
             yield board, None
-        if board is not None and any(panel.state == "done" for panel in board.panels):
+        if any(panel.state == "done" for panel in board.panels):
             yield board, export(board, folder)
 
     def _picture(self, file: str | None, session: str) -> tuple[Image.Image, str]:
@@ -186,35 +142,23 @@ class Events:
         if not file:
             raise ValueError("choose a photo first")
         self.visits.uses(session, file)
-        return read_photo(file, Path(file).name, self.limits.photo_pixels)
+        return read_photo(file, self.limits.photo_pixels)
 
     def _mask(self, problem: Problem, photo: Image.Image, image: Tensor, session: str, folder: Path) -> Path | None:
         """What was painted or uploaded, as a file in ``folder``, for degradations that take a mask."""
-        if not takes_mask(problem.degradation):
+        if not takes_mask(problem.operator):
             return None
         size = (image.shape[-1], image.shape[-2])
-        if not problem.mask_file:
-            return write_mask(problem.painted, size, folder / MASK)
-        drawn, _ = self._picture(problem.mask_file, session)
+        if not problem.mask:
+            return write_mask(problem.layers, size, folder / MASK)
+        drawn, _ = self._picture(problem.mask, session)
         if drawn.size == photo.size:
-            drawn = to_pillow(frame(drawn, framing_of(problem), self.limits.pixels))
+            drawn = to_pillow(frame(drawn, problem, self.limits.pixels))
         if drawn.size != size:
             sizes = [f"{width}x{height}" for width, height in (drawn.size, photo.size, size)]
             raise ValueError(f"the mask has {sizes[0]} pixels, the photo {sizes[1]}, what is restored of it {sizes[2]}")
         drawn.save(folder / MASK)
         return folder / MASK
-
-
-def _fingerprint(problem: Problem) -> str:
-    painted = b"".join(layer.tobytes() for layer in problem.painted)
-    return hashlib.sha256(repr(replace(problem, painted=[], files=())).encode() + painted).hexdigest()
-
-
-def framing_of(problem: Problem) -> Framing:
-    """What of the photo ``problem`` is about. Raises ValueError for values that make no sense."""
-    if problem.side is None or not float(problem.side).is_integer():
-        raise ValueError(f"the side must be a whole number of pixels, got {problem.side}")
-    return Framing(problem.fit, int(problem.side), float(problem.across), float(problem.down))
 
 
 def _objective(card: Mapping[str, Any]) -> str:
@@ -223,7 +167,3 @@ def _objective(card: Mapping[str, Any]) -> str:
     if objective == "MUPET" and training.get("objective.alpha") == 0:
         objective = "DSM"  # without the loss at the fixed point, score matching is what remains
     return f" ({objective})" if objective else ""
-
-
-def _note(remark: str) -> str:
-    return f'<p class="remark">Of this file: {remark}.</p>' if remark else ""

@@ -1,17 +1,19 @@
-"""From what stands on the page to a recipe: everything is checked before anything runs."""
+"""What a visitor asks for, as it stands on the page, and its checks: all of them before anything runs."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from workbench.demo.presets import Row
-from workbench.operators.parse import operator_controls, shrink_factor
+from workbench.demo.controls import takes_mask
+from workbench.operators.parse import shrink_factor
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.solvers import SOLVERS, DeqIR
@@ -46,29 +48,77 @@ class Limits:
     keep_minutes: float = 15
 
 
-def takes_mask(text: str) -> bool:
-    """Whether the operator written ``text`` is one of those with a painted mask."""
-    name = text.strip().partition(":")[0]
-    return name in operator_controls() and operator_controls()[name][2]
+class Row(NamedTuple):
+    """A method as it is chosen on the page; ``settings`` as after ``--set``, with spaces between."""
+
+    solver: str
+    prior: str
+    settings: str = ""
 
 
-def operator_text(text: str, mask: Path | None) -> str:
-    """The operator written ``text``, with the painted ``mask`` for those that take one.
+@dataclass(frozen=True)
+class Problem:
+    """A photo and how it is, or was, degraded. Names and order are those of the endpoints' parameters.
 
-    Raises:
-        ValueError: ``text`` names a file (visitors paint masks, they do not name files of the server), or asks for a
-            mask and there is none.
+    Attributes:
+        photo, mask: uploaded files.
+        fit: one of :data:`workbench.demo.photo.FITS`; ``side`` in pixels; ``across``, ``down``: where the crop lies,
+            from 0 (left, top) to 1 (right, bottom).
+        came: the photo is degraded already.
+        degradation: the operator as on the command line.
+        noise: standard deviation, on the [0, 1] scale.
+        painting: value of the editor: "layers" (RGBA uint8) and "files" that came with it.
     """
-    name, _, arguments = text.strip().partition(":")
-    if len(text) > 100:
-        raise ValueError(f"a degradation is written in up to 100 characters, got {len(text)}")
-    if name == "none":
-        raise ValueError("'none' leaves nothing to restore; write denoise for noise alone")
-    if takes_mask(text) and arguments:
-        raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
-    if name == "mask" and mask is None:
-        raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
-    return f"{name}:{mask}" if takes_mask(text) and mask is not None else text.strip()
+
+    photo: str | None
+    fit: str = "square"
+    side: float = 96
+    across: float = 0.5
+    down: float = 0.5
+    came: bool = False
+    degradation: str | None = "sr:4"
+    noise: float = 0.01
+    painting: dict[str, Any] | None = None
+    mask: str | None = None
+    seed: float | None = 0
+
+    @property
+    def layers(self) -> list[np.ndarray]:
+        """What was painted."""
+        return [layer for layer in (self.painting or {}).get("layers") or [] if layer is not None]
+
+    @property
+    def files(self) -> list[str]:
+        """Files that came with the painting, to be removed with it."""
+        return [file for file in (self.painting or {}).get("files") or [] if file]
+
+    @property
+    def operator(self) -> str:
+        """Name of the operator."""
+        return (self.degradation or "").strip().partition(":")[0]
+
+    def spec(self, mask: Path | None) -> str:
+        """The operator as on the command line, with the file of the ``mask`` for those that take one.
+
+        Raises:
+            ValueError: it names a file (visitors paint masks, they do not name files of the server), or takes a mask
+                and there is none.
+        """
+        name, text = self.operator, (self.degradation or "").strip()
+        if len(text) > 100:
+            raise ValueError(f"a degradation is written in up to 100 characters, got {len(text)}")
+        if name == "none":
+            raise ValueError("'none' leaves nothing to restore; write denoise for noise alone")
+        if takes_mask(name) and text != name:
+            raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
+        if name == "mask" and mask is None:
+            raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
+        return f"{name}:{mask}" if takes_mask(name) and mask is not None else text
+
+    def fingerprint(self) -> str:
+        """Equal for problems with the same measurement."""
+        painted = b"".join(layer.tobytes() for layer in self.layers)
+        return hashlib.sha256(repr(replace(self, painting=None)).encode() + painted).hexdigest()
 
 
 def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path) -> Path | None:
@@ -98,7 +148,7 @@ def methods_of(rows: Sequence[Row], priors: Mapping[str, str], limits: Limits) -
     """The methods that were chosen, those with a solver.
 
     Args:
-        priors: name -> how it is called on the page.
+        priors: name -> title on the page.
 
     Raises:
         ValueError: none at all, an unknown solver or prior, settings that a solver does not take or beyond the limits.
@@ -139,14 +189,13 @@ def _method(row: Row, priors: Mapping[str, str], limits: Limits) -> Method:
     return Method(name=f"{row.solver}, {priors[row.prior]}", solver=row.solver, settings=settings, prior=row.prior)
 
 
-def check_size(spec: str, photo: Tensor, came: bool, recipe: Recipe, limits: Limits) -> None:
+def check_size(recipe: Recipe, photo: Tensor, limits: Limits) -> None:
     """Raise ValueError where the result would have too many pixels, or a solver too many states of it.
 
     Args:
-        spec: the operator.
-        photo: (1, 3, h, w); with ``came``, what the operator made, so that the result is larger for ``sr``.
+        photo: (1, 3, h, w); what ``recipe.operator`` made, if given, so that the result is larger for ``sr``.
     """
-    factor = shrink_factor(spec) if came else 1
+    factor = 1 if recipe.operator is None else shrink_factor(recipe.operator)
     height, width = (factor * side for side in photo.shape[-2:])
     if height * width > limits.pixels:
         raise ValueError(

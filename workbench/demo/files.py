@@ -1,4 +1,7 @@
-"""What visitors leave on disk, and how it goes: when they leave, after a while, and when the server ends."""
+"""Files of visitors: what they bring, what they take home, and how all of it goes.
+
+It goes when a visitor leaves, after a while, and when the server ends.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,26 @@ import shutil
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import psutil
+from PIL import Image
+
+from workbench.demo.compare import Board
+from workbench.images import save_image, to_pillow
+from workbench.recipe import folder_name, save_recipe
 
 PREFIX = "workbench-demo-"
 FOLDERS = 3  # of one purpose, kept for a visitor
+COMMAND = "workbench restore run.json --out again"
+MASK = "mask.png"
 
 
 def make_root() -> Path:
@@ -124,3 +138,72 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     with suppress(OSError):
         path.parent.rmdir()  # Gradio's folder for this one file
+
+
+@dataclass(frozen=True)
+class Export:
+    """Files of one comparison.
+
+    Attributes:
+        archive: the zip file with everything.
+        pictures: name on the page -> PNG, all of one size, for the slider.
+        recipe: the text of run.json.
+    """
+
+    archive: Path
+    pictures: dict[str, Path]
+    recipe: str
+
+
+def export(board: Board, folder: Path) -> Export:
+    """Write the pictures of ``board`` and run.json into ``folder``, and a zip file of them.
+
+    What failed is left out. A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative,
+    so that it works wherever the zip file is unpacked.
+    """
+    degraded, recipe = board.degraded, board.recipe
+    came = degraded.original is None
+    done = [panel for panel in board.panels if panel.state == "done"]
+    photo = folder / ("photo.png" if came else "original.png")
+    save_image(board.photo, photo)
+    pictures = {} if came else {"Original": photo}
+    for number, panel in enumerate(done, 1):
+        stem = folder_name(number, panel.method)
+        assert panel.images is not None
+        for k in range(len(panel.images)):
+            save_image(panel.images[k : k + 1], folder / (f"{stem}.png" if k == 0 else f"{stem}-{k + 1}.png"))
+        pictures[f"{number}. {panel.method.label}"] = folder / f"{stem}.png"
+    save_image(degraded.picture[:1], folder / "degraded.png")
+    pictures = {"Degraded": _enlarged(board, folder), **pictures}
+
+    def public(value: Any) -> Any:
+        """``value`` without the server's folders."""
+        return value.replace(f"{folder}/", "").replace(str(Path.home()), "~") if isinstance(value, str) else value
+
+    records = [record for panel in done for record in panel.records]
+    news = {
+        "photo": photo.name,
+        "degrade": public(recipe.degrade),
+        "operator": public(recipe.operator),
+        "results": [{key: public(value) for key, value in record.items()} for record in records],
+        "methods": tuple(panel.method for panel in done),  # one that cannot would stop the command too
+        "reproduce": COMMAND,
+        "workbench": version("restoration-workbench"),
+    }
+    save_recipe(recipe.model_copy(update=news), folder / "run.json")
+
+    archive = folder / "comparison.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as package:  # PNG is compressed already
+        for file in sorted(folder.iterdir()):
+            if file != archive and not file.name.startswith("view-"):
+                package.write(file, file.name)
+    return Export(archive, pictures, (folder / "run.json").read_text())
+
+
+def _enlarged(board: Board, folder: Path) -> Path:
+    """The degraded picture at the size of the result, its pixels as they are."""
+    shown = to_pillow(board.degraded.picture[:1]).convert("RGB")
+    height, width = board.degraded.op.image_shape(board.degraded.y.shape)[-2:]
+    path = folder / "view-degraded.png"
+    shown.resize((width, height), Image.Resampling.NEAREST).save(path)
+    return path
