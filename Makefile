@@ -4,6 +4,7 @@
 # make deqir      restore by DeqIR and every other zero-shot sampler, write results/deqir/report.html (minutes)
 # make demo       serve the page that compares methods side by side, on http://127.0.0.1:7860
 # make test       lint, types, notebook pairs, unit tests, notebooks
+# make unit       unit tests without the browser
 # make lab        JupyterLab on the notebooks
 # make notebooks  run notebooks/basics and papers again and store their output (after a change of the text or of a prior)
 # Another interpreter: make PYTHON=/path/to/python3.12
@@ -14,7 +15,7 @@ STAMP := .venv/.installed
 # The kernels of .venv, whatever is installed for the user.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: setup reproduce mupet deqir demo test lint lab notebooks clean
+.PHONY: setup reproduce mupet deqir demo test unit lint lab notebooks clean
 
 setup: $(STAMP)
 
@@ -49,6 +50,10 @@ lint: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics notebooks/papers \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
+
+# What a change of code needs at least: no browser, no notebooks.
+unit: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests -m "not browser"
 
 notebooks: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py notebooks/papers/*.py

@@ -333,7 +333,7 @@ BAD = {
     "no initial image": (["restore", "cat.png", "--initial", "none.png"], "none.png: no such file"),
     "initial of another size": (
         ["restore", "cat.png", "--solver", "ddnm", "--initial", "odd.png"],
-        r"the initial image has 34x34 pixels \(width x height\), the result 32x32",
+        r"the shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
     ),
     "initial for another solver": (
         ["restore", "cat.png", "--solver", "pinv", "--initial", "cat.png"],

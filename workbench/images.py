@@ -61,7 +61,7 @@ def open_image(
     path, name = Path(path), name or str(path)
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
-        raise ValueError(f"{name}: {kind}, expected an image file")
+        raise ValueError(f"{name}: {kind}" + (", expected an image file" if path.exists() else ""))
     if path.stat().st_size == 0:
         raise ValueError(f"{name}: the file is empty (0 bytes)")
     try:

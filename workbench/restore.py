@@ -215,14 +215,12 @@ def restore(
         ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
     """
     y = degraded.y
-    start: dict[str, Any] = {} if initial is None else {"initial": _start(initial, degraded, solver, name)}
     seeds = degraded.solver_seeds or (degraded.seed,) * len(y)
     streams = [stream_of(seed, "solver", number) for seed, number in zip(seeds, degraded.numbers, strict=True)]
+    given: dict[str, Any] = {"callback": callback} | ({} if initial is None else {"initial": initial})
     started = time.perf_counter()
     with torch.no_grad():
-        restoration = solver(
-            y, degraded.op, prior, sigma_noise=degraded.noise, generator=streams, callback=callback, **start
-        )
+        restoration = solver(y, degraded.op, prior, sigma_noise=degraded.noise, generator=streams, **given)
     if y.is_cuda:
         torch.cuda.synchronize(y.device)
     seconds = (time.perf_counter() - started) / len(y)
@@ -258,11 +256,6 @@ def restore(
     return Result(degraded, restoration, records)
 
 
-def takes_initial(solver: type) -> bool:
-    """Whether solvers of this class start from another restoration (``initial``)."""
-    return bool(getattr(solver, "takes_initial", False))
-
-
 def check_numbers(noise: float, seed: int) -> None:
     """Raise ValueError unless ``noise`` is a standard deviation and ``seed`` a seed."""
     if not (math.isfinite(noise) and noise >= 0):
@@ -276,17 +269,3 @@ def _scores(restored: Tensor, original: Tensor | None, judge: bool) -> list[dict
         return score(restored, original, judge)
     reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), "no original to compare")
     return [dict.fromkeys(("psnr", "ssim", "lpips", "effnet")) | reasons for _ in restored]
-
-
-def _start(initial: Tensor, degraded: Degraded, solver: Solver, name: str) -> Tensor:
-    """``initial``, if the solver takes one and it has the size of the result; ValueError if not."""
-    if not takes_initial(type(solver)):
-        others = ", ".join(other for other, kind in SOLVERS.items() if takes_initial(kind))
-        raise ValueError(f"{name or type(solver).__name__} takes no initial image; these do: {others}")
-    expected = tuple(degraded.op.image_shape(degraded.y.shape))
-    if tuple(initial.shape) != expected:
-        height, width = initial.shape[-2:]
-        raise ValueError(
-            f"the initial image has {width}x{height} pixels (width x height), the result {expected[3]}x{expected[2]}"
-        )
-    return initial

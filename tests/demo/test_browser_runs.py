@@ -50,12 +50,6 @@ def test_every_solver_and_every_prior_can_be_chosen_and_run(small: Demo) -> None
     assert ran >= {*SOLVERS} - {"repaint"}  # which fills in missing pixels, and says so
 
 
-def test_settings_are_those_of_the_run(small: Demo) -> None:
-    small.methods(("diffpir", "photo-mupet", "steps=2"), ("diffpir", "photo-mupet", "steps=5"))
-    small.restore()
-    assert [row["Iterations"] for row in small.scores()] == ["2", "5"]
-
-
 def test_wrong_settings_are_said(small: Demo) -> None:
     """...by number of the method, and the page goes on."""
     toast = small.page.get_by_test_id("toast-text")
@@ -107,18 +101,6 @@ def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:
     deviation = (4 * pictures.std(axis=0, ddof=1)).clip(0, 255)
     assert abs(small.picture("Spread") - deviation).max() <= 8  # of rounding
     assert (pictures[0] == small.picture("ddnm, photo-mupet")).all()  # the one that is scored
-
-
-def test_the_same_seed_gives_the_same_result(small: Demo) -> None:
-    small.methods(QUICK)
-    results = []
-    for seed in (7, 8, 7):
-        with small.changes():
-            small.number("seed", seed)
-        small.restore()
-        results.append(small.picture("ddnm, photo-mupet"))
-    assert (results[0] == results[2]).all()
-    assert (results[0] != results[1]).any()
 
 
 def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:

@@ -79,18 +79,6 @@ def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(sessions):
     assert [row.solver for row in second.methods] == ["deqir", "ddnm"]
 
 
-def test_a_photo_that_came_degraded_is_restored_as_it_is(sessions, photo):
-    *_, (board, files) = sessions.restore(
-        problem(photo, fit="crop", side=16, came=True, degradation="sr:2", noise=0.0),
-        [Row("ddrm", "photo", "steps=4")],
-        1,
-        "session",
-    )
-    assert board.panels[0].images.shape == (1, 3, 32, 32)
-    assert "Original" not in files.pictures
-    assert board.panels[0].records[0]["psnr"] is None
-
-
 def with_mask(folder: Path, width: int, height: int) -> Problem:
     """A photo of 64x48 pixels, 24x24 of which are restored, and a mask over the upper half."""
     save_image(sample_photo("cat", 64)[..., :48, :], folder / "wide.png")

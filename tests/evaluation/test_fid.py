@@ -70,7 +70,6 @@ def test_images_are_checked_first():
         fid(good * torch.nan, good)
 
 
-@pytest.mark.slow
 def test_equal_sets_have_distance_zero_and_others_that_of_their_features(stand_in):
     reference = sample_photos(32)
     samples = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

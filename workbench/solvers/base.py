@@ -132,13 +132,19 @@ class Solver(ABC):
         initial: Tensor | None = None,
     ) -> Problem:
         """The arguments of a call, checked. Raises ValueError as the call."""
-        name = type(self).__name__
+        name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
         if self.linear and not op.linear:
             raise ValueError(f"{name} needs a linear operator, {type(op).__name__} is not: use diffpir or dps")
         if self.needs_prior and prior is None:
             raise ValueError(f"{name} needs a prior, got None")
-        if initial is not None and not self.takes_initial:
-            raise ValueError(f"{name} takes no initial image")
+        if initial is not None:
+            if not self.takes_initial:
+                others = ", ".join(key for key, kind in SOLVERS.items() if kind.takes_initial)
+                raise ValueError(f"{name} takes no initial image; these do: {others}")
+            expected, got = tuple(op.image_shape(y.shape)), tuple(initial.shape)
+            if got != expected:
+                raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
+            initial = initial.to(y)
         return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
 
 
@@ -166,16 +172,10 @@ class Problem:
     def first_image(self, sigma_start: float | None) -> Tensor:
         """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else grey, or with ``sigma_start``
         the :func:`initial_image` of the data: ``A^+ y`` as far as noise allows, and grey where they say nothing.
-
-        Raises:
-            ValueError: ``initial`` does not have the shape of the result.
         """
-        if self.initial is None:
-            return self.grey if sigma_start is None else initial_image(self.op, self.y, self.sigma_noise)
-        expected, got = tuple(self.op.image_shape(self.y.shape)), tuple(self.initial.shape)
-        if got != expected:
-            raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
-        return self.initial.to(self.y)
+        if self.initial is not None:
+            return self.initial
+        return self.grey if sigma_start is None else initial_image(self.op, self.y, self.sigma_noise)
 
 
 class Iterate(NamedTuple):
