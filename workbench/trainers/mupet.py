@@ -23,10 +23,11 @@ from workbench.evaluation.perceptual import JUDGE, effnet_loss
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.random import Draws
-from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient
+from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann
 from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, gradient_step, prox_step
 from workbench.trainers.degradations import Degradations
-from workbench.trainers.dsm import LOST, Values, check_images, unwrapped
+from workbench.trainers.dsm import Values, check_images, unwrapped
+from workbench.trainers.equilibrium import Equilibrium
 
 LEVELS = ("published", "log-uniform")
 LOSSES = ("squared", "absolute", "lpips", "effnet")
@@ -128,29 +129,15 @@ class MUPET:
         clean = op(images)
         y = clean + column(sigma, clean) * normal(*clean.shape)
         start = 0.5 + normal(*images.shape) if self.fixed_point.random_start else None
-        estimate = self.fixed_point(y, op, unwrapped(prior), sigma_noise=sigma, initial=start)
-        usable = ~estimate.extras["diverged"] & estimate.image.flatten(1).isfinite().all(1)
-        errors = self.distances(self.differentiable(prior, op, y, sigma, estimate.image), images, level)
-        converged = estimate.converged if estimate.converged is not None else usable
-        # By selection: a sample that diverged must not reach the sum as 0 * NaN.
-        term = errors[usable].sum() / len(images)
-        values = {
-            "dsm": dsm,
-            "map": term,
-            "evaluations": estimate.evaluations.float().mean(),
-            "converged": converged.float().mean(),
-            LOST: (~usable).float().mean(),
-        }
-        return dsm + self.alpha * term, values
-
-    def differentiable(self, prior: nn.Module, op: Operator, y: Tensor, sigma: Tensor, estimate: Tensor) -> Tensor:
-        """x_g (B, C, H, W) with its gradient with respect to the network (eq. 4)."""
-        if self.map == "prox":
-            step = prox_step(prior, op, y, sigma)
-        else:
-            step = gradient_step(prior, op, y, sigma, self.step_size)
-        # What diverged is left out later; here it must only not spoil the others.
-        return attach_gradient(step, estimate.nan_to_num(0.5, 0.5, 0.5).clamp(-1e4, 1e4), self.backward)
+        step = prox_step if self.map == "prox" else partial(gradient_step, step_size=self.step_size)
+        equilibrium = Equilibrium(
+            map=step(prior, op, y, sigma),
+            solve=lambda: self.fixed_point(y, op, unwrapped(prior), sigma_noise=sigma, initial=start),
+            loss=lambda estimates: self.distances(estimates, images, level),
+            backward=self.backward,
+        )
+        term, values = equilibrium()
+        return dsm + self.alpha * term, {"dsm": dsm, "map": term} | values
 
     def distances(self, estimates: Tensor, images: Tensor, level: Tensor) -> Tensor:
         """The loss of each estimate, (B,)."""

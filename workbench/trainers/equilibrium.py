@@ -1,0 +1,50 @@
+"""The loss of an estimate that is a fixed point, with its implicit gradient (MUPET, eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from workbench.solvers.base import Restoration
+from workbench.solvers.fixed_point.gradient import Backward, JacobianFree, attach_gradient
+from workbench.solvers.fixed_point.solve import Map
+from workbench.trainers.dsm import LOST, Values
+
+LARGEST = 1e4  # of an estimate; beyond, and where it is not finite, it must not spoil the images beside it
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """``mean_b loss(x_b)`` at ``x = map(x)``: solved without a graph, then ``map`` is applied once with one.
+
+    Attributes:
+        map: ``f(x, rows)`` as in ``solve_fixed_point``, with a graph to what is trained.
+        solve: finds the fixed point (B, C, H, W) without a graph.
+        loss: of estimates (B, C, H, W), per image (B,).
+        backward: how the gradient passes through the fixed point; Jacobian-free (MUPET, eq. 10), Neumann or exact.
+    """
+
+    map: Map
+    solve: Callable[[], Restoration]
+    loss: Callable[[Tensor], Tensor]
+    backward: Backward = field(default_factory=JacobianFree)
+
+    def __call__(self) -> tuple[Tensor, Values]:
+        """The loss, in which an image whose solve diverged counts as 0, and ``evaluations`` per image, shares
+        ``converged`` and ``lost`` to log."""
+        found = self.solve()
+        usable = found.image.flatten(1).isfinite().all(1)
+        if "diverged" in found.extras:
+            usable = usable & ~found.extras["diverged"]
+        point = found.image.nan_to_num(0.5, 0.5, 0.5).clamp(-LARGEST, LARGEST)
+        errors = self.loss(attach_gradient(self.map, point, self.backward))
+        converged = usable if found.converged is None else found.converged
+        values = {
+            "evaluations": found.evaluations.float().mean(),
+            "converged": converged.float().mean(),
+            LOST: (~usable).float().mean(),
+        }
+        # By selection: an image that diverged must not reach the sum as 0 * NaN.
+        return errors[usable].sum() / len(errors), values
