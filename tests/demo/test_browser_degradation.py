@@ -10,12 +10,12 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.demo.browser import Demo, drop, needs_chromium
+from workbench.demo.controls import CONTROLS, TITLES, Parameter, takes_mask
 from workbench.demo.presets import PRESETS, Preset
-from workbench.operators.parse import Parameter, operator_controls
 
 pytestmark = needs_chromium
 SLOW = ("mask", "oldphoto")  # they open the editor, which takes seconds
-KINDS = {name: kind for name, kind in operator_controls().items() if name not in ("none", *SLOW)}
+KINDS = {name: kind for name, kind in CONTROLS.items() if name not in SLOW}
 
 
 def test_every_degradation_shows_its_sliders_and_writes_its_text(demo: Demo) -> None:
@@ -23,10 +23,10 @@ def test_every_degradation_shows_its_sliders_and_writes_its_text(demo: Demo) -> 
     demo.unfold("framing")
     with demo.changes():
         demo.number("side", 64)
-    assert demo.options("kind") == [title for name, (title, _, _) in operator_controls().items() if name != "none"]
+    assert demo.options("kind") == [*TITLES]
     with demo.changes():
         demo.choose("kind", "JPEG")
-    for name, (title, parameters, _) in KINDS.items():
+    for name, (title, *parameters) in KINDS.items():
         with demo.changes():
             demo.choose("kind", title)
         expect(demo.part("degradation", "input")).to_have_value(_spec(name, parameters, {}))
@@ -40,13 +40,13 @@ def test_every_degradation_shows_its_sliders_and_writes_its_text(demo: Demo) -> 
             expect(demo.part("degradation", "input")).to_have_value(_spec(name, parameters, written))
 
 
-def _controls(parameters: tuple[Parameter, ...]) -> dict[str, Parameter]:
+def _controls(parameters: list[Parameter]) -> dict[str, Parameter]:
     numbers = [p for p in parameters if not p.choices]
     words = [p for p in parameters if p.choices]
     return dict(zip(("first", "second"), numbers, strict=False)) | dict(zip(("word",), words, strict=False))
 
 
-def _spec(name: str, parameters: tuple[Parameter, ...], written: dict[str, str]) -> str:
+def _spec(name: str, parameters: list[Parameter], written: dict[str, str]) -> str:
     values = [written.get(p.label, p.default if p.choices else f"{float(p.default):g}") for p in parameters]
     return ":".join([name, *values])
 
@@ -167,9 +167,9 @@ def test_a_preset_sets_everything(demo: Demo) -> None:
 def _shows(demo: Demo, preset: Preset) -> None:
     expect(demo.part("about")).to_contain_text(preset.about)
     expect(demo.part("degradation", "input")).to_have_value(preset.degradation)
-    title, _, masked = operator_controls()[preset.degradation.partition(":")[0]]
-    assert demo.value("kind") == title
-    expect(demo.part("painting")).to_have_count(int(masked))
+    kind = preset.degradation.partition(":")[0]
+    assert demo.value("kind") == CONTROLS[kind][0]
+    expect(demo.part("painting")).to_have_count(int(takes_mask(kind)))
     assert float(demo.value("noise")) == preset.noise
     assert int(demo.value("side")) == preset.side
     assert int(demo.value("count")) == preset.samples

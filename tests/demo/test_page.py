@@ -16,7 +16,7 @@ from workbench.demo.problem import Limits, Problem, Row, methods_of
 from workbench.demo.session import Sessions
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import available_priors
-from workbench.operators.parse import OPERATORS, operator_controls, parse_operator
+from workbench.operators.parse import OPERATORS, parse_operator
 from workbench.solvers import SOLVERS
 
 
@@ -42,8 +42,7 @@ def test_every_registered_thing_can_be_chosen(sessions):
     components = {block.elem_id: block for block in build_page(sessions).blocks.values() if block.elem_id}
     assert {value for _, value in components["solver1"].choices} == {*SOLVERS, "none"}
     assert {value for _, value in components["prior4"].choices} == set(available_priors())
-    titles = {operator_controls()[name][0] for name in OPERATORS}
-    assert {value for _, value in components["kind"].choices} == titles - {"Nothing"}
+    assert {TITLES[title] for _, title in components["kind"].choices} == {*OPERATORS} - {"none"}
 
 
 @pytest.mark.parametrize("title", [title for title, name in TITLES.items() if name != "mask"])

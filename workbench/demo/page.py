@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 import skimage
 
-from workbench.demo.controls import TITLES, parameter_updates, spec_of, takes_mask, title_of
+from workbench.demo.controls import CONTROLS, TITLES, parameter_updates, spec_of, takes_mask
 from workbench.demo.endpoints import endpoints
 from workbench.demo.photo import FITS, Painting, Photo, canvas_of
 from workbench.demo.presets import PRESETS, Preset
@@ -129,7 +129,7 @@ def _degradation(start: Preset) -> Controls:
     name = start.degradation.partition(":")[0]
     with gr.Group():
         came = gr.Checkbox(False, label="The photo is degraded already, by:", elem_id="came")
-        kind = gr.Dropdown(list(TITLES), value=title_of(name), label="Degradation", elem_id="kind")
+        kind = gr.Dropdown(list(TITLES), value=CONTROLS[name][0], label="Degradation", elem_id="kind")
         first, second, word = parameter_updates(name, start.degradation)
         with gr.Row():
             helpers = [gr.Slider(**first, elem_id="first"), gr.Slider(**second, elem_id="second")]
@@ -243,7 +243,7 @@ def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) ->
             chosen.about,
             *(value for row in chosen.rows for value in row),
             chosen.samples,
-            *(False, "square", chosen.side, title_of(kind), chosen.degradation, chosen.noise),
+            *(False, "square", chosen.side, CONTROLS[kind][0], chosen.degradation, chosen.noise),
             *(gr.Group(visible=takes_mask(kind)), gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
         ]
 

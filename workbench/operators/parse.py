@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -117,113 +118,53 @@ def _jpeg(problem: _Problem) -> Operator:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """An argument of an operator as a page offers it: a slider, or a choice of words.
+class Entry:
+    """An operator: how it is written, what it does, and how it is built.
 
     Attributes:
-        label: what it is, with its unit.
-        default: where it starts.
-        low, high, step: of the slider; beyond them :func:`parse_operator` may know more.
-        choices: the words, instead of a slider.
+        syntax: NAME[:ARGUMENT[:ARGUMENT]]; a lone argument FILE is a file name, which may hold any character.
     """
 
-    label: str
-    default: float | str
-    low: float = 0
-    high: float = 0
-    step: float = 1
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    title: str
     syntax: str
     description: str
     build: Callable[[_Problem], Operator]
-    parameters: tuple[Parameter, ...] = ()
-    most: int = 0
-    file: bool = False  # its one argument is a file name, which may hold any character
+
+    @property
+    def most(self) -> int:
+        """How many arguments it takes at most."""
+        return len(re.findall("[:,]", self.syntax))
+
+    @property
+    def file(self) -> bool:
+        """Whether its argument is the file of a mask."""
+        return "FILE" in self.syntax
 
 
-OPERATORS = {
-    "sr": _Entry(
-        "Super-resolution",
-        "sr:FACTOR[:KERNEL]",
-        "super-resolution, any size; KERNEL bicubic, average or gaussian",
-        _super_resolution,
-        (Parameter("Factor", 4, 2, 8), Parameter("Kernel", "bicubic", choices=tuple(KERNELS))),
-        most=2,
-    ),
-    "blur": _Entry(
-        "Gaussian blur",
+_ENTRIES = (
+    Entry("sr:FACTOR[:KERNEL]", "super-resolution, any size; KERNEL bicubic, average or gaussian", _super_resolution),
+    Entry(
         "blur:SIGMA[,SIGMA2[,TAPS]]",
         "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel",
         _blur,
-        (
-            Parameter("Standard deviation along rows, pixels", 1.5, 0.1, 8, 0.1),
-            Parameter("Along columns, pixels", 1.5, 0.1, 8, 0.1),
-        ),
-        most=3,
     ),
-    "motion": _Entry(
-        "Motion blur",
-        "motion:LENGTH[,ANGLE]",
-        "straight motion blur, in pixels; ANGLE in degrees, 45 if not given",
-        _motion,
-        (Parameter("Length, pixels", 9, 1, 31), Parameter("Angle, degrees", 45, 0, 180)),
-        most=2,
-    ),
-    "inpaint": _Entry(
-        "Missing pixels",
-        "inpaint:SHARE",
-        "random pixels missing; SHARE from 0 to 1",
-        _inpaint,
-        (Parameter("Share missing", 0.8, 0.05, 0.98, 0.01),),
-        most=1,
-    ),
-    "block": _Entry(
-        "Missing square",
-        "block:SIDE",
-        "a square of SIDE pixels missing in the middle",
-        _block,
-        (Parameter("Side, pixels", 24, 1, 128),),
-        most=1,
-    ),
-    "text": _Entry(
-        "Text over it", "text", "pixels missing under written text", lambda p: Inpainting(text_mask(p.size))
-    ),
-    "stripes": _Entry(
-        "Stripes over it", "stripes", "diagonal stripes missing", lambda p: Inpainting(stripes_mask(p.size))
-    ),
-    "mask": _Entry("Painted mask", "mask:FILE", "pixels missing where the picture FILE is white", _mask, file=True),
-    "gray": _Entry("Black and white", "gray", "colours missing (mean of the channels)", _gray),
-    "oldphoto": _Entry(
-        "Old photo",
+    Entry("motion:LENGTH[,ANGLE]", "straight motion blur, in pixels; ANGLE in degrees, 45 if not given", _motion),
+    Entry("inpaint:SHARE", "random pixels missing; SHARE from 0 to 1", _inpaint),
+    Entry("block:SIDE", "a square of SIDE pixels missing in the middle", _block),
+    Entry("text", "pixels missing under written text", lambda p: Inpainting(text_mask(p.size))),
+    Entry("stripes", "diagonal stripes missing", lambda p: Inpainting(stripes_mask(p.size))),
+    Entry("mask:FILE", "pixels missing where the picture FILE is white", _mask),
+    Entry("gray", "colours missing (mean of the channels)", _gray),
+    Entry(
         "oldphoto[:FILE]",
         "colours missing, and pixels under random scratches, or where the picture FILE is white",
         _old_photo,
-        file=True,
     ),
-    "hadamard": _Entry(
-        "Compressed sensing",
-        "hadamard:SHARE",
-        "compressed sensing: SHARE of the Walsh-Hadamard coefficients",
-        _hadamard,
-        (Parameter("Share measured", 0.5, 0.05, 1, 0.05),),
-        most=1,
-    ),
-    "jpeg": _Entry(
-        "JPEG",
-        "jpeg:QUALITY",
-        "JPEG compression; QUALITY from 1 to 100 (not linear)",
-        _jpeg,
-        (Parameter("Quality", 10, 1, 100),),
-        most=1,
-    ),
-    "denoise": _Entry("Noise alone", "denoise", "nothing but the noise", lambda p: Identity()),
-    "none": _Entry("Nothing", "none", "nothing: the photo is taken as it is", lambda p: Identity()),
-}
+    Entry("hadamard:SHARE", "compressed sensing: SHARE of the Walsh-Hadamard coefficients", _hadamard),
+    Entry("jpeg:QUALITY", "JPEG compression; QUALITY from 1 to 100 (not linear)", _jpeg),
+    Entry("denoise", "nothing but the noise", lambda p: Identity()),
+    Entry("none", "nothing: the photo is taken as it is", lambda p: Identity()),
+)
+OPERATORS = {re.split(r"[:\[]", entry.syntax)[0]: entry for entry in _ENTRIES}
 
 
 def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
@@ -267,11 +208,6 @@ def shrink_factor(spec: str) -> int:
     except ValueError:
         return 1
     return int(factor) if factor >= 1 and factor.is_integer() else 1
-
-
-def operator_controls() -> dict[str, tuple[str, tuple[Parameter, ...], bool]]:
-    """For a page, name -> its title, the parameters that it offers, and whether it takes the file of a mask."""
-    return {name: (entry.title, entry.parameters, entry.file) for name, entry in OPERATORS.items()}
 
 
 def describe_operators() -> list[tuple[str, str]]:
