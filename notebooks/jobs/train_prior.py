@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Train a prior by denoising score matching
 #
-# A NCSN++ network with EDM preconditioning learns to denoise photos at every noise level. The run lives in a folder,
+# The U-Net of the shipped prior `photo`, with EDM preconditioning, learns to denoise photos at every noise level. The run lives in a folder,
 # stops and goes on at any time, and ends in one file that `load_prior` reads. The defaults are a demonstration of
 # two minutes on the photos that come with scikit-image; a real prior needs your photos and patience.
 
@@ -19,13 +19,14 @@ weights: list[float] = []  # share of each source; empty: equal
 scales: list[list[float]] = []  # smallest and largest random zoom of each source; empty: 0.5 to 1
 size: int = 32  # side of the crops
 batch_size: int = 16
-width: int = 32
-multipliers: list[int] = [1, 2, 4]
-blocks: int = 2
-sigma_max: float = 50.0
+widths: list[int] = [32, 48, 64]  # channels per level, the first at half resolution; `photo` has 64, 96, 128
+blocks: list[int] = [3, 1, 1]  # residual blocks per level; `photo` has 5, 2, 2
+heads: int = 0  # of the attention at the coarsest level; `photo` has 4
+sigma_max: float = 80.0
 steps: int = 300
-learning_rate: float = 0.001
+learning_rate: float = 0.002
 warmup: int = 100
+optimiser: str = "muon"  # for the convolutions, Adam for the rest; or "adam" for all
 precision: str = "no"  # or "bf16"
 save_every: int = 100
 sample_every: int = 0
@@ -44,7 +45,7 @@ import torch
 
 from workbench.data import Photos
 from workbench.images import SAMPLES, sample_photo, to_uint8
-from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, save_prior
+from workbench.models import EDMPrecond, UNet, UNetConfig, save_prior
 from workbench.pipelines import input_path, write_result
 from workbench.solvers import DDIM
 from workbench.trainers import DSM, TrainSettings, train, training_card
@@ -83,18 +84,7 @@ plt.show()
 
 # %%
 torch.manual_seed(seed)
-network = NCSNpp(
-    NCSNppConfig(
-        width=width,
-        multipliers=tuple(multipliers),
-        blocks=blocks,
-        attention_levels=(),
-        middle_attention=False,
-        fir=False,
-        input_pyramid="none",
-        fourier_scale=1.0,
-    )
-)
+network = UNet(UNetConfig(widths=tuple(widths), blocks=tuple(blocks), heads=heads))
 prior = EDMPrecond(network, sigma_max=sigma_max, multiple=network.multiple)
 print(f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} million parameters")
 
@@ -108,6 +98,7 @@ settings = TrainSettings(
     steps=steps,
     learning_rate=learning_rate,
     warmup=warmup,
+    optimiser=optimiser,
     precision=precision,
     seed=seed,
     log_every=max(1, min(100, steps // 10)),

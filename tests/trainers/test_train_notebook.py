@@ -18,7 +18,7 @@ JOBS = Path(__file__).parents[2] / "notebooks" / "jobs"
 def test_the_notebook_trains_and_saves_a_prior(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text(
         "name: train\ntitle: A prior in seconds\njobs:\n"
-        "- {notebook: train_prior, parameters: {width: 8, multipliers: [1, 2], blocks: 1, size: 16, batch_size: 2,"
+        "- {notebook: train_prior, parameters: {widths: [8, 8], blocks: [1, 1], size: 16, batch_size: 2,"
         " steps: 4, save_every: 2, sample_every: 2, workers: 0}}\n"
     )
     pipeline = load_pipeline(tmp_path / "train.yaml", notebooks=JOBS)
