@@ -113,7 +113,7 @@ def test_bad_starts_are_refused():
     op, x, y = problem()
     prior = gaussian_prior(SIZE, sigma_min=0.01, sigma_max=20.0)
     for start in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"sigma_start must be positive, got {start}"):
+        with pytest.raises(ValueError, match=f"sigma_start must be positive and finite, got {start}"):
             DDNM(sigma_start=start)
     for start in (20.5, 0.001):
         with pytest.raises(ValueError, match=f"sigma_start must be .* what the prior knows, 0.01 to 20, got {start}"):

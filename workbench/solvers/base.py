@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from workbench.limits import Limited
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
 from workbench.random import Generators, NoiseSource, noise_source
@@ -70,7 +71,7 @@ class Restoration:
 
 
 @dataclass(frozen=True)
-class Solver(ABC):
+class Solver(Limited, ABC):
     """A frozen dataclass of settings; calling it restores. A subclass gives :meth:`run`.
 
     Attributes:

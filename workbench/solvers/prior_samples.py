@@ -11,16 +11,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, Limited, Positive, Share, Whole
 from workbench.models.prior import Prior
 from workbench.operators.base import column
 from workbench.random import Generators, NoiseSource
 from workbench.solvers.base import Callback, Iterate, Restoration, collect, draws
 from workbench.solvers.schedules import geometric_sigmas, sampling_sigmas
-from workbench.text import require
 
 
 @dataclass(frozen=True)
-class PriorSampler(ABC):
+class PriorSampler(Limited, ABC):
     """A sampler of the prior: a frozen dataclass of settings. A subclass gives :meth:`iterate`."""
 
     @abstractmethod
@@ -60,15 +60,10 @@ class PredictorCorrector(PriorSampler):
             own state: samples vary too much by about 5 / (numbers in an image), 30 % at 1x4x4, 8 % at 1x8x8.
     """
 
-    steps: int = 1000
-    snr: float = 0.16
-    corrector_steps: int = 1
+    steps: Count = 1000
+    snr: Positive = 0.16
+    corrector_steps: Whole = 1
     batch_norms: bool = False
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 < self.snr < math.inf, "snr", "positive and finite", self.snr)
-        require(self.corrector_steps >= 0, "corrector_steps", "at least 0", self.corrector_steps)
 
     def iterate(self, prior: Prior, grey: Tensor, draw: NoiseSource) -> Iterator[Iterate]:
         """See :meth:`PriorSampler.iterate`."""
@@ -103,13 +98,9 @@ class DDIM(PriorSampler):
         schedule: "vp", "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
     """
 
-    steps: int = 100
-    eta: float = 0.0
+    steps: Count = 100
+    eta: Share = 0.0
     schedule: str | Sequence[float] = "vp"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
 
     def iterate(self, prior: Prior, grey: Tensor, draw: NoiseSource) -> Iterator[Iterate]:
         """See :meth:`PriorSampler.iterate`."""

@@ -24,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, Positive
 from workbench.models.prior import Prior
 from workbench.operators.base import column
 from workbench.random import NoiseSource
@@ -133,16 +134,14 @@ class OptimiseNoise(Solver):
 
     loss: Loss
     solver: DeqIR = field(default_factory=DeqIR)
-    steps: int = 10
-    rate: float = 0.05
+    steps: Count = 10
+    rate: Positive = 0.05
     gradient: str = "one-step"
-    terms: int = 3
+    terms: Count = 3
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 < self.rate < math.inf, "rate", "positive and finite", self.rate)
+        super().__post_init__()
         require(self.gradient in GRADIENTS, "gradient", f"one of {', '.join(GRADIENTS)}", self.gradient)
-        require(self.terms >= 1, "terms", "at least 1", self.terms)
         require(self.solver.window is None, "window", "None: the gradient needs all states", self.solver.window)
 
     def run(self, p: Problem, callback: Callback | None = None) -> Restoration:

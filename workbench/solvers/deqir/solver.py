@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, NotNegative, Positive, ShareAboveZero, ShareBelowOne, Whole
 from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step
 from workbench.solvers.deqir.states import Chain
 from workbench.solvers.deqir.wiener import PhotoModel, unchanged
@@ -67,29 +68,21 @@ class DeqIR(Solver, name="deqir"):
     paper: ClassVar[str] = "Cao et al. 2024 (DeqIR)"
     takes_initial: ClassVar[bool] = True
 
-    steps: int = 20
-    iterations: int = 15
-    eta: float = 0.85
-    memory: int = 5
-    damping: float = 1.0
-    regularisation: float = 1e-10
+    steps: Count = 20
+    iterations: Count = 15
+    eta: ShareBelowOne = 0.85
+    memory: Whole = 5
+    damping: ShareAboveZero = 1.0
+    regularisation: NotNegative = 1e-10
     prediction: str = "photos"
-    tolerance: float = 1e-3
-    window: int | None = None
+    tolerance: NotNegative = 1e-3
+    window: Count | None = None
     schedule: str | Sequence[float] = "vp"
-    sigma_start: float | None = None
+    sigma_start: Positive | None = None
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(self.iterations >= 1, "iterations", "at least 1", self.iterations)
-        require(0 <= self.eta < 1, "eta", "in [0, 1)", self.eta)
-        require(self.memory >= 0, "memory", "at least 0", self.memory)
-        self.mixing()
+        super().__post_init__()
         require(self.prediction in PREDICTIONS, "prediction", f"one of {', '.join(PREDICTIONS)}", self.prediction)
-        require(0 <= self.tolerance < math.inf, "tolerance", "finite and >= 0", self.tolerance)
-        require(self.window is None or self.window >= 1, "window", "None or at least 1", self.window)
-        start = self.sigma_start
-        require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
 
     def mixing(self) -> Picard | Anderson:
         """The update rule."""

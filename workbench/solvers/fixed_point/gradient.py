@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workbench.limits import Between, Count, Limited
 from workbench.solvers.fixed_point.rules import Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, solve_fixed_point
-from workbench.text import require
 
 Vjp = Callable[[Tensor], Tensor]
 
@@ -40,13 +40,10 @@ class JacobianFree:
 
 
 @dataclass(frozen=True)
-class Neumann:
+class Neumann(Limited):
     """``u = sum_{i < terms} (J^T)^i v``: exact for many terms if ``f`` is a contraction; 1 term is Jacobian-free."""
 
-    terms: int = 5
-
-    def __post_init__(self) -> None:
-        require(self.terms >= 1, "terms", "at least 1", self.terms)
+    terms: Count = 5
 
     def solve(self, vjp: Vjp, v: Tensor) -> Tensor:
         total, power = v, v
@@ -57,7 +54,7 @@ class Neumann:
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Limited):
     """The linear system to a tolerance, by Anderson acceleration, which on linear maps is GMRES.
 
     Attributes:
@@ -66,14 +63,9 @@ class Exact:
         memory: of the Anderson acceleration.
     """
 
-    tolerance: float = 1e-6
-    max_steps: int = 100
-    memory: int = 20
-
-    def __post_init__(self) -> None:
-        require(0 < self.tolerance < 1, "tolerance", "in (0, 1)", self.tolerance)
-        require(self.max_steps >= 1, "max_steps", "at least 1", self.max_steps)
-        require(self.memory >= 1, "memory", "at least 1", self.memory)
+    tolerance: Between = 1e-6
+    max_steps: Count = 100
+    memory: Count = 20
 
     def solve(self, vjp: Vjp, v: Tensor) -> Tensor:
         def update(u: Tensor, rows: Tensor) -> Tensor:

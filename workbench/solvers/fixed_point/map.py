@@ -24,12 +24,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from workbench.limits import Between, Count, NotNegative, Positive, Whole
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator, column
 from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step, initial_image
 from workbench.solvers.fixed_point.rules import Adam, Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
-from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -89,20 +89,13 @@ class MapByAdam(MapRule, name="map-adam"):
     summary: ClassVar[str] = "MAP estimate by Adam, as MUPET was published"
     random_start: ClassVar[bool] = True
 
-    step_size: float = 0.05
-    margin: float = 5e-5
-    max_steps: int = 500
-    bias_correction_offset: int = 1
+    step_size: Positive = 0.05
+    margin: NotNegative = 5e-5
+    max_steps: Count = 500
+    bias_correction_offset: Whole = 1
     whole_batch: bool = False
-    sigma_start: float | None = None
-    decay: float = 0.95
-
-    def __post_init__(self) -> None:
-        require(0 <= self.margin < math.inf, "margin", "finite and >= 0", self.margin)
-        require(self.sigma_start is None or self.sigma_start > 0, "sigma_start", "positive", self.sigma_start)
-        require(0 < self.decay < 1, "decay", "in (0, 1)", self.decay)
-        require(self.max_steps >= 1, "max_steps", "at least 1", self.max_steps)
-        self.method()
+    sigma_start: Positive | None = None
+    decay: Between = 0.95
 
     def method(self) -> Adam:
         return Adam(self.step_size, bias_correction_offset=self.bias_correction_offset)
@@ -153,14 +146,9 @@ class MapByProx(MapRule, name="map"):
 
     summary: ClassVar[str] = "MAP estimate: fixed point of denoising and the proximal step, accelerated"
 
-    tolerance: float = 0.03
-    memory: int = 5
-    max_steps: int = 50
-
-    def __post_init__(self) -> None:
-        require(0 < self.tolerance < math.inf, "tolerance", "positive and finite", self.tolerance)
-        require(self.max_steps >= 1, "max_steps", "at least 1", self.max_steps)
-        Anderson(self.memory)
+    tolerance: Positive = 0.03
+    memory: Count = 5
+    max_steps: Count = 50
 
     def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
         """See :meth:`MapRule.estimate`."""

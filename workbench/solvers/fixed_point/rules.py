@@ -10,13 +10,13 @@ Picard, Anderson and Broyden solve ``x = f(x)``; Adam descends: its ``f`` is a g
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, Limited, NotNegative, Positive, ShareAboveZero, Whole
 from workbench.text import require
 
 
@@ -44,13 +44,10 @@ def flatten(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Picard:
+class Picard(Limited):
     """``x + damping (f(x) - x)``. Converges where ``f`` is a contraction; damping in (0, 1] tames oscillation."""
 
-    damping: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(0 < self.damping <= 1, "damping", "in (0, 1]", self.damping)
+    damping: ShareAboveZero = 1.0
 
     def init(self, x: Tensor) -> None:
         return None
@@ -72,7 +69,7 @@ class AndersonState:
 
 
 @dataclass(frozen=True)
-class Anderson:
+class Anderson(Limited):
     """Anderson acceleration, type II: the mix of the last ``memory + 1`` outputs whose residual is smallest.
 
     ``x' = sum_i a_i (x_i + damping r_i)`` with ``sum a = 1`` minimising ``||sum_i a_i r_i||`` (Walker & Ni 2011, eq.
@@ -86,14 +83,9 @@ class Anderson:
             difference. It never falls below the rounding of the products. Larger values move towards Picard.
     """
 
-    memory: int = 5
-    damping: float = 1.0
-    regularisation: float = 1e-10
-
-    def __post_init__(self) -> None:
-        require(self.memory >= 1, "memory", "at least 1", self.memory)
-        require(0 < self.damping <= 1, "damping", "in (0, 1]", self.damping)
-        require(0 <= self.regularisation < math.inf, "regularisation", "finite and >= 0", self.regularisation)
+    memory: Count = 5
+    damping: ShareAboveZero = 1.0
+    regularisation: NotNegative = 1e-10
 
     def init(self, x: Tensor) -> AndersonState:
         flat = flatten(x)
@@ -149,7 +141,7 @@ class BroydenState:
 
 
 @dataclass(frozen=True)
-class Broyden:
+class Broyden(Limited):
     """Broyden's "good" method on ``g(x) = f(x) - x``; ``B``, the inverse Jacobian, is ``-I`` plus few rank-1 terms.
 
     ``x' = x - B g``, then ``B += (s - B d) (s^T B) / (s^T B d)`` with ``s`` and ``d`` the last changes of x and g
@@ -160,10 +152,7 @@ class Broyden:
         memory: number of rank-1 terms.
     """
 
-    memory: int = 20
-
-    def __post_init__(self) -> None:
-        require(self.memory >= 1, "memory", "at least 1", self.memory)
+    memory: Count = 20
 
     def init(self, x: Tensor) -> BroydenState:
         flat = flatten(x)
@@ -208,7 +197,7 @@ class AdamState:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Limited):
     """Adam (Kingma & Ba 2015) on a gradient field: ``f(x)`` is a gradient, the residual is the gradient itself.
 
     Attributes:
@@ -217,16 +206,14 @@ class Adam:
             what the published MUPET runs do (errata 12).
     """
 
-    step_size: float = 0.05
+    step_size: Positive = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    bias_correction_offset: int = 0
+    epsilon: Positive = 1e-8
+    bias_correction_offset: Whole = 0
 
     def __post_init__(self) -> None:
-        require(0 < self.step_size < math.inf, "step_size", "positive and finite", self.step_size)
+        super().__post_init__()
         require(all(0 <= beta < 1 for beta in self.betas), "betas", "in [0, 1)", self.betas)
-        require(0 < self.epsilon < math.inf, "epsilon", "positive and finite", self.epsilon)
-        require(self.bias_correction_offset >= 0, "bias_correction_offset", "at least 0", self.bias_correction_offset)
 
     def init(self, x: Tensor) -> AdamState:
         return AdamState(torch.zeros_like(x), torch.zeros_like(x))

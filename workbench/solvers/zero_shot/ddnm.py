@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from workbench.limits import Count, Positive, ShareBelowOne
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.null_space import transition
-from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -35,20 +34,12 @@ class DDNM(Sampler, name="ddnm"):
     paper: ClassVar[str] = "Wang et al. 2023"
     takes_initial: ClassVar[bool] = True
 
-    steps: int = 100
-    eta: float = 0.85
+    steps: Count = 100
+    eta: ShareBelowOne = 0.85
     schedule: str | Sequence[float] = "vp"
-    travel_length: int = 1
-    travel_repeat: int = 1
-    sigma_start: float | None = None
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 <= self.eta < 1, "eta", "in [0, 1)", self.eta)
-        require(self.travel_length >= 1, "travel_length", "at least 1", self.travel_length)
-        require(self.travel_repeat >= 1, "travel_repeat", "at least 1", self.travel_repeat)
-        start = self.sigma_start
-        require(start is None or 0 < start < math.inf, "sigma_start", "positive", start)
+    travel_length: Count = 1
+    travel_repeat: Count = 1
+    sigma_start: Positive | None = None
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """The chain starts at :meth:`Problem.first_image` plus the highest level times the first draw; then one draw
@@ -79,8 +70,8 @@ class DDNMPlus(DDNM, name="ddnm+"):
     summary: ClassVar[str] = "ddnm with time travel: goes back and comes again, at about twice the cost"
     paper: ClassVar[str] = "Wang et al. 2023 (DDNM+)"
 
-    travel_length: int = 10
-    travel_repeat: int = 2
+    travel_length: Count = 10
+    travel_repeat: Count = 2
 
 
 def travel(steps: int, length: int, repeat: int) -> list[tuple[int, int]]:

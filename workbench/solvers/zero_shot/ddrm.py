@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from workbench.limits import Count, Share
 from workbench.operators.base import SpectralOperator
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.null_space import replaced, spectral_step
-from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,10 @@ class DDRM(Sampler, name="ddrm"):
     summary: ClassVar[str] = "samples the prior in the singular basis of the operator, 20 steps"
     paper: ClassVar[str] = "Kawar et al. 2022"
 
-    steps: int = 20
-    eta: float = 0.85
-    eta_b: float = 1.0
+    steps: Count = 20
+    eta: Share = 0.85
+    eta_b: Share = 1.0
     schedule: str | Sequence[float] = "vp"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
-        require(0 <= self.eta_b <= 1, "eta_b", "in [0, 1]", self.eta_b)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """One draw of noise for the start, then one per level. With a spectral form its numbers are those of the

@@ -25,6 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, NotNegative, Positive, Share
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.solvers.base import Iterate, Problem, Sampler, initial_image
@@ -62,20 +63,17 @@ class DiffPIR(Sampler, name="diffpir"):
     linear: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = True
 
-    steps: int = 100
-    zeta: float = 1.0
-    sigma_start: float = 3.0
-    sigma_end: float = 0.01
-    lambda_: float = 1.0
+    steps: Count = 100
+    zeta: Share = 1.0
+    sigma_start: Positive = 3.0
+    sigma_end: Positive = 0.01
+    lambda_: NotNegative = 1.0
     schedule: str | Sequence[float] = "geometric"
     data_step: DataStep = exact_data_step
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 <= self.zeta <= 1, "zeta", "in [0, 1]", self.zeta)
-        require(0 < self.sigma_end < math.inf, "sigma_end", "positive and finite", self.sigma_end)
-        require(self.sigma_end <= self.sigma_start < math.inf, "sigma_start", "finite, >= sigma_end", self.sigma_start)
-        require(0 <= self.lambda_ < math.inf, "lambda_", "finite and >= 0", self.lambda_)
+        super().__post_init__()
+        require(self.sigma_end <= self.sigma_start, "sigma_start", "at least sigma_end", self.sigma_start)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """The chain starts from ``initial`` (by default ``initial_image``) plus the first level times the first draw;

@@ -22,10 +22,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, NotNegative
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.solvers.base import Iterate, Problem, Sampler
-from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,9 @@ class DPS(Sampler, name="dps"):
     paper: ClassVar[str] = "Chung et al. 2023"
     linear: ClassVar[bool] = False
 
-    steps: int = 100
-    zeta: float | None = None
+    steps: Count = 100
+    zeta: NotNegative | None = None
     schedule: str | Sequence[float] = "vp"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(self.zeta is None or 0 <= self.zeta < math.inf, "zeta", "None or finite and >= 0", self.zeta)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """One draw of noise for the start, then one per level but the last. The residual is ``||y - A D||``;

@@ -20,10 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.limits import Count, Positive, Share
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.solvers.base import Iterate, Problem, Sampler
-from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,11 @@ class PiGDM(Sampler, name="pigdm"):
     summary: ClassVar[str] = "samples the prior, guided by the pseudo-inverse through the network; noise-aware"
     paper: ClassVar[str] = "Song et al. 2023 (PiGDM)"
 
-    steps: int = 100
-    eta: float = 1.0
-    spread: float = 0.5
+    steps: Count = 100
+    eta: Share = 1.0
+    spread: Positive = 0.5
     adaptive: bool = True
     schedule: str | Sequence[float] = "vp"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(0 <= self.eta <= 1, "eta", "in [0, 1]", self.eta)
-        require(0 < self.spread < math.inf, "spread", "positive and finite", self.spread)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """One draw of noise for the start, then one per level but the last if ``eta`` is above 0. Noise-free data are

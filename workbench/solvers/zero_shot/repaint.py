@@ -22,10 +22,10 @@ from typing import ClassVar
 
 import torch
 
+from workbench.limits import Count
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.null_space import replaced
 from workbench.solvers.zero_shot.ddnm import travel
-from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,10 @@ class RePaint(Sampler, name="repaint"):
     summary: ClassVar[str] = "samples the prior, putting the data back at each level, with resampling; for masks"
     paper: ClassVar[str] = "Lugmayr et al. 2022"
 
-    steps: int = 50
-    travel_length: int = 5
-    travel_repeat: int = 4
+    steps: Count = 50
+    travel_length: Count = 5
+    travel_repeat: Count = 4
     schedule: str | Sequence[float] = "vp"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
-        require(self.travel_length >= 1, "travel_length", "at least 1", self.travel_length)
-        require(self.travel_repeat >= 1, "travel_repeat", "at least 1", self.travel_repeat)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """One draw of noise for the start; two on a way down, the prior's and the reference's; one on a way up."""
@@ -83,6 +78,6 @@ class ILVR(RePaint, name="ilvr"):
     summary: ClassVar[str] = "samples the prior, replacing at each level what super-resolution data know"
     paper: ClassVar[str] = "Choi et al. 2021"
 
-    steps: int = 100
-    travel_length: int = 1
-    travel_repeat: int = 1
+    steps: Count = 100
+    travel_length: Count = 1
+    travel_repeat: Count = 1
