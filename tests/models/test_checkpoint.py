@@ -124,7 +124,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         load_prior(tmp_path / "nowhere.safetensors")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"holds no model: expected model\.safetensors.*found notes\.txt"):
+    with pytest.raises(ValueError, match=r"no model there: expected model\.safetensors.*found notes\.txt"):
         load_prior(tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_newer_format(saved: Path) -> None:
         metadata["workbench"] = json.dumps(json.loads(metadata["workbench"]) | {"format": 9})
 
     rewrite(saved, change)
-    with pytest.raises(ValueError, match="expected checkpoint format 1, found 9"):
+    with pytest.raises(ValueError, match="expected format 1, found 9"):
         load_prior(saved)
 
 

@@ -154,16 +154,14 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
         (
             INDEX,
             {"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]},
-            "latent-diffusion pipeline .* vqvae",
+            "it is a latent-diffusion pipeline",
         ),
         (INDEX, {"text_encoder": ["transformers", "CLIPTextModel"]}, "is a conditional pipeline"),
         (UNET, {"_class_name": "UNet2DConditionModel"}, r"a conditional network \(UNet2DConditionModel\)"),
         (UNET, {"_class_name": "DiTTransformer2DModel"}, r"another network \(DiTTransformer2DModel\)"),
         (UNET, {"num_class_embeds": 10}, "is class-conditional"),
-        (UNET, {"in_channels": "DELETE"}, r"config\.json lacks in_channels"),
         (UNET, {"in_channels": 4}, "takes 4 channels, the code of an autoencoder"),
         (UNET, {"out_channels": 4}, "for 3 channels a network returns 3, or 6 with a learned variance; .* returns 4"),
-        (UNET, {"in_channels": "DELETE", "down_block_types": "DELETE"}, "lacks in_channels, down_block_types"),
         (UNET, {"time_embedding_type": "learned"}, "expected time_embedding_type positional or fourier"),
         (UNET, {"time_embedding_type": "fourier"}, "and positional time embedding, or ScoreSdeVeScheduler"),
         (INDEX, {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "is a conditional pipeline"),
@@ -172,7 +170,7 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
         (SCHEDULER, {"timestep_type": "continuous"}, "a network of DDPMScheduler means is not known"),
         (SCHEDULER, {"beta_schedule": "steep"}, "no such noise schedule: steep is not implemented"),
         (SCHEDULER, {"num_train_timesteps": "many"}, "no such noise schedule"),
-        (SCHEDULER, {"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "expected 0 < sigma_min < sigma_max"),
+        (SCHEDULER, {"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "must be 0 < sigma_min < sigma_max"),
         (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "a network of EDMEulerScheduler means is not known"),
         (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler", "beta_schedule": "DELETE"}, "is not known here"),
         (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_schedule": "DELETE"}, "is not known here"),
@@ -278,13 +276,13 @@ def test_files_that_are_missing_or_damaged(repository: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=f"{name} holds values that are not finite"):
         load_prior(folder)
     weights.unlink()
-    with pytest.raises(ValueError, match=r"has no weights: expected diffusion_pytorch_model\.safetensors"):
+    with pytest.raises(ValueError, match=r"no weights: expected unet/diffusion_pytorch_model\.safetensors"):
         load_prior(folder)
     shutil.rmtree(folder / "scheduler")
     with pytest.raises(ValueError, match=r"does not say its noise levels: expected scheduler/scheduler_config\.json"):
         load_prior(folder)
     (folder / "unet" / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"holds no model of diffusers: .* found model_index\.json, unet"):
+    with pytest.raises(ValueError, match=r"no model there: .* found model_index\.json, unet"):
         load_prior(f"diffusers:{folder}")
 
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from workbench.models.adapters import VEScore
+from workbench.models.formats import configure_ncsnpp
 from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
-from workbench.models.recognise import configure_ncsnpp
 from workbench.models.score_sde import load_published
 
 

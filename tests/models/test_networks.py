@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench.models import DRUNet, VPNoise, load_prior
+from workbench.models.formats import FAMILIES, KNOWN, family_of, published_config
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
-from workbench.models.published import NETWORKS
-from workbench.models.recognise import KNOWN, family_of
 from workbench.models.score_sde import published_names
 
 HEADS = {"adm_a_head64": 64, "adm_b_head32_multires": 32, "adm_c_head16_multires": 16}
@@ -80,8 +79,8 @@ def test_every_published_tensor_is_used_once(shared: Path, name: str) -> None:
     assert family is not None
     config = family.configure(state)
     with torch.device("meta"):
-        net = NETWORKS[family.name](config)
-    names = {ours: theirs for theirs, ours in published_names(net)} if family.name == "ncsnpp" else {}
+        net = family.network(config)
+    names = {ours: theirs for theirs, ours in published_names(net)} if family is FAMILIES["ncsnpp"] else {}
     ours = {names.get(key, key): value for key, value in net.state_dict().items()}
     assert set(ours) == set(state)
     for key, tensor in ours.items():
@@ -92,13 +91,11 @@ def test_every_published_tensor_is_used_once(shared: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, size in MANIFESTS.items() if size])
 def test_published_configurations_are_known_by_name_and_size(shared: Path, name: str) -> None:
-    from workbench.models.published import _published
-
     manifest = json.loads((shared / "reference" / "manifests" / f"{name}.json").read_text())
     state = {entry["name"]: torch.empty(entry["shape"], device="meta") for entry in manifest["state_dict"]}
     family = family_of(state)
     assert family is not None
-    known = _published(family, family.configure(state))
+    known = published_config(family, family.configure(state))
     assert known is not None
     assert known.image_size == MANIFESTS[name]
     if name.startswith("adm"):

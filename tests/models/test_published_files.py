@@ -142,10 +142,10 @@ def test_truncated_files(tmp_path: Path, legacy: bool, share: float) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"hello, these are no weights\n", "expected a safetensors or a PyTorch file, found a text file"),
-        ("<html>žluťoučký kůň</html>".encode() * 30, "found a text file"),
+        (b"hello, these are no weights\n", "expected a safetensors or a PyTorch file, it starts with b'hello, these"),
+        ("<html>žluťoučký kůň</html>".encode() * 30, "it starts with"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer, not the weights"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(600), "found neither, it starts with"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(600), "it starts with"),
     ],
     ids=["empty", "text", "html", "lfs", "png"],
 )
@@ -251,8 +251,8 @@ def test_wrong_averages(layouts: Path, tmp_path: Path) -> None:
     content = torch.load(layouts / "ckpt_layout_score_sde_tiny.pth", weights_only=True)
     shadow = content["ema"]["shadow_params"]
     for change, message in (
-        (shadow[:-1], "expected 157 averaged tensors or 156, as there are parameters, found 155"),
-        ([*shadow[:3], torch.zeros(7), *shadow[4:]], r"averaged all_modules\.2\.bias: expected shape .* found \(7,\)"),
+        (shadow[:-1], "expected 156 or 157 averaged tensors, as there are parameters, found 155"),
+        ([*shadow[:3], torch.zeros(7), *shadow[4:]], r"all_modules\.2\.bias: expected shape .* found \(7,\)"),
     ):
         content["ema"]["shadow_params"] = change
         torch.save(content, tmp_path / "broken.pth")
