@@ -62,9 +62,10 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
             if file:
                 raise ValueError(f"a repository of the Hub is USER/NAME without {file}")
         folder, files = _download_configs(repository, revision or at)
-    library = optional_package("diffusers")
     with about(source):
         network, scheduler = _network_folder(folder), _scheduler(folder)
+    library = optional_package("diffusers")
+    with about(source):
         config = _defaults(library.UNet2DModel) | _json(network / "config.json")
         _check_network(config)
         adapter = _adapter(library, scheduler, config, step)
