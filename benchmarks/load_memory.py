@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from workbench.models import DDPM, VPNoise, save_prior
-from workbench.models.recognise import KNOWN
+from workbench.models.formats import KNOWN
 
 CHILD = """
 import json, re, sys

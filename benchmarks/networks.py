@@ -24,7 +24,7 @@ from timing import times
 from torch import Tensor, nn
 
 from workbench.models import ADM, DDPM, DRUNet, NCSNpp, VPNoise
-from workbench.models.recognise import KNOWN
+from workbench.models.formats import KNOWN
 from workbench.models.score_sde import published_names
 
 NOISE = 1.05

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from model_files import reference
 
 from workbench.models.adapters import VEScore
+from workbench.models.formats import configure_ncsnpp
 from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
-from workbench.models.recognise import configure_ncsnpp
 from workbench.models.score_sde import load_published
-
-
-def reference_case(shared: Path, name: str) -> tuple[dict, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    folder = shared / "reference" / "models"
-    description = json.loads((folder / f"{name}.json").read_text())
-    tensors = load_file(folder / f"{name}.safetensors")
-    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
-    return description, state, tensors
-
-
-def test_a_missing_and_a_misshapen_tensor_are_named(shared: Path) -> None:
-    _, state, _ = reference_case(shared, "ncsnpp_cifar_a")
-    net = NCSNpp(configure_ncsnpp(state))
-    renamed = {("strange" if key == "all_modules.1.bias" else key): value for key, value in state.items()}
-    with pytest.raises(ValueError, match=r"all_modules\.1\.bias.*strange"):
-        load_published(net, renamed)
-    wrong = state | {"all_modules.3.weight": torch.zeros(4, 3, 3, 3)}
-    with pytest.raises(ValueError, match=r"all_modules\.3\.weight.*\(16, 3, 3, 3\).*\(4, 3, 3, 3\)"):
-        load_published(net, wrong)
 
 
 def test_fully_convolutional_network_is_translation_equivariant() -> None:
@@ -76,7 +56,7 @@ def test_conditioning_is_per_image() -> None:
 @pytest.mark.parametrize("name", ["ncsnpp_cifar_a", "ncsnpp_cifar_b", "ncsnpp_bedroom_a"])
 def test_the_adapter_gives_the_published_score(shared: Path, name: str) -> None:
     """The whole way: published tensors, our network, the VE adapter, and back to the score by Tweedie's formula."""
-    description, state, tensors = reference_case(shared, name)
+    state, tensors, description = reference(shared, name)
     net = NCSNpp(configure_ncsnpp(state))
     load_published(net, state)
     prior = VEScore(net, sigma_max=float(description["config"]["model"]["sigma_max"])).double().eval()

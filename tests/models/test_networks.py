@@ -11,13 +11,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from model_files import reference
+from safetensors.torch import save_file
 
 from workbench.models import DRUNet, VPNoise, load_prior
+from workbench.models.formats import FAMILIES, KNOWN, Family, family_of, published_config
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
-from workbench.models.published import NETWORKS
-from workbench.models.recognise import KNOWN, family_of
 from workbench.models.score_sde import published_names
 
 HEADS = {"adm_a_head64": 64, "adm_b_head32_multires": 32, "adm_c_head16_multires": 16}
@@ -47,21 +47,26 @@ def plain_convolutions() -> AbstractContextManager[None]:
     return torch.backends.mkldnn.flags(enabled=False)
 
 
-def case(shared: Path, name: str, folder: Path) -> tuple[Path, dict, dict[str, torch.Tensor]]:
-    """The case's weights as the published file would hold them, its description, its inputs and outputs."""
-    source = shared / "reference" / "models" / name
-    tensors = load_file(source.with_suffix(".safetensors"))
-    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
+def case(shared: Path, name: str, folder: Path) -> tuple[Path, dict, dict[str, torch.Tensor], dict]:
+    """The case's weights as the published file would hold them, its description, inputs and outputs, and settings."""
+    state, tensors, description = reference(shared, name)
     torch.save(state, folder / f"{name}.pt")
-    return folder / f"{name}.pt", json.loads(source.with_suffix(".json").read_text()), tensors
+    return folder / f"{name}.pt", description, tensors, {"head_channels": HEADS[name]} if name in HEADS else {}
+
+
+def manifest_of(shared: Path, name: str) -> tuple[dict, dict[str, torch.Tensor], Family]:
+    manifest = json.loads((shared / "reference" / "manifests" / f"{name}.json").read_text())
+    state = {entry["name"]: torch.empty(entry["shape"], device="meta") for entry in manifest["state_dict"]}
+    family = family_of(state)
+    assert family is not None
+    return manifest, state, family
 
 
 @pytest.mark.parametrize("name", [*CASES, "ddpmpp_vp_a"])
 def test_a_published_file_is_recognised_and_computes_what_the_published_code_does(
     shared: Path, tmp_path: Path, name: str
 ) -> None:
-    file, description, tensors = case(shared, name, tmp_path)
-    settings = {"head_channels": HEADS[name]} if name in HEADS else {}
+    file, description, tensors, settings = case(shared, name, tmp_path)
     prior = load_prior(file, **settings)
     x, conditioning = tensors["input"], tensors["sigma_or_t"]
     score_sde = name.startswith("ncsnpp")
@@ -73,49 +78,31 @@ def test_a_published_file_is_recognised_and_computes_what_the_published_code_doe
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_every_published_tensor_is_used_once(shared: Path, name: str) -> None:
-    manifest = json.loads((shared / "reference" / "manifests" / f"{name}.json").read_text())
-    state = {entry["name"]: torch.empty(entry["shape"], device="meta") for entry in manifest["state_dict"]}
-    family = family_of(state)
-    assert family is not None
+def test_every_published_tensor_is_used_once_and_the_configuration_is_known(shared: Path, name: str) -> None:
+    manifest, state, family = manifest_of(shared, name)
     config = family.configure(state)
     with torch.device("meta"):
-        net = NETWORKS[family.name](config)
-    names = {ours: theirs for theirs, ours in published_names(net)} if family.name == "ncsnpp" else {}
+        net = family.network(config)
+    names = {ours: theirs for theirs, ours in published_names(net)} if family is FAMILIES["ncsnpp"] else {}
     ours = {names.get(key, key): value for key, value in net.state_dict().items()}
     assert set(ours) == set(state)
     for key, tensor in ours.items():
         transposed = key.endswith(".W") and tensor.ndim == 2  # a published NIN layer is (in, out)
         assert (tensor.T if transposed else tensor).shape == state[key].shape, key
     assert sum(weights.numel() for weights in net.parameters()) == manifest["n_parameters_requires_grad"]
-
-
-@pytest.mark.parametrize("name", [name for name, size in MANIFESTS.items() if size])
-def test_published_configurations_are_known_by_name_and_size(shared: Path, name: str) -> None:
-    from workbench.models.published import _published
-
-    manifest = json.loads((shared / "reference" / "manifests" / f"{name}.json").read_text())
-    state = {entry["name"]: torch.empty(entry["shape"], device="meta") for entry in manifest["state_dict"]}
-    family = family_of(state)
-    assert family is not None
-    known = _published(family, family.configure(state))
-    assert known is not None
-    assert known.image_size == MANIFESTS[name]
-    if name.startswith("adm"):
+    known = published_config(family, config)
+    assert MANIFESTS[name] == (known and known.image_size)
+    if known is not None and name.startswith("adm"):
         assert known.config.head_channels == manifest["create_model_args"]["num_head_channels"]
 
 
-def small(kind: type) -> torch.nn.Module:
+SMALL = {"width": 32, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,)}
+
+
+@pytest.mark.parametrize("make", [lambda: ADM(ADMConfig(**SMALL, head_channels=16)), lambda: DDPM(DDPMConfig(**SMALL))])
+def test_outputs_belong_to_their_own_image_and_step(make) -> None:
     torch.manual_seed(0)
-    return {
-        ADM: lambda: ADM(ADMConfig(width=32, multipliers=(1, 2), blocks=1, attention_levels=(1,), head_channels=16)),
-        DDPM: lambda: DDPM(DDPMConfig(width=32, multipliers=(1, 2), blocks=1, attention_levels=(1,))),
-    }[kind]().eval()
-
-
-@pytest.mark.parametrize("kind", [ADM, DDPM])
-def test_outputs_belong_to_their_own_image_and_step(kind: type) -> None:
-    net = small(kind)
+    net = make().eval()
     x, time = torch.randn(2, 3, 8, 12), torch.tensor([3.0, 700.0])
     both = net(x, time)
     for image in range(2):
@@ -168,8 +155,7 @@ def test_attention_orders_differ_by_a_permutation_of_weights() -> None:
     "name", ["adm_a_head64", "ddpm_a", "drunet_a", "ncsnpp_cifar_a", "ncsnpp_bedroom_a", "ddpmpp_vp_a"]
 )
 def test_bfloat16_and_channels_last_stay_close(shared: Path, tmp_path: Path, name: str) -> None:
-    file, _, tensors = case(shared, name, tmp_path)
-    settings = {"head_channels": HEADS[name]} if name in HEADS else {}
+    file, _, tensors, settings = case(shared, name, tmp_path)
     x, sigma = (
         torch.rand(tensors["input"].shape, generator=torch.Generator().manual_seed(0)),
         torch.tensor([0.05, 0.15]),
@@ -197,7 +183,7 @@ def test_configurations_that_cannot_be_are_refused() -> None:
 
 
 def test_drunet_is_told_the_noise_level(shared: Path, tmp_path: Path) -> None:
-    file, _, tensors = case(shared, "drunet_a", tmp_path)
+    file, _, tensors, _ = case(shared, "drunet_a", tmp_path)
     prior = load_prior(file)
     assert isinstance(prior.net, DRUNet)
     assert prior.sigma_max == pytest.approx(50 / 255)
@@ -221,7 +207,7 @@ def benchmark(name: str) -> ModuleType:
 
 @pytest.mark.parametrize("name", [*HEADS, "ddpm_a", "ddpm_b", "ncsnpp_cifar_a", "ncsnpp_cifar_b"])
 def test_what_the_benchmark_compares_with_is_the_published_structure(shared: Path, tmp_path: Path, name: str) -> None:
-    file, description, tensors = case(shared, name, tmp_path)
+    file, description, tensors, _ = case(shared, name, tmp_path)
     state = {key: value.float() for key, value in torch.load(file, weights_only=True).items()}
     plain, x, told = benchmark("plain_networks"), tensors["input"], tensors["sigma_or_t"]
     with plain_convolutions():

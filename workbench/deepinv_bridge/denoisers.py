@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
-import math
 import os
 import pickle
 import re
@@ -15,24 +13,25 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from workbench.models.adapters import linear_alphas_cumprod
+from workbench.models.files import optional_package
 from workbench.models.prior import Prior
+from workbench.text import unknown
 
 SHORT_NAMES = {"tv": "TVDenoiser", "tgv": "TGVDenoiser", "wavelet": "WaveletDenoiser", "median": "MedianFilter"}
-# (sigma_min, sigma_max, multiple) by class; others are (0, inf, 1). DRUNet, GSPnP (the class of GSDRUNet): [0, 50]/255,
-# DPIR, section 3.2, and deepinv's table of weights. FFDNet: [0, 75]/255, its paper. The two EDM networks: 0.002 to 80
-# on [-1, 1]. deepinv's table states [0, 20]/255 for an earlier DRUNet of its own and nothing for the present one.
-KNOWN = {
-    "DRUNet": (0.0, 50 / 255, 1),
-    "GSPnP": (0.0, 50 / 255, 1),
-    "FFDNet": (0.0, 75 / 255, 2),
-    "NCSNpp": (0.001, 40.0, 4),
-    "ADMUNet": (0.001, 40.0, 8),
+# By class; others take any level and size. DRUNet, GSPnP (the class of GSDRUNet): [0, 50]/255, DPIR, section 3.2, and
+# deepinv's table of weights. FFDNet: [0, 75]/255, its paper. The two EDM networks: 0.002 to 80 on [-1, 1]. deepinv's
+# table states [0, 20]/255 for an earlier DRUNet of its own and nothing for the present one.
+KNOWN: dict[str, dict[str, Any]] = {
+    "DRUNet": {"sigma_max": 50 / 255},
+    "GSPnP": {"sigma_max": 50 / 255},
+    "FFDNet": {"sigma_max": 75 / 255, "multiple": 2},
+    "NCSNpp": {"sigma_min": 0.001, "sigma_max": 40.0, "multiple": 4},
+    "ADMUNet": {"sigma_min": 0.001, "sigma_max": 40.0, "multiple": 8},
 }
 # These stop iterating when the batch as a whole has converged, so that its images depend on each other.
 COUPLED = ("TVDenoiser", "TGVDenoiser", "WaveletDictDenoiser", "DScCP")
@@ -45,7 +44,7 @@ def prior_from_deepinv(
     sigma_max: float | None = None,
     channels: int | None = None,
     multiple: int | None = None,
-    name: str = "",
+    name: str | None = None,
     **options: Any,
 ) -> Prior:
     """A deepinv denoiser as a prior.
@@ -76,15 +75,9 @@ def prior_from_deepinv(
     if isinstance(denoiser, _denoiser_class()):
         kept: Any = denoiser
         return kept.prior
-    low, high, sides = _known(denoiser)
-    return DeepinvDenoiser(
-        denoiser,
-        sigma_min=low if sigma_min is None else sigma_min,
-        sigma_max=high if sigma_max is None else sigma_max,
-        channels=_channels(denoiser) if channels is None else channels,
-        multiple=sides if multiple is None else multiple,
-        name=name or type(denoiser).__name__,
-    )
+    facts = _known(denoiser) | {"channels": _channels(denoiser), "name": type(denoiser).__name__}
+    given = {"sigma_min": sigma_min, "sigma_max": sigma_max, "channels": channels, "multiple": multiple, "name": name}
+    return DeepinvDenoiser(denoiser, **facts | {key: value for key, value in given.items() if value is not None})
 
 
 def denoiser_for_deepinv(prior: Prior, *, above: str = "raise") -> Any:
@@ -113,10 +106,8 @@ class DeepinvDenoiser(Prior):
     from elsewhere may know numbers only: it is called once per distinct level.
     """
 
-    def __init__(
-        self, net: nn.Module, *, sigma_min: float, sigma_max: float, channels: int, multiple: int, name: str
-    ) -> None:
-        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=channels, multiple=multiple, name=name)
+    def __init__(self, net: nn.Module, **options: Any) -> None:
+        super().__init__(**options)
         self.net = net
         kinds = {cls.__name__ for part in net.modules() for cls in type(part).__mro__}
         self.coupled = not kinds.isdisjoint(COUPLED)
@@ -135,20 +126,14 @@ class DeepinvDenoiser(Prior):
             return torch.cat([_cold(self.net)(image, level) for image, level in pairs])
         if self.batched:
             return self.net(x, sigma)
-        order, images = [], []
-        for level in sigma.unique().tolist():
-            index = (sigma == level).nonzero()[:, 0]
-            order.append(index)
-            images.append(self.net(x[index], level))
-        return torch.cat(images)[torch.cat(order).argsort()]
+        result = torch.empty_like(x)
+        for level in sigma.unique():
+            result[sigma == level] = self.net(x[sigma == level], level.item())
+        return result
 
 
 def deepinv_package() -> Any:
-    try:
-        import deepinv
-    except ImportError as error:
-        raise ValueError("deepinv is not installed: pip install 'restoration-workbench[deepinv]'") from error
-    return deepinv
+    return optional_package("deepinv")
 
 
 def _build(models: Any, name: str, options: dict[str, Any]) -> nn.Module:
@@ -157,46 +142,35 @@ def _build(models: Any, name: str, options: dict[str, Any]) -> nn.Module:
     denoisers = {key for key, value in vars(models).items() if _is_denoiser_class(models, value)} | {"GSDRUNet"}
     known = {key.lower(): key for key in denoisers} | SHORT_NAMES
     if name.lower() not in known:
-        near = difflib.get_close_matches(name.lower(), known, 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
-        raise ValueError(f"deepinv has no denoiser {name!r}: {hint}")
+        raise ValueError(unknown("denoiser of deepinv", name.lower(), sorted(known)))
     maker = getattr(models, known[name.lower()])
-    weights = options.get("pretrained")
-    if isinstance(weights, os.PathLike):
-        # deepinv asks strings what they start with.
-        weights = os.fspath(weights)
-        options = {**options, "pretrained": weights}
+    if isinstance(options.get("pretrained"), os.PathLike):
+        options = options | {"pretrained": os.fspath(options["pretrained"])}  # it asks strings what they start with
+    weights, kind = options.get("pretrained"), known[name.lower()]
     try:
         with _tensors_only():
             net = maker(**options)
-    except (OSError, URLError) as error:
-        raise ValueError(_missing_weights(error, known[name.lower()], weights)) from error
+    except OSError as error:
+        raise ValueError(_missing_weights(error, kind, weights)) from error
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{weights or 'the weights'}: not a file of plain tensors, and a pickle that can run code is not loaded: "
             "save its state dict with torch.save, from a process that trusts it"
         ) from error
-    except ValueError:
-        raise
     except Exception as error:
-        raise ValueError(
-            f"deepinv cannot make {known[name.lower()]} from {options or 'its defaults'}: {error}"
-        ) from error
+        raise ValueError(f"deepinv cannot make {kind} from {options or 'its defaults'}: {error}") from error
     default = inspect.signature(maker).parameters.get("pretrained")
-    if (
-        "pretrained" not in options
-        and (default is None or default.default is None)
-        and next(net.parameters(), None) is not None
-    ):
+    trained = "pretrained" in options or (default is not None and default.default is not None)
+    if not trained and next(net.parameters(), None) is not None:
         advice = "make it, load its weights and pass it" if default is None else "pass pretrained=FILE or 'download'"
-        raise ValueError(f"deepinv makes {known[name.lower()]} with random weights: {advice}")
+        raise ValueError(f"deepinv makes {kind} with random weights: {advice}")
     return net.eval()
 
 
 def _is_denoiser_class(models: Any, value: Any) -> bool:
-    if not inspect.isclass(value) or issubclass(value, models.Reconstructor) or value is models.Denoiser:
+    if not inspect.isclass(value) or value is models.Denoiser:
         return False
-    return issubclass(value, models.Denoiser)
+    return issubclass(value, models.Denoiser) and not issubclass(value, models.Reconstructor)
 
 
 @contextmanager
@@ -208,25 +182,20 @@ def _tensors_only() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[name]
+        os.environ |= {} if before is None else {name: before}
 
 
 def _missing_weights(error: Exception, name: str, weights: Any) -> str:
     """What is missing and where it belongs, for weights that cannot be read or downloaded."""
     if isinstance(error, FileNotFoundError):
         return f"pretrained={weights!r}: no such file"
-    found = re.search(r"https?://\S+?(?=[:,]?\s|$)", str(error))
-    if found is None:
-        return f"the weights of deepinv's {name} cannot be loaded ({error}): pass pretrained=FILE"
-    url = found.group()
-    file = Path(url.partition("?")[0]).name
-    return (
-        f"the weights of deepinv's {name} cannot be downloaded ({error.__cause__ or error}): get {url} and put it at "
-        f"{Path(torch.hub.get_dir()) / 'checkpoints' / file}, or pass pretrained=FILE"
-    )
+    text = f"the weights of deepinv's {name} cannot be loaded ({error.__cause__ or error}): "
+    found = re.search(r"https?://[^\s?]+[^\s?:,]", str(error))
+    if found is not None:
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(found.group()).name
+        text += f"get {found.group()} and put it at {place}, or "
+    return text + "pass pretrained=FILE"
 
 
 def _check_denoiser(models: Any, denoiser: Any) -> None:
@@ -238,35 +207,30 @@ def _check_denoiser(models: Any, denoiser: Any) -> None:
         raise ValueError(f"{kind} does not take real images in [0, 1]: pass the denoiser that it wraps")
     arguments = list(inspect.signature(denoiser.forward).parameters.values())
     second = arguments[1] if len(arguments) > 1 else None
-    if second is not None and isinstance(denoiser, models.Denoiser):
-        fits = second.name != "physics" and second.kind not in (second.KEYWORD_ONLY, second.VAR_KEYWORD)
+    if second is None or second.kind in (second.KEYWORD_ONLY, second.VAR_KEYWORD) or second.name == "physics":
+        fits = False
     else:
-        fits = second is not None and second.name in ("sigma", "ths", "noise_level")
+        fits = isinstance(denoiser, models.Denoiser) or second.name in ("sigma", "ths", "noise_level")
     if not fits:
         names = ", ".join(argument.name for argument in arguments)
         raise ValueError(f"{kind} is not a denoiser: expected forward(x, sigma), got forward({names})")
 
 
-def _known(denoiser: nn.Module) -> tuple[float, float, int]:
-    """(sigma_min, sigma_max, multiple) of a denoiser."""
-    for cls in type(denoiser).__mro__:
-        if cls.__name__ == "DiffUNet":
-            # It looks for the nearest of the 1000 steps of DDPM; sigma is that of [-1, 1], halved.
-            levels = (1 / linear_alphas_cumprod() - 1).sqrt() / 2
-            return float(levels[0]), float(levels[-1]), 1
-        if cls.__name__ in KNOWN:
-            return KNOWN[cls.__name__]
-    return 0.0, math.inf, 1
+def _known(denoiser: nn.Module) -> dict[str, Any]:
+    """Noise range and ``multiple`` of a denoiser, as far as known."""
+    names = [cls.__name__ for cls in type(denoiser).__mro__]
+    if "DiffUNet" in names:
+        # It looks for the nearest of the 1000 steps of DDPM; sigma is that of [-1, 1], halved.
+        levels = (1 / linear_alphas_cumprod() - 1).sqrt() / 2
+        return {"sigma_min": float(levels[0]), "sigma_max": float(levels[-1])}
+    return next((KNOWN[name] for name in names if name in KNOWN), {})
 
 
 def _channels(denoiser: nn.Module) -> int:
     """Image channels (1 or 3) that the first convolution takes, less the noise map of DRUNet; 3 if that is not it."""
-    for part in denoiser.modules():
-        if isinstance(part, nn.Conv2d):
-            inputs = part.in_channels
-            # DRUNet: one noise map more. FFDNet: four half-size images of each channel and four of the noise map.
-            return {1: 1, 2: 1, 8: 1}.get(inputs, 3)
-    return 3
+    inputs = next((part.in_channels for part in denoiser.modules() if isinstance(part, nn.Conv2d)), 3)
+    # DRUNet: one noise map more. FFDNet: four half-size images of each channel and four of the noise map.
+    return {1: 1, 2: 1, 8: 1}.get(inputs, 3)
 
 
 def _cold(net: nn.Module) -> nn.Module:

@@ -71,25 +71,17 @@ def operator_from_deepinv(
 class DeepinvOperator(FunctionOperator):
     """See :func:`operator_from_deepinv`."""
 
-    def __init__(
-        self, physics: Any, shape: tuple[int, int, int], *, tolerance: float | None, max_iterations: int
-    ) -> None:
+    def __init__(self, physics: Any, shape: tuple[int, int, int], **options: Any) -> None:
         own = physics.clone()
-        name = type(own).__name__
         try:
-            super().__init__(
-                lambda x: _run(own, own.A, x),
-                shape,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-                device=device_of(own),
-            )
+            super().__init__(lambda x: _run(own, own.A, x), shape, device=device_of(own), **options)
             self.physics = own
             # LinearPhysics without a function for it would build autograd's adjoint for one fixed batch.
             general = deepinv_package().physics.LinearPhysics.A_adjoint
             self.has_adjoint = hasattr(own, "A_adjoint") and not (type(own).A_adjoint is general and own.A_adj is None)
             _check_physics(self)
         except Exception as error:  # deepinv has asserts and errors of every kind for shapes that do not fit
+            name = type(own).__name__
             raise ValueError(f"deepinv's {name} is not a linear operator on images {shape}: {error}") from error
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +109,8 @@ def _run(physics: Any, function: Any, values: Tensor) -> Tensor:
             raise
         raise ValueError(f"deepinv's {name} does not take float64 ({error}): {advice}") from error
     if not isinstance(result, Tensor) or result.is_complex():
-        raise ValueError(f"deepinv's {name} gives {_kind(result)}, not one real tensor of measurements")
+        kind = result.dtype if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(f"deepinv's {name} gives {kind}, not one real tensor of measurements")
     if result.dtype != values.dtype:
         raise ValueError(f"deepinv's {name} turns {values.dtype} into {result.dtype}: {advice}")
     return result
@@ -128,10 +121,6 @@ def _image_shape(shape: Shape) -> tuple[int, int, int]:
         raise ValueError(f"image_shape must be (C, H, W), got {tuple(shape)}")
     channels, height, width = map(int, shape)
     return channels, height, width
-
-
-def _kind(result: Any) -> str:
-    return f"a tensor of {result.dtype}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
 
 
 def _check_physics(op: DeepinvOperator) -> None:
@@ -187,14 +176,13 @@ def _physics_classes() -> tuple[type, type]:
             return self.op.prox(z, y, 1 / (strength.flatten() if strength.ndim else strength))
 
     class OperatorPhysics(Methods, linear):
-        def __init__(self, op: Operator, image_shape: tuple[int, int, int], noise: Any) -> None:
+        def __init__(self, op: Operator, image_shape: Shape, noise: Any) -> None:
             super().__init__(img_size=image_shape, noise_model=noise, device=device_of(op))
             self.op = op
 
     class NonlinearPhysics(Methods, general):
-        def __init__(self, op: Operator, image_shape: tuple[int, int, int], noise: Any) -> None:
+        def __init__(self, op: Operator, image_shape: Shape, noise: Any) -> None:
             super().__init__(noise_model=noise)
-            self.img_size = image_shape
-            self.op = op
+            self.img_size, self.op = image_shape, op
 
     return OperatorPhysics, NonlinearPhysics

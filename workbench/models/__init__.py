@@ -3,6 +3,7 @@
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.checkpoint import save_prior
 from workbench.models.gaussian import GaussianPrior
+from workbench.models.load import available_priors, describe_priors, load_prior
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.networks.drunet import DRUNet, DRUNetConfig
@@ -10,7 +11,6 @@ from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.networks.unet import UNet, UNetConfig
 from workbench.models.parallel import SharedPrior, SplitPrior
 from workbench.models.prior import Prior
-from workbench.models.registry import available_priors, describe_priors, load_prior
 from workbench.models.tiled import TiledPrior, whole_or_tiles
 
 __all__ = [

@@ -15,6 +15,7 @@ In all of them ``u = 2 x - 1`` is the image in [-1, 1], where noise has twice th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +29,26 @@ def _column(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def _run(net: Network, x: Tensor, conditioning: Tensor) -> Tensor:
-    """``net(x, conditioning)``; a network in half precision runs in it, while the image keeps its own."""
-    weights = next(net.parameters(), x) if isinstance(net, nn.Module) else x
-    if weights.dtype in (torch.bfloat16, torch.float16):
-        return net(x.to(weights.dtype), conditioning).to(x.dtype)
-    return net(x, conditioning)
+class Adapter(Prior):
+    """Base of the adapters: a prior with a network, ``net(images (B, C, H, W), what it is told (B,))``.
+
+    Args:
+        options: of :class:`Prior`.
+    """
+
+    def __init__(self, net: Network, **options: Any) -> None:
+        super().__init__(**options)
+        self.net = net
+
+    def ask(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """``net(x, conditioning)``; a network in half precision runs in it, while the image keeps its own."""
+        weights = next(self.net.parameters(), x) if isinstance(self.net, nn.Module) else x
+        if weights.dtype in (torch.bfloat16, torch.float16):
+            return self.net(x.to(weights.dtype), conditioning).to(x.dtype)
+        return self.net(x, conditioning)
 
 
-class VEScore(Prior):
+class VEScore(Adapter):
     """Variance-exploding score network of score_sde (NCSN++): ``net(2x - 1, sigma) / sigma`` is the score.
 
     Args:
@@ -44,6 +56,10 @@ class VEScore(Prior):
         scale_by_sigma: the published networks divide their output by sigma (``model.scale_by_sigma``).
         centre: the network takes 2x - 1; False for one that does this itself.
         sigma_min, sigma_max: 0.01 and 50 for CIFAR-10, 378 for bedrooms, 380 for churches.
+        options: of :class:`Prior`.
+
+    Raises:
+        ValueError: not ``0 < sigma_min < sigma_max < inf``: the network is told log sigma.
 
     Source: Song et al. 2021, published code models/ncsnpp.py; denoiser by Tweedie (MUPET, eq. 7).
     """
@@ -56,24 +72,22 @@ class VEScore(Prior):
         sigma_max: float = 50.0,
         scale_by_sigma: bool = True,
         centre: bool = True,
-        channels: int = 3,
-        multiple: int = 1,
-        name: str = "",
+        **options: Any,
     ) -> None:
-        if not sigma_min > 0:
-            raise ValueError(f"sigma_min of a score network must be positive (it is told log sigma), got {sigma_min}")
-        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=channels, multiple=multiple, name=name)
-        self.net = net
+        if not 0 < sigma_min < sigma_max < float("inf"):
+            levels = f"{sigma_min:g} and {sigma_max:g}"
+            raise ValueError(f"noise levels of a score network must be 0 < sigma_min < sigma_max, got {levels}")
+        super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.scale_by_sigma = scale_by_sigma
         self.centre = centre
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         level = _column(sigma)
-        raw = _run(self.net, 2 * x - 1 if self.centre else x, sigma)
+        raw = self.ask(2 * x - 1 if self.centre else x, sigma)
         return x + (level * raw if self.scale_by_sigma else level**2 * raw)
 
 
-class VPNoise(Prior):
+class VPNoise(Adapter):
     """Variance-preserving network (DDPM, ADM, DDPM++) with its discrete steps, for data in [-1, 1].
 
     The VP state at step t is ``sqrt(abar_t) (u + s_t eps)`` with ``s_t = sqrt((1 - abar_t) / abar_t)``, so the VE
@@ -92,6 +106,7 @@ class VPNoise(Prior):
             Salimans and Ho 2022, appendix D).
         step: "interpolate" or "nearest".
         times: (T,) what the network is told at each level; default 0, 1, ..., T - 1.
+        options: of :class:`Prior`; the noise range follows from the schedule.
 
     Raises:
         ValueError: a schedule that does not decrease from below 1 to above 0, or an unknown ``prediction`` or ``step``.
@@ -109,10 +124,7 @@ class VPNoise(Prior):
         prediction: str = "noise",
         step: str = "interpolate",
         times: Tensor | None = None,
-        channels: int = 3,
-        multiple: int = 1,
-        image_size: int | None = None,
-        name: str = "",
+        **options: Any,
     ) -> None:
         if alphas_cumprod is None:
             alphas_cumprod = linear_alphas_cumprod()
@@ -134,15 +146,7 @@ class VPNoise(Prior):
         if times.shape != alphas_cumprod.shape:
             raise ValueError(f"times must have the shape {tuple(alphas_cumprod.shape)}, got {tuple(times.shape)}")
         levels = ((1 - alphas_cumprod) / alphas_cumprod).sqrt() / 2
-        super().__init__(
-            sigma_min=float(levels[0]),
-            sigma_max=float(levels[-1]),
-            channels=channels,
-            multiple=multiple,
-            image_size=image_size,
-            name=name,
-        )
-        self.net = net
+        super().__init__(net, sigma_min=float(levels[0]), sigma_max=float(levels[-1]), **options)
         self.prediction = prediction
         self.step = step
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
@@ -176,7 +180,7 @@ class VPNoise(Prior):
         time, scale = time.to(x.dtype), scale.to(x.dtype)
         u = 2 * x - 1
         state = _column(scale) * u
-        predicted = _run(self.net, state, time)[:, : self.channels]
+        predicted = self.ask(state, time)[:, : self.channels]
         if self.prediction == "noise":
             return (u - s * predicted + 1) / 2
         if self.prediction == "velocity":
@@ -189,7 +193,7 @@ def linear_alphas_cumprod(steps: int = 1000, first: float = 1e-4, last: float = 
     return torch.cumprod(1 - torch.linspace(first, last, steps, dtype=torch.float64), 0)
 
 
-class EDMPrecond(Prior):
+class EDMPrecond(Adapter):
     """Preconditioned network of Karras et al. (2022), table 1: unit variance in, unit variance out, at every sigma.
 
     ``D_u = c_skip u + c_out F(c_in u, s)`` with ``s = 2 sigma``, ``c_skip = d^2 / (s^2 + d^2)``,
@@ -206,36 +210,20 @@ class EDMPrecond(Prior):
         sigma_min: float = 0.002,
         sigma_max: float = 50.0,
         sigma_data: float = 0.5,
-        channels: int = 3,
-        multiple: int = 1,
-        name: str = "",
+        **options: Any,
     ) -> None:
-        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=channels, multiple=multiple, name=name)
-        self.net = net
+        super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.sigma_data = sigma_data
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         u, s, d = 2 * x - 1, _column(2 * sigma), self.sigma_data
         total = s**2 + d**2
-        raw = _run(self.net, u * total.rsqrt(), 2 * sigma)
+        raw = self.ask(u * total.rsqrt(), 2 * sigma)
         return (u * (d**2 / total) + raw * (s * d * total.rsqrt()) + 1) / 2
 
 
-class PlainDenoiser(Prior):
+class PlainDenoiser(Adapter):
     """A network that returns the clean image: ``net(x, sigma)`` with x in [0, 1] plus noise and sigma (B,)."""
 
-    def __init__(
-        self,
-        net: Network,
-        *,
-        sigma_min: float = 0.0,
-        sigma_max: float = float("inf"),
-        channels: int = 3,
-        multiple: int = 1,
-        name: str = "",
-    ) -> None:
-        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=channels, multiple=multiple, name=name)
-        self.net = net
-
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return _run(self.net, x, sigma)
+        return self.ask(x, sigma)

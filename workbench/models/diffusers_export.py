@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from workbench.models.adapters import VPNoise, linear_alphas_cumprod
+from workbench.models.files import optional_package
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.prior import Prior
 
@@ -38,10 +38,7 @@ def save_diffusers(prior: Prior, folder: str | Path) -> None:
         ValueError: diffusers is not installed, or not such a prior: another network, or another noise schedule than the
             linear one.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ValueError("diffusers is not installed: pip install 'restoration-workbench[diffusers]'") from error
+    library = optional_package("diffusers")
     net = getattr(prior, "net", None)
     if not isinstance(prior, VPNoise) or not isinstance(net, DDPM) or prior.prediction != "noise":
         raise ValueError(
@@ -55,7 +52,6 @@ def save_diffusers(prior: Prior, folder: str | Path) -> None:
     steps = len(prior.alphas_cumprod)
     if not linear_alphas_cumprod(steps).allclose(prior.alphas_cumprod.cpu()):
         raise ValueError("only the linear noise schedule of DDPM can be written, this prior has another one")
-    library: Any = diffusers  # its names are loaded on demand, which type checkers do not see
     unet = library.UNet2DModel(**_configuration(net.config, prior.trained_size))
     expected, levels = unet.state_dict(), len(net.config.multipliers)
     state = {_name(name, levels): tensor for name, tensor in net.state_dict().items()}
@@ -72,7 +68,7 @@ def _configuration(config: DDPMConfig, size: int | None) -> dict[str, object]:
         "sample_size": size,
         "in_channels": config.channels,
         "out_channels": config.outputs or config.channels,
-        "block_out_channels": tuple(config.width * multiplier for multiplier in config.multipliers),
+        "block_out_channels": tuple(config.widths),
         "layers_per_block": config.blocks,
         "down_block_types": tuple(down),
         "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),

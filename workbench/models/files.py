@@ -7,10 +7,12 @@ tensors and plain containers and refuses the rest, and are mapped too where thei
 from __future__ import annotations
 
 import hashlib
+import importlib
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,24 @@ Net = TypeVar("Net", bound=nn.Module)
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those of 8 bits need scales beside them
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+
+
+@contextmanager
+def about(source: str | Path) -> Iterator[None]:
+    """A ValueError of the block says in one line what is wrong, after the name of ``source`` if it lacks it."""
+    try:
+        yield
+    except ValueError as error:
+        text = " ".join(str(error).splitlines())  # names in a file may hold any text
+        raise ValueError(text if str(source) in text else f"{source}: {text}") from None
+
+
+def optional_package(name: str) -> Any:
+    """The module ``name``, which is an extra of this package. Raises ValueError that says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{name} is not installed: pip install 'restoration-workbench[{name}]'") from error
 
 
 def read_weights(path: str | Path) -> tuple[Any, dict[str, str]]:
@@ -55,8 +75,7 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, str]]:
         return _read_torch(file, size, mapped=head.startswith(ZIP)), {}
     if file.suffix == ".safetensors":
         return _read_safetensors(file, size)
-    kind = "a text file" if _is_text(head) else f"neither, it starts with {head[:8]!r}"
-    raise ValueError(f"{file} ({size} bytes): expected a safetensors or a PyTorch file, found {kind}")
+    raise ValueError(f"{file} ({size} bytes): expected a safetensors or a PyTorch file, it starts with {head[:16]!r}")
 
 
 def _read_safetensors(file: Path, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -73,15 +92,10 @@ def _read_torch(file: Path, size: int, mapped: bool) -> Any:
             warnings.simplefilter("ignore")  # what it warns of, such as TorchScript, ends in an error below
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", str(error))
-        if refused is None:
-            refused = re.search(r"([\w.]+) was not an allowed global", str(error))
-        if refused is None:
-            # PyTorch's own text starts with advice to load the file unsafely; what is wrong comes after it.
-            reason = str(error).partition("WeightsUnpickler error: ")[2] or "it cannot be unpickled"
-        else:
-            reason = f"it asks for {refused[1]}"
-        reason = reason.strip().split("\n")[0]
+        asked = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)|([\w.]+) was not an allowed", str(error))
+        # PyTorch's own text starts with advice to load the file unsafely; what is wrong comes after it.
+        reason = str(error).partition("WeightsUnpickler error: ")[2].strip().split("\n")[0]
+        reason = f"it asks for {asked[1] or asked[2]}" if asked else reason or "it cannot be unpickled"
         raise ValueError(
             f"{file} is refused: reading it would need more than tensors and plain containers ({reason}), which could "
             "run any code. If you trust its origin, load it there and save the state dict alone"
@@ -94,7 +108,7 @@ def _read_torch(file: Path, size: int, mapped: bool) -> Any:
         raise ValueError(f"{file} ({size} bytes) is not a whole PyTorch file, truncated or damaged: {text}") from None
 
 
-def check_plain(found: Mapping[str, Tensor], where: str | Path) -> None:
+def check_plain(found: Mapping[str, Tensor]) -> None:
     """Raise ValueError, naming the first, unless all tensors are dense numbers that the file itself holds.
 
     A file may hold sparse, nested or quantised tensors, ones without values (meta), and ones that repeat a few numbers
@@ -103,43 +117,46 @@ def check_plain(found: Mapping[str, Tensor], where: str | Path) -> None:
     for name, tensor in found.items():
         if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
             kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else "sparse"
-            raise ValueError(f"{where}: {name}: expected a dense tensor, found a {kind} one")
+            raise ValueError(f"{name}: expected a dense tensor, found a {kind} one")
         if tensor.is_meta:
-            raise ValueError(f"{where}: {name} has a shape, but no values (a tensor of the meta device)")
+            raise ValueError(f"{name} has a shape, but no values (a tensor of the meta device)")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError(f"{where}: {name}: shape {tuple(tensor.shape)} is more than the file holds values")
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)} is more than the file holds values")
 
 
-def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str | Path) -> None:
+def check_names(missing: Collection[str], extra: Collection[str]) -> None:
+    """Raise ValueError that counts the tensors and names the first, if any are missing or left over."""
+    if missing or extra:
+        first = [", ".join(sorted(names)[:3]) or "none" for names in (missing, extra)]
+        raise ValueError(f"{len(missing)} tensors missing ({first[0]}), {len(extra)} left over ({first[1]})")
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, naming the first, unless all values are finite."""
+    for name, tensor in tensors.items():
+        # Minimum and maximum are finite exactly if all values are, and need no memory for the answer.
+        if tensor.is_floating_point() and not bool(torch.stack(torch.aminmax(tensor.detach())).isfinite().all()):
+            raise ValueError(f"{name} holds values that are not finite in {tensor.dtype}")
+
+
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise ValueError, naming what is wrong, unless ``found`` is exactly the ``expected`` tensors, finite numbers all.
 
     Missing and left over names, shapes, kinds of number (floats of 16 bits or more) and values are looked at in
     this order.
     """
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
-    if missing or extra:
-        raise ValueError(
-            f"{where}: {len(missing)} tensors missing ({', '.join(missing[:3]) or 'none'}), "
-            f"{len(extra)} left over ({', '.join(extra[:3]) or 'none'})"
-        )
+    check_names(expected.keys() - found.keys(), found.keys() - expected.keys())
     for name, wanted in expected.items():
         tensor = found[name]
         if tensor.shape != wanted.shape:
-            raise ValueError(f"{where}: {name}: expected shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}")
         if tensor.dtype not in FLOATS:
             kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
-            raise ValueError(
-                f"{where}: {name}: expected floating-point numbers, found {tensor.dtype} (known are {kinds})"
-            )
-    for name in expected:
-        # Minimum and maximum are finite exactly if all values are, and need no memory for the answer.
-        low, high = torch.aminmax(found[name].detach())
-        if not bool(low.isfinite() & high.isfinite()):
-            raise ValueError(f"{where}: {name} holds values that are not finite")
+            raise ValueError(f"{name}: expected floating-point numbers, found {tensor.dtype} (known are {kinds})")
+    check_finite(found)
 
 
-def build(network: type[Net], configure: Callable[[], Any], tensors: int, where: str | Path) -> Net:
+def build(network: type[Net], configure: Callable[[], Any], tensors: int) -> Net:
     """``network(configure())`` on the meta device, for a file of so many ``tensors``.
 
     Raises:
@@ -155,8 +172,7 @@ def build(network: type[Net], configure: Callable[[], Any], tensors: int, where:
             return network(config)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # Sizes of zero, below it or beyond any memory fail in the layers, each in its own way.
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{where}: no network has this configuration: {reason}") from None
+        raise ValueError(f"no network has this configuration: {str(error).splitlines()[0]}") from None
 
 
 def assign(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -175,10 +191,3 @@ def sha256(path: str | Path) -> str:
     """Hash of a file's bytes, in hexadecimal digits."""
     with Path(path).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _is_text(head: bytes) -> bool:
-    text = head.decode(errors="ignore")  # the last character may be cut
-    return len(text.encode()) > len(head) - 4 and all(
-        character.isprintable() or character.isspace() for character in text
-    )

@@ -16,6 +16,7 @@ from typing import Any
 from workbench.models.checkpoint import read_header
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
+LOGIN = "log in with `hf auth login`"
 NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./ -]+))?(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -94,22 +95,15 @@ def hub_errors(repository: str, missing: str | None = None) -> Iterator[None]:
 
     try:
         yield
-    except hub.HFValidationError as error:
-        raise ValueError(f"{repository!r} is not a name of the Hub: {error}") from None
     except hub.GatedRepoError:
-        raise ValueError(
-            f"{repository} is gated: accept its terms on the Hub, then log in with `hf auth login`"
-        ) from None
+        raise ValueError(f"{repository} is gated: accept its terms on the Hub, then {LOGIN}") from None
     except hub.RepositoryNotFoundError:
-        raise ValueError(
-            f"no repository {repository} on the Hub, or it is private and you are not logged in (`hf auth login`)"
-        ) from None
-    except hub.RevisionNotFoundError:
-        raise ValueError(f"{repository} has no such revision") from None
-    except hub.HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", None)
-        advice = ": log in with `hf auth login`, with a token that may write" if code in (401, 403) else ""
-        raise ValueError(f"the Hub refused {repository} ({str(error).splitlines()[0]}){advice}") from None
+        raise ValueError(f"no repository {repository} on the Hub, or it is private and you must {LOGIN}") from None
+    except (hub.HFValidationError, hub.HfHubHTTPError) as error:
+        code = getattr(getattr(error, "response", None), "status_code", None)
+        advice = f": {LOGIN}, with a token that may write" if code in (401, 403) else ""
+        reason = ", ".join(line for line in str(error).splitlines() if line)
+        raise ValueError(f"the Hub refused {repository} ({reason}){advice}") from None
     except Exception as error:
         if not isinstance(error, hub.LocalEntryNotFoundError) and not _unreachable(error):
             raise
@@ -127,7 +121,10 @@ def push(file: str | Path, repository: str, *, private: bool = False, message: s
     Raises:
         ValueError: not a file of this package, a malformed name, not logged in, or no connection.
     """
-    header = _own(file)
+    try:
+        header = read_header(file)
+    except ValueError as error:
+        raise ValueError(f"{error}; `workbench convert {file} --to {WEIGHTS}` makes one") from None
     name, path, revision = parse(repository)
     if path or revision:
         raise ValueError(f"expected USER/NAME to publish to, got {repository!r}")
@@ -139,7 +136,7 @@ def push(file: str | Path, repository: str, *, private: bool = False, message: s
         try:
             api.whoami()
         except LocalTokenNotFoundError:
-            raise ValueError("not logged in to the Hub: run `hf auth login`, with a token that may write") from None
+            raise ValueError(f"not logged in to the Hub: {LOGIN}, with a token that may write") from None
         api.create_repo(name, private=private, exist_ok=True)
         operations = [
             CommitOperationAdd(WEIGHTS, str(file)),
@@ -149,31 +146,23 @@ def push(file: str | Path, repository: str, *, private: bool = False, message: s
     return f"https://huggingface.co/{name}"
 
 
-def _own(file: str | Path) -> dict[str, Any]:
-    try:
-        return read_header(file)
-    except ValueError as error:
-        raise ValueError(f"{error}; `workbench convert {file} --to model.safetensors` makes one") from None
-
-
 def model_card(header: dict[str, Any], repository: str) -> str:
     """The card of a checkpoint, from its header, as Markdown with the Hub's front matter."""
     card = dict(header["card"])
-    title = repository.rpartition("/")[2]
     facts = {key: value for key, value in card.items() if key != "summary" and not isinstance(value, dict | list)}
     nested = {key: value for key, value in card.items() if isinstance(value, dict | list)}
+    title, summary = repository.rpartition("/")[2], card.get("summary", "A prior for image restoration.")
     lines = [
         *("---", "library_name: restoration-workbench", "tags:", "- image-restoration", "- diffusion-prior", "---", ""),
-        *(f"# {title}", "", str(card.get("summary", "A prior for image restoration.")), ""),
+        *(f"# {title}", "", summary, ""),
         *("```python", "from workbench.models import load_prior", f'prior = load_prior("hf:{repository}")', "```", ""),
         *("| fact | value |", "| --- | --- |"),
         f"| network | {header['network']}, {_plain(header['network_config'])} |",
         f"| adapter | {header['adapter']} |",
         *(f"| {key} | {_plain(value)} |" for key, value in facts.items()),
+        *("", "```json", json.dumps(nested, indent=1), "```", ""),
     ]
-    for key, value in nested.items():
-        lines += ["", f"## {key.replace('_', ' ')}", "", "```json", json.dumps(value, indent=1), "```"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _plain(value: Any) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.models.prior import Prior, Wrapped
 
@@ -34,24 +34,15 @@ class SplitPrior(Wrapped):
             raise ValueError("expected at least one device, got none")
         super().__init__(prior, f"{prior.name} on {', '.join(map(str, known))}")
         self.devices = known
-        self.copies = torch.nn.ModuleList([copy.deepcopy(prior).to(device) for device in known])
+        self.copies = nn.ModuleList([copy.deepcopy(prior).to(device) for device in known])
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """As ``prior``, a share on every device."""
-        shares = [
-            (network, part.to(device, non_blocking=True), levels.to(device, non_blocking=True))
-            for network, device, part, levels in zip(
-                self.copies,
-                self.devices,
-                x.tensor_split(len(self.devices)),
-                sigma.tensor_split(len(self.devices)),
-                strict=True,
-            )
-            if len(part)
-        ]
-        with ThreadPoolExecutor(len(shares)) as pool:
-            answers = list(pool.map(_ask, shares))
+        count = len(self.devices)
+        shares = zip(self.copies, self.devices, x.tensor_split(count), sigma.tensor_split(count), strict=True)
+        with ThreadPoolExecutor(count) as pool:
+            answers = list(pool.map(_ask, [share for share in shares if len(share[2])]))
         return torch.cat([answer.to(x.device) for answer in answers])
 
 
@@ -82,12 +73,10 @@ class SharedPrior(Wrapped):
         return torch.cat(parts)[: len(x)]
 
 
-def _ask(share: tuple[torch.nn.Module, Tensor, Tensor]) -> Tensor:
-    network, x, sigma = share
-    with torch.no_grad():
-        answer = network(x, sigma)
-    if not isinstance(answer, Tensor):
-        raise TypeError(f"expected a tensor from the prior, got {type(answer).__name__}")
+@torch.no_grad()
+def _ask(share: tuple[nn.Module, torch.device, Tensor, Tensor]) -> Tensor:
+    network, device, x, sigma = share
+    answer: Tensor = network(x.to(device, non_blocking=True), sigma.to(device, non_blocking=True))
     return answer
 
 

@@ -53,8 +53,8 @@ class Prior(nn.Module):
     def __init__(
         self,
         *,
-        sigma_min: float,
-        sigma_max: float,
+        sigma_min: float = 0.0,
+        sigma_max: float = float("inf"),
         channels: int = 3,
         multiple: int = 1,
         image_size: int | None = None,

@@ -9,41 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.models.adapters import PlainDenoiser, VEScore, VPNoise
 from workbench.models.files import assign, build, check_plain, check_tensors
+from workbench.models.formats import FAMILIES, KNOWN, Family, family_of, published_config
 from workbench.models.networks.adm import ADM
-from workbench.models.networks.ddpm import DDPM
 from workbench.models.networks.drunet import SIGMA_MAX, DRUNet
 from workbench.models.networks.ncsnpp import NCSNpp
 from workbench.models.prior import Prior
-from workbench.models.recognise import FAMILIES, KNOWN, Family, Published, family_of
 from workbench.models.score_sde import load_published
 from workbench.text import check_types, unknown
 
-Network = ADM | DDPM | DRUNet | NCSNpp
-NETWORKS: dict[str, type[Network]] = {"adm": ADM, "ddpm": DDPM, "drunet": DRUNet, "ncsnpp": NCSNpp}
-ADAPTER_SETTINGS = {
-    "adm": ("step", "alphas_cumprod"),
-    "ddpm": ("step", "alphas_cumprod"),
-    "drunet": ("sigma_min", "sigma_max"),
-    "ncsnpp": ("sigma_min", "sigma_max", "sde", "step"),
-}
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+RAW = ("model", "state_dict", "params", "net")
+AVERAGED = ("params_ema", "ema", "model_ema", "ema_state_dict")
 BUFFERS = ("sigmas",)  # in state dicts, but not among the averaged parameters
 
 
-def prior_from_published(content: Any, where: str | Path, /, *, weights: str = "auto", **settings: Any) -> Prior:
+def prior_from_published(content: Any, name: str, /, *, weights: str = "auto", **settings: Any) -> Prior:
     """A prior from what a published file holds.
 
     Args:
         content: as :func:`~workbench.models.files.read_weights` returned it.
-        where: the file, for messages and the prior's name.
+        name: of the prior.
         weights: "ema" (averaged over training), "raw", or "auto": EMA weights if the file has them.
         settings: what the tensors do not show, or other than what was recognised: fields of the network's
             configuration (such as ``head_channels`` of ADM), and per family ``step`` or ``alphas_cumprod`` (ADM, DDPM;
@@ -56,39 +48,29 @@ def prior_from_published(content: Any, where: str | Path, /, *, weights: str = "
         ValueError: an unknown layout, or one that needs settings: what was found, what is known, how to say it; an
             unknown setting; tensors that do not fit, by name.
     """
-    state, kind = choose_weights(content, where, weights)
-    check_plain(state, where)
+    state, kind = choose_weights(content, weights)
+    check_plain(state)
     family = family_of(state)
     if family is None:
-        raise ValueError(f"{where}: {_unknown(state)}")
+        raise ValueError(_unknown(state))
     try:
         config = family.configure(state)
     except ValueError as error:
-        raise ValueError(f"{where} looks like {family.title}, but {error}") from None
-    known = _published(family, config)
-    if known is not None:
-        config = known.config
-    given = {name: settings[name] for name in settings if name in {field.name for field in fields(config)}}
-    rest = {name: value for name, value in settings.items() if name not in given}
-    _refuse_unknown(family, config, rest)
-    if settings:
-        types = {"sigma_min": float, "sigma_max": float, "step": str, "sde": str}
-        check_types(settings, types | get_type_hints(type(config)), family.title)
-    if family.name == "adm":
-        if known is None and not (given.get("head_channels") or given.get("heads")):
-            raise ValueError(f"{where}: {_ambiguous_heads(config, state)}")
-        if given.get("heads") and given.get("head_channels"):
-            raise ValueError(f"{where}: head_channels and heads say the same thing: pass one of them")
-        if given.get("heads"):
-            given["head_channels"] = 0  # published configurations set it, and it would win
-    net = build(NETWORKS[family.name], lambda: replace(config, **given), len(state), where)
+        raise ValueError(f"it looks like {family.title}, but {error}") from None
+    known = published_config(family, config)
+    config = config if known is None else known.config
+    given = {field.name: settings.pop(field.name) for field in fields(config) if field.name in settings}
+    _check_settings(family, config, given, settings)
+    if family.network is ADM:
+        _set_heads(config, given, state, published=known is not None)
+    net = build(family.network, lambda: replace(config, **given), len(state))
     if isinstance(net, NCSNpp):
-        load_published(net, state, where)
+        load_published(net, state)
     else:
-        check_tensors(state, net.state_dict(), where)
+        check_tensors(state, net.state_dict())
         assign(net, state)
-    prior = _adapt(net, state, where, rest)
-    prior.name = Path(where).stem
+    prior = _adapt(net, state, settings)
+    prior.name = name
     prior.trained_size = known.image_size if known is not None else None
     prior.card["network"] = known.title if known is not None else _title(prior, family)
     if kind:
@@ -96,7 +78,7 @@ def prior_from_published(content: Any, where: str | Path, /, *, weights: str = "
     return prior.eval().requires_grad_(False)
 
 
-def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tuple[dict[str, Tensor], str]:
+def choose_weights(content: Any, weights: str = "auto") -> tuple[dict[str, Tensor], str]:
     """The state dict in ``content``, without prefixes, and whether it is "ema" or "raw" ("": not said).
 
     Raises:
@@ -109,38 +91,32 @@ def choose_weights(content: Any, where: str | Path, weights: str = "auto") -> tu
         states = [entry for entry in content if _tensors(entry)]
         content = {"model": states[0]} | ({"ema": states[-1]} if len(states) > 1 else {})
     if not isinstance(content, Mapping):
-        raise ValueError(f"{where}: expected named tensors, found {type(content).__name__}")
+        raise ValueError(f"expected named tensors, found {type(content).__name__}")
     if _tensors(content):
         if weights != "auto":
-            raise ValueError(
-                f"{where} holds one set of weights and does not say which: weights={weights!r} cannot be chosen"
-            )
+            raise ValueError(f"it holds one set of weights and does not say which: {weights!r} cannot be chosen")
         return _without_prefix(content), ""
-    raw: Any = next((content[key] for key in ("model", "state_dict", "params", "net") if key in content), None)
-    named: Any = next(
-        (content[key] for key in ("params_ema", "ema", "model_ema", "ema_state_dict") if key in content), None
-    )
-    shadow = named.get("shadow_params") if isinstance(named, Mapping) else None
-    has_average = shadow is not None or _tensors(named)
-    if shadow is not None and weights != "raw" and not isinstance(shadow, list | tuple):
-        raise ValueError(f"{where}: expected a list of averaged tensors, found {type(shadow).__name__}")
-    kept = isinstance(named, Mapping | list | tuple) and len(named) > 0 and "shadow_params" not in named
-    if kept and not has_average and weights != "raw":
-        # Whoever saved them wants them used: raw weights in their place would be a silent surprise.
-        raise ValueError(f"{where}: its averaged weights are in no known form; weights='raw' takes the others")
-    if weights != "raw" and has_average:
-        if shadow is None:
-            return _without_prefix(named), "ema"
-        if not _tensors(raw):
-            raise ValueError(
-                f"{where}: its averaged weights have no names, and the raw ones that would name them are missing"
-            )
-        return _named(shadow, _without_prefix(raw), where), "ema"
+    raw: Any = next((content[key] for key in RAW if key in content), None)
+    average: Any = next((content[key] for key in AVERAGED if key in content), None)
+    if weights != "raw" and isinstance(average, Mapping | list | tuple) and average:  # else such as the decay
+        return _averaged(average, raw), "ema"
     if weights == "ema":
-        raise ValueError(f"{where} holds no averaged weights, only {_shown(content)}")
+        raise ValueError(f"it holds no averaged weights, only {_shown(content)}")
     if not _tensors(raw):
-        raise ValueError(f"{where}: expected named tensors, found entries {_shown(content)}")
+        raise ValueError(f"expected named tensors, found entries {_shown(content)}")
     return _without_prefix(raw), "raw"
+
+
+def _averaged(average: Any, raw: Any) -> dict[str, Tensor]:
+    """Averaged weights with their names, which those of ``raw`` lend to bare lists (``shadow_params``)."""
+    if _tensors(average):
+        return _without_prefix(average)
+    if not isinstance(average, Mapping) or "shadow_params" not in average:
+        # Whoever saved them wants them used: raw weights in their place would be a silent surprise.
+        raise ValueError("its averaged weights are in no known form; weights='raw' takes the others")
+    if not _tensors(raw):
+        raise ValueError("its averaged weights have no names, and the raw ones that would name them are missing")
+    return _named(average["shadow_params"], _without_prefix(raw))
 
 
 def _tensors(content: Any) -> bool:
@@ -164,81 +140,84 @@ def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _named(shadow: Sequence[Tensor], raw: Mapping[str, Tensor], where: str | Path) -> dict[str, Tensor]:
+def _named(shadow: Any, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names for averaged parameters, which are a bare list in the order of the parameters: all of them (torch_ema), or
     those that are trained (score_sde), which leaves out the Fourier frequencies.
     """
+    if not isinstance(shadow, list | tuple) or not all(isinstance(tensor, Tensor) for tensor in shadow):
+        raise ValueError(f"expected a list of averaged tensors, found {type(shadow).__name__}")
     names = [name for name in raw if name not in BUFFERS]
     trained = [name for name in names if not (name.endswith(".W") and raw[name].ndim == 1)]
-    if len(shadow) not in (len(names), len(trained)):
-        raise ValueError(
-            f"{where}: expected {len(names)} averaged tensors"
-            + (f" or {len(trained)}" if len(trained) != len(names) else "")
-            + f", as there are parameters, found {len(shadow)}"
-        )
-    order = names if len(shadow) == len(names) else trained
-    for name, tensor in zip(order, shadow, strict=True):
-        if not isinstance(tensor, Tensor) or tensor.shape != raw[name].shape:
-            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{where}: averaged {name}: expected shape {tuple(raw[name].shape)}, found {found}")
-    return dict(raw) | dict(zip(order, shadow, strict=True))
+    orders = {len(trained): trained, len(names): names}
+    if len(shadow) not in orders:
+        counts = " or ".join(map(str, orders))
+        raise ValueError(f"expected {counts} averaged tensors, as there are parameters, found {len(shadow)}")
+    return dict(raw) | dict(zip(orders[len(shadow)], shadow, strict=True))
 
 
-def _published(family: Family, config: Any) -> Published | None:
-    """The published configuration that looks like ``config``."""
-    for known in KNOWN:
-        if type(known.config) is type(config):
-            unseen = {name: getattr(config, name) for name in family.unseen}
-            if replace(known.config, **unseen) == config:
-                return known
-    return None
+def _check_settings(family: Family, config: Any, given: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise ValueError unless ``settings`` are those of the family's adapter, and all values have their types."""
+    for name in settings:
+        if name not in family.settings:
+            known = [*(field.name for field in fields(config)), *family.settings, "weights"]
+            raise ValueError(unknown(f"setting of {family.title}", name, known))
+    types = {"sigma_min": float, "sigma_max": float, "step": str, "sde": str}
+    check_types(given | settings, types | get_type_hints(family.config), family.title)
+
+
+def _set_heads(config: Any, given: dict[str, Any], state: Mapping[str, Tensor], *, published: bool) -> None:
+    """How the attention of ADM is split, which its tensors do not show, from ``given`` or a published network."""
+    if not published and not (given.get("head_channels") or given.get("heads")):
+        raise ValueError(_ambiguous_heads(config, state))
+    if given.get("heads") and given.get("head_channels"):
+        raise ValueError("head_channels and heads say the same thing: pass one of them")
+    if given.get("heads"):
+        given["head_channels"] = 0  # published configurations set it, and it would win
 
 
 def _title(prior: Prior, family: Family) -> str:
-    if family.name != "ncsnpp":
+    if family.network is not NCSNpp:
         return family.title
     return "NCSN++ (score_sde, VE)" if isinstance(prior, VEScore) else "DDPM++ (score_sde, continuous VP)"
 
 
-def _adapt(net: Network, state: Mapping[str, Tensor], where: str | Path, settings: dict[str, Any]) -> Prior:
-    common: dict[str, Any] = {"channels": net.config.channels, "multiple": net.multiple}
-    if isinstance(net, ADM | DDPM):
-        if settings.get("alphas_cumprod") is not None:
-            settings["alphas_cumprod"] = _schedule(settings["alphas_cumprod"], where)
-        return VPNoise(net, **common, **settings)
+def _adapt(net: nn.Module, state: Mapping[str, Tensor], settings: dict[str, Any]) -> Prior:
+    if isinstance(net, NCSNpp):
+        return _adapt_score_sde(net, state, **settings)
     if isinstance(net, DRUNet):
-        return PlainDenoiser(net, **common, **{"sigma_min": 0.0, "sigma_max": SIGMA_MAX, **settings})
-    sde = settings.pop("sde", None)
-    if sde is None and net.config.embedding == "positional" and net.config.input_pyramid != "none":
+        settings = {"sigma_min": 0.0, "sigma_max": SIGMA_MAX, **settings}
+        return PlainDenoiser(net, channels=net.config.channels, multiple=net.multiple, **settings)
+    if settings.get("alphas_cumprod") is not None:
+        try:
+            settings["alphas_cumprod"] = torch.as_tensor(settings["alphas_cumprod"], dtype=torch.float64)
+        except (RuntimeError, TypeError, ValueError):
+            raise ValueError(f"alphas_cumprod must be numbers, got {settings['alphas_cumprod']!r}") from None
+    known: Any = net
+    return VPNoise(net, channels=known.config.channels, multiple=known.multiple, **settings)
+
+
+def _adapt_score_sde(net: NCSNpp, state: Mapping[str, Tensor], *, sde: str | None = None, **settings: Any) -> Prior:
+    common: dict[str, Any] = {"channels": net.config.channels, "multiple": net.multiple}
+    positional = net.config.embedding == "positional"
+    if sde is None and positional and net.config.input_pyramid != "none":
         raise ValueError(
-            f"{where}: NCSN++ with time steps was published variance preserving and variance exploding (discrete), and "
-            "its tensors do not tell which: pass sde='vp' (the other is not supported)"
+            "NCSN++ with time steps was published variance preserving and variance exploding (discrete), and its "
+            "tensors do not tell which: pass sde='vp' (the other is not supported)"
         )
-    if sde not in (None, "vp", "ve") or (sde == "ve" and net.config.embedding == "positional"):
-        raise ValueError(f"{where}: sde must be 'vp', or 've' for a network with Fourier features, got {sde!r}")
-    if sde == "vp" or (sde is None and net.config.embedding == "positional"):
+    if sde not in (None, "vp", "ve") or (sde == "ve" and positional):
+        raise ValueError(f"sde must be 'vp', or 've' for a network with Fourier features, got {sde!r}")
+    if sde == "vp" or positional:
         if {"sigma_min", "sigma_max"} & set(settings):
-            raise ValueError(f"{where}: the noise levels of a variance-preserving network are those of its schedule")
+            raise ValueError("the noise levels of a variance-preserving network are those of its schedule")
         alphas, times = continuous_vp()
         return VPNoise(net, alphas_cumprod=alphas, times=times, **common, **settings)
     if "step" in settings:
-        raise ValueError(f"{where}: a variance-exploding network has no steps")
+        raise ValueError("a variance-exploding network has no steps")
     if "sigmas" in state:  # descending, geometric
-        levels = {"sigma_min": float(state["sigmas"][-1]), "sigma_max": float(state["sigmas"][0])}
-        settings = {**levels, **settings}
+        settings = {"sigma_min": float(state["sigmas"][-1]), "sigma_max": float(state["sigmas"][0])} | settings
     if not {"sigma_min", "sigma_max"} <= set(settings):
-        raise ValueError(f"{where}: the file does not say its noise levels: pass sigma_min and sigma_max")
-    lowest, highest = settings["sigma_min"], settings["sigma_max"]
-    if not 0 < lowest < highest < float("inf"):
-        raise ValueError(f"{where}: noise levels must be 0 < sigma_min < sigma_max, got {lowest:g} and {highest:g}")
+        raise ValueError("the file does not say its noise levels: pass sigma_min and sigma_max")
     return VEScore(net, **common, **settings)
-
-
-def _schedule(values: Any, where: str | Path) -> Tensor:
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (RuntimeError, TypeError, ValueError):
-        raise ValueError(f"{where}: alphas_cumprod must be numbers, got {values!r}") from None
 
 
 def continuous_vp() -> tuple[Tensor, Tensor]:
@@ -249,13 +228,6 @@ def continuous_vp() -> tuple[Tensor, Tensor]:
     """
     t = torch.linspace(1e-3, 1, 1000, dtype=torch.float64)
     return torch.exp(-0.5 * t**2 * 19.9 - 0.1 * t), 999 * t
-
-
-def _refuse_unknown(family: Family, config: Any, settings: Mapping[str, Any]) -> None:
-    allowed = [*(field.name for field in fields(config)), *ADAPTER_SETTINGS[family.name], "weights"]
-    for name in settings:
-        if name not in ADAPTER_SETTINGS[family.name]:
-            raise ValueError(unknown(f"setting of {family.title}", name, allowed))
 
 
 def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
@@ -283,7 +255,7 @@ def _unknown(state: Mapping[str, Tensor]) -> str:
     if any(name.endswith(("lora_A.weight", "lora_B.weight")) for name in names):
         return "a LoRA adapter, not a whole network"
     shown = _shown(names, 4)
-    known = "; ".join(family.title for family in FAMILIES)
+    known = "; ".join(family.title for family in FAMILIES.values() if family.signs)
     return (
         f"unknown layout: {len(names)} tensors such as {shown}. Known are {known}; files of this package "
         "(`workbench convert`); diffusers:NAME; deepinv:NAME. Any other network becomes a prior in Python with an "

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.models.files import assign, check_tensors
-from workbench.models.networks.ncsnpp import DownLevel, NCSNpp, ResidualBlock, UpLevel
+from workbench.models.networks.ncsnpp import (
+    Attention,
+    Combine,
+    DownLevel,
+    FourierEmbedding,
+    NCSNpp,
+    PyramidDown,
+    ResidualBlock,
+    UpLevel,
+)
+
+# Published names of our modules' parts and tensors.
+NAMES: dict[type[nn.Module], dict[str, str]] = {
+    FourierEmbedding: {"frequencies": "W"},
+    Combine: {"weight": "Conv_0.weight", "bias": "Conv_0.bias"},
+    PyramidDown: {"conv": "Conv2d_0"},
+    ResidualBlock: {
+        "norm_in": "GroupNorm_0",
+        "conv_in": "Conv_0",
+        "embed": "Dense_0",
+        "norm_out": "GroupNorm_1",
+        "conv_out": "Conv_1",
+        "shortcut": "Conv_2",
+    },
+    Attention: {"norm": "GroupNorm_0"}
+    | {f"{part}.weight": f"NIN_{index}.W" for index, part in enumerate(("query", "key", "value", "out"))}
+    | {f"{part}.bias": f"NIN_{index}.b" for index, part in enumerate(("query", "key", "value", "out"))},
+}
 
 
-def load_published(net: NCSNpp, state: Mapping[str, Tensor], where: str | Path = "published tensors") -> None:
+def load_published(net: NCSNpp, state: Mapping[str, Tensor]) -> None:
     """Put a published state dict (names ``all_modules.N...`` without prefix) into ``net``, every tensor once.
 
     ``net`` takes over the memory of the tensors where their layout allows, and may be on the meta device.
@@ -19,102 +45,43 @@ def load_published(net: NCSNpp, state: Mapping[str, Tensor], where: str | Path =
     Raises:
         ValueError: tensors missing, left over, of another shape or kind, or not finite, named.
     """
-    ours = net.state_dict()
-    pairs = list(published_names(net))
-    expected = {theirs: ours[name].T if _transposed(theirs, ours[name]) else ours[name] for theirs, name in pairs}
-    check_tensors(state, expected, where)
-    tensors = {
-        name: state[theirs].T.contiguous() if _transposed(theirs, ours[name]) else state[theirs]
-        for theirs, name in pairs
-    }
-    assign(net, tensors)
-
-
-def _transposed(theirs: str, tensor: Tensor) -> bool:
-    return theirs.endswith(".W") and tensor.ndim == 2
+    ours, names = net.state_dict(), dict(published_names(net))
+    turned = {theirs for theirs, name in names.items() if theirs.endswith(".W") and ours[name].ndim == 2}
+    check_tensors(state, {theirs: ours[name].T if theirs in turned else ours[name] for theirs, name in names.items()})
+    assign(
+        net,
+        {name: state[theirs].T.contiguous() if theirs in turned else state[theirs] for theirs, name in names.items()},
+    )
 
 
 def published_names(net: NCSNpp) -> Iterator[tuple[str, str]]:
     """Pairs (published name, our name) for every tensor, in the published state dict's order.
 
-    Published files number their modules in one flat list, ``all_modules.N``; the walk below is that list's order.
-    NIN layers (``W`` of shape (in, out), ``b``) are our linear layers: their weights are the transpose.
+    Published files number their modules in one flat list, ``all_modules.N``. NIN layers (``W`` of shape (in, out),
+    ``b``) are our linear layers: their weights are the transpose.
     """
-    config = net.config
-    if config.sigmas:
+    if net.config.sigmas:
         yield "sigmas", "sigmas"
-    for number, (kind, path) in enumerate(_published_modules(net)):
-        for theirs, ours in _TENSORS[kind]:
-            if ours.startswith("shortcut"):
-                block = net.get_submodule(path)
-                assert isinstance(block, ResidualBlock)
-                if block.shortcut is None:
-                    continue
-            yield f"all_modules.{number}.{theirs}", f"{path}.{ours}"
+    paths = {module: path for path, module in net.named_modules()}
+    modules = [module for module in _flat(net) if module is not None and module.state_dict()]
+    for number, module in enumerate(modules):
+        table = NAMES.get(type(module), {})
+        for name in module.state_dict():
+            part, dot, kind = name.rpartition(".")
+            theirs = table.get(name) or table.get(part, part) + dot + kind
+            yield f"all_modules.{number}.{theirs}", f"{paths[module]}.{name}"
 
 
-def _affine(theirs: str, ours: str) -> list[tuple[str, str]]:
-    return [(f"{theirs}{part}", f"{ours}{part}") for part in ("weight", "bias")]
-
-
-_TENSORS: dict[str, list[tuple[str, str]]] = {
-    "fourier": [("W", "frequencies")],
-    "layer": _affine("", ""),
-    "combine": _affine("Conv_0.", ""),
-    "pyramid": _affine("Conv2d_0.", "conv."),
-    "block": [
-        *_affine("GroupNorm_0.", "norm_in."),
-        *_affine("Conv_0.", "conv_in."),
-        *_affine("Dense_0.", "embed."),
-        *_affine("GroupNorm_1.", "norm_out."),
-        *_affine("Conv_1.", "conv_out."),
-        *_affine("Conv_2.", "shortcut."),
-    ],
-    "attention": [
-        *_affine("GroupNorm_0.", "norm."),
-        *(
-            pair
-            for index, ours in enumerate(("query", "key", "value", "out"))
-            for pair in ((f"NIN_{index}.W", f"{ours}.weight"), (f"NIN_{index}.b", f"{ours}.bias"))
-        ),
-    ],
-}
-
-
-def _published_modules(net: NCSNpp) -> Iterator[tuple[str, str]]:
-    """Pairs (kind, path of our module) in the order of the published flat module list."""
-    if net.config.embedding == "fourier":
-        yield "fourier", "embedding"
-    yield "layer", "embed_in"
-    yield "layer", "embed_out"
-    yield "layer", "first"
-    for i, down in enumerate(net.down):
+def _flat(net: NCSNpp) -> Iterator[nn.Module | None]:
+    """Our modules in the order of the published list, in which those that are None or have no tensors do not count."""
+    yield from (net.embedding, net.embed_in, net.embed_out, net.first)
+    for down in net.down:
         assert isinstance(down, DownLevel)
-        for j in range(len(down.blocks)):
-            yield "block", f"down.{i}.blocks.{j}"
-            if down.attentions:
-                yield "attention", f"down.{i}.attentions.{j}"
-        if down.down is not None:
-            yield "block", f"down.{i}.down"
-            if down.combine is not None:
-                yield "combine", f"down.{i}.combine"
-            elif down.pyramid_down is not None:
-                yield "pyramid", f"down.{i}.pyramid_down"
-    yield "block", "middle_in"
-    if net.middle_attention is not None:
-        yield "attention", "middle_attention"
-    yield "block", "middle_out"
-    for i, up in enumerate(net.up):
+        for index, block in enumerate(down.blocks):
+            yield from (block, down.attentions[index] if down.attentions else None)
+        yield from (down.down, down.combine, down.pyramid_down)
+    yield from (net.middle_in, net.middle_attention, net.middle_out)
+    for up in net.up:
         assert isinstance(up, UpLevel)
-        for j in range(len(up.blocks)):
-            yield "block", f"up.{i}.blocks.{j}"
-        if up.attention is not None:
-            yield "attention", f"up.{i}.attention"
-        if up.head is not None:
-            yield "layer", f"up.{i}.head.0"
-            yield "layer", f"up.{i}.head.2"
-        if up.up is not None:
-            yield "block", f"up.{i}.up"
-    if net.head is not None:
-        yield "layer", "head.0"
-        yield "layer", "head.2"
+        yield from (*up.blocks, up.attention, *(up.head or ()), up.up)
+    yield from net.head or ()

@@ -20,8 +20,6 @@ does not see enough, and rises as sin^2 over the half in the middle. Hence:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise, product
 
 import torch
@@ -83,7 +81,8 @@ class TiledPrior(Wrapped):
         """The blend of the denoised tiles (B, C, H, W)."""
         height, width = x.shape[-2:]
         wide = _mirrored(_mirrored(x, -2, self._whole(height)), -1, self._whole(width))
-        limit = self.batch or max(1, self._pixels(x) // self.tile**2)
+        pixels = CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
+        limit = self.batch or max(1, pixels // self.tile**2)
         parts = zip(wide.split(limit), sigma.split(limit), strict=True)
         return torch.cat([self._blend(*part, limit) for part in parts])[..., :height, :width]
 
@@ -93,25 +92,24 @@ class TiledPrior(Wrapped):
 
     def handovers(self, side: int) -> list[int]:
         """The pixels along a side of that many where neighbouring tiles count equally: where a seam would be."""
-        strips = [strip.pixels for strip in self._strips(self._whole(side))]
+        strips = [pixels for pixels, _ in self._strips(self._whole(side))]
         return [(after.start + before.stop) // 2 for before, after in pairwise(strips)]
 
     def _blend(self, x: Tensor, sigma: Tensor, limit: int) -> Tensor:
         """``sum_i w_i D_i(x)`` for at most ``limit`` images whose sides tiles cover."""
         images, out = len(x), torch.zeros_like(x)
-        places = list(product(*(list(self._strips(side)) for side in x.shape[-2:])))
+        places = list(product(*(self._strips(side) for side in x.shape[-2:])))
         count = max(1, limit // images)
         for first in range(0, len(places), count):
             group = places[first : first + count]
-            tiles = torch.cat([x[..., row.pixels, column.pixels] for row, column in group])
+            tiles = torch.cat([x[..., rows, columns] for (rows, _), (columns, _) in group])
             levels = sigma.repeat(len(group))
             if torch.is_grad_enabled() and len(places) > count:
                 clean = checkpoint(self.prior, tiles, levels, use_reentrant=False)
             else:
                 clean = self.prior(tiles, levels)
-            for (row, column), part in zip(group, clean.split(images), strict=True):
-                window = torch.outer(row.weights, column.weights).to(x)
-                out[..., row.pixels, column.pixels] += window * part
+            for ((rows, down), (columns, across)), part in zip(group, clean.split(images), strict=True):
+                out[..., rows, columns] += torch.outer(down, across).to(x) * part
         return out
 
     def _whole(self, side: int) -> int:
@@ -119,20 +117,21 @@ class TiledPrior(Wrapped):
         least = self.tile if self.prior.image_size is not None else 1
         return _up(max(side, least), self.prior.multiple)
 
-    def _strips(self, side: int) -> Iterator[_Strip]:
-        """Tiles along one side, evenly spaced, sharing ``overlap`` pixels or more."""
+    def _strips(self, side: int) -> list[tuple[slice, Tensor]]:
+        """Tiles along one side, evenly spaced, sharing ``overlap`` pixels or more.
+
+        Where each lies, and what its pixels count there: (tile,) float64, at every pixel of the side 1 in all.
+        """
         step, tile = self.prior.multiple, min(self.tile, side)
         # In units of what the prior halves its images by: tiles then see the same grid as the whole image.
         room, stride = (side - tile) // step, (self.tile - self.overlap) // step
         moves = math.ceil(room / stride)
         starts = [step * (index * room // max(moves, 1)) for index in range(moves + 1)]
+        windows = [(slice(start, start + tile), self._window(start, tile, side)) for start in starts]
         total = torch.zeros(side, dtype=torch.float64)
-        windows = [self._window(start, tile, side) for start in starts]
-        for start, window in zip(starts, windows, strict=True):
-            total[start : start + tile] += window
-        for start, window in zip(starts, windows, strict=True):
-            pixels = slice(start, start + tile)
-            yield _Strip(pixels, window / total[pixels])
+        for pixels, window in windows:
+            total[pixels] += window
+        return [(pixels, window / total[pixels]) for pixels, window in windows]
 
     def _window(self, start: int, tile: int, side: int) -> Tensor:
         """What a tile's pixels count along one side, (tile,) float64, before it is shared with the neighbours."""
@@ -144,18 +143,6 @@ class TiledPrior(Wrapped):
                 share = ((distance - margin) / max(self.overlap - 2 * margin, 1)).clamp(0, 1)
                 window = window * torch.sin(math.pi / 2 * share) ** 2
         return window
-
-    @staticmethod
-    def _pixels(x: Tensor) -> int:
-        return CPU_PIXELS if x.device.type == "cpu" else ACCELERATOR_PIXELS
-
-
-@dataclass(frozen=True)
-class _Strip:
-    """Where a tile lies along one side, and what its pixels count there: (tile,) float64, at every pixel 1 in all."""
-
-    pixels: slice
-    weights: Tensor
 
 
 def whole_or_tiles(prior: Prior, height: int, width: int) -> Prior:

@@ -16,21 +16,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from workbench.models.networks.layers import nearest_up, sinusoids
+from workbench.models.networks.layers import LevelsConfig, attend, double_and_convolve, embed_level, named, sinusoids
 
 
 @dataclass(frozen=True)
-class ADMConfig:
-    """Architecture of one network.
+class ADMConfig(LevelsConfig):
+    """Architecture of one network; see :class:`LevelsConfig` for the first five.
 
     Attributes:
-        channels: image channels.
-        width: channels of the first level (``num_channels``).
-        multipliers: channels per level as multiples of ``width`` (``channel_mult``); level i has 1/2^i of the size.
-        blocks: residual blocks per level (``num_res_blocks``).
-        attention_levels: levels with attention after each block (``attention_resolutions``, as level numbers).
         head_channels: channels per attention head (``num_head_channels``); 0: ``heads`` decides.
         heads: attention heads, where ``head_channels`` is 0.
         learned_variance: the output has C more channels (``learn_sigma``).
@@ -41,10 +35,8 @@ class ADMConfig:
             (``use_new_attention_order``); published files are the other way round.
     """
 
-    channels: int = 3
     width: int = 256
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
-    blocks: int = 2
     attention_levels: tuple[int, ...] = (3, 4, 5)
     head_channels: int = 64
     heads: int = 4
@@ -54,21 +46,14 @@ class ADMConfig:
     query_key_value_first: bool = False
 
     def __post_init__(self) -> None:
-        if self.width % 32 or self.width < 32:
-            raise ValueError(f"width must be a positive multiple of 32 (group normalisation), got {self.width}")
-        # JSON turns tuples into lists; equality and hashing need tuples.
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+        super().__post_init__()
         if not self.head_channels and self.heads < 1:
             raise ValueError(f"attention needs at least one head, got heads={self.heads}")
-        widths = [self.width * self.multipliers[level] for level in (*self.attention_levels, -1)]
-        for width in widths:
-            if self.head_channels < 0 or width % (self.head_channels or self.heads or 1):
-                raise ValueError(
-                    f"attention layers of {width} channels cannot be split into heads of {self.head_channels} channels"
-                    if self.head_channels
-                    else f"attention layers of {width} channels cannot be split into {self.heads} heads"
-                )
+        split = f"heads of {self.head_channels} channels" if self.head_channels else f"{self.heads} heads"
+        for level in (*self.attention_levels, -1):
+            width = self.widths[level]
+            if self.head_channels < 0 or width % (self.head_channels or self.heads):
+                raise ValueError(f"attention layers of {width} channels cannot be split into {split}")
 
 
 class Step(nn.ModuleList):
@@ -103,7 +88,7 @@ class ResidualBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv(h)
-        # The embedding has been through swish already: once for all blocks (see ``ADM.forward``).
+        # The embedding has been through swish already: see ``embed_level``.
         told = self.emb_layers[1](embedding)[:, :, None, None]
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
@@ -126,54 +111,12 @@ class Attention(nn.Module):
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = x.flatten(2)
-        batch, channels, _ = pixels.shape
-        heads = channels // self.head_channels
-        qkv = self.qkv(self.norm(pixels))
-        # Contiguous: on a processor, attention over the transposed view takes 2.6 times as long.
+        qkv, size = self.qkv(self.norm(x.flatten(2))), self.head_channels
         if self.query_key_value_first:
-            parts = qkv.view(batch, 3, heads, self.head_channels, -1).transpose(3, 4).contiguous().unbind(1)
+            parts = qkv.unflatten(1, (3, -1, size)).unbind(1)
         else:
-            parts = qkv.view(batch, heads, 3, self.head_channels, -1).transpose(3, 4).contiguous().unbind(2)
-        query, key, value = parts
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(2, 3).reshape(pixels.shape)
-        return x + self.proj_out(mixed).view(x.shape)
-
-
-class Halve(nn.Module):
-    """Average pooling, without weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2)
-
-
-class Double(nn.Module):
-    """Repeated pixels, without weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nearest_up(x)
-
-
-class StridedConv(nn.Module):
-    """Halve the size by a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-
-class DoubleConv(nn.Module):
-    """Double the size by repeating pixels, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(nearest_up(x))
+            parts = qkv.unflatten(1, (-1, 3, size)).unbind(2)
+        return x + self.proj_out(attend(*parts)).view(x.shape)
 
 
 class ADM(nn.Module):
@@ -181,10 +124,8 @@ class ADM(nn.Module):
 
     def __init__(self, config: ADMConfig) -> None:
         super().__init__()
-        self.config = config
-        embedding = 4 * config.width
-        widths = [config.width * multiplier for multiplier in config.multipliers]
-        last = len(widths) - 1
+        self.config, self.multiple = config, config.multiple
+        embedding, widths = 4 * config.width, config.widths
         self.time_embed = nn.Sequential(nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
         def block(inputs: int, outputs: int, resample: nn.Module | None = None) -> ResidualBlock:
@@ -196,6 +137,16 @@ class ADM(nn.Module):
         def at(level: int, channels: int) -> Iterable[nn.Module]:
             return [attention(channels)] if level in config.attention_levels else []
 
+        def halve(width: int) -> nn.Module:
+            if config.resample_in_blocks:
+                return block(width, width, nn.AvgPool2d(2))
+            return named(op=nn.Conv2d(width, width, 3, stride=2, padding=1))
+
+        def double(width: int) -> nn.Module:
+            if config.resample_in_blocks:
+                return block(width, width, nn.Upsample(scale_factor=2))
+            return double_and_convolve(width)
+
         current, skips = config.width, [config.width]
         steps = [Step([nn.Conv2d(config.channels, current, 3, padding=1)])]
         for level, width in enumerate(widths):
@@ -203,9 +154,8 @@ class ADM(nn.Module):
                 steps.append(Step([block(current, width), *at(level, width)]))
                 current = width
                 skips.append(current)
-            if level < last:
-                down = block(width, width, Halve()) if config.resample_in_blocks else StridedConv(width)
-                steps.append(Step([down]))
+            if level + 1 < len(widths):
+                steps.append(Step([halve(width)]))
                 skips.append(current)
         self.input_blocks = nn.ModuleList(steps)
         self.middle_block = Step([block(current, current), attention(current), block(current, current)])
@@ -215,23 +165,17 @@ class ADM(nn.Module):
             for index in range(config.blocks + 1):
                 parts = [block(current + skips.pop(), width), *at(level, width)]
                 if level > 0 and index == config.blocks:
-                    parts.append(block(width, width, Double()) if config.resample_in_blocks else DoubleConv(width))
+                    parts.append(double(width))
                 steps.append(Step(parts))
                 current = width
         self.output_blocks = nn.ModuleList(steps)
         outputs = config.channels * (2 if config.learned_variance else 1)
         self.out = nn.Sequential(nn.GroupNorm(32, current), nn.SiLU(), nn.Conv2d(current, outputs, 3, padding=1))
 
-    @property
-    def multiple(self) -> int:
-        """Image sides must be multiples of this."""
-        return 2 ** (len(self.config.multipliers) - 1)
-
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         width = self.config.width
-        embedding = sinusoids(time, width, divisor=width // 2, sine_first=False)
-        # Every block applies swish to the embedding first: once here is the same and cheaper.
-        embedding = F.silu(self.time_embed(embedding.to(x.dtype)))
+        first, _, second = self.time_embed
+        embedding = embed_level(sinusoids(time, width, divisor=width // 2, sine_first=False).to(x.dtype), first, second)
         skips = []
         for step in self.input_blocks:
             x = step(x, embedding)

@@ -15,38 +15,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.models.networks.layers import attend, nearest_up, sinusoids
+from workbench.models.networks.layers import (
+    LevelsConfig,
+    attend,
+    double,
+    double_and_convolve,
+    embed_level,
+    halve,
+    named,
+    sinusoids,
+)
 
 
 @dataclass(frozen=True)
-class DDPMConfig:
-    """Architecture of one network.
+class DDPMConfig(LevelsConfig):
+    """Architecture of one network; see :class:`LevelsConfig` for the first five.
 
     Attributes:
-        channels: image channels.
-        width: channels of the first level (``ch``).
-        multipliers: channels per level as multiples of ``width`` (``ch_mult``); level i has 1/2^i of the size.
-        blocks: residual blocks per level (``num_res_blocks``).
-        attention_levels: levels with self-attention after each block (``attn_resolutions``, as level numbers).
         convolve_resampling: halving is a strided convolution and doubling is followed by one (``resamp_with_conv``);
             otherwise average pooling and nearest neighbour.
         outputs: output channels, if not ``channels``.
     """
 
-    channels: int = 3
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
-    attention_levels: tuple[int, ...] = (1,)
     convolve_resampling: bool = True
     outputs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.width % 32 or self.width < 32:
-            raise ValueError(f"width must be a positive multiple of 32 (group normalisation), got {self.width}")
-        # JSON turns tuples into lists; equality and hashing need tuples.
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -81,24 +73,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        return x + self.proj_out(attend(self.q(h), self.k(h), self.v(h), heads=1))
+        parts = (layer(h).flatten(2)[:, None] for layer in (self.q, self.k, self.v))  # one head
+        return x + self.proj_out(attend(*parts).view(x.shape))
 
 
-class Resample(nn.Module):
-    """Halve (``down``; the convolution pads below and to the right only) or double the size."""
-
-    def __init__(self, channels: int, convolve: bool, down: bool) -> None:
-        super().__init__()
-        self.down = down
-        self.conv: nn.Conv2d | None = None
-        if convolve:
-            self.conv = nn.Conv2d(channels, channels, 3, stride=2 if down else 1, padding=0 if down else 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.down:
-            return F.avg_pool2d(x, 2) if self.conv is None else self.conv(F.pad(x, (0, 1, 0, 1)))
-        x = nearest_up(x)
-        return x if self.conv is None else self.conv(x)
+def halve_and_convolve(channels: int) -> nn.Sequential:
+    """Halve the size by a convolution that pads below and to the right only."""
+    return named(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(channels, channels, 3, stride=2))
 
 
 class Level(nn.Module):
@@ -108,8 +89,8 @@ class Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(ResidualBlock(channels, outputs, embedding) for channels in inputs)
         self.attn = nn.ModuleList(Attention(outputs) for _ in inputs if attention)
-        self.downsample: Resample | None = None
-        self.upsample: Resample | None = None
+        self.downsample: nn.Module | None = None
+        self.upsample: nn.Module | None = None
 
     def apply_block(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
         x = self.block[index](x, embedding)
@@ -121,9 +102,8 @@ class DDPM(nn.Module):
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__()
-        self.config = config
-        widths = [config.width * multiplier for multiplier in config.multipliers]
-        last, embedding = len(widths) - 1, 4 * config.width
+        self.config, self.multiple = config, config.multiple
+        widths, embedding, convolve = config.widths, 4 * config.width, config.convolve_resampling
         dense = [nn.Linear(config.width, embedding), nn.Linear(embedding, embedding)]
         self.temb = nn.ModuleDict({"dense": nn.ModuleList(dense)})
         self.conv_in = nn.Conv2d(config.channels, config.width, 3, padding=1)
@@ -134,8 +114,8 @@ class DDPM(nn.Module):
             inputs = [current] + [width] * (config.blocks - 1)
             stage = Level(inputs, width, embedding, level in config.attention_levels)
             skips += [width] * config.blocks
-            if level < last:
-                stage.downsample = Resample(width, config.convolve_resampling, down=True)
+            if level + 1 < len(widths):
+                stage.downsample = halve_and_convolve(width) if convolve else halve()
                 skips.append(width)
             self.down.append(stage)
             current = width
@@ -150,23 +130,16 @@ class DDPM(nn.Module):
             inputs = [previous + skips.pop() for previous in [current] + [width] * config.blocks]
             stage = Level(inputs, width, embedding, level in config.attention_levels)
             if level > 0:
-                stage.upsample = Resample(width, config.convolve_resampling, down=False)
+                stage.upsample = double_and_convolve(width) if convolve else double()
             self.up.insert(0, stage)
             current = width
         self.norm_out = group_norm(current)
         self.conv_out = nn.Conv2d(current, config.outputs or config.channels, 3, padding=1)
 
-    @property
-    def multiple(self) -> int:
-        """Image sides must be multiples of this."""
-        return 2 ** (len(self.config.multipliers) - 1)
-
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         # log(10000) over (pairs - 1): the DDPM convention; ADM divides by the number of pairs.
-        first, second = self.temb["dense"].children()
-        embedding = sinusoids(time, self.config.width, divisor=self.config.width // 2 - 1, sine_first=True)
-        # Every block applies swish to the embedding first: once here is the same and cheaper.
-        embedding = F.silu(second(F.silu(first(embedding.to(x.dtype)))))
+        features = sinusoids(time, self.config.width, divisor=self.config.width // 2 - 1, sine_first=True)
+        embedding = embed_level(features.to(x.dtype), *self.temb["dense"].children())
         skips = [self.conv_in(x)]
         for stage in self.down.children():
             assert isinstance(stage, Level)

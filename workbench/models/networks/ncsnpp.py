@@ -12,28 +12,25 @@ means (score, noise, preconditioned image) and in which range is the adapter's b
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.models.networks.layers import nearest_up, sinusoids
+from workbench.models.networks.layers import Filter, LevelsConfig, double, embed_level, halve, sinusoids
 
 SQRT2 = math.sqrt(2.0)
 
 
 @dataclass(frozen=True)
-class NCSNppConfig:
-    """Architecture of one network; field by field what the published configuration files set.
+class NCSNppConfig(LevelsConfig):
+    """Architecture of one network, as the published configuration files set it; see :class:`LevelsConfig` for the
+    first five.
 
     Attributes:
-        channels: image channels.
-        width: channels of the first level (``nf``).
-        multipliers: channels per level as multiples of ``width`` (``ch_mult``); level i has 1/2^i of the size.
-        blocks: residual blocks per level.
-        attention_levels: levels with self-attention after each block (``attn_resolutions``, as level numbers).
         middle_attention: attention between the two middle blocks. Always there in published networks; without it and
             without ``attention_levels`` the network is fully convolutional.
         embedding: "fourier" (of log sigma, random frequencies) or "positional" (sinusoids of the conditioning).
@@ -45,11 +42,7 @@ class NCSNppConfig:
         sigmas: number of entries of the (inert) buffer that published VE and VP files hold; 0 leaves it out.
     """
 
-    channels: int = 3
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 4
-    attention_levels: tuple[int, ...] = (1,)
     middle_attention: bool = True
     embedding: str = "fourier"
     fourier_scale: float = 16.0
@@ -59,19 +52,17 @@ class NCSNppConfig:
     dropout: float = 0.0
     sigmas: int = 0
 
+    width_step: ClassVar[int] = 4
+
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("embedding", self.embedding, ("fourier", "positional")),
-            ("input_pyramid", self.input_pyramid, ("none", "input_skip", "residual")),
-            ("output_pyramid", self.output_pyramid, ("none", "output_skip")),
+        super().__post_init__()
+        for name, known in (
+            ("embedding", ("fourier", "positional")),
+            ("input_pyramid", ("none", "input_skip", "residual")),
+            ("output_pyramid", ("none", "output_skip")),
         ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if self.width % 4 or self.width < 4:
-            raise ValueError(f"width must be a positive multiple of 4 (group normalisation), got {self.width}")
-        # JSON turns tuples into lists; equality and hashing need tuples.
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -108,56 +99,17 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-class PositionalEmbedding(nn.Module):
-    """Transformer sinusoids ``[sin, cos]`` of a time step, largest period 10,000: (B,) to (B, width)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, time: Tensor) -> Tensor:
-        return sinusoids(time, self.width, divisor=self.width // 2 - 1, sine_first=True)
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # a tensor made in inference mode could never be used in training
-def fir_kernel(gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The separable [1, 3, 3, 1] filter with sum ``gain``: (1, 1, 4, 4)."""
-    row = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8
-    return gain * torch.outer(row, row)[None, None]
-
-
-class Resample(nn.Module):
-    """Halve or double the size, with the [1, 3, 3, 1] filter (``fir``) or by averaging and repeating pixels."""
-
-    def __init__(self, direction: str, fir: bool) -> None:
-        super().__init__()
-        self.up = direction == "up"
-        self.fir = fir
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.fir:
-            return nearest_up(x) if self.up else F.avg_pool2d(x, 2)
-        channels = x.shape[1]
-        kernel = fir_kernel(4.0 if self.up else 1.0, x.dtype, x.device).expand(channels, 1, 4, 4)
-        if self.up:
-            return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
-        return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
-
-
 class ResidualBlock(nn.Module):
     """BigGAN-style residual block, resampling inside: norm, swish, (resample), conv, + embedding, norm, swish, conv."""
 
-    def __init__(
-        self, inputs: int, outputs: int, embedding: int, *, resample: Resample | None = None, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, config: NCSNppConfig, inputs: int, outputs: int, resample: nn.Module | None = None) -> None:
         super().__init__()
         self.norm_in = group_norm(inputs)
         self.conv_in = conv3x3(inputs, outputs)
-        self.embed = nn.Linear(embedding, outputs)
+        self.embed = nn.Linear(4 * config.width, outputs)
         initialise(self.embed)
         self.norm_out = group_norm(outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.conv_out = conv3x3(outputs, outputs, scale=0.0)
         self.resample = resample
         self.shortcut: nn.Conv2d | None = None
@@ -195,21 +147,22 @@ class Attention(nn.Module):
         return (x + self.out(mixed).transpose(1, 2).reshape(x.shape)) / SQRT2
 
 
-class PyramidDown(nn.Module):
+class PyramidDown(nn.Sequential):
     """FIR filter followed by a strided 3x3 convolution (the "residual" input pyramid)."""
 
     def __init__(self, inputs: int, outputs: int, fir: bool) -> None:
-        super().__init__()
-        self.fir = fir
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride=2)
-        initialise(self.conv)
+        conv = nn.Conv2d(inputs, outputs, 3, stride=2)
+        initialise(conv)
+        before = Filter(stride=1, padding=2) if fir else nn.ZeroPad2d((0, 1, 0, 1))
+        super().__init__(OrderedDict(before=before, conv=conv))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.fir:
-            return self.conv(F.pad(x, (0, 1, 0, 1)))
-        channels = x.shape[1]
-        kernel = fir_kernel(1.0, x.dtype, x.device).expand(channels, 1, 4, 4)
-        return self.conv(F.conv2d(x, kernel, padding=2, groups=channels))
+
+class Combine(nn.Conv2d):
+    """A 1x1 convolution from the image to the features that it is added to (the "input_skip" input pyramid)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+        initialise(self)
 
 
 class OutputHead(nn.Sequential):
@@ -224,24 +177,22 @@ class DownLevel(nn.Module):
 
     def __init__(self, config: NCSNppConfig, level: int, inputs: int, pyramid: int) -> None:
         super().__init__()
-        outputs, embedding = config.width * config.multipliers[level], 4 * config.width
+        outputs = config.widths[level]
         self.blocks = nn.ModuleList()
         self.attentions = nn.ModuleList()
         for block in range(config.blocks):
             source = inputs if block == 0 else outputs
-            self.blocks.append(ResidualBlock(source, outputs, embedding, dropout=config.dropout))
+            self.blocks.append(ResidualBlock(config, source, outputs))
             if level in config.attention_levels:
                 self.attentions.append(Attention(outputs))
         self.down: ResidualBlock | None = None
         self.pyramid_down: nn.Module | None = None
-        self.combine: nn.Conv2d | None = None
+        self.combine: Combine | None = None
         if level + 1 < len(config.multipliers):
-            resample = Resample("down", config.fir)
-            self.down = ResidualBlock(outputs, outputs, embedding, resample=resample, dropout=config.dropout)
+            self.down = ResidualBlock(config, outputs, outputs, halve(config.fir))
             if config.input_pyramid == "input_skip":
-                self.pyramid_down = Resample("down", config.fir)
-                self.combine = nn.Conv2d(pyramid, outputs, 1)
-                initialise(self.combine)
+                self.pyramid_down = halve(config.fir)
+                self.combine = Combine(pyramid, outputs)
             elif config.input_pyramid == "residual":
                 self.pyramid_down = PyramidDown(pyramid, outputs, config.fir)
 
@@ -268,19 +219,17 @@ class UpLevel(nn.Module):
 
     def __init__(self, config: NCSNppConfig, level: int, inputs: int, skips: list[int]) -> None:
         super().__init__()
-        outputs, embedding = config.width * config.multipliers[level], 4 * config.width
+        outputs = config.widths[level]
         self.blocks = nn.ModuleList()
         for block in range(config.blocks + 1):
             source = (inputs if block == 0 else outputs) + skips.pop()
-            self.blocks.append(ResidualBlock(source, outputs, embedding, dropout=config.dropout))
+            self.blocks.append(ResidualBlock(config, source, outputs))
         self.attention = Attention(outputs) if level in config.attention_levels else None
         self.head = OutputHead(outputs, config.channels) if config.output_pyramid == "output_skip" else None
-        self.up: ResidualBlock | None = None
-        if level > 0:
-            resample = Resample("up", config.fir)
-            self.up = ResidualBlock(outputs, outputs, embedding, resample=resample, dropout=config.dropout)
+        self.up = ResidualBlock(config, outputs, outputs, double(config.fir)) if level > 0 else None
 
     def forward(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The features for the next level, and this level's part of the output pyramid."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         if self.attention is not None:
@@ -296,14 +245,10 @@ class NCSNpp(nn.Module):
 
     def __init__(self, config: NCSNppConfig) -> None:
         super().__init__()
-        self.config = config
-        levels = len(config.multipliers)
-        if config.embedding == "fourier":
-            self.embedding: nn.Module = FourierEmbedding(config.width, config.fourier_scale)
-        else:
-            self.embedding = PositionalEmbedding(config.width)
-        features = config.width * (2 if config.embedding == "fourier" else 1)
-        self.embed_in = nn.Linear(features, 4 * config.width)
+        self.config, self.multiple = config, config.multiple
+        fourier = config.embedding == "fourier"
+        self.embedding = FourierEmbedding(config.width, config.fourier_scale) if fourier else None
+        self.embed_in = nn.Linear((2 if fourier else 1) * config.width, 4 * config.width)
         self.embed_out = nn.Linear(4 * config.width, 4 * config.width)
         initialise(self.embed_in)
         initialise(self.embed_out)
@@ -311,33 +256,31 @@ class NCSNpp(nn.Module):
 
         skips, inputs, pyramid = [config.width], config.width, config.channels
         self.down = nn.ModuleList()
-        for level in range(levels):
+        for level, width in enumerate(config.widths):
             self.down.append(DownLevel(config, level, inputs, pyramid))
-            inputs = config.width * config.multipliers[level]
-            skips += [inputs] * (config.blocks + (level + 1 < levels))
+            inputs = width
+            skips += [inputs] * (config.blocks + (level + 1 < len(config.widths)))
             if config.input_pyramid == "residual":
                 pyramid = inputs
-        self.middle_in = ResidualBlock(inputs, inputs, 4 * config.width, dropout=config.dropout)
+        self.middle_in = ResidualBlock(config, inputs, inputs)
         self.middle_attention = Attention(inputs) if config.middle_attention else None
-        self.middle_out = ResidualBlock(inputs, inputs, 4 * config.width, dropout=config.dropout)
+        self.middle_out = ResidualBlock(config, inputs, inputs)
         self.up = nn.ModuleList()
-        for level in reversed(range(levels)):
+        for level, width in reversed(list(enumerate(config.widths))):
             self.up.append(UpLevel(config, level, inputs, skips))
-            inputs = config.width * config.multipliers[level]
-        self.pyramid_up = Resample("up", config.fir)
+            inputs = width
+        self.pyramid_up = double(config.fir)
         self.head = OutputHead(inputs, config.channels) if config.output_pyramid == "none" else None
         if config.sigmas:
             self.register_buffer("sigmas", torch.zeros(config.sigmas, dtype=torch.float64))
 
-    @property
-    def multiple(self) -> int:
-        """Image sides must be multiples of this."""
-        return 2 ** (len(self.config.multipliers) - 1)
-
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        embedding = self.embed_out(F.silu(self.embed_in(self.embedding(conditioning).to(x.dtype))))
-        # Every block applies swish to the embedding first: once here is the same and cheaper.
-        embedding = F.silu(embedding)
+        if self.embedding is not None:
+            features = self.embedding(conditioning)
+        else:
+            width = self.config.width
+            features = sinusoids(conditioning, width, divisor=width // 2 - 1, sine_first=True)
+        embedding = embed_level(features.to(x.dtype), self.embed_in, self.embed_out)
         skips, pyramid = [self.first(x)], x
         for down in self.down:
             pyramid = down(skips, pyramid, embedding)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workbench.models.networks.layers import embed_level
+
 FREQUENCIES = 16
 
 
@@ -64,7 +66,7 @@ class LevelEmbedding(nn.Module):
         frequencies = torch.logspace(low, high, FREQUENCIES, dtype=level.dtype, device=level.device)
         angle = 2 * math.pi * (level.log() / 4)[:, None] * frequencies
         features = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.first.weight.dtype)
-        return F.silu(self.second(F.silu(self.first(features))))
+        return embed_level(features, self.first, self.second)
 
 
 def _start_at_zero(layer: nn.Module) -> None:
@@ -124,7 +126,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.multiple = config, 2 ** len(config.widths)
         widths, channels = config.widths, config.channels
 
         def blocks(level: int) -> nn.ModuleList:
@@ -140,11 +142,6 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, stride=2) for wide, deep in pairs)
         self.tail = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         _start_at_zero(self.tail)
-
-    @property
-    def multiple(self) -> int:
-        """Image sides must be multiples of this."""
-        return 2 ** len(self.config.widths)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         embedding = self.level(level)

@@ -10,46 +10,49 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from workbench.models.networks.adm import ADMConfig
-from workbench.models.networks.ddpm import DDPMConfig
-from workbench.models.networks.drunet import DRUNetConfig
-from workbench.models.networks.ncsnpp import NCSNppConfig
+from workbench.models.networks.adm import ADM, ADMConfig
+from workbench.models.networks.ddpm import DDPM, DDPMConfig
+from workbench.models.networks.drunet import DRUNet, DRUNetConfig
+from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
+from workbench.models.networks.unet import UNet, UNetConfig
 
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A network of the package and how published files of it are told.
+    """A network of the package, and how published files of it are told.
 
     Attributes:
-        name: as in the checkpoints of this package.
         title: for people.
-        signs: tensors that every file of it has.
+        network, config: the classes.
+        signs: tensors that every published file of it has; empty for networks of this package alone.
         configure: configuration from the tensors; raises ValueError where they are not enough.
         unseen: fields of the configuration that tensors do not show.
+        settings: of the adapter, which a user may say of a published file.
     """
 
-    name: str
     title: str
-    signs: tuple[str, ...]
-    configure: Callable[[State], Any]
+    network: type[nn.Module]
+    config: type
+    signs: tuple[str, ...] = ()
+    configure: Callable[[State], Any] = dict
     unseen: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedConfig:
     """A configuration that was published: what it is, and the image size it was trained at."""
 
     title: str
-    config: Any
     image_size: int
-    settings: dict[str, Any] = field(default_factory=dict)
+    config: Any
 
 
 def configure_adm(state: State) -> ADMConfig:
@@ -63,24 +66,22 @@ def configure_adm(state: State) -> ADMConfig:
     _image_channels(first[1])
     if not any(name.startswith("output_blocks.") for name in state):
         raise ValueError("it has no way up (output_blocks): a classifier, not a denoiser")
-    ups = [name for name in state if re.fullmatch(r"output_blocks\.\d+\.\d+\.(conv|in_layers\.0)\.weight", name)]
-    within = any(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight", name) for name in ups)
-    pattern = r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight" if within else r"output_blocks\.\d+\.[12]\.conv\.weight"
-    levels = 1 + sum(bool(re.fullmatch(pattern, name)) for name in ups)
+    resampling = [n for n in state if re.fullmatch(r"output_blocks\.\d+\.[12]\.(conv|in_layers\.0)\.weight", n)]
+    within = any("in_layers" in name for name in resampling)
+    levels = 1 + sum(("in_layers" in name) == within for name in resampling)
     blocks = _count(state, r"output_blocks\.(\d+)\.") // levels - 1
-    attention, multipliers = set(), []
-    for level in range(levels):
-        start = 1 + level * (blocks + 1)
-        multipliers.append(_shape(state, f"input_blocks.{start}.0.out_layers.3.weight", 4)[0] / first[0])
-        if any(f"input_blocks.{start + index}.1.qkv.weight" in state for index in range(max(blocks, 1))):
-            attention.add(level)
+    starts = [1 + level * (blocks + 1) for level in range(levels)]
     shift = _shape(state, "input_blocks.1.0.emb_layers.1.weight", 2)[0]
     return ADMConfig(
         channels=first[1],
         width=first[0],
-        multipliers=_whole(multipliers),
+        multipliers=_multipliers(state, [f"input_blocks.{start}.0.out_layers.3.weight" for start in starts], first[0]),
         blocks=blocks,
-        attention_levels=tuple(sorted(attention)),
+        attention_levels=tuple(
+            level
+            for level, start in enumerate(starts)
+            if any(f"input_blocks.{start + index}.1.qkv.weight" in state for index in range(blocks))
+        ),
         learned_variance=_shape(state, "out.2.weight", 4)[0] == 2 * first[1],
         scale_shift=shift == 2 * _shape(state, "input_blocks.1.0.out_layers.3.weight", 4)[0],
         resample_in_blocks=within or levels == 1,
@@ -94,14 +95,13 @@ def configure_ddpm(state: State) -> DDPMConfig:
     first = _shape(state, "conv_in.weight", 4)
     _image_channels(first[1])
     levels = _count(state, r"down\.(\d+)\.")
-    widths = [_shape(state, f"down.{level}.block.0.conv2.weight", 4)[0] for level in range(levels)]
     outputs = _shape(state, "conv_out.weight", 4)[0]
     if outputs not in (first[1], 2 * first[1]):  # the latter: with a learned variance
         raise ValueError(f"it has {first[1]} input and {outputs} output channels")
     return DDPMConfig(
         channels=first[1],
         width=first[0],
-        multipliers=_whole(width / first[0] for width in widths),
+        multipliers=_multipliers(state, [f"down.{level}.block.0.conv2.weight" for level in range(levels)], first[0]),
         blocks=_count(state, r"down\.0\.block\.(\d+)\."),
         attention_levels=tuple(
             level for level in range(levels) if any(name.startswith(f"down.{level}.attn.") for name in state)
@@ -132,22 +132,19 @@ def configure_ncsnpp(state: State) -> NCSNppConfig:
     blocks = [index for index, kind in enumerate(kinds) if kind in ("block", "resample")]
     levels = 1 + sum(kind == "resample" for kind in kinds) // 2
     per_level = (len(blocks) - 2 * (levels - 1) - 2 - levels) // (2 * levels)
-    attention, multipliers, level = set(), [], 0
-    for position, index in enumerate(blocks[: levels * (per_level + 1) - 1]):
-        if kinds[index] == "resample":
-            level += 1
-            continue
-        if position == level * (per_level + 1):
-            multipliers.append(_shape(state, f"all_modules.{index}.Conv_1.weight", 4)[0] / first[0])
-        if kinds[index + 1] == "attention":
-            attention.add(level)
+    if per_level < 1:
+        raise ValueError(f"its {len(blocks)} residual blocks do not make {levels} levels")
+    # On the way down, blocks of a level are followed by the one that halves the size.
+    stages = [blocks[level * (per_level + 1) :][:per_level] for level in range(levels)]
     pyramid = "input_skip" if "combine" in kinds else "residual" if "pyramid" in kinds else "none"
     return NCSNppConfig(
         channels=first[1],
         width=first[0],
-        multipliers=_whole(multipliers),
+        multipliers=_multipliers(state, [f"all_modules.{stage[0]}.Conv_1.weight" for stage in stages], first[0]),
         blocks=per_level,
-        attention_levels=tuple(sorted(attention)),
+        attention_levels=tuple(
+            level for level, stage in enumerate(stages) if any(kinds[index + 1] == "attention" for index in stage)
+        ),
         embedding="fourier" if fourier else "positional",
         # The filter has no weights. Of the published networks those with a pyramid or Fourier features have it.
         fir=fourier or pyramid != "none",
@@ -205,61 +202,92 @@ def _count(state: State, pattern: str) -> int:
     return count
 
 
-def _whole(multipliers: Iterable[float]) -> tuple[int, ...]:
-    values = tuple(multipliers)
-    if not values or any(value != int(value) for value in values):
-        raise ValueError(f"the widths of its levels are not multiples of the first convolution's: {values}")
-    return tuple(int(value) for value in values)
+def _multipliers(state: State, names: Iterable[str], width: int) -> tuple[int, ...]:
+    """The widths of these convolutions, one per level, as multiples of the first one's ``width``."""
+    widths = [_shape(state, name, 4)[0] for name in names]
+    if not widths or any(outputs % width for outputs in widths):
+        raise ValueError(f"the widths of its levels are not multiples of the first convolution's: {widths}")
+    return tuple(outputs // width for outputs in widths)
 
 
-FAMILIES = (
-    Family(
-        "adm",
+FAMILIES = {
+    "adm": Family(
         "ADM (guided-diffusion)",
-        ("time_embed.0.weight", "input_blocks.0.0.weight"),
-        configure_adm,
-        ("head_channels", "heads", "query_key_value_first"),
+        ADM,
+        ADMConfig,
+        signs=("time_embed.0.weight", "input_blocks.0.0.weight"),
+        configure=configure_adm,
+        unseen=("head_channels", "heads", "query_key_value_first"),
+        settings=("step", "alphas_cumprod"),
     ),
-    Family("ddpm", "DDPM U-Net (pytorch_diffusion)", ("temb.dense.0.weight", "conv_in.weight"), configure_ddpm),
-    Family("drunet", "DRUNet (DPIR)", ("m_head.weight", "m_tail.weight"), configure_drunet),
-    Family("ncsnpp", "NCSN++ or DDPM++ (score_sde)", ("all_modules.0.", "all_modules.3."), configure_ncsnpp, ("fir",)),
-)
+    "ddpm": Family(
+        "DDPM U-Net (pytorch_diffusion)",
+        DDPM,
+        DDPMConfig,
+        signs=("temb.dense.0.weight", "conv_in.weight"),
+        configure=configure_ddpm,
+        settings=("step", "alphas_cumprod"),
+    ),
+    "drunet": Family(
+        "DRUNet (DPIR)",
+        DRUNet,
+        DRUNetConfig,
+        signs=("m_head.weight", "m_tail.weight"),
+        configure=configure_drunet,
+        settings=("sigma_min", "sigma_max"),
+    ),
+    "ncsnpp": Family(
+        "NCSN++ or DDPM++ (score_sde)",
+        NCSNpp,
+        NCSNppConfig,
+        signs=("all_modules.0.", "all_modules.3."),
+        configure=configure_ncsnpp,
+        unseen=("fir",),
+        settings=("sigma_min", "sigma_max", "sde", "step"),
+    ),
+    "unet": Family("U-Net of the photo prior", UNet, UNetConfig),
+}
 
-_LSUN_ATTENTION = (4,)
 KNOWN = (
-    Published("ADM 256x256, unconditional (ImageNet, LSUN)", ADMConfig(), 256),
-    Published("ADM 256x256 of DPS and DiffPIR (FFHQ)", ADMConfig(width=128, blocks=1, attention_levels=(4,)), 256),
-    Published("DDPM CIFAR-10", DDPMConfig(), 32),
-    Published(
-        "DDPM 256x256 (LSUN, CelebA-HQ)",
-        DDPMConfig(multipliers=(1, 1, 2, 2, 4, 4), attention_levels=_LSUN_ATTENTION),
-        256,
+    PublishedConfig("ADM 256x256, unconditional (ImageNet, LSUN)", 256, ADMConfig()),
+    PublishedConfig(
+        "ADM 256x256 of DPS and DiffPIR (FFHQ)", 256, ADMConfig(width=128, blocks=1, attention_levels=(4,))
     ),
-    Published("NCSN++ CIFAR-10, continuous, VE", NCSNppConfig(sigmas=1000), 32),
-    Published(
+    PublishedConfig("DDPM CIFAR-10", 32, DDPMConfig()),
+    PublishedConfig(
+        "DDPM 256x256 (LSUN, CelebA-HQ)", 256, DDPMConfig(multipliers=(1, 1, 2, 2, 4, 4), attention_levels=(4,))
+    ),
+    PublishedConfig("NCSN++ CIFAR-10, continuous, VE", 32, NCSNppConfig(sigmas=1000)),
+    PublishedConfig(
         "NCSN++ 256x256 (LSUN), continuous, VE",
+        256,
         NCSNppConfig(
             multipliers=(1, 1, 2, 2, 2, 2, 2),
             blocks=2,
-            attention_levels=_LSUN_ATTENTION,
+            attention_levels=(4,),
             input_pyramid="input_skip",
             output_pyramid="output_skip",
             sigmas=2000,
         ),
-        256,
     ),
-    Published(
+    PublishedConfig(
         "DDPM++ CIFAR-10, continuous, VP",
-        NCSNppConfig(embedding="positional", fir=False, input_pyramid="none", sigmas=1000),
         32,
+        NCSNppConfig(embedding="positional", fir=False, input_pyramid="none", sigmas=1000),
     ),
 )
 
 
 def family_of(state: State) -> Family | None:
     """The family whose signs are all there, or None."""
-    names = tuple(state)
-    for family in FAMILIES:
-        if all(any(name.startswith(sign) for name in names) for sign in family.signs):
+    for family in FAMILIES.values():
+        if family.signs and all(any(name.startswith(sign) for name in state) for sign in family.signs):
             return family
     return None
+
+
+def published_config(family: Family, config: Any) -> PublishedConfig | None:
+    """The published configuration that looks like ``config``."""
+    unseen = {name: getattr(config, name) for name in family.unseen}
+    alike = (known for known in KNOWN if isinstance(known.config, family.config))
+    return next((known for known in alike if replace(known.config, **unseen) == config), None)

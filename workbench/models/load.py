@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from workbench.models.checkpoint import prior_from_checkpoint, read_header
-from workbench.models.files import read_weights, sha256
+from workbench.models.diffusers_source import load_diffusers
+from workbench.models.files import about, read_weights, sha256
+from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.prior import Prior
 from workbench.models.published import prior_from_published
 from workbench.text import unknown
@@ -92,25 +94,12 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
     if isinstance(source, Prior):
         raise ValueError(f"a prior takes no settings, got {', '.join(settings)}")
     if isinstance(source, nn.Module):
-        from workbench.deepinv_bridge import prior_from_deepinv
-
-        return prior_from_deepinv(source, **_suitable(prior_from_deepinv, settings))
+        return _deepinv(source, settings)
     name = str(source)
     kind, colon, rest = name.partition(":")
-    if colon and kind == "diffusers":
-        return _diffusers(rest, settings)
-    if colon and kind == "deepinv":
-        from workbench.deepinv_bridge import prior_from_deepinv
-
-        return prior_from_deepinv(rest, **_suitable(prior_from_deepinv, settings))
-    if colon and kind == "hf":
-        from workbench.models.hub import fetch, parse
-
-        prior = load_file(fetch(rest), settings)
-        repository, file, _ = parse(rest)
-        prior.name = Path(file).stem if file else repository.rpartition("/")[2]
-        prior.source["repository"] = rest
-        return prior
+    kinds = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv}
+    if colon and kind in kinds:
+        return kinds[kind](rest, settings)
     shipped = _shipped()
     if name in shipped:
         return load_file(shipped[name], settings)
@@ -136,47 +125,45 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
         ValueError: see :func:`load_prior`.
     """
     content, metadata = read_weights(path)
-    try:
+    with about(path):
         if "workbench" in metadata:
-            prior = prior_from_checkpoint(content, metadata, path, **_suitable(prior_from_checkpoint, settings))
+            prior = _with(settings, prior_from_checkpoint, content, metadata, path.stem)
         else:
-            prior = prior_from_published(content, path, **settings)
-    except ValueError as error:
-        # Names in a file may hold any text, and what checks settings does not know of files.
-        text = " ".join(str(error).splitlines())
-        raise ValueError(text if str(path) in text else f"{path}: {text}") from None
+            prior = prior_from_published(content, path.stem, **settings)
     prior.source |= {"file": path.name, "sha256": sha256(path)}
     return prior
 
 
 def _folder(path: Path, settings: dict[str, Any]) -> Prior:
-    own = path / "model.safetensors"
-    if own.is_file():
-        prior = load_file(own, settings)
-        prior.name = path.resolve().name
-        return prior
-    if any((path / name).is_file() for name in ("model_index.json", "config.json", "unet/config.json")):
+    if not (path / WEIGHTS).is_file():
         return _diffusers(path, settings)
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    raise ValueError(
-        f"{path} holds no model: expected model.safetensors, or model_index.json or config.json of diffusers, "
-        f"found {found}"
-    )
+    prior = load_file(path / WEIGHTS, settings)
+    prior.name = path.resolve().name
+    return prior
+
+
+def _hub(source: str, settings: dict[str, Any]) -> Prior:
+    prior = load_file(fetch(source), settings)
+    repository, file, _ = parse(source)
+    prior.name = Path(file).stem if file else Path(repository).name
+    prior.source["repository"] = source
+    return prior
 
 
 def _diffusers(source: str | Path, settings: dict[str, Any]) -> Prior:
-    from workbench.models.diffusers_source import load_diffusers
-
-    return load_diffusers(source, **_suitable(load_diffusers, settings))
+    return _with(settings, load_diffusers, source)
 
 
-def _suitable(function: Callable[..., Prior], settings: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return settings  # it says itself what it takes
-    known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
-    known = [name for name in known if name != "device"]
+def _deepinv(source: str | nn.Module, settings: dict[str, Any]) -> Prior:
+    from workbench.deepinv_bridge import prior_from_deepinv  # a layer above: it imports this one
+
+    return prior_from_deepinv(source, **settings)
+
+
+def _with(settings: dict[str, Any], function: Callable[..., Prior], *arguments: Any) -> Prior:
+    """``function(*arguments, **settings)``. Raises ValueError for a setting that it does not take."""
+    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in settings:
         if name not in known:
             raise ValueError(unknown("setting", name, known))
-    return settings
+    return function(*arguments, **settings)
