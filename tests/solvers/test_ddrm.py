@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_prior, matrices, replay
 
+from tests.solvers.solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_prior, matrices, replay
 from workbench.random import generator
 from workbench.solvers import DDRM
 from workbench.solvers.null_space import replaced, spectral_step

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, curved_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, matrices, replay
 from workbench.operators import Blur, gaussian_kernel
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR

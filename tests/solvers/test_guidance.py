@@ -6,9 +6,17 @@ import math
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, Unspectral, curved_prior, gaussian_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import (
+    FunctionPrior,
+    MatrixOperator,
+    Unspectral,
+    curved_prior,
+    gaussian_prior,
+    matrices,
+    replay,
+)
 from workbench.random import generator
 from workbench.solvers import DPS, PiGDM
 from workbench.solvers.zero_shot.dps import residual_gradient

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
 from workbench.operators import Grayscale, parse_operator
 from workbench.random import generator
 from workbench.solvers import DeqIR, OptimiseNoise, noise_gradient

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_prior, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_prior, replay
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.null_space import transition

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import curved_prior, gaussian_prior, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import curved_prior, gaussian_prior, replay
 from workbench.operators import (
     JPEG,
     Blur,

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from solver_problems import MatrixOperator, curved_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import MatrixOperator, curved_prior, matrices, replay
 from workbench.operators import Inpainting, SuperResolution
 from workbench.random import generator
 from workbench.solvers import DDNM, ILVR, RePaint

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from solver_problems import gaussian_prior, replay
 
+from tests.solvers.solver_problems import gaussian_prior, replay
 from workbench.random import generator
 from workbench.solvers import DDIM, PredictorCorrector
 from workbench.solvers.schedules import geometric_sigmas, karras_sigmas, sampling_sigmas, vp_sigmas
@@ -26,17 +26,6 @@ def test_karras_levels_are_linear_in_their_root():
     roots = levels ** (1 / 7)
     torch.testing.assert_close(roots.diff(), roots.diff()[:1].expand(8))
     assert levels[[0, -1]].tolist() == pytest.approx([80.0, 0.002])
-
-
-def test_vp_levels_are_the_published_ones_in_the_unit_of_01_images(shared):
-    from solver_problems import Case
-
-    for name in ("ddnm_svd_sr4_T20_eta0", "ddnm_svd_sr4_T100_eta085"):
-        case = Case(shared, name)
-        t = case["schedule/time_pairs"][:, 0]
-        alpha_bar = case["schedule/alphas_cumprod"].double()[t]
-        # The published cumulative product is float32.
-        torch.testing.assert_close(vp_sigmas(len(t)), ((1 - alpha_bar) / alpha_bar).sqrt() / 2, rtol=2e-4, atol=0)
 
 
 def test_vp_levels_start_where_they_are_told():

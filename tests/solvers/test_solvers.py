@@ -7,9 +7,9 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
 from workbench.operators.base import Operator
 from workbench.random import generator
 from workbench.solvers import (
