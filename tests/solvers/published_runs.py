@@ -162,8 +162,8 @@ def diffpir_ve(case: Case) -> Pairs:
 
 
 def diffpir_vp(case: Case) -> Pairs:
-    """It clamps ``x0``: a wrapped prior does here. Its rho is [0, 1] noise over levels of [-1, 1] images: ``lambda / 4``
-    here. It has no noise below 0.001. Its start is ``y``, as if that were a state of the diffusion: given as
+    """It clamps ``x0``: a wrapped prior does here. Its rho is [0, 1] noise over levels of [-1, 1] images: here
+    ``lambda / 4``. It has no noise below 0.001. Its start is ``y``, as if that were a state of the diffusion: given as
     ``initial``, with the noise short by what y has. Its image is the state before the last network call; ours takes
     the data step once more."""
     info, levels, ratios = case.info, case.levels(case["schedule/t_i_visited"]), 2 * case.levels()

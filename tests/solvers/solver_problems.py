@@ -11,6 +11,7 @@ from torch import Tensor
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.prior import Prior, Wrapped
 from workbench.operators.base import Operator, SpectralOperator
+from workbench.random import generator
 
 
 def gaussian_prior(size: int = 6, channels: int = 1, **options: Any) -> GaussianPrior:
@@ -108,26 +109,20 @@ class MatrixOperator(SpectralOperator):
 class Unspectral(Operator):
     """The same operator without its spectral form."""
 
-    def __init__(self, op: MatrixOperator) -> None:
+    def __init__(self, op: Operator) -> None:
         super().__init__()
         self.op = op
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.op.adjoint(y)
-
-    def measurement_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        return self.op.measurement_shape(image_shape)
-
-    def image_shape(self, measurement_shape: Sequence[int]) -> tuple[int, ...]:
-        return self.op.image_shape(measurement_shape)
+        self.forward, self.adjoint = op.forward, op.adjoint
+        self.measurement_shape, self.image_shape = op.measurement_shape, op.image_shape
 
 
-def matrices(size: int, seed: int = 0) -> dict[str, Tensor]:
+SIZE = 6
+SHAPE = (1, SIZE, SIZE)
+
+
+def matrices(size: int = SIZE, seed: int = 0) -> dict[str, Tensor]:
     """Explicit matrices on 1-channel size x size images: dense, mask, blocks' means, circular blur."""
-    g = torch.Generator().manual_seed(seed)
+    g = generator(seed)
     n = size * size
     eye = torch.eye(n, dtype=torch.float64)
     image = eye.view(n, 1, size, size)
@@ -139,6 +134,39 @@ def matrices(size: int, seed: int = 0) -> dict[str, Tensor]:
         "means": means.flatten(1).T.contiguous(),
         "blur": blur.flatten(1).T.contiguous(),
     }
+
+
+NAMES = sorted(matrices())
+
+
+def explicit(name: str = "dense") -> MatrixOperator:
+    """One of the matrices above on images (B, 1, 6, 6)."""
+    return MatrixOperator(matrices()[name], SHAPE)
+
+
+def problem(name: str = "dense", batch: int = 2, dtype: torch.dtype = torch.float64) -> tuple[MatrixOperator, Tensor]:
+    """An explicit operator and what it measures of images of white noise."""
+    op = explicit(name)
+    x = torch.rand(batch, *SHAPE, generator=generator(1), dtype=torch.float64)
+    return op, op(x).to(dtype)
+
+
+def blurred(size: int = 12, batch: int = 16) -> tuple[MatrixOperator, Tensor, Tensor, Tensor]:
+    """A blur with singular values down to 1e-3, images of the prior, their noisy data, the mean posterior variance."""
+    f = torch.fft.fftfreq(size, dtype=torch.float64)
+    response = torch.exp(-2 * (torch.pi * 1.2) ** 2 * (f[:, None] ** 2 + f[None, :] ** 2)).clamp(min=1e-3)
+    basis = torch.eye(size * size, dtype=torch.float64).view(-1, 1, size, size)
+    op = MatrixOperator(torch.fft.ifft2(response * torch.fft.fft2(basis)).real.flatten(1).T, (1, size, size))
+    spectrum = gaussian_prior(size).spectrum
+    white = torch.randn(batch, 1, size, size, generator=generator(0), dtype=torch.float64)
+    x = 0.5 + torch.fft.ifft2(spectrum.sqrt() * torch.fft.fft2(white)).real
+    y = op(x) + 0.01 * torch.randn(batch, size * size, generator=generator(1), dtype=torch.float64)
+    return op, x, y, (spectrum * 1e-4 / (response**2 * spectrum + 1e-4)).mean()
+
+
+def stored(count: int, batch: int = 2, size: int = SIZE, seed: int = 0) -> Tensor:
+    """(count, batch, 1, size, size) draws to be replayed."""
+    return torch.randn(count, batch, 1, size, size, generator=generator(seed), dtype=torch.float64)
 
 
 class Factors(MatrixOperator):

@@ -145,9 +145,9 @@ def test_levels_are_the_published_ones_in_the_unit_of_01_images(shared):
 class DeqDdim:
     """DEQ-DDIM's parallel iteration (Pokle et al. 2022) by DeqIR's published map with nothing measured.
 
-    States k = 1 ... T (k DDIM steps from x_T) are rows (T, B, n) in VP coordinates on [-1, 1]. Its Anderson mixing, with
-    weights of its own for every state and a ridge in the published units, mixes what the chain proposes and hands it
-    back."""
+    States k = 1 ... T (k DDIM steps from x_T) are rows (T, B, n) in VP coordinates on [-1, 1]. Its Anderson mixing,
+    with weights of its own for every state and a ridge in the published units, mixes what the chain proposes and hands
+    it back."""
 
     def __init__(self, case: Case) -> None:
         t = case["schedule/timesteps_descending"]
