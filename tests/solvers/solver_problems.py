@@ -187,3 +187,16 @@ def replay(noises: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
         return next(stored).to(like)
 
     return draw
+
+
+def linear_problem(n: int = 6, batch: int = 3, radius: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices (batch, n, n) of the given spectral norm, right sides (batch, n) and the fixed points of M x + b."""
+    g = torch.Generator().manual_seed(seed)
+    m = torch.randn(batch, n, n, generator=g, dtype=torch.float64)
+    m = radius * m / torch.linalg.matrix_norm(m, 2)[:, None, None]
+    b = torch.randn(batch, n, generator=g, dtype=torch.float64)
+    return m, b, torch.linalg.solve(torch.eye(n, dtype=torch.float64) - m, b)
+
+
+def affine(m: Tensor, b: Tensor):
+    return lambda x, rows: (torch.bmm(m[rows], x.unsqueeze(2)).squeeze(2) + b[rows]).view_as(x)
