@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from operator_cases import normal
 from torch.nn.functional import avg_pool2d, interpolate
 
+from tests.operators.operator_cases import normal
 from workbench.operators import (
     Blur,
     Compose,

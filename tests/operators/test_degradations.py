@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 import torch
-from operator_cases import DEVICES, normal, seeded
 from torch import Tensor
 
+from tests.operators.operator_cases import DEVICES, normal, seeded
 from workbench.operators import (
     Blur,
     Identity,

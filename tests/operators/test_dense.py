@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from operator_cases import EACH, SPECTRAL, Case, normal, single
 from torch import Tensor
 
+from tests.operators.operator_cases import EACH, SPECTRAL, Case, normal, single
 from workbench.operators import Inpainting, Operator, SpectralOperator, SuperResolution, gaussian_kernel, random_mask
 from workbench.operators.least_squares import Problem, solve_least_squares
 

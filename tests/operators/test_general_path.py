@@ -8,9 +8,9 @@ import warnings
 
 import pytest
 import torch
-from operator_cases import normal
 from torch import Tensor
 
+from tests.operators.operator_cases import normal
 from workbench.operators import (
     Blur,
     Compose,

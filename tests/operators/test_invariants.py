@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 import torch
-from operator_cases import CASES, DTYPES, EACH, ON, SPECTRAL, Case, normal, single
 from torch import Tensor
 
+from tests.operators.operator_cases import CASES, DTYPES, EACH, ON, SPECTRAL, Case, normal, single
 from workbench.operators import Operator, SpectralOperator
 
 # Conjugate gradients that do not reach their tolerance warn.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from operator_cases import normal
 from PIL import Image
 from torch import Tensor
 
+from tests.operators.operator_cases import normal
 from workbench.operators import JPEG, Compose, Inpainting, SuperResolution, stripes_mask
 
 QUALITIES = [5, 10, 25, 50, 75, 90, 95]

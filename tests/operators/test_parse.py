@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from operator_cases import normal, seeded
 from PIL import Image
 
+from tests.operators.operator_cases import normal, seeded
 from workbench.operators import (
     JPEG,
     Blur,

@@ -6,8 +6,8 @@ import re
 
 import pytest
 import torch
-from operator_cases import matrices, normal, seeded
 
+from tests.operators.operator_cases import matrices, normal, seeded
 from workbench.operators import Blur, Separable, SuperResolution, circulant, decimation, gaussian_kernel, random_mask
 from workbench.operators.separable import decompose
 

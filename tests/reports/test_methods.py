@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import pytest
 import torch
 
-from tests.test_pipelines import _Page, _restoration
+from tests.pipelines.small_project import ROOT, pipeline_of, report_of, restoration
+from workbench.evaluation.statistics import METRICS
 from workbench.images import save_image
-from workbench.pipelines.engine import Outcome
 from workbench.pipelines.published import read_published
-from workbench.pipelines.schema import load_pipeline
 from workbench.reports.methods import beside_paper, overview
-from workbench.reports.report import write_report
 
-ROOT = Path(__file__).parents[2]
 TABLES = read_published(ROOT / "pipelines" / "published.yaml")
-FIGURES = (
-    "psnr",
-    "ssim",
-    "lpips",
-    "effnet",
-    "consistency",
-    "fid",
-    "frechet_effnet",
-    "evaluations",
-    "iterations",
-    "seconds",
-)
+FIGURES = [*METRICS, "consistency", "fid", "frechet_effnet", "evaluations", "iterations", "seconds"]
 
 
 def _average(solver: str, **figures: float) -> dict:
@@ -97,44 +81,28 @@ def test_the_overview_has_every_method_and_task_and_marks_the_best():
     assert overview(groups[:2]) is None
 
 
-@pytest.fixture
-def page(tmp_path) -> tuple[_Page, list[dict]]:
-    """A report of two jobs of the same task with different priors, one without pictures, with the paper beside."""
-    jobs = "\n- {notebook: restore, parameters: {seed: 1}}\n- {notebook: restore, parameters: {seed: 2}}"
-    (tmp_path / "p.yaml").write_text(f"name: p\ntitle: A\npublished: [deqir-1]\njobs:{jobs}")
-    pipeline, out = load_pipeline(tmp_path / "p.yaml", ROOT / "notebooks" / "jobs"), tmp_path / "out"
+def test_priors_are_not_averaged_and_photos_need_no_pictures(tmp_path):
+    """Two jobs of the same task with different priors, one without pictures, with the paper beside."""
+    jobs = "- {notebook: restore, parameters: {seed: 1}}\n- {notebook: restore, parameters: {seed: 2}}"
+    pipeline, out = pipeline_of(tmp_path, jobs, published="[deqir-1]"), tmp_path / "out"
     for number, job in enumerate(pipeline.jobs):
         extra = {"published_task": "SR x4", "consistency": 1.25, "iterations": 7, "fid": None, "fid_reason": "no file"}
-        extra |= {"prior": f"prior {number}", "solver_kind": "ddnm"}
-        _restoration(out / "jobs" / job.id, job.id, 0.1, extra)
+        restoration(out / "jobs" / job.id, **extra, prior=f"prior {number}", solver_kind="ddnm")
     bare = out / "jobs" / pipeline.jobs[1].id / "result.json"
     result = json.loads(bare.read_text())
     for record in result["records"]:
         del record["image"], record["original"], record["degraded"]
     bare.write_text(json.dumps(result))
-    found = _Page()
-    outcomes = [Outcome(job.id, job.label, "done", 1.0) for job in pipeline.jobs]
-    found.feed(write_report(pipeline, outcomes, out).read_text(encoding="utf-8"))
-    return found, json.loads((out / "table.json").read_text())
-
-
-def test_priors_are_not_averaged_and_photos_need_no_pictures(page):
-    found, rows = page
-    text = " ".join(found.text.split())
-    assert "prior 0" in text
-    assert "prior 1" in text
-    assert len(found.pictures) == 2 * 4  # of the first job alone
-    assert len(rows) == 2 * 4
-    assert text.count("DGP (published only)") == 2
-    assert "FID is no file." in text
-    assert "1.25" in text
-    assert "ddnm, steps = 5" in text  # a label is not a solver
+    page, rows = report_of(pipeline, out), json.loads((out / "table.json").read_text())
+    for said in ("prior 0", "prior 1", "FID is no file.", "1.25", "ddnm, steps = 5"):  # a label is not a solver
+        assert said in page.text, said
+    assert len(page.pictures) == 2 * 4  # of the first job alone
+    assert page.text.count("DGP (published only)") == 2
     assert [row["consistency"] for row in rows] == [1.25] * 8
 
 
 def test_a_sweep_shows_its_plot_and_its_best(tmp_path):
-    (tmp_path / "p.yaml").write_text("name: p\ntitle: A\njobs: [{notebook: sweep_solver}]")
-    pipeline, out = load_pipeline(tmp_path / "p.yaml", ROOT / "notebooks" / "jobs"), tmp_path / "out"
+    pipeline, out = pipeline_of(tmp_path, "- notebook: sweep_solver"), tmp_path / "out"
     (job,) = pipeline.jobs
     folder = out / "jobs" / job.id
     folder.mkdir(parents=True)
@@ -143,11 +111,7 @@ def test_a_sweep_shows_its_plot_and_its_best(tmp_path):
     facts = {"solver": "deqir", "operator": "blur:2", "noise": 0.0, "count": 2, "size": 32, "settings": {"eta": 0.15}}
     facts |= {"photos": ["cat"], "prior": "a network", "plot": "sweep.png", "lpips_reason": "absent"}
     (folder / "result.json").write_text(json.dumps({"job": job.id, "sweep": {**facts, "rows": rows}}))
-    html = write_report(pipeline, [Outcome(job.id, job.label, "done", 1.0)], out).read_text(encoding="utf-8")
-    assert '<td class="n best">30.00</td>' in html
-    assert '<td class="n">20.00</td>' in html
-    assert "steps = 20" in html
-    assert "LPIPS is absent." in html
-    found = _Page()
-    found.feed(html)
-    assert len(found.pictures) == 1
+    page = report_of(pipeline, out)
+    for said in ('<td class="n best">30.00</td>', '<td class="n">20.00</td>', "steps = 20", "LPIPS is absent."):
+        assert said in page.html, said
+    assert len(page.pictures) == 1

@@ -1,20 +1,17 @@
-"""Small exact problems for the solver tests: priors with a closed form, explicit-matrix operators, stored vectors."""
+"""Small exact problems for the solver tests: priors with a closed form, explicit-matrix operators, recorders."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.functional import conv2d, silu
 
 from workbench.models.gaussian import GaussianPrior
-from workbench.models.prior import Prior
+from workbench.models.prior import Prior, Wrapped
 from workbench.operators.base import Operator, SpectralOperator
+from workbench.random import generator
 
 
 def gaussian_prior(size: int = 6, channels: int = 1, **options: Any) -> GaussianPrior:
@@ -46,6 +43,27 @@ def curved_prior(**options: Any) -> FunctionPrior:
         return 0.5 + 0.25 * torch.tanh(4 * gain * (smooth - 0.5)) + 0.5 * gain * (x - smooth)
 
     return FunctionPrior(denoise, **{"channels": 1, **options})
+
+
+class Recorder(Wrapped):
+    """``prior``, and what it was asked: ``calls`` holds (x, sigma (B,), answer), ``told`` the levels, one per call."""
+
+    def __init__(self, prior: Prior, **changes: Any) -> None:
+        super().__init__(prior, "recorder", **changes)
+        self.prior, self.calls = prior, []
+
+    @property
+    def told(self) -> list[float]:
+        return [float(sigma.max()) for _, sigma, _ in self.calls]
+
+    @property
+    def images(self) -> int:
+        return sum(len(x) for x, _, _ in self.calls)
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        answer = self.prior.denoise(x, sigma)
+        self.calls.append((x.clone(), sigma, answer))
+        return answer
 
 
 class MatrixOperator(SpectralOperator):
@@ -91,26 +109,20 @@ class MatrixOperator(SpectralOperator):
 class Unspectral(Operator):
     """The same operator without its spectral form."""
 
-    def __init__(self, op: MatrixOperator) -> None:
+    def __init__(self, op: Operator) -> None:
         super().__init__()
         self.op = op
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.op.adjoint(y)
-
-    def measurement_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        return self.op.measurement_shape(image_shape)
-
-    def image_shape(self, measurement_shape: Sequence[int]) -> tuple[int, ...]:
-        return self.op.image_shape(measurement_shape)
+        self.forward, self.adjoint = op.forward, op.adjoint
+        self.measurement_shape, self.image_shape = op.measurement_shape, op.image_shape
 
 
-def matrices(size: int, seed: int = 0) -> dict[str, Tensor]:
+SIZE = 6
+SHAPE = (1, SIZE, SIZE)
+
+
+def matrices(size: int = SIZE, seed: int = 0) -> dict[str, Tensor]:
     """Explicit matrices on 1-channel size x size images: dense, mask, blocks' means, circular blur."""
-    g = torch.Generator().manual_seed(seed)
+    g = generator(seed)
     n = size * size
     eye = torch.eye(n, dtype=torch.float64)
     image = eye.view(n, 1, size, size)
@@ -124,62 +136,37 @@ def matrices(size: int, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-class Case:
-    """A stored reference case: ``case["name"]`` is a tensor, ``case.info`` the JSON."""
+NAMES = sorted(matrices())
 
-    def __init__(self, shared: Path, name: str) -> None:
-        folder = shared / "reference" / "samplers"
-        self.info = json.loads((folder / f"{name}.json").read_text())
-        self.tensors = load_file(folder / f"{name}.safetensors")
-        self.atol = self.info["suggested_atol_outputs"]
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
+def explicit(name: str = "dense") -> MatrixOperator:
+    """One of the matrices above on images (B, 1, 6, 6)."""
+    return MatrixOperator(matrices()[name], SHAPE)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.tensors
 
-    def ve_prior(self, **options: Any) -> Prior:
-        """The case's denoiser, which takes [0, 1] images plus noise."""
-        if "prior/spectrum" in self:
-            return GaussianPrior(self["prior/spectrum"], self["prior/mean"], **options)
+def problem(name: str = "dense", batch: int = 2, dtype: torch.dtype = torch.float64) -> tuple[MatrixOperator, Tensor]:
+    """An explicit operator and what it measures of images of white noise."""
+    op = explicit(name)
+    x = torch.rand(batch, *SHAPE, generator=generator(1), dtype=torch.float64)
+    return op, op(x).to(dtype)
 
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            level = sigma.view(-1, 1, 1, 1)
-            hidden = conv2d(x / (1 + level), self["net/conv1.weight"], self["net/conv1.bias"], padding=1)
-            hidden = silu(hidden + self["net/emb"].view(1, -1, 1, 1) * 0.25 * level.log())
-            raw = conv2d(hidden, self["net/conv2.weight"], self["net/conv2.bias"], padding=1)
-            return x + level**2 * (raw + 0.5 - x) / (level**2 + 0.25)
 
-        return FunctionPrior(denoise, **options)
+def blurred(size: int = 12, batch: int = 16) -> tuple[MatrixOperator, Tensor, Tensor, Tensor]:
+    """A blur with singular values down to 1e-3, images of the prior, their noisy data, the mean posterior variance."""
+    f = torch.fft.fftfreq(size, dtype=torch.float64)
+    response = torch.exp(-2 * (torch.pi * 1.2) ** 2 * (f[:, None] ** 2 + f[None, :] ** 2)).clamp(min=1e-3)
+    basis = torch.eye(size * size, dtype=torch.float64).view(-1, 1, size, size)
+    op = MatrixOperator(torch.fft.ifft2(response * torch.fft.fft2(basis)).real.flatten(1).T, (1, size, size))
+    spectrum = gaussian_prior(size).spectrum
+    white = torch.randn(batch, 1, size, size, generator=generator(0), dtype=torch.float64)
+    x = 0.5 + torch.fft.ifft2(spectrum.sqrt() * torch.fft.fft2(white)).real
+    y = op(x) + 0.01 * torch.randn(batch, size * size, generator=generator(1), dtype=torch.float64)
+    return op, x, y, (spectrum * 1e-4 / (response**2 * spectrum + 1e-4)).mean()
 
-    def vp_prior(self) -> Prior:
-        """The case's noise predictor on [-1, 1] images at times t, as a VE denoiser on [0, 1]."""
-        alpha_bar = self["schedule/alphas_cumprod"].double()
-        levels = ((1 - alpha_bar) / alpha_bar).sqrt() / 2
 
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            t = (levels[None] - sigma.double()[:, None]).abs().argmin(1)
-            s = 2 * sigma.view(-1, 1, 1, 1)
-            state = (2 * x - 1) * alpha_bar[t].sqrt().to(x.dtype).view(-1, 1, 1, 1)
-            return (2 * x - 1 - s * self.vp_noise(state, t) + 1) / 2
-
-        return FunctionPrior(denoise)
-
-    def vp_noise(self, x: Tensor, t: Tensor) -> Tensor:
-        """The case's noise prediction for VP states x (B, C, H, W) in [-1, 1] at times t (B,)."""
-        alpha_bar = self["schedule/alphas_cumprod"][t].view(-1, 1, 1, 1)
-        if "prior/spectrum" in self:
-            a = alpha_bar.double()
-            s = self["prior/spectrum"].double()
-            mean = self["prior/mean"].double().view(1, -1, 1, 1)
-            centred = torch.fft.fft2(x.double() - a.sqrt() * mean)
-            clean = mean + torch.fft.ifft2(a.sqrt() * s / (a * s + 1 - a) * centred).real
-            return ((x - a.sqrt() * clean) / (1 - a).sqrt()).to(x.dtype)
-        time = (t / 1000).to(x.dtype).view(-1, 1, 1, 1)
-        hidden = conv2d(x, self["net/conv1.weight"], self["net/conv1.bias"], padding=1)
-        hidden = silu(hidden + self["net/emb"].view(1, -1, 1, 1) * time)
-        return conv2d(hidden, self["net/conv2.weight"], self["net/conv2.bias"], padding=1) + 0.9 * x * time.sqrt()
+def stored(count: int, batch: int = 2, size: int = SIZE, seed: int = 0) -> Tensor:
+    """(count, batch, 1, size, size) draws to be replayed."""
+    return torch.randn(count, batch, 1, size, size, generator=generator(seed), dtype=torch.float64)
 
 
 class Factors(MatrixOperator):
@@ -192,81 +179,6 @@ class Factors(MatrixOperator):
         self.matrix = self.u * self.values[: self.u.shape[1]] @ self.v.T[: self.u.shape[1]]
 
 
-class Rows(SpectralOperator):
-    """A matrix A (m, k) with orthogonal rows, on groups of k numbers that ``split`` and ``join`` make of an image."""
-
-    def __init__(self, matrix: Tensor, split, join) -> None:
-        super().__init__()
-        u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=True)
-        self.matrix, self.split, self.join = matrix.double(), split, join
-        self.u, self.v = u, vh.T
-        self.values = torch.cat([values, values.new_zeros(matrix.shape[1] - len(values))])
-
-    def singular_values(self, x: Tensor) -> Tensor:
-        return self.values.to(x).view(*[1] * (self.split(x).ndim - 1), -1)
-
-    def image_shape(self, measurement_shape: Sequence[int]) -> tuple[int, ...]:
-        return (measurement_shape[0], 3, 16, 16)
-
-    def measurement_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self(torch.zeros(image_shape)).shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.split(x) @ self.matrix.T.to(x)
-
-    def analysis(self, x: Tensor) -> Tensor:
-        return self.split(x) @ self.v.to(x)
-
-    def synthesis(self, coefficients: Tensor) -> Tensor:
-        return self.join(coefficients @ self.v.T.to(coefficients))
-
-    def data_analysis(self, y: Tensor) -> Tensor:
-        seen = y @ self.u.to(y)
-        return torch.nn.functional.pad(seen, (0, len(self.values) - seen.shape[-1]))
-
-    def data_synthesis(self, coefficients: Tensor) -> Tensor:
-        return coefficients[..., : self.u.shape[1]] @ self.u.T.to(coefficients)
-
-
-def ddnm_operator(case: Case) -> tuple[SpectralOperator, Tensor]:
-    """The case's operator and its y as that operator takes it, on [0, 1] images."""
-    y = (case["y"] + 1) / 2
-    if case.info["task"] == "inpaint":
-        eye = torch.eye(768)[case["op/kept_indices_hwc"]]
-        return (
-            Rows(
-                eye,
-                lambda x: x.permute(0, 2, 3, 1).reshape(-1, 1, 768),
-                lambda v: v.reshape(-1, 16, 16, 3).permute(0, 3, 1, 2),
-            ),
-            y[:, None],
-        )
-    if case.info["task"] == "denoise":
-        return Rows(torch.eye(768), lambda x: x.reshape(-1, 1, 768), lambda v: v.reshape(-1, 3, 16, 16)), y[:, None]
-    if case.info["task"] == "color":
-        weights = torch.tensor([[0.3333, 0.3334, 0.3333]])
-        return (
-            Rows(weights, lambda x: x.permute(0, 2, 3, 1), lambda v: v.permute(0, 3, 1, 2)),
-            y.view(-1, 16, 16, 1),
-        )
-    blocks = torch.full((1, 16), 1 / 16)
-    return (
-        Rows(
-            blocks,
-            lambda x: x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4),
-            lambda v: v.unflatten(4, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(-1, 3, 16, 16),
-        ),
-        y.view(-1, 3, 4, 4, 1),
-    )
-
-
-def ddnm_levels(case: Case) -> list[float]:
-    """The published steps as levels of [0, 1] images: t = (T - 1) s, ..., s, 0 and then 0."""
-    alpha_bar = case["schedule/alphas_cumprod"].double()
-    t = torch.arange(case.info["T_sampling"] - 1, -1, -1) * case.info["skip"]
-    return [*(((1 - alpha_bar[t]) / alpha_bar[t]).sqrt() / 2).tolist(), 0.0]
-
-
 def replay(noises: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
     """A noise source that returns stored draws one after the other."""
     stored = iter(noises)
@@ -275,3 +187,16 @@ def replay(noises: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
         return next(stored).to(like)
 
     return draw
+
+
+def linear_problem(n: int = 6, batch: int = 3, radius: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices (batch, n, n) of the given spectral norm, right sides (batch, n) and the fixed points of M x + b."""
+    g = torch.Generator().manual_seed(seed)
+    m = torch.randn(batch, n, n, generator=g, dtype=torch.float64)
+    m = radius * m / torch.linalg.matrix_norm(m, 2)[:, None, None]
+    b = torch.randn(batch, n, generator=g, dtype=torch.float64)
+    return m, b, torch.linalg.solve(torch.eye(n, dtype=torch.float64) - m, b)
+
+
+def affine(m: Tensor, b: Tensor):
+    return lambda x, rows: (torch.bmm(m[rows], x.unsqueeze(2)).squeeze(2) + b[rows]).view_as(x)

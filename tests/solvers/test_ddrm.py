@@ -6,8 +6,19 @@ import math
 
 import pytest
 import torch
-from solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_prior, matrices, replay
 
+from tests.solvers.solver_problems import (
+    NAMES,
+    MatrixOperator,
+    Recorder,
+    Unspectral,
+    blurred,
+    curved_prior,
+    explicit,
+    gaussian_prior,
+    replay,
+    stored,
+)
 from workbench.random import generator
 from workbench.solvers import DDRM
 from workbench.solvers.null_space import replaced, spectral_step
@@ -42,16 +53,9 @@ def test_the_start_is_equation_7():
     op = MatrixOperator(torch.diag(VALUES), (1, 2, 3))
     y, noise, top = torch.rand(1, 6, generator=generator(0), dtype=torch.float64), 0.1, 3.0
     fresh = torch.randn(1, 1, 2, 3, generator=generator(1), dtype=torch.float64)
-    states = []
-
-    def remember(x, sigma):
-        states.append(x)
-        return x
-
-    prior = curved_prior()
-    prior.f = remember
+    prior = Recorder(curved_prior())
     DDRM(1, schedule=[top, 0.0])(y, op, prior, sigma_noise=noise, noise=replay([fresh, fresh]))
-    got, grey = op.analysis(states[0])[0], op.analysis(torch.full((1, 1, 2, 3), 0.5).double())[0]
+    got, grey = op.analysis(prior.calls[0][0])[0], op.analysis(torch.full((1, 1, 2, 3), 0.5).double())[0]
     data, unit = op.data_analysis(y)[0], fresh.flatten()
     for i, value in enumerate(op.values.tolist()):
         if value * top >= noise:
@@ -61,12 +65,11 @@ def test_the_start_is_equation_7():
         assert float(got[i]) == pytest.approx(float(expected), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["dense", "mask", "means", "blur"])
+@pytest.mark.parametrize("name", NAMES)
 def test_without_a_spectral_form_the_noise_free_step_is_the_same(name):
     """In image space, by projections alone."""
-    matrix = matrices(6)[name]
-    op = MatrixOperator(matrix, (1, 6, 6))
-    clean, seen, fresh, x = torch.randn(4, 2, 1, 6, 6, generator=generator(0), dtype=torch.float64)
+    op = explicit(name)
+    clean, seen, fresh, x = stored(4)
     y, eta, level = op(x), 0.6, 0.3
     w = spectral_step(op, y, torch.zeros(2, dtype=torch.float64), eta).weights(level)
     parts = (w.clean * op.analysis(clean), w.data * op.data_analysis(y), w.seen * op.analysis(seen))
@@ -76,20 +79,19 @@ def test_without_a_spectral_form_the_noise_free_step_is_the_same(name):
 
 
 def test_images_with_and_without_noise_share_a_batch():
-    matrix = MatrixOperator(matrices(6)["dense"], (1, 6, 6))
+    matrix, draws = explicit(), stored(13)
     y = torch.rand(2, 18, generator=generator(1), dtype=torch.float64)
-    stored = torch.randn(13, 2, 1, 6, 6, generator=generator(0), dtype=torch.float64)
     levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
     for op in (matrix, Unspectral(matrix)):
-        together = DDRM(12)(y, op, curved_prior(), sigma_noise=levels, noise=replay(stored)).image
+        together = DDRM(12)(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
         for b in range(2):
             part = slice(b, b + 1)
-            alone = DDRM(12)(y[part], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(stored[:, part]))
+            alone = DDRM(12)(y[part], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(draws[:, part]))
             torch.testing.assert_close(together[part], alone.image, atol=1e-8, rtol=0)
 
 
 def test_eta_b_asks_for_singular_values():
-    op = Unspectral(MatrixOperator(matrices(6)["dense"], (1, 6, 6)))
+    op = Unspectral(explicit())
     with pytest.raises(ValueError, match=r"eta_b = 0.5 asks for singular values, Unspectral has none: use eta_b = 1"):
         DDRM(3, eta_b=0.5)(torch.zeros(1, 18, dtype=torch.float64), op, curved_prior())
 
@@ -99,17 +101,9 @@ def test_the_sampler_takes_equation_8_with_its_eta_b():
     op = MatrixOperator(torch.diag(VALUES), (1, 2, 3))
     y, noise, level, eta_b = torch.rand(1, 6, generator=generator(0), dtype=torch.float64), 0.1, 0.8, 0.6
     fresh = torch.randn(3, 1, 1, 2, 3, generator=generator(1), dtype=torch.float64)
-    prior, seen, answers = curved_prior(), [], []
-    denoise = prior.f
-
-    def remember(x, sigma):
-        seen.append(x)
-        answers.append(denoise(x, sigma))
-        return answers[-1]
-
-    prior.f = remember
+    prior = Recorder(curved_prior())
     DDRM(2, eta_b=eta_b, schedule=[3.0, level, 0.0])(y, op, prior, sigma_noise=noise, noise=replay(fresh))
-    got, clean = op.analysis(seen[1])[0], op.analysis(answers[0])[0]
+    got, clean = op.analysis(prior.calls[1][0])[0], op.analysis(prior.calls[0][2])[0]
     data, unit = op.data_analysis(y)[0], fresh[1].flatten()
     followed = [i for i, value in enumerate(op.values.tolist()) if value * level >= noise]
     assert followed
@@ -123,8 +117,6 @@ def test_the_sampler_takes_equation_8_with_its_eta_b():
 def test_the_true_blur_is_undone():
     """The published code deblurs with another operator than the blur. Here: as close as a sample of the posterior,
     which is off by twice the posterior variance, on a blur with singular values down to 1e-3."""
-    from test_null_space import blurred
-
     op, x, y, variance = blurred()
     for form in (op, Unspectral(op)):
         image = DDRM()(y, form, gaussian_prior(12), sigma_noise=0.01, generator=generator(2)).image

@@ -6,19 +6,28 @@ import math
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, Unspectral, curved_prior, gaussian_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import (
+    SHAPE,
+    FunctionPrior,
+    MatrixOperator,
+    Unspectral,
+    curved_prior,
+    explicit,
+    gaussian_prior,
+    replay,
+    stored,
+)
+from workbench.models import GaussianPrior
 from workbench.random import generator
 from workbench.solvers import DPS, PiGDM
 from workbench.solvers.zero_shot.dps import residual_gradient
 from workbench.solvers.zero_shot.pigdm import pseudo_inverse_guidance
 
-SHAPE = (1, 6, 6)
 
-
-def problem(name: str = "dense") -> tuple[MatrixOperator, Tensor, Tensor]:
-    op = MatrixOperator(matrices(6)[name], SHAPE)
+def measured(name: str = "dense") -> tuple[MatrixOperator, Tensor, Tensor]:
+    op = explicit(name)
     x, z = torch.rand(2, 2, *SHAPE, generator=generator(1), dtype=torch.float64)
     return op, x, op(z)
 
@@ -32,7 +41,7 @@ def jacobian(prior, x: Tensor, sigma: float) -> Tensor:
 
 @pytest.mark.parametrize("name", ["dense", "mask", "blur"])
 def test_the_gradient_of_dps(name):
-    op, x, y = problem(name)
+    op, x, y = measured(name)
     prior, sigma = curved_prior(), 0.2
     clean, gradient, residual = residual_gradient(prior, op, x, y, sigma)
     torch.testing.assert_close(clean, prior(x, sigma))
@@ -44,7 +53,7 @@ def test_the_gradient_of_dps(name):
 
 
 def test_where_the_data_are_met_dps_does_not_pull():
-    op, x, _ = problem()
+    op, x, _ = measured()
     prior = curved_prior()
     _, gradient, residual = residual_gradient(prior, op, x, op(prior(x, 0.2)), 0.2)
     assert float(residual.max()) == 0
@@ -54,7 +63,7 @@ def test_where_the_data_are_met_dps_does_not_pull():
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 @pytest.mark.parametrize("spectral", [True, False])
 def test_the_guidance_of_pigdm(weight, spectral):
-    op, x, y = problem()
+    op, x, y = measured()
     prior, sigma = curved_prior(), 0.2
     weights = torch.full((2,), weight, dtype=torch.float64)
     clean, guidance = pseudo_inverse_guidance(prior, op if spectral else Unspectral(op), x, y, sigma, weights)
@@ -67,9 +76,9 @@ def test_the_guidance_of_pigdm(weight, spectral):
 
 def test_a_step_of_dps_in_the_published_coordinates():
     """Algorithm 1 for [-1, 1] images and VP states in float64, with the code's step: zeta times the norm's gradient."""
-    op, _, y = problem()
+    op, _, y = measured()
     prior, levels, zeta = gaussian_prior(6), [2.0, 0.7, 0.0], 0.8
-    unit = torch.randn(2, 2, *SHAPE, generator=generator(2), dtype=torch.float64)
+    unit = stored(2, seed=2)
     image = DPS(2, zeta, levels)(y, op, prior, noise=replay(unit)).image
     alpha_bar = [1 / (1 + 4 * level**2) for level in levels]
     state = math.sqrt(alpha_bar[0]) * 2 * levels[0] * unit[0]
@@ -93,11 +102,10 @@ def test_a_step_of_dps_in_the_published_coordinates():
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_pigdm_on_a_white_gaussian_is_the_posterior_mean(adaptive):
     """One step to 0 gives D_y; for white images of that spread it is E[x0 | x, y] unless the weights are adaptive."""
-    op, _, y = problem()
+    op, _, y = measured()
     spread, level, noise = 0.25, 0.5, 0.1
-    prior = gaussian_prior(6)
-    prior.spectrum = torch.full((1, 6, 6), spread**2, dtype=torch.float64)
-    unit = torch.randn(2, *SHAPE, generator=generator(2), dtype=torch.float64)
+    prior = GaussianPrior(torch.full(SHAPE, spread**2, dtype=torch.float64), torch.tensor([0.5]))
+    (unit,) = stored(1, seed=2)
     image = PiGDM(1, spread=spread, adaptive=adaptive, schedule=[level, 0.0])(
         y, op, prior, sigma_noise=noise, noise=replay([unit])
     ).image
@@ -112,7 +120,7 @@ def test_pigdm_on_a_white_gaussian_is_the_posterior_mean(adaptive):
 
 @pytest.mark.parametrize("solver", [DPS(4), PiGDM(4)], ids=["dps", "pigdm"])
 def test_it_works_in_inference_mode_and_leaves_no_gradients(solver):
-    op, x, y = problem()
+    op, x, y = measured()
     weight = torch.tensor(0.9, requires_grad=True, dtype=torch.float64)
     inner = curved_prior()
     prior = FunctionPrior(lambda x, sigma: weight * inner.denoise(x, sigma), channels=1)
@@ -125,7 +133,7 @@ def test_it_works_in_inference_mode_and_leaves_no_gradients(solver):
 
 
 def test_dps_reports_its_residuals():
-    op, _, y = problem()
+    op, _, y = measured()
     guided, free = (DPS(100, zeta)(y, op, gaussian_prior(6), generator=generator(0)).residuals for zeta in (0.5, 0.0))
     assert guided.shape == (2, 100)
     torch.testing.assert_close(guided[:, 0], free[:, 0])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices
 
+from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices
 from workbench.operators import Inpainting, SuperResolution
 from workbench.operators.masks import random_mask
 from workbench.random import Draws

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import MatrixOperator, Unspectral, curved_prior, gaussian_prior, replay
-from torch import Tensor
 
+from tests.solvers.solver_problems import (
+    MatrixOperator,
+    Unspectral,
+    blurred,
+    curved_prior,
+    gaussian_prior,
+    replay,
+    stored,
+)
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.null_space import transition
-
-
-def blurred(size: int = 12, batch: int = 16) -> tuple[MatrixOperator, Tensor, Tensor, Tensor]:
-    """A blur with singular values down to 1e-3, images of the prior, their noisy data, the mean posterior variance."""
-    f = torch.fft.fftfreq(size, dtype=torch.float64)
-    response = torch.exp(-2 * (torch.pi * 1.2) ** 2 * (f[:, None] ** 2 + f[None, :] ** 2)).clamp(min=1e-3)
-    basis = torch.eye(size * size, dtype=torch.float64).view(-1, 1, size, size)
-    op = MatrixOperator(torch.fft.ifft2(response * torch.fft.fft2(basis)).real.flatten(1).T, (1, size, size))
-    spectrum = gaussian_prior(size).spectrum
-    white = torch.randn(batch, 1, size, size, generator=generator(0), dtype=torch.float64)
-    x = 0.5 + torch.fft.ifft2(spectrum.sqrt() * torch.fft.fft2(white)).real
-    y = op(x) + 0.01 * torch.randn(batch, size * size, generator=generator(1), dtype=torch.float64)
-    return op, x, y, (spectrum * 1e-4 / (response**2 * spectrum + 1e-4)).mean()
 
 
 @pytest.mark.parametrize(
@@ -72,13 +66,11 @@ def test_the_noisy_step_carries_noise_of_the_next_level(spectral):
 
 def test_images_with_and_without_noise_share_a_batch():
     op = MatrixOperator(torch.eye(36, dtype=torch.float64)[:18], (1, 6, 6))
-    y = torch.rand(2, 18, generator=generator(1), dtype=torch.float64)
-    stored = torch.randn(21, 2, 1, 6, 6, generator=generator(0), dtype=torch.float64)
+    y, draws = torch.rand(2, 18, generator=generator(1), dtype=torch.float64), stored(21)
     levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
     for solver in (DDNM(20), DeqIR()):
-        together = solver(y, op, curved_prior(), sigma_noise=levels, noise=replay(stored)).image
+        together = solver(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
         for b in range(2):
-            alone = solver(
-                y[b : b + 1], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(stored[:, b : b + 1])
-            )
+            one = slice(b, b + 1)
+            alone = solver(y[one], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(draws[:, one]))
             torch.testing.assert_close(together[b : b + 1], alone.image, atol=1e-9, rtol=0)

@@ -6,19 +6,23 @@ import math
 
 import pytest
 import torch
-from solver_problems import MatrixOperator, curved_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import (
+    FunctionPrior,
+    MatrixOperator,
+    Recorder,
+    curved_prior,
+    explicit,
+    replay,
+    stored,
+)
 from workbench.operators import Inpainting, SuperResolution
 from workbench.random import generator
 from workbench.solvers import DDNM, ILVR, RePaint
 from workbench.solvers.zero_shot.ddnm import travel
 
 LEVELS = [3.0, 0.8, 0.2, 0.0]
-
-
-def stored(count: int, size: int = 8) -> Tensor:
-    return torch.randn(count, 2, 1, size, size, generator=generator(0), dtype=torch.float64)
 
 
 def ancestral(prior, x: Tensor, sigma: float, lower: float, unit: Tensor) -> Tensor:
@@ -30,11 +34,8 @@ def ancestral(prior, x: Tensor, sigma: float, lower: float, unit: Tensor) -> Ten
 def test_repaint_on_a_mask_is_equation_8():
     """Known pixels are those of the noised picture, the others the prior's."""
     mask = (torch.rand(8, 8, generator=generator(1)) > 0.5).double()
-    y, prior, noise = (
-        torch.rand(2, 1, 8, 8, generator=generator(2), dtype=torch.float64) * mask,
-        curved_prior(),
-        stored(7),
-    )
+    y = torch.rand(2, 1, 8, 8, generator=generator(2), dtype=torch.float64) * mask
+    prior, noise = curved_prior(), stored(7, size=8)
     image = RePaint(3, 1, 1, LEVELS)(y, Inpainting(mask), prior, noise=replay(noise)).image
     x = 0.5 + LEVELS[0] * noise[0]
     for i in range(3):
@@ -47,23 +48,15 @@ def test_repaint_on_a_mask_is_equation_8():
 @pytest.mark.parametrize("kind", [RePaint, DDNM])
 def test_time_travel_goes_back_the_whole_length(kind):
     """Of levels 0 to 5, every 2 levels 2 back and again: 0 1, 0 1 2 3, 2 3 4."""
-    levels, asked = [3.0, 2.0, 1.0, 0.5, 0.2, 0.0], []
-    prior = curved_prior()
-    denoise = prior.f
-
-    def remember(x, sigma):
-        asked.append(float(sigma.flatten()[0]))
-        return denoise(x, sigma)
-
-    prior.f = remember
+    levels, prior = [3.0, 2.0, 1.0, 0.5, 0.2, 0.0], Recorder(curved_prior())
     y = torch.rand(1, 1, 8, 8, dtype=torch.float64)
     kind(5, travel_length=2, travel_repeat=2, schedule=levels)(y, Inpainting(torch.ones(8, 8)), prior)
-    assert asked == [levels[i] for i in (0, 1, 0, 1, 2, 3, 2, 3, 4)]
+    assert prior.told == [levels[i] for i in (0, 1, 0, 1, 2, 3, 2, 3, 4)]
 
 
 def test_ilvr_on_averages_is_its_refinement():
     """x'' = phi(reference) + x' - phi(x'), phi being down and up again."""
-    op, prior, noise = SuperResolution(2, "average"), curved_prior(), stored(7)
+    op, prior, noise = SuperResolution(2, "average"), curved_prior(), stored(7, size=8)
     y = torch.rand(2, 1, 4, 4, generator=generator(2), dtype=torch.float64)
     up = lambda v: v.repeat_interleave(2, -1).repeat_interleave(2, -2)  # noqa: E731
     phi = lambda v: up(torch.nn.functional.avg_pool2d(v, 2))  # noqa: E731
@@ -90,36 +83,25 @@ def test_ilvr_is_repaint_without_going_back():
 def test_going_back_adds_the_noise_that_is_missing():
     """A prior that says 1/2 and data that say nothing: only noise is left, of the level's variance after every move."""
     op = MatrixOperator(torch.zeros(1, 16, dtype=torch.float64), (1, 4, 4))
-    states: list[tuple[float, float]] = []
-    prior = curved_prior()
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        states.append((float(sigma[0]), float((x - 0.5).std())))
-        return torch.full_like(x, 0.5)
-
-    prior.f = denoise
+    prior = Recorder(FunctionPrior(lambda x, sigma: torch.full_like(x, 0.5), channels=1))
     y = torch.zeros(2000, 1, dtype=torch.float64)
     RePaint(3, 1, 3, LEVELS)(y, op, prior, generator=generator(0))
-    assert [sigma for sigma, _ in states] == [LEVELS[before] for before, after in travel(3, 1, 3) if after > before]
-    assert len(states) > 3
-    for sigma, spread in states:
+    assert prior.told == [LEVELS[before] for before, after in travel(3, 1, 3) if after > before]
+    assert len(prior.calls) > 3
+    for x, sigma, _ in prior.calls:
         # 32000 numbers: 0.4 %.
-        assert spread == pytest.approx(sigma, rel=0.02)
+        assert float((x - 0.5).std()) == pytest.approx(float(sigma[0]), rel=0.02)
 
 
 def test_noisy_data_are_weighed_against_the_state():
     """At level s' the refinement is the proximal step of weight (sigma_n / s')^2, by an explicit solve."""
-    op, prior, noise = MatrixOperator(matrices(6)["dense"], (1, 6, 6)), curved_prior(), stored(3, 6)
+    op, prior, noise = explicit(), Recorder(curved_prior()), stored(3)
     y, level, sigma_n = torch.rand(2, 18, generator=generator(2), dtype=torch.float64), 0.3, 0.1
-    states: list[Tensor] = []
-    inner = prior.f
-    prior.f = lambda x, sigma: (states.append(x), inner(x, sigma))[1]
     image = ILVR(2, schedule=[2.0, level, 0.0])(y, op, prior, sigma_noise=sigma_n, noise=replay([*noise, *noise])).image
-    proposal = ancestral(prior, states[0], 2.0, level, noise[1]) - level * noise[2]
+    (first, _, _), (second, _, clean) = prior.calls
+    proposal = ancestral(prior, first, 2.0, level, noise[1]) - level * noise[2]
     ridge = (sigma_n / level) ** 2 * torch.eye(36, dtype=torch.float64)
     right = y @ op.matrix + proposal.flatten(1) @ ridge
     expected = torch.linalg.solve(op.matrix.T @ op.matrix + ridge, right.T).T + level * noise[2].flatten(1)
-    torch.testing.assert_close(states[1].flatten(1), expected, atol=1e-9, rtol=0)
-    torch.testing.assert_close(
-        image, inner(states[1], torch.full((2,), level, dtype=torch.float64)), atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(second.flatten(1), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(image, clean, atol=1e-12, rtol=0)

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from solver_problems import gaussian_prior, replay
 
+from tests.solvers.solver_problems import gaussian_prior, replay
 from workbench.random import generator
 from workbench.solvers import DDIM, PredictorCorrector
 from workbench.solvers.schedules import geometric_sigmas, karras_sigmas, sampling_sigmas, vp_sigmas
@@ -26,17 +26,6 @@ def test_karras_levels_are_linear_in_their_root():
     roots = levels ** (1 / 7)
     torch.testing.assert_close(roots.diff(), roots.diff()[:1].expand(8))
     assert levels[[0, -1]].tolist() == pytest.approx([80.0, 0.002])
-
-
-def test_vp_levels_are_the_published_ones_in_the_unit_of_01_images(shared):
-    from solver_problems import Case
-
-    for name in ("ddnm_svd_sr4_T20_eta0", "ddnm_svd_sr4_T100_eta085"):
-        case = Case(shared, name)
-        t = case["schedule/time_pairs"][:, 0]
-        alpha_bar = case["schedule/alphas_cumprod"].double()[t]
-        # The published cumulative product is float32.
-        torch.testing.assert_close(vp_sigmas(len(t)), ((1 - alpha_bar) / alpha_bar).sqrt() / 2, rtol=2e-4, atol=0)
 
 
 def test_vp_levels_start_where_they_are_told():
@@ -88,8 +77,9 @@ def test_deterministic_ddim_is_the_probability_flow():
         result = DDIM(steps, schedule="geometric")(prior, unit.shape, noise=replay([unit]), like=unit)
         return float((result.image - expected).abs().max())
 
-    assert error(2000) < 6e-3
-    assert error(1000) / error(2000) == pytest.approx(2, rel=0.1)
+    fine = error(1000)
+    assert fine < 1.2e-2
+    assert error(500) / fine == pytest.approx(2, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +94,10 @@ def test_deterministic_ddim_is_the_probability_flow():
 )
 def test_samples_have_the_prior_s_mean_and_spectrum(sampler):
     prior = gaussian_prior(8, sigma_min=0.01, sigma_max=20.0)
-    result = sampler(prior, (1500, 1, 8, 8), generator=generator(0), like=torch.empty(0, dtype=torch.float64))
+    result = sampler(prior, (1000, 1, 8, 8), generator=generator(0), like=torch.empty(0, dtype=torch.float64))
     power = torch.fft.fft2(result.image - 0.5, norm="ortho").abs().square().mean((0, 1))
     assert abs(float(result.image.mean()) - 0.5) < 0.02
-    # Monte Carlo: 4 % per frequency; the rest is the number of levels, and the step's bias on images this small.
+    # Monte Carlo: 4.5 % per frequency; the rest is the number of levels, and the step's bias on images this small.
     torch.testing.assert_close(power, prior.spectrum[0], rtol=0.25, atol=0)
     assert float((power / prior.spectrum[0]).mean()) == pytest.approx(1, abs=0.1)
     per_level = 2 if getattr(sampler, "corrector_steps", 0) else 1

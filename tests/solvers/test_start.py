@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import pytest
 import torch
-from solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices, replay
 from torch import Tensor
 
+from tests.solvers.solver_problems import (
+    MatrixOperator,
+    Recorder,
+    curved_prior,
+    explicit,
+    gaussian_prior,
+    replay,
+    stored,
+)
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.base import initial_image
 from workbench.solvers.schedules import sampling_sigmas, vp_sigmas
 
-SIZE = 6
-SHAPE = (1, SIZE, SIZE)
 
-
-def problem(name: str = "means") -> tuple[MatrixOperator, Tensor, Tensor]:
-    op = MatrixOperator(matrices(SIZE)[name], SHAPE)
-    prior = gaussian_prior(SIZE)
-    unit = torch.randn(2, *SHAPE, generator=generator(1), dtype=torch.float64)
-    x = 0.5 + torch.fft.ifft2(prior.spectrum.sqrt() * torch.fft.fft2(unit)).real  # a sample of the prior
+def sampled(name: str = "means") -> tuple[MatrixOperator, Tensor, Tensor]:
+    """An explicit operator, a sample of the Gaussian prior, and what is measured of it."""
+    op, prior, (unit,) = explicit(name), gaussian_prior(), stored(1, seed=1)
+    x = 0.5 + torch.fft.ifft2(prior.spectrum.sqrt() * torch.fft.fft2(unit)).real
     return op, x, op(x)
 
 
@@ -39,7 +43,7 @@ def test_levels_are_spread_between_the_start_and_zero(schedule, start):
 
 def test_one_step_from_an_image_in_closed_form():
     """steps = 1: denoise ``initial + s n`` and put the data in, A^+ y + N D(initial + s n)."""
-    op, x, y = problem()
+    op, x, y = sampled()
     unit = torch.randn(x.shape, generator=generator(2), dtype=torch.float64)
     initial = 0.9 * x
     prior = curved_prior()
@@ -55,8 +59,8 @@ def test_one_step_from_an_image_in_closed_form():
 
 
 def test_an_image_without_a_level_starts_at_the_top():
-    op, x, y = problem()
-    prior, solver = gaussian_prior(SIZE), DDNM(steps=5)
+    op, x, y = sampled()
+    prior, solver = gaussian_prior(), DDNM(steps=5)
     plain = solver(y, op, prior, generator=generator(0)).image
     torch.testing.assert_close(
         solver(y, op, prior, generator=generator(0), initial=torch.full_like(x, 0.5)).image, plain
@@ -69,7 +73,7 @@ def test_an_image_without_a_level_starts_at_the_top():
 )
 def test_a_good_image_makes_a_better_result_the_lower_the_start(name, sigma_noise):
     """What the data do not tell is taken from ``initial``; what they tell is not."""
-    op, x, clean = problem(name)
+    op, x, clean = sampled(name)
     unit = torch.randn(clean.shape, generator=generator(3), dtype=torch.float64)
     y = clean + sigma_noise * unit
     initial = x + 0.02 * torch.randn(x.shape, generator=generator(4), dtype=torch.float64)
@@ -77,7 +81,7 @@ def test_a_good_image_makes_a_better_result_the_lower_the_start(name, sigma_nois
     for start in (0.05, 0.5, None):
         solver = DDNM(steps=12, sigma_start=start)
         before = initial.clone()
-        result = solver(y, op, gaussian_prior(SIZE), sigma_noise=sigma_noise, generator=generator(0), initial=initial)
+        result = solver(y, op, gaussian_prior(), sigma_noise=sigma_noise, generator=generator(0), initial=initial)
         assert torch.equal(initial, before)
         assert result.evaluations.tolist() == [12, 12]
         errors.append(float((result.image - x).square().mean()))
@@ -91,27 +95,21 @@ def test_a_good_image_makes_a_better_result_the_lower_the_start(name, sigma_nois
 @pytest.mark.parametrize("repeat", [1, 2])
 def test_a_denoiser_serves_from_what_it_knows(repeat):
     """Levels up to 0.196 only, as DRUNet: refused from pure noise, and every call within its range with a start."""
-    op, x, y = problem("mask")
-    seen = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(float(sigma.max()))
-        return gaussian_prior(SIZE).denoise(x, sigma)
-
-    prior = FunctionPrior(denoise, channels=1, sigma_min=0.0, sigma_max=50 / 255)
+    op, x, y = sampled("mask")
+    prior = Recorder(gaussian_prior(), sigma_min=0.0, sigma_max=50 / 255)
     with pytest.raises(ValueError, match=r"or start from another image \(sigma_start up to 0.196\)"):
         DDNM(steps=8)(y, op, prior)
     solver = DDNM(steps=8, sigma_start=50 / 255, travel_length=2, travel_repeat=repeat)
     result = solver(y, op, prior, generator=generator(0))
-    assert max(seen) <= 50 / 255
-    assert len(seen) == int(result.evaluations[0]) == (8 if repeat == 1 else 8 + 2 * 3)
+    assert max(prior.told) <= 50 / 255
+    assert len(prior.calls) == int(result.evaluations[0]) == (8 if repeat == 1 else 8 + 2 * 3)
     grey = initial_image(op, y, y.new_zeros(2))
     assert float((result.image - x).square().mean()) < float((grey - x).square().mean())
 
 
 def test_bad_starts_are_refused():
-    op, x, y = problem()
-    prior = gaussian_prior(SIZE, sigma_min=0.01, sigma_max=20.0)
+    op, x, y = sampled()
+    prior = gaussian_prior(6, sigma_min=0.01, sigma_max=20.0)
     for start in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"sigma_start must be positive and finite, got {start}"):
             DDNM(sigma_start=start)
@@ -129,7 +127,7 @@ def test_bad_starts_are_refused():
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("prediction", ["photos", "published"])
 def test_deqir_starts_like_the_chain_it_solves(prediction, window, given):
-    op, x, y = problem("mask")
+    op, x, y = sampled("mask")
     run = {"prior": curved_prior(), "sigma_noise": 0.05, "initial": 0.9 * x if given else None}
     expected = DDNM(8, 0.3, sigma_start=0.5)(y, op, generator=generator(0), **run).image
     solver = DeqIR(8, 8, 0.3, prediction=prediction, tolerance=0.0, window=window, sigma_start=0.5)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, silu
 
-from tests.solvers.solver_problems import Case, FunctionPrior
+from tests.solvers.published_cases import Case
+from tests.solvers.solver_problems import FunctionPrior
 from workbench.models import Prior
 from workbench.operators import Blur, Inpainting
 from workbench.random import Draws
@@ -17,22 +17,6 @@ from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
 from workbench.solvers.fixed_point.map import gradient_step, prox_step, stationarity
 from workbench.trainers import MUPET, Degradations
 from workbench.trainers.dsm import LOST
-
-
-class TinyNet(Prior):
-    """The network of the reference vectors, with parameters that can be trained."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__(sigma_min=1e-4, sigma_max=500.0, channels=3)
-        names = ("conv1.weight", "conv1.bias", "emb", "conv2.weight", "conv2.bias")
-        self.weights = nn.ParameterDict({n.replace(".", "_"): nn.Parameter(case[f"net/{n}"].clone()) for n in names})
-
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        w, level = self.weights, sigma.view(-1, 1, 1, 1)
-        hidden = conv2d(x / (1 + level), w["conv1_weight"], w["conv1_bias"], padding=1)
-        hidden = silu(hidden + w["emb"].view(1, -1, 1, 1) * 0.25 * level.log())
-        raw = conv2d(hidden, w["conv2_weight"], w["conv2_bias"], padding=1)
-        return x + level**2 * (raw + 0.5 - x) / (level**2 + 0.25)
 
 
 class Shrinking(Prior):
@@ -63,19 +47,19 @@ def published(case: Case) -> MUPET:
 def test_published_training_step(shared, name: str) -> None:
     """mupet_train_step_*: both losses and the gradient of every weight."""
     case = Case(shared, f"mupet_train_step_{name}")
-    op = Blur(case["op/kernel"]) if name == "blur" else Inpainting(case["op/mask"][None])
-    prior, images = TinyNet(case), case["x_orig"]
+    weights = {name: value.requires_grad_() for name, value in case.tensors.items() if name.startswith("net/")}
+    prior, images = case.ve_prior(), case["x_orig"]
     noises = iter(case[f"noise_{which}"] for which in ("dsm", "y", "init"))
     loss, values = published(case).terms(
-        prior, images, op, torch.full((2,), case.info["sigma"]), lambda *shape: next(noises)
+        prior, images, case.operator(), torch.full((2,), case.info["sigma"]), lambda *shape: next(noises)
     )
     loss.backward()
     torch.testing.assert_close(values["dsm"].double(), case["dsm_loss"], atol=case.atol, rtol=0)
     torch.testing.assert_close(values["map"].double(), case["deq_loss_alone"], atol=case.atol, rtol=0)
     assert float(values["evaluations"]) == case.info["returned_iterations"]
     assert float(values["converged"]) == case.info["returned_converged"]
-    for key, weight in prior.weights.items():
-        torch.testing.assert_close(weight.grad, case[f"grad/{key.replace('_', '.')}"], atol=case.atol, rtol=0)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight.grad, case[name.replace("net/", "grad/")], atol=case.atol, rtol=0)
 
 
 def problem() -> tuple[Shrinking, Tensor, Tensor, MUPET]:

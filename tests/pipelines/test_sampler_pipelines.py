@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from tests.test_pipelines import _Page
+from tests.pipelines.small_project import ROOT, Ran, pipeline_of, run_to_report
 from workbench.evaluation.fid import fid_unavailable
 from workbench.images import sample_photo, save_image
 from workbench.operators.parse import parse_operator
-from workbench.pipelines.engine import run_pipeline, table
+from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.schema import Job, load_pipeline
 from workbench.random import generator
 from workbench.reports.methods import beside_paper
-from workbench.reports.report import write_report
 from workbench.restore import solver_of
 from workbench.text import check_labels
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("pipelines/**/deqir_*.yaml"))
 MASKS = ("text", "stripes")
 
@@ -96,32 +92,25 @@ JOBS = """
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(tmp_path_factory) -> Ran:
     folder = tmp_path_factory.mktemp("samplers")
     (folder / "mine").mkdir()
     for name, photo in (("a", "cat"), ("b", "coffee"), ("c", "astronaut")):
         save_image(sample_photo(photo, 20), folder / "mine" / f"{name}.png")
-    (folder / "p.yaml").write_text(f"name: p\ntitle: A title\npublished: [deqir-3]\njobs:{JOBS}")
-    pipeline = load_pipeline(folder / "p.yaml", ROOT / "notebooks" / "jobs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        outcomes = run_pipeline(pipeline, folder / "out", workers=2)
-    assert [outcome.state for outcome in outcomes] == ["done", "done"], table(outcomes)
-    results = [json.loads((folder / "out" / "jobs" / o.id / "result.json").read_text()) for o in outcomes]
-    page = _Page()
-    page.feed(write_report(pipeline, outcomes, folder / "out").read_text(encoding="utf-8"))
-    return results, page
+        return run_to_report(pipeline_of(folder, JOBS, published="[deqir-3]"), folder / "out")
 
 
 def test_a_folder_is_restored_in_batches_with_pictures_of_the_first(ran):
-    records = ran[0][0]["records"]
+    records = ran.results[0]["records"]
     assert [record["photo"] for record in records] == [f"mine/{name}.png" for name in "abababccc"]
     assert ["image" in record for record in records] == [True] * 6 + [False] * 3
-    assert len(ran[1].pictures) == 2 * 5 + 1  # original, degraded and three methods of two photos; the sweep's plot
+    assert len(ran.page.pictures) == 2 * 5 + 1  # original, degraded and three methods of two photos; the sweep's plot
 
 
 def test_deqir_run_to_its_end_is_its_chain(ran):
-    figures = {(r["photo"], r["solver"]): r["psnr"] for r in ran[0][0]["records"]}
+    figures = {(r["photo"], r["solver"]): r["psnr"] for r in ran.results[0]["records"]}
     for name in "abc":
         photo = f"mine/{name}.png"
         assert figures[photo, "deqir/3"] == pytest.approx(figures[photo, "chain"], abs=1e-3)  # float32
@@ -129,7 +118,7 @@ def test_deqir_run_to_its_end_is_its_chain(ran):
 
 
 def test_consistency_and_fid_of_colourisation(ran):
-    records = ran[0][0]["records"]
+    records = ran.results[0]["records"]
     for record in records:
         # Grey values of the data are met but for clipping; the pseudo-inverse is grey itself.
         assert 0 <= record["consistency"] < (1e-3 if record["solver"] == "pinv" else 25.6)
@@ -140,7 +129,7 @@ def test_consistency_and_fid_of_colourisation(ran):
 
 
 def test_the_sweep_changes_one_setting_at_a_time(ran):
-    rows = ran[0][1]["sweep"]["rows"]
+    rows = ran.results[1]["sweep"]["rows"]
     assert [(row["setting"], row["value"]) for row in rows] == [("steps", 1), ("steps", 3), ("eta", 0.15), ("eta", 0.5)]
     base = [row for row in rows if (row["setting"], row["value"]) in (("steps", 3), ("eta", 0.15))]
     assert base[0]["psnr"] == base[1]["psnr"]  # the same restoration, made once
@@ -149,10 +138,9 @@ def test_the_sweep_changes_one_setting_at_a_time(ran):
 
 
 def test_the_report_shows_methods_beside_the_paper(ran):
-    text = " ".join(ran[1].text.split())
-    assert ran[1].outside == []
+    assert ran.page.outside == []
     for said in ("DGP (published only)", "265.08", "not comparable", "deqir, steps = 3", "Consistency"):
-        assert said in text, said
+        assert said in ran.page.text, said
 
 
 def test_wrong_labels_are_refused():

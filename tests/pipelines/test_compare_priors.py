@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-from tests.test_pipelines import _Page
-from workbench.pipelines.engine import run_pipeline, table
+from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_to_report
+from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.published import find_published, read_published
 from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
-
-ROOT = Path(__file__).parents[1]
-NOTEBOOKS = ROOT / "notebooks" / "jobs"
 
 SMALL = "size: 16, steps: 2, batch: 2, priors: {One: photo, Two: photo}"
 JOBS = f"""
@@ -29,25 +25,17 @@ JOBS = f"""
 """
 
 
-def _pipeline(folder: Path, jobs: str, published: str = "[mupet-2]"):
-    (folder / "p.yaml").write_text(f"name: p\ntitle: A title\nnote: Mind it.\npublished: {published}\njobs:{jobs}")
-    return load_pipeline(folder / "p.yaml", NOTEBOOKS)
+PUBLISHED = {"title": "A title", "note": "Mind it.", "published": "[mupet-2]"}
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(tmp_path_factory) -> Ran:
     folder = tmp_path_factory.mktemp("compare")
-    pipeline = _pipeline(folder, JOBS)
-    outcomes = run_pipeline(pipeline, folder / "out", workers=2)
-    assert [outcome.state for outcome in outcomes] == ["done"] * 3, table(outcomes)
-    results = [json.loads((folder / "out" / "jobs" / o.id / "result.json").read_text()) for o in outcomes]
-    page = _Page()
-    page.feed(write_report(pipeline, outcomes, folder / "out").read_text(encoding="utf-8"))
-    return folder / "out", results, page
+    return run_to_report(pipeline_of(folder, JOBS, **PUBLISHED), folder / "out")
 
 
 def test_a_comparison_holds_every_image_and_every_change(ran):
-    comparison = ran[1][0]["comparison"]
+    comparison = ran.results[0]["comparison"]
     assert [row["prior"] for row in comparison["rows"]] == ["One"] * 3 + ["Two"] * 3
     assert {row["evaluations"] for row in comparison["rows"]} == {2}
     assert comparison["priors"]["One"]["settings"]["zeta"] == 0.3
@@ -61,7 +49,7 @@ def test_a_comparison_holds_every_image_and_every_change(ran):
 
 
 def test_a_search_names_the_best_of_what_it_tried(ran):
-    search = ran[1][1]["search"]
+    search = ran.results[1]["search"]
     assert [(row["prior"], row["settings"]["zeta"]) for row in search["tried"]] == [
         (label, zeta) for label in ("One", "Two") for zeta in (0.3, 1.0)
     ]
@@ -73,43 +61,33 @@ def test_a_search_names_the_best_of_what_it_tried(ran):
 
 
 def test_samples_are_the_same_for_the_same_network(ran):
-    out, results, _ = ran
-    samples = results[2]["samples"]
+    samples = ran.results[2]["samples"]
     rows = {row["prior"]: row for row in samples["rows"]}
     assert set(rows) == {"One", "Two", None}
     assert rows["One"]["spectrum_db"] == rows["Two"]["spectrum_db"]
-    pictures = [(out / "jobs" / results[2]["job"] / p["file"]).read_bytes() for p in samples["pictures"]]
+    pictures = [(ran.folders[2] / p["file"]).read_bytes() for p in samples["pictures"]]
     assert pictures[0] == pictures[1] != pictures[2]
     distance = "frechet_effnet" if samples["fid_reason"] else "fid"
     assert rows["One"][distance] == rows["Two"][distance] > 0
 
 
 def test_the_report_shows_the_comparison_beside_the_paper(ran):
-    out, results, page = ran
-    text = " ".join(page.text.split())
+    text, page = ran.page.text, ran.page
     assert page.outside == []
-    comparison = results[0]["comparison"]
-    for picture in comparison["strips"]:
-        with Image.open(out / "jobs" / results[0]["job"] / picture["file"]) as image:
+    for picture in ran.results[0]["comparison"]["strips"]:
+        with Image.open(ran.folders[0] / picture["file"]) as image:
             assert image.size == (3 * 16 + 2 * 2, 16)  # three pictures from two batches
     # strips: original, degraded, two priors; samples: two priors, photos, spectrum
     assert len(page.pictures) == 4 + 4
-    for said in (
-        "Mind it.",
-        "Two − One",
-        "ζ 0.3",
-        "paper (80% pix), MUPET",
-        "27.54",
-        "another scale",
-        "Every combination",
-    ):
+    paper = ("paper (80% pix), MUPET", "27.54", "another scale")
+    for said in ("Mind it.", "Two − One", "ζ 0.3", *paper, "Every combination"):
         assert said in text, said
     assert "−0.19" in text  # the paper's change of PSNR, 27.54 - 27.73
-    rows = json.loads((out / "table.json").read_text())
+    rows = json.loads((ran.out / "table.json").read_text())
     assert [(row["prior"], row["operator"], row["size"]) for row in rows] == [
         (label, "inpaint:0.8", [16, 16]) for label in ("One", "Two") for _ in range(3)
     ]
-    assert len((out / "table.csv").read_text().splitlines()) == 7
+    assert len((ran.out / "table.csv").read_text().splitlines()) == 7
 
 
 def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
@@ -118,7 +96,7 @@ def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
         f"\n- {{notebook: compare_priors, parameters: {json.dumps(given)}}}"
         for given in (wrong, {"count": 100, "first": 50})
     )
-    outcomes = run_pipeline(_pipeline(tmp_path, jobs), tmp_path / "out", workers=2)
+    outcomes = run_pipeline(pipeline_of(tmp_path, jobs), tmp_path / "out", workers=2)
     notes = [outcome.note for outcome in outcomes]
     # Labels are checked before anything is loaded.
     assert "settings: unknown prior 'MUPT', did you mean 'MUPET'?" in notes[0]
@@ -141,7 +119,7 @@ def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
 
 def test_unknown_published_tables_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"p\.yaml: published: unknown table 'mupet-3', did you mean 'mupet-\d'\?"):
-        _pipeline(tmp_path, "\n- notebook: compare_priors", "[mupet-3]")
+        pipeline_of(tmp_path, "\n- notebook: compare_priors", published="[mupet-3]")
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "compare_priors.ipynb").write_text((NOTEBOOKS / "compare_priors.ipynb").read_text())
     with pytest.raises(ValueError, match=r"there is no published\.yaml beside or above"):

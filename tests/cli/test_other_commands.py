@@ -1,0 +1,106 @@
+"""The other commands: lists, help, pipelines, checkpoints."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from workbench.models import available_priors, load_prior
+from workbench.pipelines import engine
+from workbench.solvers import SOLVERS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def checkpoint(shared) -> Path:
+    return shared / "reference" / "models" / "ckpt_layout_score_sde_tiny.pth"
+
+
+def test_lists_say_what_there_is(run):
+    assert {line.split()[0] for line in run("solvers")[1].splitlines()} == set(SOLVERS)
+    names = {re.split(r"[:[]", line.split()[0])[0] for line in run("operators")[1].splitlines()}
+    assert names >= {
+        *("sr", "blur", "motion", "inpaint", "block", "text", "gray", "oldphoto", "hadamard", "jpeg", "denoise")
+    }
+    *cards, others = run("models")[1].splitlines()
+    assert {line.split()[0] for line in cards if not line.startswith(" ")} == set(available_priors())
+    assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:"))
+
+
+@pytest.mark.parametrize("command", [(), ("restore",), ("run",), ("models",), ("solvers",), ("operators",)])
+def test_help_is_there(run, command):
+    code, said, _ = run(*command, "--help")
+    assert code == 0
+    assert said.startswith("Usage: ")
+    assert run()[1].startswith("Usage: ")  # without arguments too
+
+
+@pytest.mark.parametrize(("states", "expected"), [(("done", "kept"), 0), (("done", "failed"), 1), (("skipped",), 1)])
+def test_run_ends_with_a_table_and_code_1_if_a_job_failed(run, tmp_path, monkeypatch, states, expected):
+    outcomes = [engine.Outcome(str(index), f"job {index}", state, 1.0) for index, state in enumerate(states)]
+    monkeypatch.setattr(engine, "run_pipeline", lambda plan, out, workers: outcomes)
+    (tmp_path / "out").mkdir()
+    code, said, _ = run("run", ROOT / "pipelines" / "quick.yaml", "--out", "out")
+    assert code == expected
+    assert [line.split()[2] for line in said.splitlines()[1:-1]] == list(states)
+    assert said.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"
+
+
+def test_bad_commands_and_pipelines_are_one_line(refused, tmp_path):
+    assert re.search("'restor'.*'restore'", refused("restor"))
+    assert "none.yaml: no such file" in refused("run", "none.yaml")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "p.yaml").write_text("name: p\ntitle: p\njobs: [{notebook: restore}]")
+    (tmp_path / "notebooks" / "jobs").mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks" / "jobs" / "restore.ipynb", tmp_path / "notebooks" / "jobs")
+    assert "workers must be at least 1" in refused("run", "p/p.yaml", "--workers", "0")
+
+
+def test_models_says_what_a_checkpoint_is(run, refused, checkpoint):
+    said = run("models", checkpoint)[1]
+    assert "NCSN++" in said
+    assert "EMA weights" in said
+    assert "raw weights" in run("models", checkpoint, "--prior-set", "weights=raw")[1]
+    said = refused("models", checkpoint, "--prior-set", "weights=best")
+    assert said == f"workbench: {checkpoint}: weights must be 'auto', 'ema' or 'raw', got 'best'\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("device=cpu", "--prior-set device: not a setting of the prior"),
+        ("weights={[]:1}", "weights must be"),
+        ("content=3", "'content'"),
+        ("sigma_max=-1", "noise levels must be 0 < sigma_min < sigma_max"),
+    ],
+)
+def test_wrong_settings_of_a_prior_are_one_line(refused, checkpoint, setting, message):
+    assert message in refused("models", checkpoint, "--prior-set", setting)
+
+
+def test_convert_writes_a_file_that_restores_like_the_original(run, refused, restored, photo, checkpoint, tmp_path):
+    code, said, errors = run("convert", checkpoint, "--to", "new/mine.safetensors")
+    assert code == 0, errors
+    assert "written to new/mine.safetensors" in said
+    first, second = (restored(photo, "--prior", p, "--degrade", "sr:2") for p in (checkpoint, "new/mine.safetensors"))
+    assert first.files == second.files
+    assert all(len(done.metrics["prior_source"]["sha256"]) == 64 for done in (first, second))
+    origin = load_prior(tmp_path / "new" / "mine.safetensors").card["converted_from"]
+    assert (origin["file"], origin["weights"]) == ("ckpt_layout_score_sde_tiny.pth", "ema")
+    assert "--to must end with .safetensors" in refused("convert", checkpoint, "--to", "mine.pth")
+
+
+def test_a_denoiser_serves_diffpir_and_says_why_it_does_not_serve_samplers(restored, refused, photo, shared):
+    tensors = load_file(shared / "reference" / "models" / "drunet_a.safetensors")
+    torch.save({k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}, "drunet.pth")
+    drunet = ("--prior", "drunet.pth", "--degrade", "sr:2")
+    assert "Note: drunet knows noise up to sigma = 0.196: levels were lowered" in restored(photo, *drunet).said
+    for solver in ("ddnm", "deqir"):
+        assert "knows noise up to 0.196: use diffpir" in refused("restore", photo, *drunet, "--solver", solver)
+    restored(photo, *drunet, "--solver", "ddnm", "--set", "steps=2", "--set", "sigma_start=0.19")

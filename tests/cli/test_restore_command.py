@@ -1,0 +1,223 @@
+"""``workbench restore``: what it writes, and what it says to bad input (one line, exit code 2, no traceback)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench.cli import main
+from workbench.images import load_image, sample_photo, save_image
+
+COMMAND = Path(sys.executable).parent / "workbench"
+
+
+def test_restore_writes_pictures_and_metrics(restored, photo):
+    done = restored(photo, "--degrade", "sr:4", "--noise", 0.01, "--seed", 3, out="new/out")
+    assert set(done.files) == {"original.png", "degraded.png", "restored.png"}
+    assert torch.equal(done.images["original"], load_image(photo))
+    assert done.images["degraded"].shape == (1, 3, 8, 8)
+    assert done.images["restored"].shape == (1, 3, 32, 32)
+    metrics = done.metrics
+    assert 5 < metrics["psnr"] < 50
+    assert 0 < metrics["ssim"] < 1
+    assert metrics["lpips"] is not None or "unavailable: place" in metrics["lpips_reason"]
+    assert 0 < metrics["effnet"] < 10
+    assert metrics["seconds"] > 0
+    expected = {"evaluations": 2, "solver": "diffpir", "operator": "sr:4", "noise": 0.01, "seed": 3, "size": [32, 32]}
+    assert metrics | expected | {"photo": str(photo)} == metrics
+    assert metrics["solver_settings"]["steps"] == 2
+    assert metrics["environment"]["torch"] == torch.__version__
+    assert f"PSNR {metrics['psnr']:.2f}" in done.said
+    assert "diffpir: 100%" in done.errors  # the progress bar
+
+
+def test_the_seed_decides_and_results_are_replaced(restored, photo):
+    first, again, other = (restored(photo, "--degrade", "inpaint:0.8", "--seed", seed) for seed in (0, 0, 1))
+    assert first.files == again.files
+    for name in ("degraded", "restored"):  # other pixels are missing
+        assert not torch.equal(first.images[name], other.images[name])
+    assert not [name for name in other.files if name.startswith(".")]
+
+
+def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
+    restored(photo)
+    small = tmp_path / "small.png"
+    save_image(sample_photo("cat", 8), small)
+    done = restored(small, "--degrade", "none", "--operator", "sr:4")
+    assert "no original to compare" in done.said
+    assert torch.equal(done.images["degraded"], load_image(small))
+    assert done.images["restored"].shape == (1, 3, 32, 32)
+    assert "original" not in done.images  # that of the run before would be misleading
+    for score in ("lpips", "effnet"):
+        assert (done.metrics[score], done.metrics[f"{score}_reason"]) == (None, "no original to compare")
+    assert done.metrics["psnr"] is None
+
+
+@pytest.mark.parametrize("degrade", ["blur:1", "gray", "text", "hadamard:0.5", "jpeg:10", "denoise"])
+def test_every_kind_of_measurement_has_a_picture(restored, photo, degrade):
+    assert restored(photo, "--degrade", degrade, "--noise", 0.02).images["degraded"].shape == (1, 3, 32, 32)
+
+
+def test_devices_share_the_work(restored, photo):
+    one, two = (restored(photo, "--device", device).metrics for device in ("cpu", "cpu,cpu"))
+    assert two["prior"] == f"{one['prior']} on cpu, cpu"
+    assert two["psnr"] == pytest.approx(one["psnr"], abs=1e-3)
+
+
+def test_size_takes_the_centre_and_wide_photos_work(restored, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (40, 72, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "wide.png")
+    assert restored("wide.png", "--degrade", "blur:1").images["restored"].shape == (1, 3, 40, 72)
+    assert restored("wide.png", "--size", 32).images["restored"].shape == (1, 3, 32, 32)
+
+
+def test_photos_of_any_size_are_denoised_in_tiles_where_they_must(restored, tmp_path):
+    """34x35 is no multiple of 8: tiles by themselves; 32x32: whole; and the record reproduces the run."""
+    picture = np.random.default_rng(0).integers(0, 255, (34, 35, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "odd.png")
+    Image.fromarray(picture[:32, :32]).save(tmp_path / "even.png")
+    images = []
+    for photo, options, tile in (
+        ("odd.png", (), 128),
+        ("odd.png", ("--tile", 16), 16),
+        ("odd.png", ("--degrade", "none", "--operator", "blur:1"), 128),
+        ("even.png", (), 0),
+        ("even.png", ("--tile", 0), 0),
+        ("even.png", ("--tile", 16), 16),
+    ):
+        done = restored(photo, "--degrade", "blur:1", *options)
+        assert (f"Denoised in tiles of {tile} pixels" in done.said) == (tile > 0)
+        assert done.metrics["tile"] == tile
+        images.append(done.images["restored"])
+        assert list(images[-1].shape[2:]) == done.metrics["size"]
+    assert torch.equal(images[3], images[4])
+    assert not torch.equal(images[3], images[5])
+
+
+def test_an_old_photo_with_a_painted_mask(restored, photo, tmp_path):
+    """White in the mask is filled, whatever the scratches look like, and colours come back from grey."""
+    scratched = load_image(photo)
+    scratched[..., 10:13, :] = 1
+    paint = torch.zeros_like(scratched)
+    paint[..., 9:14, :] = 1
+    save_image(scratched, tmp_path / "old.png")
+    save_image(paint, tmp_path / "my mask, new.png")
+    done = restored("old.png", "--degrade", "none", "--operator", "oldphoto:my mask, new.png")
+    image = done.images["restored"]
+    assert not bool(done.images["degraded"][..., 9:14, :].any())
+    assert float(image[..., 9:14, :].mean()) > 0.1
+    # The mean over channels is the data; rounding to 8 bits, and what was clipped, are not.
+    error = (image - scratched).mean(1)
+    assert float(torch.cat([error[:, :9], error[:, 14:]], 1).abs().mean()) < 0.01
+    assert done.metrics["operator"] == "oldphoto:my mask, new.png"
+
+
+def test_start_from_another_restoration(restored, photo):
+    """The photo itself as the other restoration: with little noise on it the result is nearer to it."""
+    ddnm = ("--solver", "ddnm", "--set", "steps=3", "--set", "eta=0.0")
+    plain = restored(photo, *ddnm).metrics
+    started = restored(photo, *ddnm, "--initial", photo, "--set", "sigma_start=0.05").metrics
+    assert (plain["initial"], started["initial"]) == (None, str(photo))
+    assert [m["solver_settings"]["sigma_start"] for m in (plain, started)] == [None, 0.05]
+    assert plain["evaluations"] == started["evaluations"] == 3
+    assert started["psnr"] > plain["psnr"] + 3
+
+
+def test_samples_of_one_photo(restored, photo):
+    some = restored(photo, "--samples", 3)
+    assert "; sample 1 of 3; written to out" in some.said
+    assert len(some.images) == 5
+    one = restored(photo)
+    assert "sample" not in one.said
+    assert len(one.images) == 3
+
+
+# What follows restore's photo, and the line that it ends with. One case for each kind of mistake.
+BAD = {
+    "no file": ("none.png", "none.png: no such file"),
+    "not an image": ("text.png", "text.png: not an image"),
+    "unknown solver": ("cat.png --solver deqri", "unknown solver 'deqri'.*'deqir'"),
+    "unknown prior": ("cat.png --prior phto", "unknown prior 'phto'.*'photo'"),
+    "no checkpoint": ("cat.png --prior none.safetensors", "none.safetensors"),
+    "unknown operator": ("cat.png --degrade blurr:2", "'blurr'.*blur"),
+    "bad operator": ("cat.png --degrade inpaint:1.5", "1.5"),
+    "size and operator": ("odd.png --degrade hadamard:0.5", r"34x34.*size 32 would do"),
+    "size and prior": (
+        "odd.png --degrade blur:1 --tile 0",
+        r"multiples of 8, got 34x34; size 32 would do; or in tiles \(--tile",
+    ),
+    "degraded, size and prior": ("odd.png --degrade none --operator blur:1 --tile 0", "multiples of 8, got 34x34"),
+    "bad tile": ("cat.png --tile 30", "tiles of photo must be positive multiples of 8, got 30"),
+    "no mask": ("cat.png --degrade mask:none.png", "none.png: no such file"),
+    "mask of another size": (
+        "cat.png --degrade oldphoto:odd.png",
+        r"'oldphoto:odd.png' .*: the mask has 34x34 pixels .* the image has 32x32",
+    ),
+    "initial of another size": (
+        "cat.png --solver ddnm --initial odd.png",
+        r"the shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
+    ),
+    "initial for another solver": ("cat.png --solver pinv --initial cat.png", "pinv takes no initial image; .*ddnm"),
+    "no size": ("cat.png --size 0", "at least 1 pixel"),
+    "noise": ("cat.png --noise nan", "noise .* got nan"),
+    "noise as text": ("cat.png --noise much", "--noise"),
+    "seed": ("cat.png --seed -1", "seed must be 0 or more"),
+    "samples": ("cat.png --samples 65", "--samples"),
+    "recipe": ("text.json", "text.json: Invalid JSON"),
+    "unknown setting": ("cat.png --set step=3", "setting of deqir 'step', did you mean 'steps'"),
+    "bad setting": ("cat.png --set steps=0", "steps must be at least 1, got 0"),
+    "setting of wrong type": ("cat.png --set steps=2.5", "setting steps of deqir must be int, got 2.5"),
+    "no setting": ("cat.png --set steps", "NAME=VALUE"),
+    "setting twice": ("cat.png --set steps=2 --set steps=3", "steps is given twice"),
+    "solver and operator": ("cat.png --degrade jpeg:10 --solver ddnm", "linear"),
+    "none alone": ("cat.png --degrade none", "degrade none, operator not given"),
+    "operator alone": ("cat.png --operator sr:4", "degrade none and an operator go together"),
+    "chance": ("cat.png --degrade none --operator inpaint:0.8", "which"),
+    "no device": ("cat.png --device cpu,abacus", "no device 'abacus'"),
+    "out is a file": ("cat.png --out text.png", "cannot write to the folder text.png"),
+    "out in a file": ("cat.png --out text.png/x", "cannot write to the folder"),
+    "no photo": ("", "Missing argument 'PHOTO'"),
+    "unknown option": ("cat.png --sed 1", "No such option: --sed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path, case):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.json").write_text("no recipe")
+    save_image(sample_photo("cat", 34), tmp_path / "odd.png")
+    arguments, message = BAD[case]
+    assert re.search(message, refused("restore", *arguments.split()))
+    assert not list(tmp_path.glob("restored/*"))
+
+
+def test_a_grey_prior_is_refused_for_a_colour_photo(refused, photo, grey_prior):
+    said = refused("restore", photo, "--prior", grey_prior, "--degrade", "sr:2", "--solver", "diffpir")
+    assert "grey takes grey images (B, 1, H, W), got shape (1, 3, 32, 32)" in said
+
+
+def test_bugs_are_not_hidden(photo, monkeypatch):
+    import workbench.recipe
+
+    def bug(*_: object, **__: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(workbench.recipe, "restore", bug)
+    with pytest.raises(TypeError, match="a bug"):
+        main(["restore", str(photo)])
+
+
+def test_the_installed_command_says_its_line_and_a_closed_pipe_is_no_error(tmp_path):
+    done = subprocess.run([COMMAND, "restore", "none.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "workbench: none.png: no such file\n"
+    pipe = subprocess.Popen([COMMAND, "operators"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe.stdout.close()
+    assert pipe.communicate()[1] == b""

@@ -1,0 +1,156 @@
+"""What becomes of jobs that succeed, fail, die and hang, and of runs that are interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from tests.pipelines.small_project import notebook, project, yaml_of
+from workbench.pipelines import progress, write_result
+from workbench.pipelines.engine import Outcome, run_pipeline, table
+from workbench.pipelines.schema import load_pipeline
+
+JOBS = """
+- {notebook: task, name: base, grid: {noise: [0.25, 1]}}
+- {notebook: task, parameters: {how: badly}, name: bad}
+- {notebook: task, parameters: {how: killed}}
+- {notebook: task, parameters: {how: slowly}, timeout: 10}
+- {notebook: task, parameters: {how: nan}}
+- {notebook: task, parameters: {how: after}, needs: [base]}
+- {notebook: task, parameters: {how: never}, needs: [bad]}
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> tuple[Path, Path, list[Outcome]]:
+    folder = tmp_path_factory.mktemp("project")
+    path = project(folder, JOBS)
+    out = folder / "results"
+    return path, out, run_pipeline(load_pipeline(path), out, workers=2)
+
+
+def test_outcomes_are_told_apart(ran):
+    _, _, outcomes = ran
+    assert [o.state for o in outcomes] == ["done", "done", "failed", "failed", "failed", "failed", "done", "skipped"]
+    notes = [o.note for o in outcomes]
+    assert "RuntimeError: the network diverged" in notes[2]
+    assert "DeadKernelError" in notes[3]
+    assert "took more than 10 s" in notes[4]
+    assert "ValueError: Out of range float" in notes[5]
+    assert "a job it needs failed" in notes[7]
+    text = table(outcomes)
+    assert len(text.splitlines()) == 9
+    assert "task noise=1" not in text  # the entry's name is used where there is one
+    assert "base noise=1 " in text
+
+
+def test_done_jobs_hold_their_result_and_failed_ones_no_part_of_it(ran):
+    path, out, outcomes = ran
+    jobs = {job.id: job for job in load_pipeline(path).jobs}
+    for outcome in outcomes:
+        folder = out / "jobs" / outcome.id
+        files = {p.name for p in folder.iterdir()} if folder.exists() else set()
+        if outcome.state == "done":
+            assert files == {"job.json", "notebook.ipynb", "log.txt", "half.txt", "result.json"}
+            result = json.loads((folder / "result.json").read_text())
+            assert result["job"] == outcome.id
+            assert result["value"] == 2 * jobs[outcome.id].parameters.get("noise", 0.1)
+        elif outcome.state == "failed":
+            assert files == {"job.json", "notebook.ipynb", "log.txt"}
+        else:
+            assert not files
+    summary = json.loads((out / "summary.json").read_text())
+    assert [job["state"] for job in summary["jobs"]] == [o.state for o in outcomes]
+
+
+def alive_in(out: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(str(out))]
+
+
+def wait_until(reached: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
+def test_no_kernel_outlives_its_job(ran):
+    assert not alive_in(ran[1])
+
+
+def test_running_again_keeps_what_is_done_and_tries_the_rest(ran):
+    path, out, outcomes = ran
+    done = [out / "jobs" / o.id / "result.json" for o in outcomes if o.state == "done"]
+    before = [file.stat().st_mtime_ns for file in done]
+    # One result is damaged, one belongs to another job: neither counts.
+    done[1].write_text('{"job": "task-0123", "value": 7}')
+    done[2].write_text('{"job": ')
+    text = "\n".join(line for line in JOBS.splitlines() if "slowly" not in line and "killed" not in line)
+    path.write_text(yaml_of(text))
+    again = run_pipeline(load_pipeline(path), out)
+    assert [o.state for o in again] == ["kept", "done", "failed", "failed", "done", "skipped"]
+    assert done[0].stat().st_mtime_ns == before[0]
+    assert json.loads(done[1].read_text())["value"] == 2
+
+
+def test_a_job_that_died_goes_on_from_what_it_kept(tmp_path):
+    counting = """
+import os
+from pathlib import Path
+from workbench.pipelines import write_result
+Path("resume").mkdir(exist_ok=True)
+count = Path("resume/count.txt")
+count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
+if count.read_text() == "1": os.kill(os.getpid(), 9)
+"""
+    path = project(tmp_path)
+    notebook(tmp_path / "notebooks" / "jobs", "task", "size = 64", counting, 'write_result({"n": count.read_text()})')
+    pipeline = load_pipeline(path)
+    assert [run_pipeline(pipeline, tmp_path / "out")[0].state for _ in range(2)] == ["failed", "done"]
+    result = tmp_path / "out" / "jobs" / pipeline.jobs[0].id / "result.json"
+    assert json.loads(result.read_text())["n"] == "2"
+
+
+def test_a_folder_in_use_or_that_cannot_be_written_is_refused(tmp_path):
+    pipeline = load_pipeline(project(tmp_path))
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(ValueError, match="another run is writing there"):
+        run_pipeline(pipeline, tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written"):
+        run_pipeline(pipeline, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_ends_its_jobs(tmp_path, how):
+    path = project(tmp_path, "- {notebook: task, parameters: {how: slowly}}")
+    out = tmp_path / "out"
+    code = "import sys; from workbench.cli import main; main(sys.argv[1:])"
+    runner = subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(path), "--out", str(out)], stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: bool(list(out.glob("jobs/*/half.txt"))), 60, "the job did not start")
+    os.kill(runner.pid, how)
+    _, errors = runner.communicate(timeout=30)
+    assert runner.returncode == (130 if how == signal.SIGINT else -how)
+    assert "Traceback" not in errors
+    wait_until(lambda: not alive_in(out), 20, "a job outlived its runner")
+    assert not list(out.glob("jobs/*/result.json"))
+
+
+def test_by_hand_a_notebook_writes_no_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_result({"value": 1})
+    progress(1, 2)
+    assert not list(tmp_path.iterdir())
+    assert "Not run by a pipeline" in capsys.readouterr().out

@@ -1,0 +1,144 @@
+"""Reports: complete in one file, with every figure, also of what is missing."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import skimage
+from PIL import Image
+
+from tests.pipelines.small_project import Page, pipeline_of, project, report_of, restoration, run_to_report
+from workbench.cli import main
+from workbench.images import SAMPLES, sample_photo, save_image
+from workbench.models import load_prior, save_prior
+from workbench.pipelines.engine import Outcome
+from workbench.pipelines.schema import load_pipeline
+
+
+@pytest.fixture
+def reported(tmp_path) -> tuple[Page, Path]:
+    """A pipeline of two jobs, one done and one failed, and its report."""
+    path = project(tmp_path, "- {notebook: task, grid: {noise: [0.1, 0.2]}}\nnote: Mind the <scale>.")
+    pipeline, out = load_pipeline(path), tmp_path / "out"
+    done, failed = pipeline.jobs
+    restoration(out / "jobs" / done.id)
+    return report_of(pipeline, out, Outcome(failed.id, failed.label, "failed", 1.0, "It broke")), out
+
+
+def test_the_report_needs_nothing_but_itself(reported):
+    page = reported[0]
+    assert page.outside == []
+    assert "url(" not in page.html
+    assert "@import" not in page.html
+    # two photos, each original, degraded and two methods
+    assert len(page.pictures) == 8
+    with Image.open(io.BytesIO(base64.b64decode(page.pictures[0].partition(",")[2]))) as picture:
+        assert picture.size == (8, 8)
+
+
+def test_the_report_says_what_was_measured_and_what_is_missing(reported):
+    text = reported[0].text
+    assert "Mind the <scale>." in text
+    assert "<b>dog</b>" in text  # names are text, never markup
+    assert "20.50" in text  # the mean of pinv
+    assert "29.00" in text  # the mean of deqir
+    assert "1.795" in text  # the mean effnet of pinv
+    assert "not LPIPS; smaller is better; only for comparisons within this report" in text
+    assert text.count("place X in Y") == 1
+    assert "1 of 2 jobs did not finish" in text
+    assert "It broke" in text
+
+
+def test_the_tables_beside_the_report_hold_every_figure(reported):
+    rows = json.loads((reported[1] / "table.json").read_text())
+    assert [(r["photo"], r["solver"], r["psnr"]) for r in rows] == [
+        *[("cat", "pinv", 20.0), ("cat", "deqir", 30.0)],
+        *[("<b>dog</b>", "pinv", 21.0), ("<b>dog</b>", "deqir", 28.0)],
+    ]
+    with (reported[1] / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["psnr"]) for line in lines] == [20, 30, 21, 28]
+    assert lines[0]["lpips"] == ""
+    assert [float(line["effnet"]) for line in lines] == [1.8, 1.7, 1.79, 1.72]
+    assert lines[0]["size"] == "8x8"
+
+
+def test_the_smallest_perceptual_distance_is_bold(reported):
+    html = reported[0].html
+    assert '<td class="n best">1.710</td>' in html  # deqir's mean
+    assert '<td class="n">1.795</td>' in html
+    assert '<span class="best">1.700*</span>' in html  # the cat by deqir
+
+
+@pytest.fixture
+def single(tmp_path):
+    """A pipeline of one job that is done, its folder and the one of the report."""
+    pipeline, out = load_pipeline(project(tmp_path)), tmp_path / "out"
+    return pipeline, out / "jobs" / pipeline.jobs[0].id, out
+
+
+def test_a_mean_over_photos_without_a_score_is_no_number(single):
+    pipeline, folder, out = single
+    restoration(folder, psnr=None, psnr_reason="infinite")
+    text = report_of(pipeline, out).text  # not its pictures, whose base64 may spell anything
+    assert "None" not in text
+    assert "nan" not in text.lower().replace("unavailable", "")
+
+
+def test_results_of_before_a_score_existed_still_make_a_report(single):
+    pipeline, folder, out = single
+    restoration(folder)
+    result = json.loads((folder / "result.json").read_text())
+    for record in result["records"]:
+        del record["effnet"]
+    (folder / "result.json").write_text(json.dumps(result))
+    report_of(pipeline, out)
+    assert [row["effnet"] for row in json.loads((out / "table.json").read_text())] == [None] * 4
+
+
+def test_a_report_of_nothing_is_still_a_report(single):
+    pipeline, _, out = single
+    out.mkdir()
+    (job,) = pipeline.jobs
+    assert "died" in report_of(pipeline, out, Outcome(job.id, job.label, "failed", 1.0, "died")).html
+
+
+def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
+    """The whole way from YAML to report with the real notebook, a sample photo and one of the user's own."""
+    text = """
+- notebook: restore
+  parameters:
+    photos: ["cat:32", "mine/dog.png:32", "mine/dog.png:16"]
+    methods: [pinv, diffpir]
+    settings: {diffpir: {steps: 2}}
+    prior: mine/prior.safetensors
+  grid: {degradation: ["sr:4", "inpaint:0.8"]}
+"""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    # A file of the user's own, which holds what the command line below takes by default.
+    save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
+    save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
+    page = run_to_report(pipeline_of(tmp_path, text), Path("out")).page
+    assert page.outside == []
+    assert len(page.pictures) == 2 * 3 * 4
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert len(rows) == 2 * 3 * 2
+    assert all(5 < row["psnr"] < 50 for row in rows)
+    names = {(row["photo"], tuple(row["size"])) for row in rows}
+    assert names == {("cat", (32, 32)), ("mine/dog.png", (32, 32)), ("mine/dog.png", (16, 16))}
+    # The first photo of a batch has the streams of a photo alone: here the command line's figure for the same seed.
+    cat = Path(skimage.__file__).parent / "data" / SAMPLES["cat"]
+    quick = ("--size", "32", "--noise", "0.01", "--solver", "diffpir", "--set", "steps=2")
+    with pytest.raises(SystemExit) as stop:
+        main(["restore", str(cat), "--out", "alone", *quick])
+    assert stop.value.code == 0
+    alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    same = {"photo": "cat", "size": [32, 32], "operator": "sr:4", "solver": "diffpir"}
+    (row,) = (row for row in rows if row | same == row)
+    assert row["psnr"] == pytest.approx(alone["psnr"], abs=1e-3)  # batch sizes round differently

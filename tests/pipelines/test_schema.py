@@ -1,0 +1,92 @@
+"""Pipelines as files: what is refused before anything runs, grids, and the ids of jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.pipelines.small_project import LAST, PARAMETERS, ROOT, TASK, notebook, project
+from workbench.pipelines import schema
+from workbench.pipelines.schema import load_pipeline
+
+REFUSED = {
+    "unknown notebook": ("- notebook: tusk", r"unknown notebook 'tusk', did you mean 'task'\?"),
+    "unknown parameter": ("- {notebook: task, parameters: {nois: 0.2}}", "'nois', did you mean 'noise'"),
+    "text for a number": ("- {notebook: task, parameters: {noise: much}}", "'noise' must be float, got 'much'"),
+    "number for text": ("- {notebook: task, parameters: {how: 3}}", "'how' must be str, got 3"),
+    "truth for a count": ("- {notebook: task, parameters: {size: true}}", "'size' must be int, got True"),
+    "bad list": ("- {notebook: task, parameters: {names: [1]}}", r"'names' must be list\[str\], got \[1\]"),
+    "exponent without dot": ("- {notebook: task, parameters: {noise: 1e-3}}", "YAML wants a dot in 1.0e-3"),
+    "not a number": ("- {notebook: task, parameters: {noise: .nan}}", "'noise' must be float, got nan"),
+    "same job twice": ("- notebook: task\n- notebook: task", "job 2 .task.: the same notebook and parameters"),
+    "in both": ("- {notebook: task, parameters: {noise: 0.1}, grid: {noise: [0.2]}}", "noise stands in both"),
+    "empty grid": ("- {notebook: task, grid: {noise: []}}", "empty list"),
+    "unknown need": ("- {notebook: task, needs: [train]}", "unknown earlier job 'train'"),
+    "unknown key": ("- {notebook: task, paramters: {}}", "unknown key 'paramters', did you mean 'parameters'"),
+    "unknown top key": ("nam: x", "'nam', did you mean 'name'|name: Field required"),
+    "no jobs": ("name: p\ntitle: x\njobs: []", "jobs: List should have at least 1 item"),
+    "a bad name": ("name: a/b\ntitle: x\njobs: [{notebook: task}]", "name: String should match"),
+    "no timeout": ("- {notebook: task, timeout: 0}", "timeout: Input should be greater than 0"),
+    "broken YAML": ("jobs: [", "not valid YAML"),
+    "a list": ("- a", "expected a mapping"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_pipelines_are_refused_in_one_line(tmp_path, case):
+    text, message = REFUSED[case]
+    path = project(tmp_path, text)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_pipeline(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_notebooks_that_are_none(tmp_path):
+    path = project(tmp_path)
+    with pytest.raises(ValueError, match=r"none\.yaml: no such file"):
+        load_pipeline(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="no such folder of job notebooks"):
+        load_pipeline(path, tmp_path / "elsewhere")
+    jobs = tmp_path / "notebooks" / "jobs"
+    for text in ("not json", "{}", "[]"):
+        (jobs / "task.ipynb").write_text(text)
+        with pytest.raises(ValueError, match="not a job notebook"):
+            load_pipeline(path)
+    notebook(jobs, "task", "a = 1", tag="parameter")
+    with pytest.raises(ValueError, match="one cell tagged 'parameters', found 0"):
+        load_pipeline(path)
+
+
+def test_a_grid_is_every_combination_and_ids_follow_what_matters(tmp_path):
+    path = project(tmp_path, "- {notebook: task, parameters: {size: 8}, grid: {noise: [0, 0.5], how: [x, y]}}")
+    jobs = load_pipeline(path).jobs
+    assert [(j.parameters["noise"], j.parameters["how"]) for j in jobs] == [(0, "x"), (0, "y"), (0.5, "x"), (0.5, "y")]
+    assert jobs[3].label == "task noise=0.5 y"
+    assert len({job.id for job in jobs}) == 4
+    assert [job.id for job in load_pipeline(path).jobs] == [job.id for job in jobs]
+
+    # Another notebook source or other code is another job; a new comment in the YAML is not.
+    path.write_text(path.read_text() + "# comment\n")
+    assert [job.id for job in load_pipeline(path).jobs] == [job.id for job in jobs]
+    notebook(tmp_path / "notebooks" / "jobs", "task", PARAMETERS, TASK + "\npass", LAST)
+    assert not {job.id for job in load_pipeline(path).jobs} & {job.id for job in jobs}
+
+
+def test_the_code_version_changes_with_the_code(tmp_path, monkeypatch):
+    path = project(tmp_path)
+    before = load_pipeline(path).jobs[0].id
+    monkeypatch.setattr(schema, "code_version", lambda: "other")
+    assert load_pipeline(path).jobs[0].id != before
+
+
+def test_a_relative_folder_of_notebooks_works(tmp_path, monkeypatch):
+    """Jobs run in folders of their own, so every path that they get must be absolute."""
+    path = project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (job,) = load_pipeline(path, "notebooks/jobs").jobs
+    assert job.notebook.is_absolute()
+
+
+@pytest.mark.parametrize("path", [p for p in ROOT.glob("pipelines/**/*.yaml") if p.name != "published.yaml"])
+def test_every_pipeline_of_the_repository_is_valid(path):
+    assert load_pipeline(path).jobs

@@ -1,0 +1,91 @@
+"""The registry of solvers: names, settings, and what each refuses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from tests.solvers.solver_problems import curved_prior, problem
+from workbench.solvers import SOLVERS, DeqIR, DiffPIR, describe_solvers, make_solver
+
+SAMPLERS = ["ddnm", "ddnm+", "ddrm", "dps", "pigdm", "ilvr", "repaint", "deqir"]
+
+
+def test_the_registry_makes_and_describes():
+    assert make_solver("deqir", steps=7) == DeqIR(steps=7)
+    described = describe_solvers()
+    assert [name for name, _, _ in described] == list(SOLVERS)
+    assert set(SOLVERS) == {*SAMPLERS, "pinv", "diffpir", "map", "map-adam"}
+    assert all(line and "\n" not in line and paper for _, line, paper in described)
+    with pytest.raises(FrozenInstanceError):
+        make_solver("deqir").steps = 1
+
+
+def test_unknown_names_and_settings_name_the_nearest():
+    with pytest.raises(ValueError, match="unknown solver 'diffpri', did you mean 'diffpir'"):
+        make_solver("diffpri")
+    with pytest.raises(ValueError, match="unknown setting of ddnm 'step', did you mean 'steps'"):
+        make_solver("ddnm", step=3)
+    with pytest.raises(ValueError, match="unknown setting of pinv 'steps'"):
+        make_solver("pinv", steps=3)
+
+
+BAD = {
+    "diffpir": {"steps": 0, "zeta": 1.1, "sigma_start": 0.001, "sigma_end": 0.0, "lambda_": -1.0},
+    "ddnm": {"steps": 0, "eta": 1.0, "travel_length": 0, "travel_repeat": 0},
+    "ddnm+": {"travel_length": 0},
+    "ddrm": {"steps": 0, "eta": 1.1, "eta_b": -0.1},
+    "dps": {"steps": 0, "zeta": math.nan},
+    "pigdm": {"steps": 0, "eta": math.nan, "spread": math.inf},
+    "ilvr": {"steps": 0},
+    "repaint": {"steps": 0, "travel_length": 0, "travel_repeat": 0},
+    "deqir": {
+        "steps": 0,
+        "iterations": 0,
+        "eta": -0.1,
+        "window": 0,
+        "damping": 0.0,
+        "regularisation": math.nan,
+        "prediction": "none",
+        "sigma_start": 0.0,
+        "memory": -1,
+        "tolerance": math.nan,
+    },
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings_are_refused(name):
+    for setting, value in BAD[name].items():
+        with pytest.raises(ValueError, match=f"{setting} must be"):
+            make_solver(name, **{setting: value})
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_prior_that_knows_too_little_noise_is_refused(name):
+    """DiffPIR starts from a first estimate and does with what there is."""
+    op, y = problem()
+    with pytest.raises(ValueError, match=r"knows noise up to 0.2: use diffpir"):
+        make_solver(name)(y, op, curved_prior(sigma_max=0.2))
+    assert DiffPIR(5, schedule="vp")(y, op, curved_prior(sigma_max=0.2)).image.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["diffpir", *SAMPLERS])
+def test_an_image_that_does_not_suit_the_prior_is_refused(name):
+    op, y = problem()
+    with pytest.raises(ValueError, match="takes sides that are multiples of 4, got 6x6"):
+        make_solver(name)(y, op, curved_prior(multiple=4))
+
+
+def test_levels_that_do_not_suit_diffpir_are_refused():
+    op, y = problem()
+    expected = "expected 3 positive levels"
+    for schedule, message in (
+        ("karras", "schedule must be 'geometric', 'vp' or a list"),
+        *((levels, expected) for levels in ([1.0, 0.5], [1.0, 2.0, 0.5], [1.0, 0.5, 0.0], [1.0, math.nan, 0.1])),
+        ([900.0, 1.0, 0.1], "knows noise up to sigma = 500, the schedule starts at 900"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DiffPIR(3, schedule=schedule)(y, op, curved_prior())
