@@ -13,8 +13,7 @@ from workbench.images import save_image
 from workbench.pipelines.engine import Outcome
 from workbench.pipelines.published import read_published
 from workbench.pipelines.schema import load_pipeline
-from workbench.reports.methods import beside_paper, overview
-from workbench.reports.report import write_report
+from workbench.reports.report import beside_paper, overview, write_report
 
 ROOT = Path(__file__).parents[2]
 TABLES = read_published(ROOT / "pipelines" / "published.yaml")
