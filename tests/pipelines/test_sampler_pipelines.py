@@ -13,7 +13,7 @@ from workbench.operators.parse import parse_operator
 from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.schema import Job, load_pipeline
 from workbench.random import generator
-from workbench.reports.methods import beside_paper
+from workbench.reports.report import beside_paper
 from workbench.restore import solver_of
 from workbench.text import check_labels
 

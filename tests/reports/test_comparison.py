@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from workbench.evaluation.statistics import METRICS, summarise
+from workbench.evaluation.metrics import METRICS, as_text
+from workbench.evaluation.statistics import summarise
 from workbench.pipelines.published import Published
-from workbench.reports.comparison import comparison_view, in_percent, printed, search_view, with_margin
+from workbench.reports.comparison import comparison_view, in_percent, search_view, with_margin
 
 PAPER = Published(
     id="x",
@@ -79,7 +80,7 @@ def test_numbers_are_printed_with_a_minus_and_their_margin():
     interval = {"mean": -0.0514, "low": -0.06, "high": -0.0428, "n": 9}
     assert with_margin(interval, METRICS["lpips"], signed=True) == "−0.051 ± 0.009"
     assert with_margin({**interval, "low": None, "high": None}, METRICS["psnr"]) == "−0.05"
-    assert with_margin(None, METRICS["psnr"]) == printed(None, METRICS["psnr"]) == "–"
+    assert with_margin(None, METRICS["psnr"]) == as_text(None, "psnr") == "–"
     assert in_percent(interval) == "−5.1 ± 0.9 %"
 
 

@@ -10,7 +10,7 @@ from tests.pipelines.small_project import ROOT, pipeline_of, report_of, restorat
 from workbench.evaluation.statistics import METRICS
 from workbench.images import save_image
 from workbench.pipelines.published import read_published
-from workbench.reports.methods import beside_paper, overview
+from workbench.reports.report import beside_paper, overview
 
 TABLES = read_published(ROOT / "pipelines" / "published.yaml")
 FIGURES = [*METRICS, "consistency", "fid", "frechet_effnet", "evaluations", "iterations", "seconds"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,10 @@ class Metric:
     def arrow(self) -> str:
         """Which way is better."""
         return {True: "↑", False: "↓", None: ""}[self.larger_is_better]
+
+    def best(self, values: Iterable[Any], key: Callable[[Any], float] | None = None) -> Any:
+        """The best of ``values``, by ``key`` if given."""
+        return (max if self.larger_is_better else min)(values, key=key)
 
     @property
     def column(self) -> str:
@@ -213,9 +218,11 @@ def score(restored: Tensor, original: Tensor, judge: bool = False) -> list[dict[
     return rows
 
 
-def as_text(value: float | None, kind: str) -> str:
-    """A score or cost as reports print it; ``kind`` is a key of ``FIGURES``. None: a dash."""
-    return "–" if value is None else f"{value:.{FIGURES[kind].digits}f}"
+def as_text(value: float | None, kind: str, signed: bool = False) -> str:
+    """A score or cost as reports print it; ``kind`` is a key of ``FIGURES``. A proper minus sign; a dash for None."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:{'+' if signed else ''}.{FIGURES[kind].digits}f}".replace("-", "−")
 
 
 def _ssim_unavailable(images: Tensor) -> str | None:

@@ -9,9 +9,10 @@ corrected for the number of comparisons: of twenty true "no difference", one is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -141,9 +142,7 @@ def best_combinations(averages: Sequence[Mapping[str, Any]], labels: Sequence[st
     for label, metric in product(labels, METRICS.values()):
         own = [row for row in averages if row["prior"] == label and row.get(metric.key) is not None]
         if own:
-            choose: Callable[..., Any] = max if metric.larger_is_better else min
-            best = choose(own, key=lambda row, key=metric.key: row[key])
-            rows.append({**best, "metric": metric.key})
+            rows.append({**metric.best(own, key=itemgetter(metric.key)), "metric": metric.key})
     return rows
 
 

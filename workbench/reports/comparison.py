@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.evaluation.metrics import METRICS, Metric
+import pandas as pd
+
+from workbench.evaluation.metrics import FIGURES, METRICS, Metric, as_text
 from workbench.pipelines.published import Published
 
-PAPER_COLUMNS = {key: metric.paper for key, metric in METRICS.items() if metric.paper}
 TUNED = {"zeta": "ζ", "sigma_start": "σ"}  # the settings that the paper tuned, and how a table calls them
 LIMITS = {"zeta": (0, 1)}  # nothing lies beyond
 
@@ -24,19 +25,18 @@ def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Pu
     Args:
         results: with ``job``, ``folder`` and the job's result.
     """
-    own = [result for result in results if "comparison" in result]
+    own = [result["comparison"] for result in results if "comparison" in result]
     if not own:
         return None
-    tasks = [_task(result["comparison"], result["folder"], published) for result in own]
-    keys = [key for key in METRICS if any(_has(task, key) for task in tasks)]
+    tasks = [_task(result["comparison"], result["folder"], published) for result in results if "comparison" in result]
     return {
         "tasks": tasks,
-        "metrics": [METRICS[key] for key in keys],
-        "verdicts": _verdicts(tasks, keys),
-        "missing": _missing(result["comparison"] for result in own),
-        "messages": distinct(row["message"] for r in own for row in r["comparison"]["rows"] if row["message"]),
-        "priors": distinct((k, v["summary"]) for r in own for k, v in r["comparison"]["priors"].items()),
-        "environments": distinct(result["comparison"]["environment"] for result in own),
+        "metrics": _measured(row for task in tasks for row in (*task["rows"], *task["paper"])),
+        "verdicts": _verdicts([change for comparison in own for change in comparison["changes"]]),
+        "missing": _missing(own),
+        "messages": distinct(row["message"] for comparison in own for row in comparison["rows"] if row["message"]),
+        "priors": distinct((label, prior["summary"]) for one in own for label, prior in one["priors"].items()),
+        "environments": distinct(comparison["environment"] for comparison in own),
         "paper": any(task["paper"] for task in tasks),
     }
 
@@ -46,9 +46,8 @@ def search_view(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     own = [result["search"] for result in results if "search" in result]
     if not own:
         return None
-    keys = [key for key in METRICS if any(row.get(key) is not None for search in own for row in search["tried"])]
-    searches = [{**search, **_chosen(search), "metrics": [METRICS[key] for key in keys]} for search in own]
-    return {"searches": searches, "metrics": [METRICS[key] for key in keys], "missing": _missing(own)}
+    metrics = _measured(row for search in own for row in search["tried"])
+    return {"searches": [search | _chosen(search) for search in own], "metrics": metrics, "missing": _missing(own)}
 
 
 def samples_view(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -64,31 +63,21 @@ def samples_view(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def comparison_records(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of all comparisons as the report's tables hold them: one per image and prior."""
-    records = []
-    for result in results:
-        comparison = result.get("comparison")
-        if comparison is None:
-            continue
-        side = comparison["size"]
-        shared = {key: comparison[key] for key in ("operator", "noise", "seed")}
-        for row in comparison["rows"]:
-            records.append({**row, **shared, "size": [side, side], "solver": "diffpir", "job": result["job"]})
-    return records
-
-
-def printed(value: float | None, metric: Metric, signed: bool = False) -> str:
-    """A figure as tables print it; a proper minus sign, a dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:{'+' if signed else ''}.{metric.digits}f}".replace("-", "−")
+    return [
+        {**row, **{key: comparison[key] for key in ("operator", "noise", "seed")}}
+        | {"size": [comparison["size"]] * 2, "solver": "diffpir", "job": result["job"]}
+        for result in results
+        for comparison in [result.get("comparison", {})]
+        for row in comparison.get("rows", [])
+    ]
 
 
 def with_margin(interval: Mapping[str, Any] | None, metric: Metric, signed: bool = False) -> str:
     """``mean ± half of the confidence interval``."""
     if interval is None:
         return "–"
-    margin = "" if interval["high"] is None else f" ± {printed(interval['high'] - interval['mean'], metric)}"
-    return printed(interval["mean"], metric, signed) + margin
+    margin = "" if interval["high"] is None else f" ± {as_text(interval['high'] - interval['mean'], metric.key)}"
+    return as_text(interval["mean"], metric.key, signed) + margin
 
 
 def in_percent(interval: Mapping[str, Any]) -> str:
@@ -97,37 +86,58 @@ def in_percent(interval: Mapping[str, Any]) -> str:
     return f"{100 * interval['mean']:+.1f}{margin} %".replace("-", "−")
 
 
+def best_texts(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> dict[str, str | None]:
+    """The best value of each figure of ``keys``, as it is printed: equal printed figures are equally good. None where
+    fewer than two rows have one."""
+    table, best = pd.DataFrame(rows), {}
+    for key in keys:
+        values = table[key].dropna() if key in table else []
+        best[key] = as_text(FIGURES[key].best(values), key) if len(values) > 1 else None
+    return best
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each of ``values`` once, in the order of their first appearance; they need not be hashable."""
+    result: list[Any] = []
+    for value in values:
+        if value not in result:
+            result.append(value)
+    return result
+
+
 def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Published]) -> dict[str, Any]:
-    labels = list(comparison["priors"])
-    paper = _paper_rows(comparison.get("published_task", ""), published)
+    *others, judged = comparison["priors"]
+    means, task = comparison["means"], comparison.get("published_task", "")
+    paper = [
+        {"label": " ".join(names)} | {key: figures.get(metric.paper) for key, metric in METRICS.items()}
+        for table in (published if task else [])
+        for names, figures in table.figures(task)
+    ]
     return {
-        **{key: comparison[key] for key in ("operator", "noise", "size", "steps", "count", "first", "changes")},
+        **{key: comparison[key] for key in ("operator", "noise", "size", "steps", "count", "first")},
         "photos": ", ".join(comparison["photos"]),
         "rows": [
-            {"label": label, "settings": shown_settings(comparison["priors"][label]["settings"]), **_every_key(means)}
-            for label, means in comparison["means"].items()
+            {"label": label, "settings": shown_settings(comparison["priors"][label]["settings"]), **own}
+            for label, own in means.items()
         ],
-        "best": {key: _best(METRICS[key], [m.get(key) for m in comparison["means"].values()]) for key in METRICS},
+        "best": best_texts(({key: own[key]["mean"] for key in own} for own in means.values()), METRICS),
         "changes": [
-            {"prior": labels[-1], "against": other, **_by_metric(comparison["changes"], other)} for other in labels[:-1]
+            {"prior": judged, "against": other}
+            | {change["metric"]: change for change in comparison["changes"] if change["against"] == other}
+            for other in others
         ],
         "paper": paper,
         "paper_change": _paper_change(paper),
-        "published_task": comparison.get("published_task", ""),
-        "strips": [_strip(strip, comparison, folder) for strip in comparison.get("strips", [])],
+        "published_task": task,
+        "strips": [_strip(strip, means, folder) for strip in comparison.get("strips", [])],
     }
 
 
-def _strip(strip: Mapping[str, Any], comparison: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _strip(strip: Mapping[str, Any], means: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A row of pictures; that of a prior with its mean PSNR over all images, shown or not."""
-    mean = comparison["means"].get(strip["title"], {}).get("psnr")
-    text = f"mean {printed(mean['mean'], METRICS['psnr'])} dB" if mean else ""
+    mean = means.get(strip["title"], {}).get("psnr")
+    text = f"mean {as_text(mean['mean'], 'psnr')} dB" if mean else ""
     return {**strip, "path": Path(folder) / strip["file"], "psnr": text}
-
-
-def _every_key(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """``figures`` with None for metrics it lacks: templates ask for any."""
-    return {key: figures.get(key) for key in METRICS}
 
 
 def shown_settings(settings: Mapping[str, Any]) -> str:
@@ -135,51 +145,37 @@ def shown_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {settings[key]:g}" for key, name in TUNED.items() if key in settings)
 
 
-def _by_metric(changes: Iterable[Mapping[str, Any]], other: str) -> dict[str, Any]:
-    return {change["metric"]: change for change in changes if change["against"] == other}
-
-
-def _best(metric: Metric, intervals: Sequence[Mapping[str, Any] | None]) -> str | None:
-    """The best mean as it is printed: equal printed figures are equally good."""
-    values = [interval["mean"] for interval in intervals if interval is not None]
-    if len(values) < 2:
-        return None
-    return printed(max(values) if metric.larger_is_better else min(values), metric)
-
-
-def _paper_rows(task: str, published: Sequence[Published]) -> list[dict[str, Any]]:
-    rows = []
-    for table in published if task else []:
-        for names, figures in table.figures(task):
-            values = {key: figures.get(column) for key, column in PAPER_COLUMNS.items()}
-            rows.append({"label": " ".join(names), **_every_key(values)})
-    return rows
-
-
 def _paper_change(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Last row of the paper against its first, as differences and, where that is shown, in per cent."""
     if len(rows) < 2:
         return None
     old, new = rows[0], rows[-1]
-    change: dict[str, Any] = {"prior": new["label"], "against": old["label"]}
-    for key in PAPER_COLUMNS:
-        if old[key] is not None and new[key] is not None:
-            share = new[key] / old[key] - 1 if key == "lpips" else None
-            change[key] = {"difference": new[key] - old[key], "share": share}
-    return change
+    return {
+        key: {"difference": new[key] - old[key], "share": new[key] / old[key] - 1 if key == "lpips" else None}
+        for key in METRICS
+        if old[key] is not None and new[key] is not None
+    }
 
 
-def _verdicts(tasks: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+def _verdicts(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How often the last prior is better, worse or neither: per other prior, and for each metric that was measured."""
-    changes = [change for task in tasks for change in task["changes"]]
-    measured = [key for key in keys if any(key in change for change in changes)]
+    if not changes:
+        return []
+    table = pd.DataFrame(changes)
+    keys = [key for key in METRICS if key in set(table["metric"])]
+    index = pd.MultiIndex.from_product([keys, ("better", "worse", "unclear")])
     found = []
-    for prior, other in distinct((change["prior"], change["against"]) for change in changes):
-        said = {key: [c[key]["verdict"] for c in changes if c["against"] == other and key in c] for key in measured}
-        counts = [{verdict: said[key].count(verdict) for verdict in ("better", "worse", "unclear")} for key in measured]
-        metrics = [METRICS[key] for key in measured]
-        found.append({"prior": prior, "against": other, "metrics": metrics, "counts": counts})
+    for (prior, other), own in table.groupby(["prior", "against"], sort=False):
+        counts = own[["metric", "verdict"]].value_counts().reindex(index, fill_value=0)
+        rows = [counts[key].to_dict() for key in keys]
+        found.append({"prior": prior, "against": other, "metrics": [METRICS[key] for key in keys], "counts": rows})
     return found
+
+
+def _measured(rows: Iterable[Mapping[str, Any]]) -> list[Metric]:
+    """The metrics that some row has a figure for."""
+    found = {key for row in rows for key in METRICS if row.get(key) is not None}
+    return [metric for key, metric in METRICS.items() if key in found]
 
 
 def _missing(parts: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -188,23 +184,16 @@ def _missing(parts: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{METRICS[key].title} was not measured: {reason}." for key, reason in pairs]
 
 
-def _has(task: Mapping[str, Any], key: str) -> bool:
-    return any(row.get(key) is not None for row in (*task["rows"], *task["paper"]))
-
-
 def _chosen(search: Mapping[str, Any]) -> dict[str, Any]:
     """The best combination of each prior by the perceptual metric at hand, as a line to paste into a pipeline."""
     measured = {row["metric"] for row in search["best"]}
     by = next((key for key in ("lpips", "effnet", "psnr") if key in measured), None)
     chosen = {row["prior"]: row["settings"] for row in search["best"] if row["metric"] == by}
     pairs = (f"{label}: {{{', '.join(f'{k}: {v}' for k, v in own.items())}}}" for label, own in chosen.items())
-    best = [{**row, **_every_key(row), "edges": _edges(row["settings"], search["grid"])} for row in search["best"]]
-    tried = [{**row, **_every_key(row)} for row in search["tried"]]
     return {
-        "tried": tried,
         "chosen_by": METRICS[by] if by else None,
         "line": f"settings: {{{', '.join(pairs)}}}",
-        "best": best,
+        "best": [{**row, "edges": _edges(row["settings"], search["grid"])} for row in search["best"]],
     }
 
 
@@ -215,12 +204,3 @@ def _edges(settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> li
         for name, tried in grid.items()
         if len(tried) > 1 and settings[name] in {min(tried), max(tried)} - set(LIMITS.get(name, ()))
     ]
-
-
-def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each of ``values`` once, in the order of their first appearance; they need not be hashable."""
-    result: list[Any] = []
-    for value in values:
-        if value not in result:
-            result.append(value)
-    return result
