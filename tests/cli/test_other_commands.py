@@ -77,7 +77,7 @@ def test_models_says_what_a_checkpoint_is(run, refused, checkpoint):
         ("device=cpu", "--prior-set device: not a setting of the prior"),
         ("weights={[]:1}", "weights must be"),
         ("content=3", "'content'"),
-        ("sigma_max=-1", "noise levels must be 0 < sigma_min < sigma_max"),
+        ("sigma_max=-1", "must be 0 < sigma_min < sigma_max"),
     ],
 )
 def test_wrong_settings_of_a_prior_are_one_line(refused, checkpoint, setting, message):
