@@ -180,7 +180,7 @@ def test_damping_takes_part_of_the_step(memory):
     chains = []
     for solver in (full, half):
         chain = solver.chain(solver.problem(y, op, curved_prior(), 0.0, replay(stored(7))), keep=True)
-        before = dict(chain.states)
+        before = chain.states.clone()
         chain.iterate(torch.ones(2, dtype=torch.bool), 0.0)
         chains.append((before, chain.states))
     start, moved = chains[0]

@@ -18,6 +18,7 @@ network does not grow with T. ``one-step`` takes the chain's linear model for ``
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -31,7 +32,7 @@ from workbench.random import NoiseSource
 from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step
 from workbench.solvers.deqir.losses import Loss
 from workbench.solvers.deqir.solver import DeqIR
-from workbench.solvers.deqir.states import Chain, Levels
+from workbench.solvers.deqir.states import Chain
 from workbench.text import require
 
 GRADIENTS = ("one-step", "neumann", "exact")
@@ -54,44 +55,32 @@ def noise_gradient(
     require(terms >= 1, "terms", "at least 1", terms)
     require(len(chain.states) == chain.total + 1, "chain", f"with all {chain.total + 1} states", len(chain.states))
     exact = range(chain.total) if method == "exact" else range(1)
-    sweep = _sweep(chain, image_gradient, {}, exact)
+    top, pulls = _sweep(chain, image_gradient, None, exact)
     products = len(exact)
+    levels = [level for level in chain.levels[:-1] for _ in image_gradient]
     for _ in range(terms if method == "neumann" else 0):
-        everywhere = range(chain.total)
-        x = torch.cat([chain.states[s] for s in everywhere])
-        sigma = (
-            torch.tensor([chain.levels[s] for s in everywhere], dtype=torch.float64)
-            .to(x)
-            .repeat_interleave(len(image_gradient))
-        )
-        a = torch.cat([sweep.pulls[s] for s in everywhere])
-        answers = _network_product(chain.prior, x, sigma, a).split(len(image_gradient))
-        gaps = {s: answers[s] - _model_product(chain, s, sweep.pulls[s]) for s in everywhere}
-        sweep = _sweep(chain, image_gradient, gaps, range(0))
+        x, a = chain.states[:-1].flatten(0, 1), pulls.flatten(0, 1)
+        sigma = torch.tensor(levels, dtype=torch.float64).to(x)
+        gaps = (_network_product(chain.prior, x, sigma, a) - _model_product(chain, levels, a)).view_as(pulls)
+        top, pulls = _sweep(chain, image_gradient, gaps, range(0))
         products += chain.total
-    return chain.levels[0] * sweep.top, products
+    return chain.levels[0] * top, products
 
 
-@dataclass(frozen=True)
-class _Sweep:
-    """``top``: l_0. ``pulls``: ``a_s`` by state."""
-
-    top: Tensor
-    pulls: Levels
-
-
-def _sweep(chain: Chain, gradient: Tensor, gaps: Levels, exact: range) -> _Sweep:
-    """From the clean state to the noisiest, the network's Jacobian at ``exact`` states, elsewhere model plus gap."""
-    pulls: Levels = {}
+def _sweep(chain: Chain, gradient: Tensor, gaps: Tensor | None, exact: range) -> tuple[Tensor, Tensor]:
+    """From the clean state to the noisiest, the network's Jacobian at ``exact`` states, elsewhere model plus gap: l_0
+    (B, C, H, W) and all a_s (T, B, C, H, W)."""
+    pulls = gradient.new_empty(chain.total, *gradient.shape)
     for s in reversed(range(chain.total)):
         pulls[s], gradient = _step_product(chain, s, gradient)
         if s in exact:
-            sigma = pulls[s].new_full((len(gradient),), chain.levels[s])
+            sigma = gradient.new_full((len(gradient),), chain.levels[s])
             answer = _network_product(chain.prior, chain.states[s], sigma, pulls[s])
         else:
-            answer = _model_product(chain, s, pulls[s]) + gaps.get(s, torch.zeros_like(gradient))
+            answer = _model_product(chain, chain.levels[s], pulls[s])
+            answer = answer if gaps is None else answer + gaps[s]
         gradient = gradient + answer
-    return _Sweep(gradient, pulls)
+    return gradient, pulls
 
 
 def _step_product(chain: Chain, s: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,9 +99,9 @@ def _network_product(prior: Prior, x: Tensor, sigma: Tensor, a: Tensor) -> Tenso
     return product
 
 
-def _model_product(chain: Chain, s: int, a: Tensor) -> Tensor:
+def _model_product(chain: Chain, sigma: float | Sequence[float], a: Tensor) -> Tensor:
     """The models are symmetric: their transpose is themselves, without the constant."""
-    return chain.model(a, chain.levels[s]) - chain.model(torch.zeros_like(a), chain.levels[s])
+    return chain.model(a, sigma) - chain.model(torch.zeros_like(a), sigma)
 
 
 @dataclass(frozen=True)

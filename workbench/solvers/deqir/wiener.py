@@ -7,6 +7,7 @@ of colour shrinks towards grey by ``S(f) / (S(f) + sigma^2)``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,9 +29,14 @@ class PhotoModel:
 
     _filters: dict[tuple[object, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        """Posterior mean (B, C, H, W) of a photo given ``x``, that photo with noise ``sigma``: affine in ``x``."""
-        brightness, colour = self._gains(x, sigma)
+    def __call__(self, x: Tensor, sigma: float | Sequence[float]) -> Tensor:
+        """Posterior mean (B, C, H, W) of a photo given ``x``, that photo with noise ``sigma`` (one for all images, or
+        one each): affine in ``x``."""
+        if isinstance(sigma, float):
+            brightness, colour = self._gains(x, sigma)
+        else:
+            gains = zip(*(self._gains(x, level) for level in sigma), strict=True)
+            brightness, colour = (torch.stack(gain)[:, None] for gain in gains)
         spectrum = torch.fft.rfft2(x - 0.5)
         mean = spectrum.mean(1, keepdim=True)
         return 0.5 + torch.fft.irfft2(colour * (spectrum - mean) + brightness * mean, s=x.shape[-2:])
@@ -51,6 +57,6 @@ def photo_spectrum(x: Tensor) -> Tensor:
     return (power / power.mean())[:, : x.shape[-1] // 2 + 1].to(x)
 
 
-def unchanged(x: Tensor, sigma: float) -> Tensor:
+def unchanged(x: Tensor, sigma: float | Sequence[float]) -> Tensor:
     """``x``: what eq. (9) of DeqIR takes for the answer, up to a constant, when it keeps the noise that was seen."""
     return x
