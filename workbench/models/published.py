@@ -6,6 +6,7 @@ holds raw and averaged weights the averaged ones are taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
@@ -241,23 +242,32 @@ def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
     )
 
 
+# Signs in the names of what is no prior, and what it is.
+OTHERS = (
+    (
+        r"(first_stage_model|diffusion_model)\.",
+        "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here",
+    ),
+    (
+        r"down_blocks\..*\.transformer_blocks\.",
+        "the network of a text-conditional diffusers pipeline; only unconditional priors can be used here",
+    ),
+    (
+        r"down_blocks\.",
+        "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER",
+    ),
+    (r".*lora_[AB]\.weight$", "a LoRA adapter, not a whole network"),
+)
+
+
 def _unknown(state: Mapping[str, Tensor]) -> str:
     """Why a state dict is not a prior, as precisely as its names allow."""
-    names = list(state)
-    if any(name.startswith(("first_stage_model.", "diffusion_model.")) for name in names):
-        return (
-            "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here"
-        )
-    if any(name.startswith("down_blocks.") for name in names):
-        if any(".transformer_blocks." in name for name in names):
-            return "the network of a text-conditional diffusers pipeline; only unconditional priors can be used here"
-        return "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER"
-    if any(name.endswith(("lora_A.weight", "lora_B.weight")) for name in names):
-        return "a LoRA adapter, not a whole network"
-    shown = _shown(names, 4)
+    for sign, what in OTHERS:
+        if any(re.match(sign, name) for name in state):
+            return what
     known = "; ".join(family.title for family in FAMILIES.values() if family.signs)
     return (
-        f"unknown layout: {len(names)} tensors such as {shown}. Known are {known}; files of this package "
+        f"unknown layout: {len(state)} tensors such as {_shown(state, 4)}. Known are {known}; files of this package "
         "(`workbench convert`); diffusers:NAME; deepinv:NAME. Any other network becomes a prior in Python with an "
         "adapter of workbench.models"
     )
