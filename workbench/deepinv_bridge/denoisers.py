@@ -181,7 +181,7 @@ def _tensors_only() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[name]
+        os.environ.pop(name, None)
         os.environ |= {} if before is None else {name: before}
 
 
