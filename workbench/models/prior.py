@@ -37,8 +37,8 @@ class Prior(nn.Module):
     """Base class of all priors. A subclass implements :meth:`denoise`.
 
     Attributes:
-        sigma_min, sigma_max: the noise levels the network was trained for. Below ``sigma_min`` the prior is evaluated
-            at ``sigma_min``, which is what the published samplers do; above ``sigma_max`` it raises.
+        sigma_min, sigma_max: the noise levels the network was trained for (default: any). Below ``sigma_min`` the prior
+            is evaluated at ``sigma_min``, which is what the published samplers do; above ``sigma_max`` it raises.
         channels: 3 for colour, 1 for grey.
         multiple: height and width must be multiples of this (1: any size).
         image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
