@@ -242,29 +242,19 @@ def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
     )
 
 
-# Signs in the names of what is no prior, and what it is.
-OTHERS = (
-    (
-        r"(first_stage_model|diffusion_model)\.",
-        "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here",
-    ),
-    (
-        r"down_blocks\..*\.transformer_blocks\.",
-        "the network of a text-conditional diffusers pipeline; only unconditional priors can be used here",
-    ),
-    (
-        r"down_blocks\.",
-        "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER",
-    ),
-    (r".*lora_[AB]\.weight$", "a LoRA adapter, not a whole network"),
-)
-
-
 def _unknown(state: Mapping[str, Tensor]) -> str:
     """Why a state dict is not a prior, as precisely as its names allow."""
-    for sign, what in OTHERS:
-        if any(re.match(sign, name) for name in state):
-            return what
+    names = "\n".join(state)
+    if re.search(r"^(first_stage_model|diffusion_model)\.", names, re.M):
+        return (
+            "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here"
+        )
+    if re.search(r"^down_blocks\.", names, re.M):
+        if ".transformer_blocks." in names:
+            return "the network of a text-conditional diffusers pipeline; only unconditional priors can be used here"
+        return "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER"
+    if re.search(r"lora_[AB]\.weight$", names, re.M):
+        return "a LoRA adapter, not a whole network"
     known = "; ".join(family.title for family in FAMILIES.values() if family.signs)
     return (
         f"unknown layout: {len(state)} tensors such as {_shown(state, 4)}. Known are {known}; files of this package "
