@@ -132,12 +132,12 @@ def test_vp_networks_give_the_denoiser_at_any_level_whatever_they_predict(predic
     [
         ({"prediction": "score"}, "prediction must be one of noise, image, velocity, got 'score'"),
         ({"step": "round"}, "step must be one of interpolate, nearest, got 'round'"),
-        ({"times": torch.arange(3)}, r"times must have the shape \(1000,\), got \(3,\)"),
+        ({"times": torch.arange(3)}, r"times must be of shape \(1000,\), got shape \(3,\)"),
         ({"alphas_cumprod": torch.tensor([0.5, 0.9])}, "must be a decreasing vector"),
         ({"alphas_cumprod": torch.tensor([0.5])}, "must be a decreasing vector of two numbers or more"),
         ({"alphas_cumprod": torch.tensor([])}, "must be a decreasing vector of two numbers or more"),
-        ({"alphas_cumprod": torch.tensor([1.0, 0.5])}, "must lie between 0 and 1, got 1 to 0.5"),
-        ({"alphas_cumprod": torch.tensor([0.5, -0.1])}, "must lie between 0 and 1"),
+        ({"alphas_cumprod": torch.tensor([1.0, 0.5])}, "must be between 0 and 1, got 1 to 0.5"),
+        ({"alphas_cumprod": torch.tensor([0.5, -0.1])}, "must be between 0 and 1"),
     ],
 )
 def test_wrong_vp_settings_are_refused(settings, message: str) -> None:

@@ -17,6 +17,8 @@ from workbench.models import (
     NCSNppConfig,
     PlainDenoiser,
     Prior,
+    UNet,
+    UNetConfig,
     VEScore,
     VPNoise,
     available_priors,
@@ -59,6 +61,7 @@ def saved(tmp_path: Path) -> Path:
             image_size=8,
             multiple=2,
         ),
+        EDMPrecond(UNet(UNetConfig(widths=(8, 12), blocks=(1, 1), heads=2)), multiple=4),
         PlainDenoiser(network(), multiple=2),  # without a largest level
     ],
 )
@@ -69,6 +72,7 @@ def test_round_trip(prior: Prior, tmp_path: Path) -> None:
     assert torch.equal(loaded(x, torch.tensor([0.1, 2.0])), prior(x, torch.tensor([0.1, 2.0])))
     for name in ("sigma_min", "sigma_max", "multiple", "image_size"):
         assert getattr(loaded, name) == getattr(prior, name)
+    assert loaded.net.config == prior.net.config
     assert loaded.card == {"data": "none"}
     assert loaded.name == "mine"
     assert not loaded.training

@@ -99,7 +99,7 @@ def test_a_published_file_becomes_one_of_this_package(shared: Path, tmp_path: Pa
         ({"width": 32 * 10**30}, "no network has this configuration"),
         ({"step": "round"}, "step must be one of interpolate, nearest, got 'round'"),
         ({"alphas_cumprod": ["a"]}, r"alphas_cumprod must be numbers, got \['a'\]"),
-        ({"alphas_cumprod": [0.9, -0.1]}, r"alphas_cumprod must lie between 0 and 1, got 0\.9 to -0\.1"),
+        ({"alphas_cumprod": [0.9, -0.1]}, r"alphas_cumprod must be between 0 and 1, got 0\.9 to -0\.1"),
         ({"weights": None}, "weights must be 'auto', 'ema' or 'raw', got None"),
         ({"content": 3}, r"unknown setting of .*'content'"),
         ({"source": 3}, "unknown setting of .*'source'"),

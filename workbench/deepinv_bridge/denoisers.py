@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.files import optional_package
 from workbench.models.prior import Prior
-from workbench.text import unknown
+from workbench.text import require, unknown
 
 SHORT_NAMES = {"tv": "TVDenoiser", "tgv": "TGVDenoiser", "wavelet": "WaveletDenoiser", "median": "MedianFilter"}
 # By class; others take any level and size. DRUNet, GSPnP (the class of GSDRUNet): [0, 50]/255, DPIR, section 3.2, and
@@ -94,8 +94,7 @@ def denoiser_for_deepinv(prior: Prior, *, above: str = "raise") -> Any:
     """
     if not isinstance(prior, Prior):
         raise ValueError(f"expected a workbench prior, got {type(prior).__name__}")
-    if above not in ("raise", "shrink"):
-        raise ValueError(f'above must be "raise" or "shrink", got {above!r}')
+    require(above in ("raise", "shrink"), "above", "'raise' or 'shrink'", repr(above))
     return _denoiser_class()(prior, above)
 
 
@@ -182,7 +181,7 @@ def _tensors_only() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[name]
+        os.environ.pop(name, None)
         os.environ |= {} if before is None else {name: before}
 
 

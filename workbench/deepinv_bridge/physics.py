@@ -13,6 +13,7 @@ from workbench.deepinv_bridge.denoisers import deepinv_package, device_of
 from workbench.operators.base import Operator, Shape, check_image
 from workbench.operators.function import FunctionOperator
 from workbench.operators.least_squares import vjp
+from workbench.text import require
 
 
 def physics_for_deepinv(op: Operator, image_shape: tuple[int, int, int], *, sigma_noise: float = 0.0) -> Any:
@@ -34,8 +35,7 @@ def physics_for_deepinv(op: Operator, image_shape: tuple[int, int, int], *, sigm
     shape = _image_shape(image_shape)
     if not isinstance(op, Operator):
         raise ValueError(f"expected a workbench operator, got {type(op).__name__}")
-    if not (math.isfinite(sigma_noise) and sigma_noise >= 0):
-        raise ValueError(f"sigma_noise must be finite and not negative, got {sigma_noise}")
+    require(0 <= sigma_noise < math.inf, "sigma_noise", "finite and not negative", sigma_noise)
     physics = deepinv_package().physics
     op.measurement_shape((1, *shape))
     noise = physics.GaussianNoise(float(sigma_noise)) if sigma_noise else physics.ZeroNoise()
@@ -117,8 +117,7 @@ def _run(physics: Any, function: Any, values: Tensor) -> Tensor:
 
 
 def _image_shape(shape: Shape) -> tuple[int, int, int]:
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"image_shape must be (C, H, W), got {tuple(shape)}")
+    require(len(shape) == 3 and min(shape) >= 1, "image_shape", "(C, H, W)", tuple(shape))
     channels, height, width = map(int, shape)
     return channels, height, width
 
@@ -155,9 +154,8 @@ def _physics_classes() -> tuple[type, type]:
             """``op(x)``. ``forward`` hands the options of the noise to A too; an operator has none of its own."""
             unknown = kwargs.keys() - {"sigma", "seed", "rng"}
             if unknown:
-                raise ValueError(
-                    f"{type(self.op).__name__} cannot be changed in a call: got {', '.join(sorted(unknown))}"
-                )
+                name = type(self.op).__name__
+                raise ValueError(f"{name} cannot be changed in a call: got {', '.join(sorted(unknown))}")
             return self.op(x)
 
         def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
@@ -171,8 +169,7 @@ def _physics_classes() -> tuple[type, type]:
             if not isinstance(z, Tensor):
                 z = y.new_full(self.op.image_shape(y.shape), 0.0 if z is None else float(z))
             strength = torch.as_tensor(gamma, dtype=z.dtype, device=z.device)
-            if not bool((strength > 0).all()):
-                raise ValueError(f"gamma must be positive, got {gamma}")
+            require(bool((strength > 0).all()), "gamma", "positive", gamma)
             return self.op.prox(z, y, 1 / (strength.flatten() if strength.ndim else strength))
 
     class OperatorPhysics(Methods, linear):

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.prior import Prior
+from workbench.text import require
 
+PREDICTIONS, STEPS = ("noise", "image", "velocity"), ("interpolate", "nearest")
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 
@@ -74,9 +76,8 @@ class VEScore(Adapter):
         centre: bool = True,
         **options: Any,
     ) -> None:
-        if not 0 < sigma_min < sigma_max < float("inf"):
-            levels = f"{sigma_min:g} and {sigma_max:g}"
-            raise ValueError(f"noise levels of a score network must be 0 < sigma_min < sigma_max, got {levels}")
+        levels, fits = f"{sigma_min:g} and {sigma_max:g}", 0 < sigma_min < sigma_max < float("inf")
+        require(fits, "noise levels", "0 < sigma_min < sigma_max", levels)
         super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.scale_by_sigma = scale_by_sigma
         self.centre = centre
@@ -129,22 +130,16 @@ class VPNoise(Adapter):
         if alphas_cumprod is None:
             alphas_cumprod = linear_alphas_cumprod()
         alphas_cumprod = alphas_cumprod.double()
-        shape = tuple(alphas_cumprod.shape)
-        if len(shape) != 1 or shape[0] < 2 or not bool((alphas_cumprod.diff() < 0).all()):
-            raise ValueError(f"alphas_cumprod must be a decreasing vector of two numbers or more, got shape {shape}")
-        if not 0 < float(alphas_cumprod[-1]) < float(alphas_cumprod[0]) < 1:
-            first, last = float(alphas_cumprod[0]), float(alphas_cumprod[-1])
-            raise ValueError(f"alphas_cumprod must lie between 0 and 1, got {first:g} to {last:g}")
-        for label, value, known in (
-            ("prediction", prediction, ("noise", "image", "velocity")),
-            ("step", step, ("interpolate", "nearest")),
-        ):
-            if value not in known:
-                raise ValueError(f"{label} must be one of {', '.join(known)}, got {value!r}")
+        shape, expected = tuple(alphas_cumprod.shape), "a decreasing vector of two numbers or more"
+        fits = len(shape) == 1 and shape[0] >= 2 and bool((alphas_cumprod.diff() < 0).all())
+        require(fits, "alphas_cumprod", expected, f"shape {shape}")
+        first, last = float(alphas_cumprod[0]), float(alphas_cumprod[-1])
+        require(last > 0 and first < 1, "alphas_cumprod", "between 0 and 1", f"{first:g} to {last:g}")
+        for label, value, known in (("prediction", prediction, PREDICTIONS), ("step", step, STEPS)):
+            require(value in known, label, f"one of {', '.join(known)}", repr(value))
         if times is None:
             times = torch.arange(len(alphas_cumprod))
-        if times.shape != alphas_cumprod.shape:
-            raise ValueError(f"times must have the shape {tuple(alphas_cumprod.shape)}, got {tuple(times.shape)}")
+        require(times.shape == alphas_cumprod.shape, "times", f"of shape {shape}", f"shape {tuple(times.shape)}")
         levels = ((1 - alphas_cumprod) / alphas_cumprod).sqrt() / 2
         super().__init__(net, sigma_min=float(levels[0]), sigma_max=float(levels[-1]), **options)
         self.prediction = prediction

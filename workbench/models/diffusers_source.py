@@ -40,13 +40,12 @@ class Sample(nn.Module):
         return self.unet(x, conditioning).sample
 
 
-def load_diffusers(source: str | Path, *, step: str | None = None, revision: str | None = None) -> Prior:
+def load_diffusers(source: str | Path, *, step: str | None = None) -> Prior:
     """A prior from a repository in the layout of diffusers.
 
     Args:
-        source: a folder, or USER/NAME on the Hub: with ``unet`` and ``scheduler`` folders, or both in one.
+        source: a folder, or USER/NAME[@REVISION] on the Hub: with ``unet`` and ``scheduler`` folders, or both in one.
         step: "interpolate" (default) or "nearest", see ``VPNoise``.
-        revision: of a repository on the Hub.
 
     Returns:
         A :class:`VPNoise` (schedulers with betas: DDPM, DDIM, PNDM, ...) or :class:`VEScore` (ScoreSdeVe).
@@ -58,10 +57,10 @@ def load_diffusers(source: str | Path, *, step: str | None = None, revision: str
     folder, repository, files = Path(source).expanduser(), None, None
     if not folder.is_dir():
         with about(f"no folder {source}"):
-            repository, file, at = parse(str(source))
+            repository, file, revision = parse(str(source))
             if file:
                 raise ValueError(f"a repository of the Hub is USER/NAME without {file}")
-        folder, files = _download_configs(repository, revision or at)
+        folder, files = _download_configs(repository, revision)
     with about(source):
         network, scheduler = _network_folder(folder), _scheduler(folder)
     library = optional_package("diffusers")

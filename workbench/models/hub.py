@@ -28,19 +28,15 @@ def parse(source: str) -> tuple[str, str | None, str | None]:
     return match["repository"], match["file"], match["revision"]
 
 
-def fetch(source: str, *, revision: str | None = None) -> Path:
+def fetch(source: str) -> Path:
     """The local copy of ``USER/NAME[/FILE][@REVISION]``, downloaded unless it is cached; FILE is model.safetensors.
-
-    Args:
-        revision: branch, tag or commit; goes before the one in ``source``.
 
     Raises:
         ValueError: a malformed name, no such repository, file or revision, or no connection and nothing cached.
     """
     from huggingface_hub import hf_hub_download
 
-    repository, file, named = parse(source)
-    revision = revision or named
+    repository, file, revision = parse(source)
     wanted = file or WEIGHTS
     with hub_errors(repository, wanted):
         files = repository_files(repository, revision)

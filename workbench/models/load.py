@@ -13,11 +13,11 @@ from torch import nn
 
 from workbench.models.checkpoint import prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers
-from workbench.models.files import about, read_weights, sha256
+from workbench.models.files import FLOATS, about, read_weights, sha256
 from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.prior import Prior
 from workbench.models.published import prior_from_published
-from workbench.text import unknown
+from workbench.text import require, unknown
 
 SUFFIX = ".safetensors"
 SUFFIXES = (SUFFIX, ".pt", ".pth", ".ckpt", ".bin")
@@ -79,8 +79,7 @@ def load_prior(
             these, settings that do not suit the source; the message says what was found and what is known.
     """
     prior = source if isinstance(source, Prior) and not settings else _find(source, settings)
-    if dtype not in (None, torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype must be a floating-point precision, got {dtype}")
+    require(dtype in (None, *FLOATS), "dtype", "a floating-point precision", dtype)
     for weights in prior.parameters():
         # One by one: the whole network is never held twice.
         if dtype is not None:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.text import require
+
 CPU_PIXELS = 16 * 64 * 64  # per network call without gradients on a CPU
 
 
@@ -27,8 +29,7 @@ def per_image(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:
     levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if levels.ndim > 1 or (levels.ndim == 1 and levels.shape[0] not in (1, x.shape[0])):
         raise ValueError(f"{name} must be a number or have shape ({x.shape[0]},), got shape {tuple(levels.shape)}")
-    if not bool(((levels >= 0) & levels.isfinite()).all()):
-        raise ValueError(f"{name} must be finite and not negative, got {sigma}")
+    require(bool(((levels >= 0) & levels.isfinite()).all()), name, "finite and not negative", sigma)
     return levels.expand(x.shape[0])
 
 
@@ -36,8 +37,8 @@ class Prior(nn.Module):
     """Base class of all priors. A subclass implements :meth:`denoise`.
 
     Attributes:
-        sigma_min, sigma_max: the noise levels the network was trained for. Below ``sigma_min`` the prior is evaluated
-            at ``sigma_min``, which is what the published samplers do; above ``sigma_max`` it raises.
+        sigma_min, sigma_max: the noise levels the network was trained for (default: any). Below ``sigma_min`` the prior
+            is evaluated at ``sigma_min``, which is what the published samplers do; above ``sigma_max`` it raises.
         channels: 3 for colour, 1 for grey.
         multiple: height and width must be multiples of this (1: any size).
         image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
@@ -61,10 +62,10 @@ class Prior(nn.Module):
         name: str = "",
     ) -> None:
         super().__init__()
-        if not 0 <= sigma_min <= sigma_max:
-            raise ValueError(f"noise levels must be 0 <= sigma_min <= sigma_max, got {sigma_min} and {sigma_max}")
-        if channels < 1 or multiple < 1:
-            raise ValueError(f"channels and multiple must be at least 1, got {channels} and {multiple}")
+        levels = f"{sigma_min} and {sigma_max}"
+        require(0 <= sigma_min <= sigma_max, "noise levels", "0 <= sigma_min <= sigma_max", levels)
+        require(channels >= 1, "channels", "at least 1", channels)
+        require(multiple >= 1, "multiple", "at least 1", multiple)
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self.channels = channels

@@ -6,6 +6,7 @@ holds raw and averaged weights the averaged ones are taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
@@ -243,21 +244,20 @@ def _ambiguous_heads(config: Any, state: Mapping[str, Tensor]) -> str:
 
 def _unknown(state: Mapping[str, Tensor]) -> str:
     """Why a state dict is not a prior, as precisely as its names allow."""
-    names = list(state)
-    if any(name.startswith(("first_stage_model.", "diffusion_model.")) for name in names):
+    names = "\n".join(state)
+    if re.search(r"^(first_stage_model|diffusion_model)\.", names, re.M):
         return (
             "a latent-diffusion checkpoint: it denoises an autoencoder's code, not pictures, and cannot be a prior here"
         )
-    if any(name.startswith("down_blocks.") for name in names):
-        if any(".transformer_blocks." in name for name in names):
+    if re.search(r"^down_blocks\.", names, re.M):
+        if ".transformer_blocks." in names:
             return "the network of a text-conditional diffusers pipeline; only unconditional priors can be used here"
         return "the weights of a diffusers repository, without its configuration: give the folder, as diffusers:FOLDER"
-    if any(name.endswith(("lora_A.weight", "lora_B.weight")) for name in names):
+    if re.search(r"lora_[AB]\.weight$", names, re.M):
         return "a LoRA adapter, not a whole network"
-    shown = _shown(names, 4)
     known = "; ".join(family.title for family in FAMILIES.values() if family.signs)
     return (
-        f"unknown layout: {len(names)} tensors such as {shown}. Known are {known}; files of this package "
+        f"unknown layout: {len(state)} tensors such as {_shown(state, 4)}. Known are {known}; files of this package "
         "(`workbench convert`); diffusers:NAME; deepinv:NAME. Any other network becomes a prior in Python with an "
         "adapter of workbench.models"
     )

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from workbench.models.prior import CPU_PIXELS, Prior, Wrapped
+from workbench.text import require
 
 ACCELERATOR_PIXELS = 4 * 256 * 256  # per network call elsewhere than on a CPU
 # For priors of any size. photo at sigma 0.1, 0.5 and 2, three photos of 480x320, PSNR in tiles of 128 (64; whole):
@@ -66,14 +67,12 @@ class TiledPrior(Wrapped):
             tile = fixed or _up(USUAL_TILE, step)
         if fixed is not None and tile != fixed:
             raise ValueError(f"{prior.name} takes {fixed}x{fixed} images, so tiles of {fixed}, got {tile}")
-        if tile < step or tile % step:
-            raise ValueError(f"tiles of {prior.name} must be positive multiples of {step}, got {tile}")
+        require(tile % step == 0 < tile, f"tiles of {prior.name}", f"positive multiples of {step}", tile)
         if overlap is None:
             overlap = min(tile // 4, tile - step)
         if not 0 <= overlap <= tile - step:
             raise ValueError(f"tiles of {tile} can share 0 to {tile - step} pixels, got an overlap of {overlap}")
-        if batch is not None and batch < 1:
-            raise ValueError(f"batch must be at least 1 tile, got {batch}")
+        require(batch is None or batch >= 1, "batch", "at least 1 tile", batch)
         super().__init__(prior, f"{prior.name} in tiles of {tile}", multiple=1, image_size=None)
         self.prior, self.tile, self.overlap, self.batch = prior, tile, overlap, batch
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workbench.text import require
+
 
 @dataclass(frozen=True)
 class LevelsConfig:
@@ -39,9 +41,8 @@ class LevelsConfig:
     width_step: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
-        step = self.width_step
-        if self.width % step or self.width < step:
-            raise ValueError(f"width must be a positive multiple of {step} (group normalisation), got {self.width}")
+        fits, expected = self.width % self.width_step == 0 < self.width, f"a positive multiple of {self.width_step}"
+        require(fits, "width", f"{expected} (group normalisation)", self.width)
         # JSON turns tuples into lists; equality and hashing need tuples.
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))

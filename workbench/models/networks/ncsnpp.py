@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench.models.networks.layers import Filter, LevelsConfig, double, embed_level, halve, sinusoids
+from workbench.text import require
 
 SQRT2 = math.sqrt(2.0)
 
@@ -61,8 +62,8 @@ class NCSNppConfig(LevelsConfig):
             ("input_pyramid", ("none", "input_skip", "residual")),
             ("output_pyramid", ("none", "output_skip")),
         ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            require(value in known, name, f"one of {', '.join(known)}", repr(value))
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
