@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,11 +12,9 @@ import torch
 from workbench.fitting import fitting_size
 from workbench.images import load_image, sample_photos, save_image
 from workbench.models import PlainDenoiser, TiledPrior, load_prior
-from workbench.operators.parse import OPERATORS
 from workbench.records import save
-from workbench.restore import degrade, observe, restore, samples
-from workbench.solvers import DDNM, DeqIR, DiffPIR, OptimiseNoise, PseudoInverse
-from workbench.solvers.deqir.losses import colour_distance
+from workbench.restore import degrade, observe, restore
+from workbench.solvers import DDNM, DiffPIR, PseudoInverse
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +48,11 @@ def test_a_batch_gives_what_single_photos_give(photos, prior, spec):
 def test_every_image_has_noise_and_missing_pixels_of_its_own(photos):
     same = photos[:1].expand(3, -1, -1, -1)
     noise = (degrade(same, "denoise", 0.1).y - same).flatten(1)
-    # 3072 draws: the correlation has a standard error of 0.018, the standard deviation is known to 1.3 %.
-    assert float((torch.corrcoef(noise) - torch.eye(3)).abs().max()) < 0.08
+    # Of neighbouring seeds, too. 3072 draws: the correlation has a standard error of 0.018, 0.08 is 4.4 of them; the
+    # standard deviation is known to 1.3 %.
+    seeds = torch.cat([(degrade(same[:1], "denoise", 0.1, seed).y - same[:1]).flatten(1) for seed in range(6)])
+    for drawn in (noise, seeds):
+        assert float((torch.corrcoef(drawn) - torch.eye(len(drawn))).abs().max()) < 0.08
     assert float(noise.std()) == pytest.approx(0.1, rel=0.03)
     for spec in ("inpaint:0.8", "oldphoto"):
         lost = degrade(same, spec).y == 0
@@ -73,24 +74,12 @@ def test_the_seed_fixes_everything_and_zero_is_a_seed(photos, prior):
     assert not torch.equal(first, image(1))
 
 
-def test_the_noise_has_the_stated_level_and_does_not_depend_on_the_operator(photos):
+def test_the_noise_does_not_depend_on_the_operator(photos):
     """Operator and noise draw from streams of their own: noise is the same whichever pixels are missing."""
-    clean, noisy = degrade(photos, "denoise", 0.0, seed=3), degrade(photos, "denoise", 0.1, seed=3)
-    noise = noisy.y - clean.y
-    # 3072 draws: the standard deviation is known to 1.3 %.
-    assert float(noise[0].std()) == pytest.approx(0.1, rel=0.05)
-    assert not torch.equal(noise[0], noise[1])
+    noise = degrade(photos, "denoise", 0.1, seed=3).y - photos
     masked = degrade(photos, "inpaint:0.8", 0.1, seed=3)
     torch.testing.assert_close(masked.y - masked.op(photos), noise, rtol=0, atol=1e-6)
     assert torch.equal(masked.op(photos), degrade(photos, "inpaint:0.8", 0.0, seed=3).y)
-
-
-def test_neighbouring_seeds_have_unrelated_noise(photos):
-    def noise(seed: int) -> torch.Tensor:
-        return (degrade(photos[:1], "denoise", 0.1, seed).y - photos[:1]).flatten()
-
-    correlations = torch.corrcoef(torch.stack([noise(seed) for seed in range(6)])) - torch.eye(6)
-    assert float(correlations.abs().max()) < 0.08  # 4.4 standard errors of 3072 draws
 
 
 def test_the_solver_gets_the_noise_level_and_the_inputs_stay_as_they_are(photos, prior):
@@ -140,20 +129,18 @@ def test_a_size_that_fits_is_proposed(photos, prior):
     only.image_size = 16
     with pytest.raises(ValueError, match="size 16 would do"):
         degrade(photos, "sr:4", prior=only)
-
-
-def test_a_bad_operator_is_reported_as_such_without_a_size(photos):
-    with pytest.raises(ValueError, match="sr:x") as caught:
+    with pytest.raises(ValueError, match="sr:x") as caught:  # a bad operator at any size
         degrade(photos, "sr:x")
     assert "would do" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("noise", "seed"), [(-0.1, 0), (math.nan, 0), (math.inf, 0), (0.1, -1)])
-def test_bad_numbers_are_refused(photos, noise, seed):
-    with pytest.raises(ValueError, match=r"noise is .* got|seed must be"):
-        degrade(photos, "sr:4", noise, seed)
-    with pytest.raises(ValueError, match=r"noise is .* got|seed must be"):
-        observe(photos[:1], "sr:4", noise, seed)
+@pytest.mark.parametrize("measure", [degrade, observe])
+def test_bad_numbers_are_refused(photos, measure):
+    for noise in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"noise is .* got"):
+            measure(photos[:1], "sr:4", noise, 0)
+    with pytest.raises(ValueError, match="seed must be"):
+        measure(photos[:1], "sr:4", 0.1, -1)
 
 
 def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(photos, prior):
@@ -175,8 +162,6 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         observe(photo, "inpaint:0.8")
     with pytest.raises(ValueError, match=r"'sr:1000' would make a picture of 32000x32000 pixels, the limit is"):
         observe(photos[:1], "sr:1000")
-    with pytest.raises(ValueError, match=r"'sr:x' \(sr:FACTOR\[:KERNEL\]\): needs a number"):
-        observe(photos[:1], "sr:x")
     with pytest.raises(ValueError, match="hadamard"):
         observe(photos[:1], "hadamard:0.5")
 
@@ -247,87 +232,3 @@ def test_saved_pictures_are_those_of_the_result(photos, prior, tmp_path):
     save(result, tmp_path)
     torch.testing.assert_close(load_image(tmp_path / "restored.png"), result.image.clamp(0, 1), atol=0.5 / 255, rtol=0)
     assert torch.equal(load_image(tmp_path / "original.png"), photos[:1])
-
-
-SPECS = {
-    "sr": "sr:4", "blur": "blur:2,1", "motion": "motion:5,30", "inpaint": "inpaint:0.8", "block": "block:8",
-    "hadamard": "hadamard:0.5", "jpeg": "jpeg:10",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_samples_differ_in_the_solver_noise_alone(photos, tmp_path, name):
-    """Every operator: sample k is a restoration of the same measurement with a solver's stream of seed + k."""
-    mask = paint(tmp_path / "mask.png", (32, 32), (slice(4, 9), slice(None)))
-    spec = f"mask:{mask}" if name == "mask" else SPECS.get(name, name)
-    mini = load_prior("photo-control")
-    alone = degrade(photos[:1], spec, 0.05, seed=5, prior=mini)
-    three = samples(alone, 3)
-    assert three.solver_seeds == (5, 6, 7)
-    for index in range(3):
-        assert torch.equal(three.y[index], alone.y[0])
-        assert torch.equal(three.picture[index], alone.picture[0])
-    result = restore(three, DiffPIR(steps=2), mini)
-    assert [record["solver_seed"] for record in result.records] == [5, 6, 7]
-    assert all(record["seed"] == 5 for record in result.records)
-    for index in range(3):
-        again = restore(replace(alone, solver_seeds=(5 + index,)), DiffPIR(steps=2), mini)
-        # Convolutions round differently for different batch sizes.
-        torch.testing.assert_close(again.image[0], result.image[index], rtol=0, atol=1e-4)
-        assert again.records[0]["psnr"] == pytest.approx(result.records[index]["psnr"], abs=1e-2)
-    assert not torch.allclose(result.image[0], result.image[1], rtol=0, atol=1e-3)
-    first = restore(alone, DiffPIR(steps=2), mini)
-    assert torch.equal(first.image, restore(samples(alone, 1), DiffPIR(steps=2), mini).image)
-    torch.testing.assert_close(first.image[0], result.image[0], rtol=0, atol=1e-4)
-
-
-def test_solvers_without_noise_and_of_their_own_streams_take_samples(photos):
-    mini = load_prior("photo-control")
-    grey = samples(degrade(photos[:1], "gray", seed=1), 2)
-    same = restore(grey, PseudoInverse(), mini)
-    assert torch.equal(same.image[0], same.image[1])
-    assert [record["solver_seed"] for record in same.records] == [1, 2]
-    steered = OptimiseNoise(colour_distance(photos[1:]), DeqIR(steps=2), steps=1)
-    result = restore(grey, steered, mini)
-    alone = restore(replace(degrade(photos[:1], "gray", seed=1), solver_seeds=(2,)), steered, mini)
-    torch.testing.assert_close(result.image[1], alone.image[0], rtol=0, atol=1e-3)
-    assert not torch.allclose(result.image[0], result.image[1], rtol=0, atol=1e-2)
-
-
-def test_samples_are_of_one_measurement(photos):
-    with pytest.raises(ValueError, match="one measurement, got a batch of 2"):
-        samples(degrade(photos, "sr:4"), 2)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        samples(degrade(photos[:1], "sr:4"), 0)
-    with pytest.raises(ValueError, match=r"one solver seed per image \(2\), got 1"):
-        replace(degrade(photos, "sr:4"), solver_seeds=(0,))
-    observed = samples(observe(photos[:1], "gray", seed=3), 2)
-    assert observed.original is None
-    assert observed.y.shape == (2, 1, 32, 32)
-
-
-def test_saved_samples_are_numbered_and_those_of_before_go(photos, tmp_path):
-    mini = load_prior("photo-control")
-    alone = degrade(photos[:1], "inpaint:0.5", 0, 0, mini)
-    (tmp_path / "restored-mine.png").touch()
-    result = restore(samples(alone, 3), DiffPIR(steps=2), mini)
-    save(result, tmp_path)
-    names = {"original.png", "degraded.png", "metrics.json", "restored-mine.png", "restored.png"}
-    assert {file.name for file in tmp_path.iterdir()} == {*names, "restored-2.png", "restored-3.png"}
-    for name, image in zip(("restored", "restored-2", "restored-3"), result.image, strict=True):
-        saved = load_image(tmp_path / f"{name}.png")[0]
-        torch.testing.assert_close(saved, image.clamp(0, 1), atol=0.51 / 255, rtol=0)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    others = metrics.pop("samples")
-    assert metrics == result.records[0]
-    assert [other["solver_seed"] for other in others] == [1, 2]
-    assert [other["psnr"] for other in others] == [record["psnr"] for record in result.records[1:]]
-    assert set(others[0]) == {
-        *("solver_seed", "psnr", "ssim", "lpips", "effnet", "consistency"),
-        *("evaluations", "iterations", "converged", "message"),
-    }
-    save(restore(samples(alone, 2), DiffPIR(steps=2), mini), tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {*names, "restored-2.png"}
-    save(restore(alone, DiffPIR(steps=2), mini), tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == names
-    assert "samples" not in json.loads((tmp_path / "metrics.json").read_text())

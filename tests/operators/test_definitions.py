@@ -227,7 +227,7 @@ def test_block_masks() -> None:
     assert not block_mask((4, 4), 4).any()
 
 
-@pytest.mark.parametrize("size", [(64, 64), (65, 47), (128, 256), (8, 8), (1, 1)])
+@pytest.mark.parametrize("size", [(65, 47), (128, 256), (8, 8), (1, 1)])
 def test_text_masks_leave_a_picture_under_the_letters(size: tuple[int, int]) -> None:
     mask = text_mask(size)
     assert mask.shape == (1, 1, *size)

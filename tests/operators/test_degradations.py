@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.operators.operator_cases import DEVICES, normal, seeded
+from tests.operators.operator_cases import normal, seeded
 from workbench.operators import (
     Blur,
     Identity,
@@ -29,8 +29,8 @@ F64 = torch.float64
 SIZES = [(32, 32), (12, 9)]
 
 
-def sample(count: int, size: tuple[int, int], seed: int = 0, device: str = "cpu", **settings: object) -> Degradation:
-    return Degradations(**settings).sample(count, size, Draws(generator(seed, device)))
+def sample(count: int, size: tuple[int, int], seed: int = 0, **settings: object) -> Degradation:
+    return Degradations(**settings).sample(count, size, Draws(generator(seed)))
 
 
 def plain(kind: Kind, mask: Tensor) -> Operator:
@@ -58,6 +58,7 @@ def test_each_is_the_plain_operator(size: tuple[int, int]) -> None:
     op = sample(count, size)
     assert {kind[0] for kind in op.kinds} == set(KINDS)
     x, z, junk = (normal((count, 3, *size), seed) for seed in (1, 2, 3))
+    assert op.adjointness_error(x.shape, generator(1), F64) < 1e-14
     y, gram = op(x), op.adjoint(op(x))
     weights = torch.rand(count, generator=seeded(4), dtype=F64) + weight
     # The general least-squares problem: also what lies beyond a smaller picture may hold noise.
@@ -70,27 +71,6 @@ def test_each_is_the_plain_operator(size: tuple[int, int]) -> None:
         noisy = small + junk[j, :, : small.shape[2], : small.shape[3]]
         torch.testing.assert_close(op.take(torch.tensor([i])).adjoint((y + junk)[j]), one.adjoint(noisy))
         torch.testing.assert_close(prox[j], one.prox(z[j], noisy, weights[j]), rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("device", DEVICES)
-def test_every_kind(kind: str, device: str) -> None:
-    """Adjointness, and the prox against an explicit matrix in float64; results in the precision of the images."""
-    op = sample(3, (7, 5), seed=5, device=device, kinds=(kind,), largest_block=4)
-    assert op.adjointness_error((3, 2, 7, 5), generator(1, device), F64) < 1e-14
-    units = torch.eye(35, dtype=F64, device=device).view(35, 1, 7, 5)
-    z, y = normal((3, 1, 7, 5), 1, device=device), normal((3, 1, 7, 5), 2, device=device)
-    weights = torch.tensor([1e-3, 0.1, 10.0], dtype=F64, device=device)
-    x = op.prox(z, y, weights)
-    for i in range(3):
-        a = op.take(torch.tensor([i]))(units).flatten(1).T
-        right = a.T @ y[i].flatten() + weights[i] * z[i].flatten()
-        solved = torch.linalg.solve(a.T @ a + weights[i] * torch.eye(35, dtype=F64, device=device), right)
-        torch.testing.assert_close(x[i].flatten(), solved, rtol=0, atol=1e-11)
-    rounded = op.prox(z.float(), y.float(), weights.float())
-    assert rounded.dtype == torch.float32
-    assert rounded.device == z.device
-    torch.testing.assert_close(rounded.double(), x, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("per", ["image", "batch"])
@@ -234,22 +214,15 @@ def _one_kind_too_many() -> None:
 
 BAD = {
     "unknown kind": (lambda: Degradations(("deblurr",)), "kinds must be different ones of super-resolution, debl"),
-    "no kinds": (lambda: Degradations(()), "at least one, got ()"),
     "twice": (lambda: Degradations(("block", "block")), "kinds must be different"),
-    "text": (lambda: Degradations("block"), "kinds must be different"),
     "factor": (lambda: Degradations(largest_factor=0), "a factor from 1"),
     "blur": (lambda: Degradations(largest_blur=-1.0), "a blur and a block from 0"),
-    "blur nan": (lambda: Degradations(largest_blur=float("nan")), "limits must be finite"),
-    "block": (lambda: Degradations(largest_block=-1), "a blur and a block from 0"),
     "per": (lambda: Degradations(per="pixel"), "per must be image or batch, got 'pixel'"),
     "count": (lambda: sample(0, (8, 8)), "at least one image of at least one pixel, got 0 of size (8, 8)"),
-    "size": (lambda: sample(1, (8, 0)), "got 1 of size (8, 0)"),
     "kinds and masks": (_one_kind_too_many, "per image, got [2, 3] of them"),
     "image": (lambda: sample(2, (8, 8))(torch.ones(2, 3, 8, 9)), "takes images (2, C, 8, 8), got shape (2, 3, 8, 9)"),
-    "number": (lambda: sample(2, (8, 8))(torch.ones(3, 3, 8, 8)), "takes images (2, C, 8, 8), got shape (3, 3, 8, 8)"),
     "measurement": (lambda: sample(2, (8, 8)).pinv(torch.ones(2, 3, 8, 9)), "got shape (2, 3, 8, 9)"),
     "rows": (lambda: sample(2, (8, 8)).take(torch.ones(3, dtype=torch.bool)), "(b,) or bool (2,), got shape (3,)"),
-    "rows 2d": (lambda: sample(2, (8, 8)).take(torch.ones(1, 1, dtype=torch.long)), "got shape (1, 1)"),
 }  # fmt: skip
 
 

@@ -75,19 +75,13 @@ def test_each_image_stops_by_itself() -> None:
 
 def test_rounding_does_not_make_it_diverge() -> None:
     """float32 cannot reach 1e-12: the iteration stays where rounding stops it, for all the steps that are left."""
-    y, z = normal((2, 3, 33, 20), 1), normal((2, 3, 33, 20), 2)
+    y, z = normal((2, 1, 17, 12), 1), normal((2, 1, 17, 12), 2)
     for weight in (1e-2, 1.0, 1e3):
-        op = Blur(gaussian_kernel(1.0), boundary="reflect", tolerance=1e-12, max_iterations=300)
+        op = Blur(gaussian_kernel(1.0), boundary="reflect", tolerance=1e-12, max_iterations=200)
         with pytest.warns(RuntimeWarning, match="not 1.0e-12"):
             found = op.prox(z.float(), y.float(), weight)
         exact = Blur(gaussian_kernel(1.0), boundary="reflect", max_iterations=2000).prox(z, y, weight)
         assert float((found - exact).norm()) <= 1e-5 * float(exact.norm())
-
-
-@pytest.mark.parametrize("options", [{"tolerance": 0}, {"tolerance": -1}, {"tolerance": 2.0}, {"max_iterations": 0}])
-def test_bad_settings(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        ill_conditioned(**options)
 
 
 def test_gradient_of_the_weight_and_second_derivatives() -> None:
@@ -150,12 +144,13 @@ def test_cut_off_of_the_pseudo_inverse() -> None:
     """Singular values up to rcond times the largest count as zero, for each image by itself."""
     mask = torch.tensor([1.0, 1e-2, 1e-3, 1e-5]).view(1, 1, 1, 4)
     y = torch.ones(1, 1, 1, 4)
-    assert Inpainting(mask).pinv(y).flatten().tolist() == pytest.approx(
-        [1, 100, 1000, 0], rel=1e-6
-    )  # 3.5e-4 in float32
-    assert Inpainting(mask).pinv(y.double()).flatten().tolist() == pytest.approx([1, 100, 1e3, 1e5], rel=1e-6)
-    assert Inpainting(mask, rcond=5e-3).pinv(y).flatten().tolist() == pytest.approx([1, 100, 0, 0], rel=1e-6)
-    assert Inpainting(mask, rcond=0).pinv(y).flatten().tolist() == pytest.approx([1, 100, 1e3, 1e5], rel=1e-6)
+    for options, data, expected in (
+        ({}, y, [1, 100, 1e3, 0]),  # 3.5e-4 in float32
+        ({}, y.double(), [1, 100, 1e3, 1e5]),
+        ({"rcond": 5e-3}, y, [1, 100, 0, 0]),
+        ({"rcond": 0}, y, [1, 100, 1e3, 1e5]),
+    ):
+        assert Inpainting(mask, **options).pinv(data).flatten().tolist() == pytest.approx(expected, rel=1e-6)
     both = torch.cat([mask, 1e-5 * mask])
     small = Inpainting(both).pinv(y.expand(2, 1, 1, 4))
     torch.testing.assert_close(small[1], 1e5 * small[0])
@@ -163,10 +158,9 @@ def test_cut_off_of_the_pseudo_inverse() -> None:
     assert Inpainting(mask).prox(torch.zeros_like(y), y, 1e-8).flatten()[3] == pytest.approx(
         1e-5 / (1e-10 + 1e-8), rel=1e-5
     )
-    for make in (lambda r: Blur(torch.ones(2, 2), rcond=r), lambda r: SuperResolution(2, rcond=r)):
-        for bad in (-0.1, 1.0, float("nan")):
-            with pytest.raises(ValueError, match=r"rcond must be in \[0, 1\)"):
-                make(bad)
+    for make in (lambda: Blur(torch.ones(2, 2), rcond=1.0), lambda: SuperResolution(2, rcond=float("nan"))):
+        with pytest.raises(ValueError, match=r"rcond must be in \[0, 1\)"):
+            make()
 
 
 def test_noise_free_deblurring_in_float32_does_not_explode() -> None:
@@ -238,60 +232,39 @@ def test_a_new_operator_needs_two_methods() -> None:
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 BAD_CALLS = {
+    "tolerance": (lambda: ill_conditioned(tolerance=2.0), "tolerance must be"),
+    "iterations": (lambda: ill_conditioned(max_iterations=0), "max_iterations must be"),
     "no batch": (lambda: Identity()(IMAGE[0]), r"must be \(B, C, H, W\), got shape \(3, 8, 8\)"),
-    "empty": (lambda: Identity()(IMAGE[:0]), "got shape"),
     "bytes": (lambda: Blur(torch.ones(2, 2))(IMAGE.byte()), "torch.float32 or torch.float64, got torch.uint8"),
-    "half": (lambda: SuperResolution(2)(IMAGE.half()), "got torch.float16"),
     "weight < 0": (lambda: Identity().prox(IMAGE, IMAGE, -1.0), "weight must be finite and not negative, got -1.0"),
-    "weight nan": (lambda: Blur(torch.ones(2, 2)).prox(IMAGE, IMAGE, float("nan")), "weight must be finite"),
-    "weight inf": (lambda: Grayscale().prox(IMAGE, IMAGE[:, :1], float("inf")), "weight must be finite"),
-    "weights nan": (lambda: Identity().prox(IMAGE, IMAGE, torch.tensor([1.0, torch.nan])), "weight must be finite"),
     "three weights": (lambda: Identity().prox(IMAGE, IMAGE, torch.ones(3)), r"have shape \(2,\), got shape \(3,\)"),
     "y of another size": (lambda: SuperResolution(2).prox(IMAGE, IMAGE, 1.0), r"to \(2, 3, 4, 4\), got y of shape"),
-    "one y for two": (lambda: Identity().prox(IMAGE, IMAGE[:1], 1.0), "got y of shape"),
     "y of another dtype": (lambda: Identity().prox(IMAGE, IMAGE.double(), 1.0), "same dtype, got torch.float64"),
     "mask of another size": (lambda: Inpainting(torch.ones(4, 4))(IMAGE), r"\(1, 1, 4, 4\) does not fit images"),
-    "mask of three": (lambda: Inpainting(torch.ones(3, 1, 8, 8))(IMAGE), "does not fit images"),
     "mask nan": (lambda: Inpainting(torch.full((4, 4), torch.nan)), "real and finite"),
-    "mask 3d": (lambda: Inpainting(torch.ones(1, 4, 4)), "mask must be"),
     "kernel 1d": (lambda: Blur(torch.ones(3)), "kernel must be"),
     "kernel zero": (lambda: Blur(torch.zeros(3, 3)), "must not be all zero"),
-    "kernel inf": (lambda: SuperResolution(2, torch.full((3, 3), torch.inf)), "real and finite"),
-    "kernel complex": (lambda: Blur(torch.ones(3, 3, dtype=torch.complex64)), "real and finite"),
-    "kernels of three": (lambda: Blur(torch.ones(3, 1, 2, 2))(IMAGE), r"\(3, 1, 2, 2\) does not fit images"),
     "boundary": (
         lambda: Blur(torch.ones(2, 2), boundary="mirror"),
         "must be one of circular, reflect, .*, got 'mirror'",
     ),
     "reflect small": (lambda: Blur(torch.ones(17, 1), boundary="reflect")(IMAGE), "larger than half the kernel"),
-    "valid small": (lambda: Blur(torch.ones(9, 1), boundary="valid")(IMAGE), "at least as large as the kernel"),
     "factor 0": (lambda: SuperResolution(0), "factor must be a whole number from 1, got 0"),
-    "factor 2.5": (lambda: SuperResolution(2.5), "got 2.5"),
     "factor 3 of 8": (lambda: SuperResolution(3)(IMAGE), "the factor 3 does not divide the image size 8x8"),
     "kernel name": (lambda: SuperResolution(2, "sinc"), "one of bicubic, average, gaussian, got 'sinc'"),
     "grey of 4": (lambda: Grayscale()(torch.zeros(1, 4, 8, 8)), r"\(B, 3, H, W\), got shape \(1, 4, 8, 8\)"),
     "grey weights": (lambda: Grayscale([0.0, 0.0]), "not all zero"),
-    "grey nan": (lambda: Grayscale([0.5, float("nan")]), "finite"),
     "hadamard size": (lambda: WalshHadamard((8, 12), 0.5), "power of two, got 8x12"),
     "hadamard ratio": (lambda: WalshHadamard((8, 8), 0.0), r"ratio must be in \(0, 1\]"),
     "hadamard image": (lambda: WalshHadamard((4, 4), 0.5)(IMAGE), r"expected images \(B, C, 4, 4\)"),
-    "hadamard y": (lambda: WalshHadamard((8, 8), 0.5).pinv(IMAGE), r"expected measurements \(B, C, 32\)"),
     "grey y": (lambda: Grayscale().pinv(IMAGE), r"measurements must be \(B, 1, H, W\)"),
-    "function image": (lambda: FunctionOperator(lambda x: x, (3, 4, 4))(IMAGE), r"expected images \(B, 3, 4, 4\)"),
-    "function y": (
-        lambda: FunctionOperator(lambda x: x, (3, 4, 4)).pinv(IMAGE),
-        r"expected measurements \(B, 3, 4, 4\)",
-    ),
     "old photo": (lambda: Compose(Inpainting(torch.ones(1, 3, 8, 8)), Grayscale()), "one channel"),
     "missing share": (lambda: random_mask((8, 8), 1.2), r"in \[0, 1\], got 1.2"),
-    "missing nan": (lambda: random_mask((8, 8), float("nan")), r"in \[0, 1\], got nan"),
     "large block": (lambda: block_mask((8, 8), 9), "9x9 does not fit into an image of 8x8"),
-    "no block": (lambda: block_mask((8, 8), 0), "does not fit"),
     "stripes": (lambda: stripes_mask((8, 8), period=4, width=5), "0 < width <= period"),
     "no text": (lambda: text_mask((8, 8), "  "), "visible letters"),
     "no pixels": (lambda: scratches_mask((0, 8)), "at least one pixel"),
     "sigma": (lambda: gaussian_kernel(0.0), "sigma must be positive"),
-    "sigma nan": (lambda: gaussian_kernel((1.0, float("nan"))), "sigma must be positive"),
     "motion": (lambda: motion_kernel(0), "length must be at least 1"),
     "box": (lambda: uniform_kernel(0), "at least one pixel"),
 }

@@ -78,18 +78,6 @@ def test_without_a_spectral_form_the_noise_free_step_is_the_same(name):
     torch.testing.assert_close(got, expected, atol=1e-7, rtol=0)
 
 
-def test_images_with_and_without_noise_share_a_batch():
-    matrix, draws = explicit(), stored(13)
-    y = torch.rand(2, 18, generator=generator(1), dtype=torch.float64)
-    levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
-    for op in (matrix, Unspectral(matrix)):
-        together = DDRM(12)(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
-        for b in range(2):
-            part = slice(b, b + 1)
-            alone = DDRM(12)(y[part], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(draws[:, part]))
-            torch.testing.assert_close(together[part], alone.image, atol=1e-8, rtol=0)
-
-
 def test_eta_b_asks_for_singular_values():
     op = Unspectral(explicit())
     with pytest.raises(ValueError, match=r"eta_b = 0.5 asks for singular values, Unspectral has none: use eta_b = 1"):

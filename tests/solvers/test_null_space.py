@@ -10,12 +10,13 @@ from tests.solvers.solver_problems import (
     Unspectral,
     blurred,
     curved_prior,
+    explicit,
     gaussian_prior,
     replay,
     stored,
 )
 from workbench.random import generator
-from workbench.solvers import DDNM, DeqIR
+from workbench.solvers import DDNM, DDRM, DeqIR
 from workbench.solvers.null_space import transition
 
 
@@ -64,13 +65,13 @@ def test_the_noisy_step_carries_noise_of_the_next_level(spectral):
         assert (variance.diagonal() < 1.3).all()
 
 
-def test_images_with_and_without_noise_share_a_batch():
-    op = MatrixOperator(torch.eye(36, dtype=torch.float64)[:18], (1, 6, 6))
+@pytest.mark.parametrize("solver", [DDNM(20), DeqIR(), DDRM(20)], ids=["ddnm", "deqir", "ddrm"])
+@pytest.mark.parametrize("op", [explicit("mask"), explicit("dense"), Unspectral(explicit("dense"))])
+def test_images_with_and_without_noise_share_a_batch(op, solver):
     y, draws = torch.rand(2, 18, generator=generator(1), dtype=torch.float64), stored(21)
     levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
-    for solver in (DDNM(20), DeqIR()):
-        together = solver(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
-        for b in range(2):
-            one = slice(b, b + 1)
-            alone = solver(y[one], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(draws[:, one]))
-            torch.testing.assert_close(together[b : b + 1], alone.image, atol=1e-9, rtol=0)
+    together = solver(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
+    for b in range(2):
+        one = slice(b, b + 1)
+        alone = solver(y[one], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(draws[:, one])).image
+        torch.testing.assert_close(together[one], alone, atol=1e-8, rtol=0)

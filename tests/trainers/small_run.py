@@ -19,6 +19,9 @@ CONFIG = NCSNppConfig(
 )
 
 
+OBJECTIVES = {"dsm": DSM(), "mupet": MUPET(levels="log-uniform", map="prox")}
+
+
 def small_prior() -> Prior:
     torch.manual_seed(1)
     net = NCSNpp(CONFIG)
@@ -56,7 +59,7 @@ if __name__ == "__main__":
         Path(sys.argv[2]),
         steps=int(sys.argv[3]),
         batch=int(sys.argv[4]),
-        objective={"dsm": DSM(), "mupet": MUPET(levels="log-uniform", map="prox")}[sys.argv[5]],
+        objective=OBJECTIVES[sys.argv[5]],
         stop_after=float(sys.argv[6]) if len(sys.argv) > 6 else None,
     )
     torch.save(prior.state_dict(), target / "weights.pt")

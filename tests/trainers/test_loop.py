@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainers.small_run import small_prior, small_run
+from tests.trainers.small_run import OBJECTIVES, small_prior, small_run
 from workbench.data import Photos
 from workbench.trainers import DSM, TrainSettings, train
 from workbench.trainers.dsm import LOST
@@ -60,13 +60,19 @@ def start(
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def finished(*processes: subprocess.Popen) -> None:
+    for process in processes:
+        output, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, output
+
+
 def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path: Path) -> None:
-    prior, progress = small_run(tmp_path / "run", photos, steps=200, batch=16, learning_rate=5e-3, save_every=100)
+    prior, progress = small_run(tmp_path / "run", photos, steps=80, batch=16, learning_rate=1e-2, save_every=40)
     losses = [line["loss"] for line in log_of(tmp_path / "run")]
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
-    assert (progress.step, progress.images) == (200, 3200)
+    assert (progress.step, progress.images) == (80, 1280)
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["settings.steps"] == 200
+    assert settings["settings.steps"] == 80
     assert settings["objective"] == "DSM"
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     assert not prior.training
@@ -84,24 +90,21 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
     assert same_weights(whole.state_dict(), again.state_dict())
 
 
-@pytest.mark.parametrize(("objective", "steps"), [("dsm", 400), ("mupet", 150)])
+@pytest.mark.parametrize(("objective", "steps"), [("dsm", 150), ("mupet", 60)])
 def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path, objective: str, steps: int) -> None:
     killed = start(tmp_path / "killed", photos, steps, 4, objective=objective)
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     deadline = time.monotonic() + 60
     while not checkpoint.is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "weights.pt").exists()
     assert 0 < torch.load(checkpoint, weights_only=True)["progress"]["step"] < steps
-    resumed, whole = (start(tmp_path / name, photos, steps, 4, objective=objective) for name in ("killed", "whole"))
-    for process in (resumed, whole):
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
-    weights = [torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("killed", "whole")]
-    assert same_weights(*weights)
+    finished(start(tmp_path / "killed", photos, steps, 4, objective=objective))
+    whole, _ = small_run(tmp_path / "whole", photos, steps=steps, objective=OBJECTIVES[objective])
+    assert same_weights(whole.state_dict(), torch.load(tmp_path / "killed" / "weights.pt", weights_only=True))
     steps_logged = [line["step"] for line in log_of(tmp_path / "killed")]
     assert steps_logged == [line["step"] for line in log_of(tmp_path / "whole")]
 
@@ -121,14 +124,12 @@ def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
     photos: Path, tmp_path: Path, objective: str
 ) -> None:
     """Photos, noise, levels and degradations are those of the global batch; only sums are in another order."""
-    two = start(tmp_path / "two", photos, 8, 4, *TWO, objective=objective)
-    output, _ = two.communicate(timeout=180)
-    assert two.returncode == 0, output
-    one = start(tmp_path / "one", photos, 8, 8, objective=objective)
-    output, _ = one.communicate(timeout=180)
-    assert one.returncode == 0, output
+    finished(
+        start(tmp_path / "two", photos, 4, 4, *TWO, objective=objective),
+        start(tmp_path / "one", photos, 4, 8, objective=objective),
+    )
     curves = [log_of(tmp_path / name) for name in ("one", "two")]
-    assert curves[1][-1]["images"] == 64
+    assert curves[1][-1]["images"] == 32
     for name in sorted(set(curves[0][0]) - {"seconds", "waiting"}):
         single, double = ([line[name] for line in curve] for curve in curves)
         # Gradients are rounded to float32 in another order, and Adam's first steps divide by them.
@@ -139,9 +140,7 @@ def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
 
 
 def test_two_processes_stop_together_when_time_is_up(photos: Path, tmp_path: Path) -> None:
-    process = start(tmp_path / "two", photos, 1_000_000, 4, *TWO, seconds=0.5)
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output
+    finished(start(tmp_path / "two", photos, 1_000_000, 4, *TWO, seconds=0.5))
     assert torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1
 
 

@@ -13,7 +13,7 @@ from tests.solvers.solver_problems import FunctionPrior
 from workbench.models import Prior
 from workbench.operators import Blur, Inpainting
 from workbench.random import Draws
-from workbench.solvers import Exact, JacobianFree, MapByAdam, MapByProx, Neumann
+from workbench.solvers import Exact, MapByAdam, MapByProx, Neumann
 from workbench.solvers.fixed_point.map import gradient_step, prox_step, stationarity
 from workbench.trainers import MUPET, Degradations
 from workbench.trainers.dsm import LOST
@@ -245,16 +245,6 @@ def test_bad_batches_and_levels() -> None:
             torch.ones(2),
             lambda *s: torch.zeros(s),
         )
-
-
-def test_jacobian_free_is_one_term_of_neumann() -> None:
-    prior, images, sigma, objective = problem()
-    gradients = []
-    for backward in (JacobianFree(), Neumann(1)):
-        total, _ = replace(objective, backward=backward).terms(prior, images, blur(), sigma, noises())
-        gradients.append(torch.autograd.grad(total, [prior.a, prior.b]))
-    for one, other in zip(*gradients, strict=True):
-        assert float(one) == pytest.approx(float(other), rel=1e-12)
 
 
 def test_several_processes_take_the_jacobian_free_gradient_only(tmp_path) -> None:
