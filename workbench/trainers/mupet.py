@@ -18,8 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from workbench.evaluation.metrics import lpips_distance
-from workbench.evaluation.perceptual import JUDGE, effnet_loss
+from workbench.evaluation.perceptual import JUDGE, effnet_loss, lpips_distance
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.random import Draws
