@@ -215,6 +215,8 @@ class SpectralOperator(Operator):
 
     def project_null(self, x: Tensor) -> Tensor:
         """``(I - A^+ A) x``: the part of ``x`` (B, C, H, W) with (truncated) singular value zero."""
+        if self.row_gram() is not None:
+            return super().project_null(x)
         return self.spectral_filter(x, lambda s: (s == 0).to(s.dtype))
 
     def _values(self, x: Tensor, c: Tensor) -> Tensor:
@@ -267,6 +269,18 @@ def check_image(x: Tensor, channels: int | None = None, name: str = "images") ->
         raise ValueError(f"{expected}, got shape {tuple(x.shape)}")
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{expected} of torch.float32 or torch.float64, got {x.dtype}")
+
+
+def check_real(name: str, value: Tensor, shape: str) -> Tensor:
+    """``value`` as floating-point numbers with leading dimensions of 1 where it lacks some of ``shape``, such as
+    "(1 or B, 1 or C, H, W)"; ValueError if it has another number of dimensions, or is empty, complex or not finite."""
+    dimensions = shape.count(",") + 1
+    full = value[(None,) * (dimensions - 2)] if value.ndim == 2 else value
+    if full.ndim != dimensions or full.numel() == 0:
+        raise ValueError(f"{name} must be {shape} or its last two dimensions, got shape {tuple(value.shape)}")
+    if full.is_complex() or not bool(full.isfinite().all()):
+        raise ValueError(f"{name} must be real and finite")
+    return full if full.is_floating_point() else full.to(torch.get_default_dtype())
 
 
 def check_weight(weight: float | Tensor, x: Tensor) -> Tensor:

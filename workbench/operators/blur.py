@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from workbench.operators.base import Operator, Shape, SpectralOperator, check_image, check_rcond, damped_gain, kept
+from workbench.operators.base import (
+    Operator,
+    Shape,
+    SpectralOperator,
+    check_image,
+    check_rcond,
+    check_real,
+    damped_gain,
+    kept,
+)
 from workbench.operators.fourier import Memo, from_hartley, hartley, transform, wrap_kernel
 from workbench.operators.least_squares import vjp
 
@@ -202,16 +211,11 @@ class CircularBlur(Blur, SpectralOperator):
 
 
 def check_kernel(kernel: Tensor) -> Tensor:
-    """``kernel`` as (1 or B, 1 or C, kh, kw), floating; ValueError if of another shape, complex, zero or not finite."""
-    if kernel.ndim == 2:
-        kernel = kernel[None, None]
-    if kernel.ndim != 4 or kernel.numel() == 0:
-        raise ValueError(f"kernel must be (kh, kw) or (1 or B, 1 or C, kh, kw), got shape {tuple(kernel.shape)}")
-    if kernel.is_complex() or not bool(kernel.isfinite().all()):
-        raise ValueError("kernel must be real and finite")
+    """``kernel`` as (1 or B, 1 or C, kh, kw), see :func:`check_real`; ValueError if it is zero."""
+    kernel = check_real("kernel", kernel, "(1 or B, 1 or C, kh, kw)")
     if not bool(kernel.any()):
         raise ValueError("kernel must not be all zero")
-    return kernel if kernel.is_floating_point() else kernel.to(torch.get_default_dtype())
+    return kernel
 
 
 def check_kernel_fits(kernel: Tensor, x: Tensor, name: str = "images") -> None:

@@ -49,10 +49,6 @@ class Grayscale(SpectralOperator):
         residual = (y - self(z)) / (self.square + column(checked, z))
         return torch.addcmul(z, z.new_tensor(self.weights).view(-1, 1, 1), residual)
 
-    def project_null(self, x: Tensor) -> Tensor:
-        """The colours that leave grey as it is, (B, C, H, W)."""
-        return x - self.pinv(self(x))
-
     def analysis(self, x: Tensor) -> Tensor:
         """Channels rotated so that the first is ``w^T x / ||w||`` and the others are unseen."""
         return torch.einsum("dc,bchw->bdhw", self._rotation(x), x)

@@ -67,10 +67,6 @@ class WalshHadamard(SpectralOperator):
         """1."""
         return 1.0
 
-    def project_null(self, x: Tensor) -> Tensor:
-        """``x`` without its kept coefficients."""
-        return x - self.adjoint(self(x))
-
     def analysis(self, x: Tensor) -> Tensor:
         """All coefficients (B, C, H W), the kept ones first."""
         self.measurement_shape(x.shape)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workbench.operators.base import Shape, SpectralOperator, check_image, column, damped_gain
+from workbench.operators.base import Shape, SpectralOperator, check_image, check_real, column, damped_gain
 from workbench.operators.fourier import Memo
 
 
 class Identity(SpectralOperator):
-    """``y = x``: denoising. Any size."""
+    """``y = x``: denoising. Any size. The coefficients are the pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """A copy of ``x`` (B, C, H, W)."""
@@ -41,7 +41,7 @@ class Identity(SpectralOperator):
         """One, (1, 1, 1, 1)."""
         return x.new_ones(1, 1, 1, 1)
 
-    def row_gram(self) -> float:
+    def row_gram(self) -> float | None:
         """1."""
         return 1.0
 
@@ -63,13 +63,7 @@ class Inpainting(SpectralOperator):
 
     def __init__(self, mask: Tensor, *, rcond: float | None = None) -> None:
         super().__init__(rcond=rcond)
-        if mask.ndim == 2:
-            mask = mask[None, None]
-        if mask.ndim != 4 or mask.numel() == 0:
-            raise ValueError(f"mask must be (H, W) or (1 or B, 1 or C, H, W), got shape {tuple(mask.shape)}")
-        if mask.is_complex() or not bool(mask.isfinite().all()):
-            raise ValueError("mask must be real and finite")
-        self.register_buffer("mask", mask if mask.is_floating_point() else mask.to(torch.get_default_dtype()))
+        self.register_buffer("mask", check_real("mask", mask, "(1 or B, 1 or C, H, W)"))
         self._memo = Memo()
 
     def forward(self, x: Tensor) -> Tensor:

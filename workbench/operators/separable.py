@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from workbench.operators.base import Shape, SpectralOperator, check_image, damped_gain
+from workbench.operators.base import Shape, SpectralOperator, check_image, check_real, damped_gain
 from workbench.operators.fourier import Memo
 from workbench.operators.super_resolution import named_kernel
 
@@ -125,8 +125,8 @@ class Separable(TwoSided):
 
     def __init__(self, left: Tensor, right: Tensor, *, rcond: float | None = None) -> None:
         super().__init__(rcond=rcond)
-        self.register_buffer("left", _check_matrix("left", left))
-        self.register_buffer("right", _check_matrix("right", right))
+        self.register_buffer("left", check_real("left", left, "(1 or B, h, H)").detach())
+        self.register_buffer("right", check_real("right", right, "(1 or B, h, H)").detach())
         if len({1, self.left.shape[0], self.right.shape[0]}) > 2:
             raise ValueError(f"left and right are for batches of {self.left.shape[0]} and {self.right.shape[0]} images")
         self._memo = Memo(limit=32)
@@ -204,13 +204,3 @@ def _rows(size: int, count: int, step: int, line: Tensor, origin: int) -> Tensor
     taps = torch.arange(len(line), device=line.device)
     columns = (step * torch.arange(count, device=line.device)[:, None] + origin - taps) % size
     return line.new_zeros(count, size).scatter_add_(1, columns, line.expand(count, -1))
-
-
-def _check_matrix(name: str, matrix: Tensor) -> Tensor:
-    if matrix.ndim == 2:
-        matrix = matrix[None]
-    if matrix.ndim != 3 or matrix.numel() == 0:
-        raise ValueError(f"{name} must be (h, H) or (1 or B, h, H), got shape {tuple(matrix.shape)}")
-    if matrix.is_complex() or not bool(matrix.isfinite().all()):
-        raise ValueError(f"{name} must be real and finite")
-    return (matrix if matrix.is_floating_point() else matrix.to(torch.get_default_dtype())).detach()

@@ -92,7 +92,7 @@ class SuperResolution(SpectralOperator):
     def project_null(self, x: Tensor) -> Tensor:
         """``(I - A^+ A) x``, images (B, C, H, W)."""
         if self.averages:
-            return x - self.pinv(self(x))
+            return super().project_null(x)
         axis, sigma = self._axis(self._rows(x))
         axis = torch.where(kept(sigma, self.rcond), axis, 0.0)
         phases = torch.fft.rfft2(self._split(x))
