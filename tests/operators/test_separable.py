@@ -95,7 +95,10 @@ def test_changed_matrices_are_decomposed_again() -> None:
 
 SQUARE = torch.eye(6)
 BAD = {
-    "vector": (lambda: Separable(torch.ones(6), SQUARE), "left must be (1 or B, h, H) or its last two dimensions, got shape (6,)"),
+    "vector": (
+        lambda: Separable(torch.ones(6), SQUARE),
+        "left must be (1 or B, h, H) or its last two dimensions, got shape (6,)",
+    ),
     "batches": (
         lambda: Separable(SQUARE.expand(2, -1, -1), SQUARE.expand(3, -1, -1)),
         "left and right are for batches of 2 and 3 images",

@@ -44,7 +44,7 @@ class MUPET:
         fixed_point: how x_g is found. By default about as closely as the published rule ends, in at most 15 steps.
         map: "gradient", eq. (3), or "prox" (errata 13): the map through which the gradient is taken.
         step_size: of eq. (3), for "gradient".
-        backward: Jacobian-free, Neumann or exact, see ``solvers.implicit``.
+        backward: Jacobian-free, Neumann or exact, see ``solvers.fixed_point.gradient``.
         loss: of x_g: "squared" (eq. 9), or one of those the paper leaves to future work: "absolute", "lpips" (needs its
             published weights) or "effnet", the distance of EfficientNet-Lite0 (needs the extra ``perceptual``).
         divide_by_sigma: 1 / sigma^2 in front of the squared loss, as published, and 1 / sigma in front of the others:
