@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -117,6 +117,7 @@ def restore(
     _prepare(out)
     # Names are checked before the slow part, cheapest first.
     from workbench.images import load_image
+    from workbench.models.parallel import existing_device
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import save
 
@@ -132,7 +133,7 @@ def restore(
         recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
     given = (load_image(recipe.photo, size), None if initial is None else load_image(initial))
-    results = restore_recipe(recipe, *given, [_device(name) for name in device.split(",")], Bar)
+    results = restore_recipe(recipe, *given, [existing_device(name) for name in device.split(",")], Bar)
     for folder, result in zip(folders, results, strict=True):
         _prepare(folder)
         result.records[0] |= {"photo": recipe.photo, "initial": None if initial is None else str(initial)}
@@ -289,16 +290,6 @@ def _prepare(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise typer.BadParameter(f"cannot write to the folder {out} ({error.strerror})") from None
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):
-        raise typer.BadParameter(f"no device {name!r} here") from None
-    return torch.device(name)
 
 
 def _list(rows: Sequence[tuple[str, str]]) -> None:

@@ -180,7 +180,7 @@ BAD = {
     "none alone": ("cat.png --degrade none", "degrade none, operator not given"),
     "operator alone": ("cat.png --operator sr:4", "degrade none and an operator go together"),
     "chance": ("cat.png --degrade none --operator inpaint:0.8", "which"),
-    "no device": ("cat.png --device cpu,abacus", "no device 'abacus'"),
+    "no device": ("cat.png --device cpu,abacus", "device 'abacus' cannot be used"),
     "out is a file": ("cat.png --out text.png", "cannot write to the folder text.png"),
     "out in a file": ("cat.png --out text.png/x", "cannot write to the folder"),
     "no photo": ("", "Missing argument 'PHOTO'"),

@@ -29,7 +29,7 @@ class SplitPrior(Wrapped):
     """
 
     def __init__(self, prior: Prior, devices: Sequence[str | torch.device]) -> None:
-        known = [_existing(device) for device in devices]
+        known = [existing_device(device) for device in devices]
         if not known:
             raise ValueError("expected at least one device, got none")
         super().__init__(prior, f"{prior.name} on {', '.join(map(str, known))}")
@@ -80,7 +80,8 @@ def _ask(share: tuple[nn.Module, torch.device, Tensor, Tensor]) -> Tensor:
     return answer
 
 
-def _existing(device: str | torch.device) -> torch.device:
+def existing_device(device: str | torch.device) -> torch.device:
+    """``device``; ValueError if torch does not know it or this machine does not have it."""
     try:
         known = torch.device(device)
         torch.zeros(1, device=known)
