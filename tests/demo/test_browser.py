@@ -31,8 +31,8 @@ def test_the_page_is_usable_within_seconds(context: BrowserContext, server: Serv
     seconds = time.monotonic() - started
     print(f"\nserver up after {server.seconds:.1f} s, page usable {seconds:.1f} s later")
     expect(demo.part("go")).to_be_enabled()
-    assert demo.captions() == ["Original 96×96 pixels", "Degraded 24×24 pixels"]
-    assert demo.picture("Degraded").shape == (24, 24, 3)
+    assert demo.captions() == ["Original 128×128 pixels", "Degraded 32×32 pixels"]
+    assert demo.picture("Degraded").shape == (32, 32, 3)
     assert seconds < 15
     page.close()
 

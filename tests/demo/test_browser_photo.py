@@ -77,7 +77,7 @@ def test_samples_are_a_click_away(demo: Demo) -> None:
             continue
         with demo.changes():
             samples.nth(number).click()
-        expected = sample_photo(name, 96)[0].permute(1, 2, 0).numpy() * 255
+        expected = sample_photo(name, 128)[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(demo.picture("Original") - expected).max() <= 1
 
 
@@ -92,15 +92,16 @@ def test_fit_says_what_is_restored(demo: Demo) -> None:
     demo.unfold("framing")
     demo.choose("kind", "Noise alone")
     cat = pixels(SAMPLE_FILES["cat"])
-    sizes = {"Crop a square, resize it": (96, 96), "Resize the whole photo": (64, 96), "Keep every pixel": (300, 451)}
-    for choice, (height, width) in {"Cut out a square, as it is": (96, 96), **sizes}.items():
+    sizes = {"Cut out a square, as it is": (128, 128), "Crop a square, resize it": (128, 128)}
+    sizes |= {"Resize the whole photo": (85, 128), "Keep every pixel": (300, 451)}
+    for choice, (height, width) in sizes.items():
         with demo.changes():
             demo.part("fit").get_by_label(choice).check()
         assert demo.captions()[0] == f"Original {width}×{height} pixels"
         shown = demo.picture("Original")
         assert shown.shape == (height, width, 3)
         if choice == "Cut out a square, as it is":
-            assert (shown == cat[102:198, 178:274]).all()
+            assert (shown == cat[86:214, 162:290]).all()
         if choice == "Keep every pixel":
             assert (shown == cat).all()
 
