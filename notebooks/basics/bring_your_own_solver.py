@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.images import sample_photos
+from workbench.limits import Count, NotNegative, Positive
 from workbench.models import load_prior
 from workbench.plots import show
 from workbench.restore import degrade, restore
@@ -35,7 +36,7 @@ from workbench.solvers.schedules import geometric_sigmas
 
 # %% [markdown]
 # ## The solver
-# A solver is a frozen dataclass of settings; `iterate` is a generator that yields after every network evaluation: the
+# A solver is a frozen dataclass of settings, whose types also say what is allowed (`Count`: at least 1); `iterate` is a generator that yields after every network evaluation: the
 # image, the noise level, what a viewer sees meanwhile, and how many iterations there will be. The base class checks the
 # arguments, draws noise, counts evaluations, calls the callback and builds the result. `p` is the problem: `p.y`, `p.op`,
 # `p.prior`, `p.sigma_noise` (one level per image) and `p.draw(like)`, a source of noise. The name in the first line
@@ -57,9 +58,9 @@ class HalfQuadraticSplitting(Sampler, name="hqs"):
     paper: ClassVar[str] = "Zhang et al. 2021 (DPIR)"
     linear: ClassVar[bool] = False  # any operator with a proximal step
 
-    steps: int = 8
-    sigma_start: float = 0.2
-    lambda_: float = 0.25
+    steps: Count = 8
+    sigma_start: Positive = 0.2
+    lambda_: NotNegative = 0.25
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         noise = p.sigma_noise.clamp(min=0.01)
