@@ -36,11 +36,11 @@ from workbench.solvers.schedules import geometric_sigmas
 
 # %% [markdown]
 # ## The solver
-# A solver is a frozen dataclass of settings, whose types also say what is allowed (`Count`: at least 1); `iterate` is a generator that yields after every network evaluation: the
-# image, the noise level, what a viewer sees meanwhile, and how many iterations there will be. The base class checks the
-# arguments, draws noise, counts evaluations, calls the callback and builds the result. `p` is the problem: `p.y`, `p.op`,
-# `p.prior`, `p.sigma_noise` (one level per image) and `p.draw(like)`, a source of noise. The name in the first line
-# registers the class.
+# A solver is a frozen dataclass of settings, whose types also say what is allowed (`Count`: at least 1). `iterate` is a
+# generator that yields after every network evaluation: the image, the noise level, what a viewer sees meanwhile, and how
+# many iterations there will be. The base class checks the arguments, draws noise, counts evaluations, calls the callback
+# and builds the result. `p` is the problem: `p.y`, `p.op`, `p.prior`, `p.sigma_noise` (one level per image) and
+# `p.draw(like)`, a source of noise. The name in the first line registers the class.
 
 
 # %%
