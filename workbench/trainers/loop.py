@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from workbench.data import CropPool, Photos, loader
+from workbench.data.photos import Batch
 from workbench.models.prior import Prior
 from workbench.random import Draws
 from workbench.trainers.dsm import Objective
@@ -120,9 +121,7 @@ def train(
         progress_bar=progress_bar,
         device=device,
     )
-    averaged = averages["prior"]
-    assert isinstance(averaged, Prior)
-    return averaged, progress
+    return cast(Prior, averages["prior"]), progress
 
 
 def train_task(
@@ -192,16 +191,7 @@ def train_task(
             progress.images += len(batch.images) * accelerator.num_processes
             progress.skipped += len(batch.skipped)
             run.report_skipped(batch.skipped)
-        lost = False
-        for turn, (name, loss_of) in enumerate(task.turns):
-            for part, batch in enumerate(parts):
-                generator = torch.Generator(device).manual_seed(run.noise_seed(progress.step, part, turn))
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    draws, context = Draws(generator, run.rank, run.ranks), Context(progress.step, averages.calls())
-                    loss, values = loss_of(modules, batch.to(device), draws, context)
-                (loss / settings.accumulate).backward()
-                windows[name].add(loss, values, settings.accumulate)
-            lost = not _stepped(task, name, windows[name], settings.clip) or lost
+        lost = _step(task, modules, parts, settings, run, progress.step, averages, windows, device)
         if lost:
             progress.lose()
             if progress.lost_in_a_row >= LOST_IN_A_ROW:
@@ -240,6 +230,31 @@ def train_task(
     bar.close()
     run.close()
     return _averaged(task, averages), progress
+
+
+def _step(
+    task: Task,
+    modules: dict[str, nn.Module],
+    parts: list[Batch],
+    settings: TrainSettings,
+    run: Run,
+    step: int,
+    averages: Averages,
+    windows: dict[str, Window],
+    device: torch.device,
+) -> bool:
+    """All turns of one step: forward, backward, clip, step. Whether one of them could use no sample."""
+    lost = False
+    for turn, (name, loss_of) in enumerate(task.turns):
+        for part, batch in enumerate(parts):
+            generator = torch.Generator(device).manual_seed(run.noise_seed(step, part, turn))
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                draws = Draws(generator, run.rank, run.ranks)
+                loss, values = loss_of(modules, batch.to(device), draws, Context(step, averages.calls()))
+            (loss / settings.accumulate).backward()
+            windows[name].add(loss, values, settings.accumulate)
+        lost = not _stepped(task, name, windows[name], settings.clip) or lost
+    return lost
 
 
 def _stepped(task: Task, turn: str, window: Window, clip: float) -> bool:
