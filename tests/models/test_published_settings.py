@@ -11,7 +11,7 @@ from model_files import ddpm_state, reference, refused
 
 from workbench.models import VPNoise, load_prior, save_prior
 from workbench.models.networks.adm import ADM, ADMConfig
-from workbench.models.published import continuous_vp
+from workbench.models.published_files import continuous_vp
 
 ADM_CASE = "adm_c_head16_multires"
 

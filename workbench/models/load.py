@@ -16,7 +16,7 @@ from workbench.models.diffusers_source import load_diffusers
 from workbench.models.files import FLOATS, about, read_weights, sha256
 from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.prior import Prior
-from workbench.models.published import prior_from_published
+from workbench.models.published_files import prior_from_published
 from workbench.text import require, unknown
 
 SUFFIX = ".safetensors"

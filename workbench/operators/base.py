@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from workbench.operators.least_squares import Problem, descend, solve_least_squares
+from workbench.operators.least_squares import LeastSquares, descend, solve_least_squares
 from workbench.operators.least_squares import column as column  # re-exported
 
 Shape = Sequence[int]
@@ -73,7 +73,7 @@ class Operator(nn.Module):
             image = self.adjoint(r)
             return image / (gram + column(weight, image))
         tolerance = self.tolerance or torch.finfo(r.dtype).eps ** (2 / 3)
-        problem = Problem(self, self.adjoint, tolerance, self.max_iterations, type(self).__name__)
+        problem = LeastSquares(self, self.adjoint, tolerance, self.max_iterations, type(self).__name__)
         return solve_least_squares(problem, r, weight)
 
     def row_gram(self) -> float | None:

@@ -28,7 +28,7 @@ def column(values: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Problem:
+class LeastSquares:
     """A linear map ``A`` by its ``forward`` and ``adjoint``, when to stop, and the name that a warning gives it.
 
     ``tolerance`` and ``max_iterations`` are those of ``Operator``.
@@ -40,23 +40,23 @@ class Problem:
     max_iterations: int
     name: str
 
-    def transposed(self) -> Problem:
+    def transposed(self) -> LeastSquares:
         """The same problem for ``A^T``."""
         return replace(self, forward=self.adjoint, adjoint=self.forward)
 
 
-def solve_least_squares(problem: Problem, r: Tensor, weight: Tensor) -> Tensor:
+def solve_least_squares(problem: LeastSquares, r: Tensor, weight: Tensor) -> Tensor:
     """``argmin_d 1/2 ||A d - r||^2 + weight/2 ||d||^2`` per image, of least norm where ``weight`` is 0.
 
     ``r`` is (B, ...), like the measurement, and ``weight`` () or (B,). Differentiable with respect to both: the
     gradient solves the same problem for ``A^T``.
     """
-    return _LeastSquares.apply(r, weight.to(r.device).expand(r.shape[0]), problem)
+    return _Solve.apply(r, weight.to(r.device).expand(r.shape[0]), problem)
 
 
-class _LeastSquares(torch.autograd.Function):
+class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, r: Tensor, weight: Tensor, problem: Problem) -> Tensor:
+    def forward(ctx: Any, r: Tensor, weight: Tensor, problem: LeastSquares) -> Tensor:
         d = _cgls(problem, r, weight)
         ctx.save_for_backward(weight, d)
         ctx.problem = problem
@@ -67,7 +67,7 @@ class _LeastSquares(torch.autograd.Function):
         (g,) = gradients
         weight, d = ctx.saved_tensors
         # The adjoint of A^T (A A^T + w)^-1 is (A A^T + w)^-1 A: the same map for the transposed operator.
-        to_r = _LeastSquares.apply(g, weight, ctx.problem.transposed())
+        to_r = _Solve.apply(g, weight, ctx.problem.transposed())
         to_weight = None
         if ctx.needs_input_grad[1]:
             # d/dw of (A^T A + w)^-1 A^T r is -(A^T A + w)^-1 d, and (A^T A + w)^-1 g = (g - A^T to_r)/w.
@@ -76,7 +76,7 @@ class _LeastSquares(torch.autograd.Function):
         return to_r, to_weight, None
 
 
-def _cgls(problem: Problem, r: Tensor, weight: Tensor) -> Tensor:
+def _cgls(problem: LeastSquares, r: Tensor, weight: Tensor) -> Tensor:
     """Conjugate gradients on ``(A^T A + w) d = A^T r`` from zero, never forming ``A^T A`` (Björck 1996, 7.4.1)."""
 
     def dot(a: Tensor, b: Tensor) -> Tensor:

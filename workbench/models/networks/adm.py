@@ -56,7 +56,7 @@ class ADMConfig(LevelsConfig):
                 raise ValueError(f"attention layers of {width} channels cannot be split into {split}")
 
 
-class Step(nn.ModuleList):
+class Stage(nn.ModuleList):
     """Modules of which the residual blocks are also told the time step."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -148,17 +148,17 @@ class ADM(nn.Module):
             return double_and_convolve(width)
 
         current, skips = config.width, [config.width]
-        steps = [Step([nn.Conv2d(config.channels, current, 3, padding=1)])]
+        steps = [Stage([nn.Conv2d(config.channels, current, 3, padding=1)])]
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
-                steps.append(Step([block(current, width), *at(level, width)]))
+                steps.append(Stage([block(current, width), *at(level, width)]))
                 current = width
                 skips.append(current)
             if level + 1 < len(widths):
-                steps.append(Step([halve(width)]))
+                steps.append(Stage([halve(width)]))
                 skips.append(current)
         self.input_blocks = nn.ModuleList(steps)
-        self.middle_block = Step([block(current, current), attention(current), block(current, current)])
+        self.middle_block = Stage([block(current, current), attention(current), block(current, current)])
 
         steps = []
         for level, width in reversed(list(enumerate(widths))):
@@ -166,7 +166,7 @@ class ADM(nn.Module):
                 parts = [block(current + skips.pop(), width), *at(level, width)]
                 if level > 0 and index == config.blocks:
                     parts.append(double(width))
-                steps.append(Step(parts))
+                steps.append(Stage(parts))
                 current = width
         self.output_blocks = nn.ModuleList(steps)
         outputs = config.channels * (2 if config.learned_variance else 1)
