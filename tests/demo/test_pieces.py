@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from PIL import Image
 
 from workbench.demo.compare import Stopped, follow
-from workbench.demo.files import Visits
 from workbench.demo.photo import frame
 from workbench.demo.problem import Limits, Problem, check_size, write_mask
 from workbench.recipe import Method, Recipe, make_recipe
@@ -218,99 +216,3 @@ def test_a_solver_of_all_levels_at_once_needs_memory():
         check_size(recipe("deqir", steps=500), photo, limits)
     check_size(recipe("deqir", steps=500, window=10), photo, limits)
     check_size(recipe("ddnm", steps=500), photo, limits)
-
-
-# Visits
-
-
-@pytest.fixture
-def visits(tmp_path) -> Visits:
-    return Visits(tmp_path, keep=60)
-
-
-def brought(visits: Visits, name: str, age: float = 0) -> Path:
-    """A file as Gradio keeps uploads, last used ``age`` seconds ago."""
-    path = visits.root / f"hash of {name}" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"photo")
-    then = time.time() - age
-    for each in (path, path.parent):
-        os.utime(each, (then, then))
-    return path
-
-
-def test_leaving_removes_a_visitor_s_files_and_no_one_else_s(visits):
-    mine, theirs = brought(visits, "mine"), brought(visits, "theirs")
-    visits.uses("me", mine)
-    visits.uses("they", theirs)
-    folders = [visits.folder(who, what) for who in ("me", "they") for what in ("preview", "results")]
-    (folders[0] / "file").write_text("x")
-    visits.leave("me")
-    assert not mine.parent.exists()
-    assert [folder.exists() for folder in folders] == [False, False, True, True]
-    assert theirs.exists()
-    visits.leave("me")
-    visits.leave("nobody")
-
-
-def test_one_photo_of_two_visitors_goes_with_the_second(visits):
-    photo = brought(visits, "same")
-    visits.uses("first", photo)
-    visits.uses("second", photo)
-    visits.leave("first")
-    assert photo.exists()
-    visits.leave("second")
-    assert not photo.exists()
-
-
-def test_of_the_folders_for_one_purpose_the_last_three_stay(visits):
-    results = visits.folder("me", "results")
-    previews = [visits.folder("me", "preview") for _ in range(5)]
-    assert len(set(previews)) == 5
-    assert [folder.exists() for folder in previews] == [False, False, True, True, True]
-    assert results.exists()
-
-
-def test_what_was_not_used_for_long_is_swept(visits):
-    old, new = brought(visits, "old", age=100), brought(visits, "new", age=30)
-    folder = visits.folder("me", "results")
-    (folder / "picture.png").write_text("x")
-    then = time.time() - 100
-    os.utime(folder / "picture.png", (then, then))
-    visits.sweep()
-    assert not old.exists()
-    assert not (folder / "picture.png").exists()
-    assert new.exists()
-    os.utime(old.parent, (then, then))
-    visits.sweep()
-    assert not old.parent.exists()
-
-
-def test_use_keeps_a_file_and_what_is_gone_is_said(visits):
-    used = brought(visits, "used", age=100)
-    visits.uses("me", used)
-    visits.sweep()
-    assert used.exists()
-    used.unlink()
-    with pytest.raises(ValueError, match="no longer here: the server keeps photos for 1 minutes"):
-        visits.uses("me", used)
-
-
-def test_the_page_s_own_files_stay(visits):
-    sample = brought(visits, "sample", age=10**6)
-    visits.settle()
-    visits.uses("me", sample)
-    visits.leave("me")
-    visits.sweep()
-    assert sample.exists()
-
-
-def test_files_that_came_with_a_painting_go_with_their_visitor(visits, tmp_path):
-    files = [visits.root / name for name in ("layer.png", "background.png")]
-    for file in files:
-        file.write_bytes(b"painted")
-    visits.brought("me", map(str, files))
-    visits.leave("they")
-    assert all(file.exists() for file in files)
-    visits.leave("me")
-    assert not any(file.exists() for file in files)

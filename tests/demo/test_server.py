@@ -1,16 +1,13 @@
-"""The served page from outside: files, connections, what is left behind, a proxy in front, and the command line."""
+"""The served page from outside: files, connections, and what is left behind."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,8 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from tests.demo.conftest import Server, free_port
-from tests.demo.proxy import behind_proxy
-from tests.demo.visitor import SMALL, defaults, join, pixels, raw_call, started, upload, visit
+from tests.demo.conftest import Server
+from tests.demo.visitor import SMALL, defaults, join, raw_call, started, until, upload, visit, visiting
 from workbench.demo.files import make_root
 from workbench.images import sample_photo, save_image
 
@@ -75,34 +71,6 @@ def photo(folder) -> Path:
 @pytest.fixture(scope="module")
 def client(server, folder) -> Client:
     return visit(server.url, folder)
-
-
-def until(happened: Callable[[], bool], seconds: float) -> bool:
-    """Whether it ``happened`` within ``seconds``."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if happened():
-            return True
-        time.sleep(0.05)
-    return happened()
-
-
-class visiting:
-    """A browser's heartbeat: open while the page is, and with it the session."""
-
-    def __init__(self, server: Server) -> None:
-        self.session = f"session{time.monotonic_ns()}"
-        self._http = httpx.Client(timeout=30)
-        self._stream = self._http.stream("GET", f"{server.url}/gradio_api/heartbeat/{self.session}")
-
-    def __enter__(self) -> str:
-        self._beats = self._stream.__enter__().iter_raw()
-        next(self._beats)
-        return self.session
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.__exit__(None, None, None)
-        self._http.close()
 
 
 def restored(server: Server, session: str, photo: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -195,7 +163,7 @@ def test_headers_keep_the_browser_here(server):
 
 
 def test_folders_have_names_that_nobody_guesses_and_modes_that_nobody_reads(server, photo):
-    with visiting(server) as session:
+    with visiting(server.url) as session:
         assert restored(server, session, upload(server.url, photo))["success"]
         made = [path for path in server.files.iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name)]
         assert made
@@ -238,7 +206,7 @@ def test_files_that_were_not_uploaded_are_refused(number, where, server, client)
 
 def test_who_leaves_takes_everything_along(server, photo):
     before = server.leftovers()
-    with visiting(server) as session:
+    with visiting(server.url) as session:
         assert restored(server, session, upload(server.url, photo))["success"]
         assert len(server.leftovers()) >= len(before) + 5
     assert until(lambda: left(server, before) == [], 8), left(server, before)
@@ -254,10 +222,10 @@ def test_a_client_that_is_closed_leaves_nothing(server, photo, folder):
 
 
 def test_who_leaves_takes_no_photo_that_another_visitor_has_too(server, photo):
-    with visiting(server) as staying:
+    with visiting(server.url) as staying:
         file = upload(server.url, photo)
         assert restored(server, staying, file)["success"]
-        with visiting(server) as leaving:
+        with visiting(server.url) as leaving:
             assert upload(server.url, photo)["path"] == file["path"]  # Gradio names files by their bytes
             assert restored(server, leaving, file)["success"]
             mine = [path for path in server.leftovers() if path.name == "comparison.zip"]
@@ -267,12 +235,12 @@ def test_who_leaves_takes_no_photo_that_another_visitor_has_too(server, photo):
 
 def test_who_leaves_during_a_run_stops_it(server, photo):
     before = server.leftovers()
-    with visiting(server) as session:
+    with visiting(server.url) as session:
         long = small(upload(server.url, photo)) | {"side": 128, "settings1": "steps=1000"}
         started(server.url, session, "restore", long)
         with httpx.stream("GET", f"{server.url}/gradio_api/queue/data?session_hash={session}", timeout=30) as events:
             assert any("process_generating" in line for line in events.iter_lines())
-    with visiting(server) as other:
+    with visiting(server.url) as other:
         begun = time.monotonic()
         assert restored(server, other, upload(server.url, photo))["success"]
         assert time.monotonic() - begun < 30  # the thousand steps would take more than a minute
@@ -280,117 +248,12 @@ def test_who_leaves_during_a_run_stops_it(server, photo):
 
 
 def test_a_photo_that_is_gone_is_said(server, photo):
-    with visiting(server) as session:
+    with visiting(server.url) as session:
         file = upload(server.url, photo)
         Path(file["path"]).unlink()
         ended = restored(server, session, file)
         assert not ended["success"]
         assert "no longer here" in ended["output"]["error"]
-
-
-# Behind a proxy.
-
-
-@pytest.fixture(scope="module")
-def under_path(launch) -> Iterator[tuple[Server, str]]:
-    server = launch("--root-path", "/demo", "--prior", f"mine={WEIGHTS}")
-    with behind_proxy(server.url, "/demo", free_port()) as address:
-        yield server, address
-
-
-def test_the_page_and_all_it_loads_lie_under_the_path(under_path):
-    _, address = under_path
-    page = httpx.get(f"{address}/")
-    assert page.status_code == 200
-    assert httpx.get(f"{address}/config").json()["root"] == address
-    loaded = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
-    assert loaded
-    for link in loaded:
-        if link == "/manifest.json":  # Gradio writes it so, whatever the path: an app icon for phones, of no use here
-            continue
-        where = httpx.URL(f"{address}/").join(link)
-        assert str(where).startswith(address), link
-        assert httpx.get(where).status_code == 200, link
-
-
-def test_uploads_runs_and_downloads_work_under_the_path(under_path, photo, folder):
-    _, address = under_path
-    client = visit(f"{address}/", folder)
-    told = list(client.submit(photo=handle_file(str(photo)), **SMALL, prior_1="mine", api_name="/restore"))
-    assert told[-1][1] == "Done."
-    assert {pixels(path).shape for path in told[-1][-1]} == {(32, 32, 3)}
-    assert Path(told[-1][4]).stat().st_size > 1000
-    assert "mine" in client.predict(api_name="/methods")["priors"]
-
-
-def test_terminating_the_server_removes_everything(under_path):
-    server, _ = under_path
-    assert server.leftovers()
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=30) in (0, 130, -signal.SIGTERM)
-    assert not server.files.exists()
-
-
-# The command line.
-
-
-@pytest.fixture(scope="module")
-def commands(server, folder) -> dict[str, tuple[int, str]]:
-    """What ``workbench demo`` with these options ends with and says, side by side."""
-    port = server.url.rpartition(":")[2]
-    (folder / "no weights.safetensors").write_bytes(b"no weights")
-    (folder / "elsewhere").mkdir()
-    lines = {
-        "help": ["--help"],
-        "taken": ["--port", port],
-        "prior": ["--port", str(free_port()), "--prior", f"mine={folder / 'no weights.safetensors'}"],
-        "twice": ["--prior", "a=x", "--prior", "a=y"],
-    }
-    command = [Path(sys.executable).with_name("workbench"), "demo"]
-    environment = {**os.environ, "TMPDIR": str(folder / "elsewhere")}
-    running = {
-        name: subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        for name, options in lines.items()
-    }
-    return {name: (process.wait(timeout=90), process.stdout.read()) for name, process in running.items()}
-
-
-def test_help_names_every_option(commands):
-    code, said = commands["help"]
-    assert code == 0
-    for option in [
-        "host",
-        "port",
-        "root-path",
-        "prior",
-        "seconds",
-        "waiting",
-        "upload",
-        "pixels",
-        "samples",
-        "keep",
-        "browser",
-    ]:
-        assert f"--{option}" in said
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("taken", "cannot serve on 127.0.0.1"), ("prior", "no weights.safetensors"), ("twice", "each name once")],
-)
-def test_what_cannot_be_served_is_said_in_a_line(name, words, commands):
-    code, said = commands[name]
-    assert code == 2
-    assert words in said
-    assert "Traceback" not in said
-    if name != "twice":
-        assert len(said.strip().splitlines()) == 1, said
-
-
-def test_what_was_not_served_left_nothing(commands, folder):
-    assert not list((folder / "elsewhere").glob("workbench-demo-*"))
 
 
 # At the end, of all that happened above.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,31 @@ def upload(url: str, path: Path) -> dict[str, Any]:
         answer = httpx.post(f"{url}/gradio_api/upload", files={"files": (path.name, file)})
     assert answer.status_code == 200, answer.text
     return {"path": answer.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def until(happened: Callable[[], bool], seconds: float) -> bool:
+    """Whether it ``happened`` within ``seconds``."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.05)
+    return happened()
+
+
+class visiting:
+    """A browser's heartbeat: open while the page is, and with it the session."""
+
+    def __init__(self, url: str) -> None:
+        self.session = f"session{time.monotonic_ns()}"
+        self._http = httpx.Client(timeout=30)
+        self._stream = self._http.stream("GET", f"{url}/gradio_api/heartbeat/{self.session}")
+
+    def __enter__(self) -> str:
+        self._beats = self._stream.__enter__().iter_raw()
+        next(self._beats)
+        return self.session
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.__exit__(None, None, None)
+        self._http.close()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from workbench.deepinv_bridge.denoisers import deepinv_package, device_of
-from workbench.operators.base import Operator, Shape, check_image
+from workbench.operators.base import Operator, Shape
+from workbench.operators.checks import check_image
 from workbench.operators.function import FunctionOperator
 from workbench.operators.least_squares import vjp
 from workbench.text import require

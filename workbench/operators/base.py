@@ -13,13 +13,13 @@ singular values"; an operator that has something faster overrides ``damped_pinv`
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from workbench.operators.checks import check_image, check_rcond, check_weight
 from workbench.operators.least_squares import LeastSquares, descend, solve_least_squares
 from workbench.operators.least_squares import column as column  # re-exported
 
@@ -260,49 +260,3 @@ def kept(a: Tensor, rcond: float | None) -> Tensor:
 def square(a: Tensor) -> Tensor:
     """``|a|^2``, real, also for complex ``a``."""
     return a.real**2 + a.imag**2 if a.is_complex() else a**2
-
-
-def check_image(x: Tensor, channels: int | None = None, name: str = "images") -> None:
-    """Raise ValueError unless ``x`` is (B, C, H, W), not empty, float32 or float64, with ``channels`` if given."""
-    expected = f"{name} must be (B, {channels or 'C'}, H, W)"
-    if x.ndim != 4 or x.numel() == 0 or (channels is not None and x.shape[1] != channels):
-        raise ValueError(f"{expected}, got shape {tuple(x.shape)}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{expected} of torch.float32 or torch.float64, got {x.dtype}")
-
-
-def check_real(name: str, value: Tensor, shape: str) -> Tensor:
-    """``value`` as floating-point numbers with leading dimensions of 1 where it lacks some of ``shape``, such as
-    "(1 or B, 1 or C, H, W)"; ValueError if it has another number of dimensions, or is empty, complex or not finite."""
-    dimensions = shape.count(",") + 1
-    full = value[(None,) * (dimensions - 2)] if value.ndim == 2 else value
-    if full.ndim != dimensions or full.numel() == 0:
-        raise ValueError(f"{name} must be {shape} or its last two dimensions, got shape {tuple(value.shape)}")
-    if full.is_complex() or not bool(full.isfinite().all()):
-        raise ValueError(f"{name} must be real and finite")
-    return full if full.is_floating_point() else full.to(torch.get_default_dtype())
-
-
-def check_weight(weight: float | Tensor, x: Tensor) -> Tensor:
-    """``weight`` as a tensor () or (B,) of x's dtype; ValueError unless finite and not negative.
-
-    A number stays on the CPU: as a 0-dimensional tensor it mixes with any device, and looking at it costs no wait.
-    """
-    if isinstance(weight, Tensor):
-        if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] not in (1, x.shape[0])):
-            raise ValueError(f"weight must be a number or have shape ({x.shape[0]},), got shape {tuple(weight.shape)}")
-        fine = bool(((weight >= 0) & weight.isfinite()).all())
-        checked = weight.to(x)
-    else:
-        fine = math.isfinite(weight) and weight >= 0
-        checked = torch.tensor(weight, dtype=x.dtype)
-    if not fine:
-        raise ValueError(f"weight must be finite and not negative, got {weight}")
-    return checked
-
-
-def check_rcond(rcond: float | None) -> float | None:
-    """``rcond``; ValueError unless it is None or in [0, 1)."""
-    if rcond is not None and not 0 <= rcond < 1:
-        raise ValueError(f"rcond must be in [0, 1), got {rcond}")
-    return rcond

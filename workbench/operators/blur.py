@@ -12,16 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from workbench.operators.base import (
-    Operator,
-    Shape,
-    SpectralOperator,
-    check_image,
-    check_rcond,
-    check_real,
-    damped_gain,
-    kept,
-)
+from workbench.operators.base import Operator, Shape, SpectralOperator, damped_gain, kept
+from workbench.operators.checks import check_image, check_rcond, check_real
 from workbench.operators.fourier import Memo, from_hartley, hartley, transform, wrap_kernel
 from workbench.operators.least_squares import vjp
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.operators.base import Shape, SpectralOperator, check_image, column
+from workbench.operators.base import Shape, SpectralOperator, column
+from workbench.operators.checks import check_image
 
 
 class Grayscale(SpectralOperator):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from workbench.operators.base import Operator, Shape, check_image
+from workbench.operators.base import Operator, Shape
+from workbench.operators.checks import check_image
 from workbench.operators.least_squares import vjp
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workbench.operators.base import Shape, SpectralOperator, check_image
+from workbench.operators.base import Shape, SpectralOperator
+from workbench.operators.checks import check_image
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:

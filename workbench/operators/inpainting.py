@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workbench.operators.base import Shape, SpectralOperator, check_image, check_real, column, damped_gain
+from workbench.operators.base import Shape, SpectralOperator, column, damped_gain
+from workbench.operators.checks import check_image, check_real
 from workbench.operators.fourier import Memo
 
 

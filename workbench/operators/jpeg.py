@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from workbench.operators.base import Operator, check_image
+from workbench.operators.base import Operator
+from workbench.operators.checks import check_image
 
 # ITU-T T.81, tables K.1 and K.2, at quality 50.
 LUMA = (

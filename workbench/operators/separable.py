@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from workbench.operators.base import Shape, SpectralOperator, check_image, check_real, damped_gain
+from workbench.operators.base import Shape, SpectralOperator, damped_gain
+from workbench.operators.checks import check_image, check_real
 from workbench.operators.fourier import Memo
 from workbench.operators.super_resolution import named_kernel
 

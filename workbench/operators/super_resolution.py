@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_shuffle, pixel_unshuffle
 
-from workbench.operators.base import Shape, SpectralOperator, check_image, damped_gain, kept, square
+from workbench.operators.base import Shape, SpectralOperator, damped_gain, kept, square
 from workbench.operators.blur import check_kernel, check_kernel_fits
+from workbench.operators.checks import check_image
 from workbench.operators.fourier import Memo, from_hartley, hartley, transform, wrap_kernel
 from workbench.operators.kernels import bicubic_kernel, gaussian_kernel, uniform_kernel
 

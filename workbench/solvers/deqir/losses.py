@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from workbench.evaluation.perceptual import effnet_loss
-from workbench.operators.base import Operator, check_image
+from workbench.operators.base import Operator
+from workbench.operators.checks import check_image
 
 Loss = Callable[[Tensor], Tensor]
 

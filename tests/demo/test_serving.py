@@ -1,0 +1,138 @@
+"""Serving the page: a proxy in front, the end of a server, and the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import handle_file
+
+from tests.demo.conftest import Server, free_port
+from tests.demo.proxy import behind_proxy
+from tests.demo.visitor import SMALL, pixels, visit
+from workbench.images import sample_photo, save_image
+
+WEIGHTS = Path(__file__).parents[2] / "workbench" / "models" / "weights" / "photo.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture(scope="module")
+def photo(folder) -> Path:
+    save_image(sample_photo("coffee", 64), folder / "coffee.png")
+    return folder / "coffee.png"
+
+
+# Behind a proxy.
+
+
+@pytest.fixture(scope="module")
+def under_path(launch) -> Iterator[tuple[Server, str]]:
+    server = launch("--root-path", "/demo", "--prior", f"mine={WEIGHTS}")
+    with behind_proxy(server.url, "/demo", free_port()) as address:
+        yield server, address
+
+
+def test_the_page_and_all_it_loads_lie_under_the_path(under_path):
+    _, address = under_path
+    page = httpx.get(f"{address}/")
+    assert page.status_code == 200
+    assert httpx.get(f"{address}/config").json()["root"] == address
+    loaded = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
+    assert loaded
+    for link in loaded:
+        if link == "/manifest.json":  # Gradio writes it so, whatever the path: an app icon for phones, of no use here
+            continue
+        where = httpx.URL(f"{address}/").join(link)
+        assert str(where).startswith(address), link
+        assert httpx.get(where).status_code == 200, link
+
+
+def test_uploads_runs_and_downloads_work_under_the_path(under_path, photo, folder):
+    _, address = under_path
+    client = visit(f"{address}/", folder)
+    told = list(client.submit(photo=handle_file(str(photo)), **SMALL, prior_1="mine", api_name="/restore"))
+    assert told[-1][1] == "Done."
+    assert {pixels(path).shape for path in told[-1][-1]} == {(32, 32, 3)}
+    assert Path(told[-1][4]).stat().st_size > 1000
+    assert "mine" in client.predict(api_name="/methods")["priors"]
+
+
+def test_terminating_the_server_removes_everything(under_path):
+    server, _ = under_path
+    assert server.leftovers()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) in (0, 130, -signal.SIGTERM)
+    assert not server.files.exists()
+
+
+# The command line.
+
+
+@pytest.fixture(scope="module")
+def commands(server, folder) -> dict[str, tuple[int, str]]:
+    """What ``workbench demo`` with these options ends with and says, side by side."""
+    port = server.url.rpartition(":")[2]
+    (folder / "no weights.safetensors").write_bytes(b"no weights")
+    (folder / "elsewhere").mkdir()
+    lines = {
+        "help": ["--help"],
+        "taken": ["--port", port],
+        "prior": ["--port", str(free_port()), "--prior", f"mine={folder / 'no weights.safetensors'}"],
+        "twice": ["--prior", "a=x", "--prior", "a=y"],
+    }
+    command = [Path(sys.executable).with_name("workbench"), "demo"]
+    environment = {**os.environ, "TMPDIR": str(folder / "elsewhere")}
+    running = {
+        name: subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        for name, options in lines.items()
+    }
+    return {name: (process.wait(timeout=90), process.stdout.read()) for name, process in running.items()}
+
+
+def test_help_names_every_option(commands):
+    code, said = commands["help"]
+    assert code == 0
+    for option in [
+        "host",
+        "port",
+        "root-path",
+        "prior",
+        "seconds",
+        "waiting",
+        "upload",
+        "pixels",
+        "samples",
+        "keep",
+        "browser",
+    ]:
+        assert f"--{option}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("taken", "cannot serve on 127.0.0.1"), ("prior", "no weights.safetensors"), ("twice", "each name once")],
+)
+def test_what_cannot_be_served_is_said_in_a_line(name, words, commands):
+    code, said = commands[name]
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
+    if name != "twice":
+        assert len(said.strip().splitlines()) == 1, said
+
+
+def test_what_was_not_served_left_nothing(commands, folder):
+    assert not list((folder / "elsewhere").glob("workbench-demo-*"))
