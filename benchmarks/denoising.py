@@ -32,7 +32,7 @@ from workbench.evaluation.statistics import Interval, paired_difference
 from workbench.images import open_image
 from workbench.models import load_prior
 from workbench.models.prior import Prior
-from workbench.models.tiled import TiledPrior
+from workbench.models.wrappers import TiledPrior
 
 HERE = Path(__file__).parent
 CLASSICAL = HERE.parent / "docs" / "priors" / "classical.csv"

@@ -117,7 +117,7 @@ def restore(
     _prepare(out)
     # Names are checked before the slow part, cheapest first.
     from workbench.images import load_image
-    from workbench.models.parallel import existing_device
+    from workbench.models.wrappers import existing_device
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import save
 

@@ -13,7 +13,7 @@ import torch
 
 from workbench.images import save_image
 from workbench.models.prior import Prior
-from workbench.models.tiled import TiledPrior
+from workbench.models.wrappers import TiledPrior
 from workbench.text import write_json
 
 if TYPE_CHECKING:

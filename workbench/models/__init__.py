@@ -9,9 +9,8 @@ from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.networks.drunet import DRUNet, DRUNetConfig
 from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.networks.unet import UNet, UNetConfig
-from workbench.models.parallel import SharedPrior, SplitPrior
 from workbench.models.prior import Prior
-from workbench.models.tiled import TiledPrior, whole_or_tiles
+from workbench.models.wrappers import SharedPrior, SplitPrior, TiledPrior, whole_or_tiles
 
 __all__ = [
     "ADM",

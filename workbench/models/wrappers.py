@@ -1,8 +1,8 @@
-"""Photos of any size: a prior applied to overlapping tiles, which are blended inside every denoiser call.
+"""Priors around a prior: in tiles, for photos of any size; on several devices; in several processes.
 
-DeqIR (section 5.8, "Arbitrary size") restores overlapping patches one by one and puts the results side by side. Each
-patch then invents its own details, the data step sees one patch only, and borders show. Deviation: only the denoiser is
-cut into tiles,
+Tiles: DeqIR (section 5.8, "Arbitrary size") restores overlapping patches one by one and puts the results side by side.
+Each patch then invents its own details, the data step sees one patch only, and borders show. Deviation: only the
+denoiser is cut into tiles,
 
     D(x) = sum_i w_i D_i(x),    sum_i w_i = 1 at every pixel, w_i >= 0 smooth,
 
@@ -15,15 +15,24 @@ does not see enough, and rises as sin^2 over the half in the middle. Hence:
 - so does one whose output depends on no pixel further than a quarter of the overlap, at borders of the image too, where
   tiles end with it (if the sides are multiples of ``prior.multiple``; else the mirrored strip is what it sees there);
 - one that looks further (most do) gives something else, the nearer the larger tile and overlap are.
+
+Devices and processes: DeqIR asks a prior about all T noise levels of all images in one batch; that batch is what is
+split here, so the solver itself knows nothing of it. ``SplitPrior`` holds a copy of the network on every device of one machine.
+``SharedPrior`` is for processes of ``torch.distributed`` (launched by torchrun or accelerate) that all run the same
+solver on the same data with the same seed: each evaluates its share of the batch and hears of the others'.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from workbench.models.prior import CPU_PIXELS, Prior, Wrapped
@@ -165,3 +174,76 @@ def _mirrored(x: Tensor, dim: int, side: int) -> Tensor:
     period = max(2 * (known - 1), 1)
     index = torch.arange(side, device=x.device) % period
     return x.index_select(dim, torch.minimum(index, period - index) if known > 1 else torch.zeros_like(index))
+
+
+class SplitPrior(Wrapped):
+    """``prior`` on several ``devices``: each gets an equal share of every batch (B, C, H, W), at the same time.
+
+    The answer is on the device of what was asked. No gradients.
+
+    Raises:
+        ValueError: no device, one that torch does not know, or one that this machine does not have.
+    """
+
+    def __init__(self, prior: Prior, devices: Sequence[str | torch.device]) -> None:
+        known = [existing_device(device) for device in devices]
+        if not known:
+            raise ValueError("expected at least one device, got none")
+        super().__init__(prior, f"{prior.name} on {', '.join(map(str, known))}")
+        self.devices = known
+        self.copies = nn.ModuleList([copy.deepcopy(prior).to(device) for device in known])
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """As ``prior``, a share on every device."""
+        count = len(self.devices)
+        shares = zip(self.copies, self.devices, x.tensor_split(count), sigma.tensor_split(count), strict=True)
+        with ThreadPoolExecutor(count) as pool:
+            answers = list(pool.map(_ask, [share for share in shares if len(share[2])]))
+        return torch.cat([answer.to(x.device) for answer in answers])
+
+
+class SharedPrior(Wrapped):
+    """``prior`` in every process of the default group of ``torch.distributed``; see the module. No gradients.
+
+    Raises:
+        RuntimeError: the group has not been started.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError("start torch.distributed first (init_process_group, or accelerate's PartialState)")
+        super().__init__(prior, f"{prior.name} in {dist.get_world_size()} processes")
+        self.prior = prior
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """As ``prior``: every process must ask about the same batch."""
+        ranks, rank = dist.get_world_size(), dist.get_rank()
+        size = -(-len(x) // ranks)
+        mine = slice(rank * size, (rank + 1) * size)
+        answer = torch.zeros_like(x[:1]).expand(size, *x.shape[1:]).clone()
+        if len(x[mine]):
+            answer[: len(x[mine])] = self.prior(x[mine], sigma[mine])
+        parts = [torch.empty_like(answer) for _ in range(ranks)]
+        dist.all_gather(parts, answer)
+        return torch.cat(parts)[: len(x)]
+
+
+@torch.no_grad()
+def _ask(share: tuple[nn.Module, torch.device, Tensor, Tensor]) -> Tensor:
+    network, device, x, sigma = share
+    answer: Tensor = network(x.to(device, non_blocking=True), sigma.to(device, non_blocking=True))
+    return answer
+
+
+def existing_device(device: str | torch.device) -> torch.device:
+    """``device``; ValueError if torch does not know it or this machine does not have it."""
+    try:
+        known = torch.device(device)
+        torch.zeros(1, device=known)
+    except (RuntimeError, AssertionError) as error:
+        there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used ({reason}); there are {there}") from None
+    return known
