@@ -17,9 +17,9 @@ does not see enough, and rises as sin^2 over the half in the middle. Hence:
 - one that looks further (most do) gives something else, the nearer the larger tile and overlap are.
 
 Devices and processes: DeqIR asks a prior about all T noise levels of all images in one batch; that batch is what is
-split here, so the solver itself knows nothing of it. ``SplitPrior`` holds a copy of the network on every device of one machine.
-``SharedPrior`` is for processes of ``torch.distributed`` (launched by torchrun or accelerate) that all run the same
-solver on the same data with the same seed: each evaluates its share of the batch and hears of the others'.
+split here, so the solver itself knows nothing of it. ``SplitPrior`` holds a copy of the network on every device of one
+machine. ``SharedPrior`` is for processes of ``torch.distributed`` (launched by torchrun or accelerate) that all run the
+same solver on the same data with the same seed: each evaluates its share of the batch and hears of the others'.
 """
 
 from __future__ import annotations
