@@ -135,7 +135,9 @@ def test_a_folder_in_use_or_that_cannot_be_written_is_refused(tmp_path):
 def test_an_interrupted_run_ends_its_jobs(tmp_path, how):
     path = project(tmp_path, "- {notebook: task, parameters: {how: slowly}}")
     out = tmp_path / "out"
-    code = "import sys; from workbench.cli import main; main(sys.argv[1:])"
+    # A shell that starts the tests in the background has SIGINT ignored, which children inherit.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from workbench.cli import main; main(sys.argv[1:])"
     runner = subprocess.Popen(
         [sys.executable, "-c", code, "run", str(path), "--out", str(out)], stderr=subprocess.PIPE, text=True
     )
