@@ -19,8 +19,6 @@ from workbench.data.sources import Indexed, Sample, Streamed, open_source
 from workbench.images import SAMPLES, load_image, to_uint8
 
 CUTS = ("tiles", "halve", "fit")
-
-
 NATURAL = ("astronaut", "coffee", "cat", "rocket", "motorcycle")  # of SAMPLES; the others are black for the most part
 
 
