@@ -193,7 +193,8 @@ class EDMPrecond(Adapter):
 
     ``D_u = c_skip u + c_out F(c_in u, s)`` with ``s = 2 sigma``, ``c_skip = d^2 / (s^2 + d^2)``,
     ``c_out = s d / sqrt(s^2 + d^2)``, ``c_in = 1 / sqrt(s^2 + d^2)`` and d the standard deviation of the data in
-    [-1, 1]. The network is conditioned on s itself (NCSN++ takes the logarithm in its embedding).
+    [-1, 1]. The network is conditioned on s itself (NCSN++ takes the logarithm in its embedding). If it returns 2 C
+    channels, the second half is added to ``D_u`` as it is (``UNetConfig.direct``).
     """
 
     data_range = (-1, 1)
@@ -214,7 +215,10 @@ class EDMPrecond(Adapter):
         u, s, d = 2 * x - 1, _column(2 * sigma), self.sigma_data
         total = s**2 + d**2
         raw = self.ask(u * total.rsqrt(), 2 * sigma)
-        return (u * (d**2 / total) + raw * (s * d * total.rsqrt()) + 1) / 2
+        clean = u * (d**2 / total) + raw[:, : self.channels] * (s * d * total.rsqrt())
+        if raw.shape[1] > self.channels:
+            clean = clean + raw[:, self.channels :]
+        return (clean + 1) / 2
 
 
 class PlainDenoiser(Adapter):

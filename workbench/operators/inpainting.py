@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from workbench.operators.base import Shape, SpectralOperator, column, damped_gain
 from workbench.operators.checks import check_image, check_real
@@ -124,3 +125,32 @@ def _check_fits(mask: Shape, image: Shape) -> None:
     fits = mask[2] == image[2] and mask[3] == image[3] and mask[0] in (1, image[0]) and mask[1] in (1, image[1])
     if not fits:
         raise ValueError(f"a mask of shape {tuple(mask)} does not fit images {tuple(image)}")
+
+
+def fill_holes(y: Tensor, mask: Tensor, window: int = 5, power: float = 2.0) -> Tensor:
+    """``y / m`` where ``mask`` is not 0; in the holes a mean of what is known nearby: a start for iterations.
+
+    A known pixel (dy, dx) away counts ``1 / (|dy|^power + |dx|^power)`` (inverse-distance weighting, Shepard 1968), up
+    to ``window`` pixels up, down and aside. Where nothing is known that near it is mid-grey, 1/2.
+
+    Args:
+        y: (B, C, H, W), range [0, 1].
+        mask: (1 or B, 1 or C, H, W).
+    """
+    offsets = torch.arange(-window, window + 1, dtype=y.dtype, device=y.device).abs() ** power
+    distance = offsets[:, None] + offsets
+    kernel = torch.where(distance > 0, 1 / distance.clamp(min=1), 0.0)
+    return _filled(y, mask.to(y).expand_as(y), kernel)
+
+
+def _filled(y: Tensor, mask: Tensor, kernel: Tensor) -> Tensor:
+    known = mask != 0
+    values = torch.where(known, y / torch.where(known, mask, 1.0), 0.0)
+
+    def gathered(x: Tensor) -> Tensor:
+        return conv2d(x.flatten(0, 1)[:, None], kernel[None, None], padding=len(kernel) // 2).view_as(x)
+
+    weight = gathered(known.to(y.dtype))
+    near = weight > 0
+    mean = torch.where(near, gathered(values) / torch.where(near, weight, 1.0), 0.5)
+    return torch.where(known, values, mean)

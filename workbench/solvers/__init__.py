@@ -12,6 +12,7 @@ from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann,
 from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapRule, stationarity
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Broyden, Picard
 from workbench.solvers.fixed_point.solve import FixedPointResult, solve_fixed_point
+from workbench.solvers.plug_and_play.forward_backward import ForwardBackward
 from workbench.solvers.prior_samples import DDIM, PredictorCorrector
 from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
@@ -38,6 +39,7 @@ __all__ = [
     "DiffPIR",
     "Exact",
     "FixedPointResult",
+    "ForwardBackward",
     "Iterate",
     "JacobianFree",
     "MapByAdam",

@@ -3,18 +3,21 @@
 from workbench.trainers.degradations import Degradation, Degradations
 from workbench.trainers.dsm import DSM, Objective
 from workbench.trainers.loop import TrainSettings, train, train_task
+from workbench.trainers.mtdeq import MTDEQ, StepDecay
 from workbench.trainers.mupet import MUPET
 from workbench.trainers.run import Progress, training_card
 from workbench.trainers.task import Context, Task
 
 __all__ = [
     "DSM",
+    "MTDEQ",
     "MUPET",
     "Context",
     "Degradation",
     "Degradations",
     "Objective",
     "Progress",
+    "StepDecay",
     "Task",
     "TrainSettings",
     "train",

@@ -20,10 +20,11 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from workbench.operators.base import Shape
 from workbench.operators.fourier import Memo
+from workbench.operators.inpainting import fill_holes
 from workbench.operators.separable import Side, TwoSided, decimation, decompose
 from workbench.random import Draws
 
@@ -104,6 +105,15 @@ class Degradation(TwoSided):
         )
         return Degradation([self.kinds[i] for i in index.tolist()], self.mask[index], left, right, rcond=self.rcond)
 
+    def first_estimate(self, y: Tensor) -> Tensor:
+        """``y`` at the size of the image: smaller pictures enlarged bilinearly (MTDEQ, section III-A), holes filled."""
+        images, (height, width) = fill_holes(y, self._cast("mask", y)), y.shape[-2:]
+        for row, (kind, *parameters) in enumerate(self.kinds):
+            if kind == "super-resolution":
+                small = y[row : row + 1, :, : math.ceil(height / parameters[0]), : math.ceil(width / parameters[0])]
+                images[row] = interpolate(small, size=(height, width), mode="bilinear", align_corners=False)[0]
+        return images
+
     def _part(self, side: str, part: str, like: Tensor) -> Tensor:
         return self._cast(f"{side}_{part}", like)
 
@@ -123,6 +133,8 @@ class Degradations:
         largest_factor: of super-resolution (bicubic), uniform in 1 ... ``largest_factor``; also factors that do not
             divide the size, see :func:`decimation`.
         largest_blur: standard deviation in pixels, uniform in [0, ``largest_blur``]; 0 is the identity. On the torus.
+        factors, blurs, rates: of super-resolution, blur and missing pixels, if they are drawn from these values with
+            equal chances instead of from the ranges above (MTDEQ, section III-A).
         largest_block: height and width of the block, independent, each uniform in 0 ... ``largest_block`` pixels or
             the side of the image if that is less; it lies anywhere inside.
         per: "image": one degradation for each image. "batch": one for all, as published, also the same missing pixels.
@@ -136,11 +148,24 @@ class Degradations:
     largest_blur: float = 8.0
     largest_block: int = 32
     per: str = "image"
+    factors: tuple[int, ...] = ()
+    blurs: tuple[float, ...] = ()
+    rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if isinstance(self.kinds, str) or unknown or not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"kinds must be different ones of {', '.join(KINDS)}, at least one, got {self.kinds}")
+        if self.factors:
+            object.__setattr__(self, "largest_factor", max(self.factors))
+        if self.blurs:
+            object.__setattr__(self, "largest_blur", max(self.blurs))
+        values = (*(f - 1 for f in self.factors), *self.blurs, *(r for rate in self.rates for r in (rate, 1 - rate)))
+        if not all(0 <= value < math.inf for value in values):
+            raise ValueError(
+                "expected factors from 1, blurs from 0 and rates between 0 and 1, got "
+                f"{self.factors}, {self.blurs} and {self.rates}"
+            )
         if self.largest_factor < 1 or self.largest_block < 0 or not 0 <= self.largest_blur < math.inf:
             raise ValueError(
                 "limits must be finite, a factor from 1, a blur and a block from 0, got "
@@ -171,8 +196,9 @@ class Degradations:
         size = (pixels.shape[2], pixels.shape[3])
         position = torch.tensor([KINDS.index(name) for name in self.kinds], device=kind.device)
         kind = position[_whole(kind, len(self.kinds))]
-        factor = _whole(factor, self.largest_factor) + 1
-        sigma = sigma * self.largest_blur
+        factor = _among(factor, self.factors) if self.factors else _whole(factor, self.largest_factor) + 1
+        sigma = _among(sigma, self.blurs) if self.blurs else sigma * self.largest_blur
+        rate = _among(rate, self.rates) if self.rates else rate
         shrinks, blurs, loses, covers = (kind == number for number in range(4))
 
         hole, sides = _block(block, size, self.largest_block)
@@ -196,6 +222,12 @@ def _name(kind: int, parameters: list[float]) -> Kind:
 def _whole(uniform: Tensor, count: int | Tensor) -> Tensor:
     """Whole numbers 0 ... count - 1 from numbers in [0, 1)."""
     return (uniform * count).floor().long()
+
+
+def _among(uniform: Tensor, values: Sequence[float]) -> Tensor:
+    """Each of ``values`` with the same chance, from numbers in [0, 1)."""
+    table = torch.tensor(values, dtype=torch.int64 if isinstance(values[0], int) else uniform.dtype)
+    return table.to(uniform.device)[_whole(uniform, len(values))]
 
 
 def _block(uniform: Sequence[Tensor], size: tuple[int, int], largest: int) -> tuple[Tensor, list[Tensor]]:

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from workbench.models.prior import Prior
 from workbench.solvers.base import Restoration
 from workbench.solvers.fixed_point.gradient import Backward, JacobianFree, attach_gradient
 from workbench.solvers.fixed_point.solve import Map
-from workbench.trainers.dsm import LOST, Values
+from workbench.trainers.dsm import LOST, Values, unwrapped
 
 LARGEST = 1e4  # of an estimate; beyond, and where it is not finite, it must not spoil the images beside it
+
+
+def checked(prior: nn.Module, images: Tensor, backward: Backward) -> Prior:
+    """The prior itself. Raises ValueError unless it takes the ``images``, and where several processes train with a
+    gradient that is not Jacobian-free."""
+    target = unwrapped(prior)
+    target.check(images)
+    if target is not prior and not isinstance(backward, JacobianFree):
+        # Their backward pass runs the network once more, in the middle of the exchange of gradients.
+        raise ValueError(f"several processes train with the Jacobian-free gradient only, got {backward}")
+    return target
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann
 from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, gradient_step, prox_step
 from workbench.trainers.degradations import Degradations
 from workbench.trainers.dsm import Values, check_images, unwrapped
-from workbench.trainers.equilibrium import Equilibrium
+from workbench.trainers.equilibrium import Equilibrium, checked
 
 LEVELS = ("published", "log-uniform")
 LOSSES = ("squared", "absolute", "lpips", "effnet")
@@ -87,11 +87,7 @@ class MUPET:
                 whose weights are not there, or several processes with a gradient that is not Jacobian-free.
         """
         check_images(images)
-        target = unwrapped(prior)
-        target.check(images)
-        if target is not prior and not isinstance(self.backward, JacobianFree):
-            # Their backward pass runs the network once more, in the middle of the exchange of gradients.
-            raise ValueError(f"several processes train with the Jacobian-free gradient only, got {self.backward}")
+        target = checked(prior, images, self.backward)
         sigma = self.noise_levels(target, len(images), draws)
         op = self.degradations.sample(len(images), (images.shape[-2], images.shape[-1]), draws)
         return self.terms(prior, images, op, sigma, draws.normal)

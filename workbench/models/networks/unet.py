@@ -6,14 +6,15 @@ noise level in between; skips are added, as in DRUNet. Without normalisation the
 contrast that a denoiser must return; it was worth 0.6 dB (``docs/photo.md``).
 
 Input (B, C, H, W) with unit variance and a noise level (B,), as :class:`~workbench.models.adapters.EDMPrecond` gives
-them; output (B, C, H, W). Sides must be multiples of ``2^levels``.
+them; output (B, C, H, W), twice as many channels with a ``direct`` output. Sides must be multiples of ``2^levels``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ class UNetConfig:
         blocks: residual blocks per level, on the way down and as many on the way up.
         heads: heads of the attention between the two ways at the coarsest level, 0 for none.
         embedding: width of the noise level's embedding.
+        direct: a second output, added to the image as it is. Preconditioning scales the first by the noise level, so
+            that at level 0 nothing but the identity can be learned; a denoiser that is trained to restore (MTDEQ) has
+            to do more than that.
     """
 
     channels: int = 3
@@ -41,6 +45,7 @@ class UNetConfig:
     blocks: tuple[int, ...] = (5, 2, 2)
     heads: int = 0
     embedding: int = 128
+    direct: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -140,7 +145,7 @@ class UNet(nn.Module):
         self.attention = Attention(widths[-1], config.heads) if config.heads else None
         self.up = nn.ModuleList(blocks(level) for level in range(len(widths)))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, stride=2) for wide, deep in pairs)
-        self.tail = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
+        self.tail = nn.Conv2d(widths[0], 4 * channels * (1 + config.direct), 3, padding=1)
         _start_at_zero(self.tail)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
@@ -159,3 +164,12 @@ class UNet(nn.Module):
                 h = self.grow[number](h) + skips.pop()
             h = _through(self.up[number], h, embedding)
         return F.pixel_shuffle(self.tail(h), 2)
+
+
+def grown(net: UNet, **changes: Any) -> UNet:
+    """A copy of ``net`` with parts that it lacks (``heads``, ``direct``), which start as nothing: the same function."""
+    larger = UNet(replace(net.config, **changes))
+    state = larger.state_dict()
+    for name, tensor in net.state_dict().items():
+        state[name].zero_()[: len(tensor)] = tensor
+    return larger

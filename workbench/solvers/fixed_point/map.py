@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,47 +26,21 @@ from torch import Tensor
 from workbench.limits import Between, Count, NotNegative, Positive, Whole
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator, column
-from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step, initial_image
+from workbench.solvers.base import Problem, initial_image
+from workbench.solvers.fixed_point.iterated import Iterated
 from workbench.solvers.fixed_point.rules import Adam, Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
 
 
 @dataclass(frozen=True)
-class MapRule(Solver):
+class MapRule(Iterated):
     """A way to the fixed point. ``random_start`` says whether it starts from grey plus unit noise if no ``initial`` is
-    given.
-
-    The restoration has the rule's criterion at every step as ``residuals``, inf where it was not finite; in ``extras``
-    are ``stationarity`` (B,), the root mean square of the vector above, inf where nothing finite was found, and
-    ``diverged``, bool (B,).
+    given. In ``extras`` of a restoration is also ``stationarity`` (B,), the root mean square of the vector above, inf
+    where nothing finite was found.
     """
 
     paper: ClassVar[str] = "Willingham et al. (MUPET)"
-    takes_initial: ClassVar[bool] = True
     random_start: ClassVar[bool] = False
-
-    @abstractmethod
-    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
-        """The solve of ``p``, and the stationarity (B,) that it reached; ``options`` are for the driver."""
-
-    def run(self, p: Problem, callback: Callback | None = None) -> Restoration:
-        """Find the estimates (B, C, H, W); a good ``initial`` saves steps."""
-
-        def watch(so_far: FixedPointResult) -> None:
-            index, spent = so_far.trace.shape[1], so_far.evaluations.cpu()
-            assert callback is not None
-            callback(Step(index, vars(self)["max_steps"], None, so_far.value, spent, so_far.trace[:, -1]))
-
-        result, reached = self.estimate(p, callback=watch if callback is not None else None)
-        return Restoration(
-            image=result.value,
-            evaluations=result.evaluations,
-            iterations=result.evaluations.clone(),
-            residuals=result.trace,
-            converged=result.converged,
-            message=result.message,
-            extras={"stationarity": reached, "diverged": result.diverged},
-        )
 
 
 @dataclass(frozen=True)
@@ -100,8 +73,7 @@ class MapByAdam(MapRule, name="map-adam"):
     def method(self) -> Adam:
         return Adam(self.step_size, bias_correction_offset=self.bias_correction_offset)
 
-    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
-        """See :meth:`MapRule.estimate`."""
+    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, dict[str, Tensor]]:
         sigma, steps = p.sigma_noise, itertools.count()
         last = torch.full_like(sigma, math.inf)
 
@@ -127,7 +99,7 @@ class MapByAdam(MapRule, name="map-adam"):
             keep="last",
             **options,
         )
-        return result, last
+        return result, {"stationarity": last}
 
 
 @dataclass(frozen=True)
@@ -150,8 +122,7 @@ class MapByProx(MapRule, name="map"):
     memory: Count = 5
     max_steps: Count = 50
 
-    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, Tensor]:
-        """See :meth:`MapRule.estimate`."""
+    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, dict[str, Tensor]]:
         sigma = p.sigma_noise
         reached = torch.empty_like(sigma)
 
@@ -173,7 +144,7 @@ class MapByProx(MapRule, name="map"):
             measure=measure,
             **options,
         )
-        return result, result.residual
+        return result, {"stationarity": result.residual}
 
 
 def running(op: Operator, y: Tensor, active: Tensor) -> tuple[Operator, Tensor]:
