@@ -75,7 +75,11 @@ photos = Photos(
 network = load_prior(input_source(prior))
 if isinstance(network.net, UNet):
     network.net = grown(network.net, direct=True)  # an output that the noise level does not scale
-paper = {"multi": MTDEQ(), "completion": MTDEQ.single("completion"), "super-resolution": MTDEQ.single("super-resolution")}
+paper = {
+    "multi": MTDEQ(),
+    "completion": MTDEQ.single("completion"),
+    "super-resolution": MTDEQ.single("super-resolution"),
+}
 objective = replace(
     paper[task],
     per_image=per_image or paper[task].per_image,
@@ -162,7 +166,9 @@ print(f"{progress.lost_steps} steps skipped, {progress.seconds:.0f} s")
 # `load_prior("resume/prior.safetensors")` reads it.
 
 # %%
-kind = f"trained at equilibria (MTDEQ, {task})" if weight else "Gaussian denoising continued, the control of an MTDEQ run"
+kind = (
+    f"trained at equilibria (MTDEQ, {task})" if weight else "Gaussian denoising continued, the control of an MTDEQ run"
+)
 card = {"summary": f"{kind}, from {prior}", "from": prior, **training_card(progress, run, sources)}
 save_prior(averaged, run / "prior.safetensors", card=card, dtype=torch.float16)
 write_result({"step": progress.step, "images": progress.images, "seconds": progress.seconds, "log": log})

@@ -10,6 +10,7 @@ import pytest
 from tests.solvers.solver_problems import curved_prior, problem
 from workbench.solvers import SOLVERS, DeqIR, DiffPIR, describe_solvers, make_solver
 
+PLUG_AND_PLAY = ["forward-backward", "admm", "hqs", "red", "pnp-reg"]
 SAMPLERS = ["ddnm", "ddnm+", "ddrm", "dps", "pigdm", "ilvr", "repaint", "deqir"]
 
 
@@ -17,7 +18,7 @@ def test_the_registry_makes_and_describes():
     assert make_solver("deqir", steps=7) == DeqIR(steps=7)
     described = describe_solvers()
     assert [name for name, _, _ in described] == list(SOLVERS)
-    assert set(SOLVERS) == {*SAMPLERS, "pinv", "diffpir", "map", "map-adam"}
+    assert set(SOLVERS) == {*SAMPLERS, *PLUG_AND_PLAY, "pinv", "diffpir", "map", "map-adam", "map-gd"}
     assert all(line and "\n" not in line and paper for _, line, paper in described)
     with pytest.raises(FrozenInstanceError):
         make_solver("deqir").steps = 1
@@ -41,6 +42,11 @@ BAD = {
     "pigdm": {"steps": 0, "eta": math.nan, "spread": math.inf},
     "ilvr": {"steps": 0},
     "repaint": {"steps": 0, "travel_length": 0, "travel_repeat": 0},
+    "forward-backward": {"max_steps": 0, "step_size": 0.0, "sigma": -0.1, "tolerance": math.nan, "memory": -1},
+    "admm": {"sigma_end": 0.3, "penalty": 0.0, "relaxation": 0.0, "noise_floor": -1.0},
+    "hqs": {"sigma_start": 0.0, "sigma_end": 0.2, "lambda_": math.nan},
+    "red": {"form": "newton", "sigma": 0.0, "damping": 0.0, "step_size": math.inf},
+    "pnp-reg": {"rule": "sgd", "step_size": 0.0, "sigma": 0.0, "memory": 3},
     "deqir": {
         "steps": 0,
         "iterations": 0,

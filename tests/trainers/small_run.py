@@ -1,4 +1,4 @@
-"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS BATCH dsm|mupet [SECONDS]``.
+"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS BATCH dsm|mupet|mtdeq [SECONDS]``.
 
 It prints nothing; the weights of the averaged prior go to ``FOLDER/weights.pt``.
 """
@@ -12,14 +12,19 @@ import torch
 
 from workbench.data import Photos
 from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, Prior
-from workbench.trainers import DSM, MUPET, Objective, Progress, TrainSettings, train
+from workbench.solvers import ForwardBackward
+from workbench.trainers import DSM, MTDEQ, MUPET, Objective, Progress, TrainSettings, train
 
 CONFIG = NCSNppConfig(
     width=8, multipliers=(1, 2), blocks=1, attention_levels=(), middle_attention=False, fir=False, fourier_scale=1.0
 )
 
 
-OBJECTIVES = {"dsm": DSM(), "mupet": MUPET(levels="log-uniform", map="prox")}
+OBJECTIVES = {
+    "dsm": DSM(),
+    "mupet": MUPET(levels="log-uniform", map="prox"),
+    "mtdeq": MTDEQ(per_image=2, fixed_point=ForwardBackward(memory=1, max_steps=4)),
+}
 
 
 def small_prior() -> Prior:

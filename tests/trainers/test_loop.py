@@ -90,7 +90,7 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
     assert same_weights(whole.state_dict(), again.state_dict())
 
 
-@pytest.mark.parametrize(("objective", "steps"), [("dsm", 150), ("mupet", 60)])
+@pytest.mark.parametrize(("objective", "steps"), [("dsm", 150), ("mupet", 60), ("mtdeq", 60)])
 def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path, objective: str, steps: int) -> None:
     killed = start(tmp_path / "killed", photos, steps, 4, objective=objective)
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
@@ -119,7 +119,7 @@ def test_the_loss_that_is_logged_is_a_mean_over_steps_also_after_a_resume(photos
     assert log_of(tmp_path / "whole")[-1]["loss"] == pytest.approx(np.mean(sliced), rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["dsm", "mupet"])
+@pytest.mark.parametrize("objective", ["dsm", "mupet", "mtdeq"])
 def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
     photos: Path, tmp_path: Path, objective: str
 ) -> None:

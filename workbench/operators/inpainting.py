@@ -127,30 +127,32 @@ def _check_fits(mask: Shape, image: Shape) -> None:
         raise ValueError(f"a mask of shape {tuple(mask)} does not fit images {tuple(image)}")
 
 
-def fill_holes(y: Tensor, mask: Tensor, window: int = 5, power: float = 2.0) -> Tensor:
-    """``y / m`` where ``mask`` is not 0; in the holes a mean of what is known nearby: a start for iterations.
+def inverse_distance_kernel(radius: int = 5, power: float = 2.0) -> Tensor:
+    """``1 / (|dy|^power + |dx|^power)`` up to ``radius`` pixels away, 0 in the middle; float64, odd sides."""
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64).abs() ** power
+    distance = offsets[:, None] + offsets
+    return torch.where(distance > 0, 1 / distance.clamp(min=1), 0.0)
 
-    A known pixel (dy, dx) away counts ``1 / (|dy|^power + |dx|^power)`` (inverse-distance weighting, Shepard 1968), up
-    to ``window`` pixels up, down and aside. Where nothing is known that near it is mid-grey, 1/2.
+
+def fill_holes(y: Tensor, mask: Tensor, kernel: Tensor | None = None) -> Tensor:
+    """``y / m`` where ``mask`` is not 0, and in the holes a weighted mean of what is known nearby: a start for iterations.
+
+    Where nothing is known that near it is mid-grey, 1/2.
 
     Args:
         y: (B, C, H, W), range [0, 1].
         mask: (1 or B, 1 or C, H, W).
+        kernel: weights of the neighbours, odd sides; by default inverse distances (Shepard 1968).
     """
-    offsets = torch.arange(-window, window + 1, dtype=y.dtype, device=y.device).abs() ** power
-    distance = offsets[:, None] + offsets
-    kernel = torch.where(distance > 0, 1 / distance.clamp(min=1), 0.0)
-    return _filled(y, mask.to(y).expand_as(y), kernel)
-
-
-def _filled(y: Tensor, mask: Tensor, kernel: Tensor) -> Tensor:
-    known = mask != 0
-    values = torch.where(known, y / torch.where(known, mask, 1.0), 0.0)
+    weights = (inverse_distance_kernel() if kernel is None else kernel).to(y)
+    known = (mask != 0).expand_as(y)
+    values = torch.where(known, y / torch.where(known, mask.to(y), 1.0), 0.0)
 
     def gathered(x: Tensor) -> Tensor:
-        return conv2d(x.flatten(0, 1)[:, None], kernel[None, None], padding=len(kernel) // 2).view_as(x)
+        middle = (len(weights) // 2, weights.shape[1] // 2)
+        return conv2d(x.flatten(0, 1)[:, None], weights[None, None], padding=middle).view_as(x)
 
-    weight = gathered(known.to(y.dtype))
-    near = weight > 0
-    mean = torch.where(near, gathered(values) / torch.where(near, weight, 1.0), 0.5)
+    total = gathered(known.to(y.dtype))
+    near = total > 0
+    mean = torch.where(near, gathered(values) / torch.where(near, total, 1.0), 0.5)
     return torch.where(known, values, mean)

@@ -9,10 +9,14 @@ from workbench.solvers.base import SOLVERS, Callback, Iterate, Problem, Restorat
 from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
 from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
-from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, MapRule, stationarity
+from workbench.solvers.fixed_point.map import MapByAdam, MapByGradient, MapByProx, MapRule, stationarity
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Broyden, Picard
 from workbench.solvers.fixed_point.solve import FixedPointResult, solve_fixed_point
+from workbench.solvers.plug_and_play.admm import ADMM
 from workbench.solvers.plug_and_play.forward_backward import ForwardBackward
+from workbench.solvers.plug_and_play.hqs import HQS
+from workbench.solvers.plug_and_play.red import RED
+from workbench.solvers.plug_and_play.reg import PnPReG
 from workbench.solvers.prior_samples import DDIM, PredictorCorrector
 from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
@@ -24,11 +28,14 @@ from workbench.solvers.zero_shot.repaint import ILVR, RePaint
 from workbench.text import unknown
 
 __all__ = [
+    "ADMM",
     "DDIM",
     "DDNM",
     "DDRM",
     "DPS",
+    "HQS",
     "ILVR",
+    "RED",
     "SOLVERS",
     "Adam",
     "Anderson",
@@ -43,12 +50,14 @@ __all__ = [
     "Iterate",
     "JacobianFree",
     "MapByAdam",
+    "MapByGradient",
     "MapByProx",
     "MapRule",
     "Neumann",
     "OptimiseNoise",
     "PiGDM",
     "Picard",
+    "PnPReG",
     "PredictorCorrector",
     "Problem",
     "PseudoInverse",

@@ -5,6 +5,7 @@ from workbench.trainers.dsm import DSM, Objective
 from workbench.trainers.loop import TrainSettings, train, train_task
 from workbench.trainers.mtdeq import MTDEQ, StepDecay
 from workbench.trainers.mupet import MUPET
+from workbench.trainers.reg import ReG
 from workbench.trainers.run import Progress, training_card
 from workbench.trainers.task import Context, Task
 
@@ -17,6 +18,7 @@ __all__ = [
     "Degradations",
     "Objective",
     "Progress",
+    "ReG",
     "StepDecay",
     "Task",
     "TrainSettings",

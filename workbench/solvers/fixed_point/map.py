@@ -28,7 +28,7 @@ from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator, column
 from workbench.solvers.base import Problem, initial_image
 from workbench.solvers.fixed_point.iterated import Iterated
-from workbench.solvers.fixed_point.rules import Adam, Anderson
+from workbench.solvers.fixed_point.rules import Adam, Anderson, Picard
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
 
 
@@ -139,6 +139,42 @@ class MapByProx(MapRule, name="map"):
             update,
             initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
             method=Anderson(self.memory),
+            max_steps=self.max_steps,
+            tolerance=self.tolerance * sigma,
+            measure=measure,
+            **options,
+        )
+        return result, {"stationarity": result.residual}
+
+
+@dataclass(frozen=True)
+class MapByGradient(MapRule, name="map-gd"):
+    """Gradient descent along the stationarity, eq. (3), stopped sample by sample as :class:`MapByProx`.
+
+    Attributes:
+        step_size: of the descent; below 1 for operators of norm 1.
+        tolerance: of the stationarity's root mean square, in units of sigma.
+        memory: earlier iterates of Anderson acceleration; 0 iterates plainly, as published.
+        max_steps: limit of evaluations.
+    """
+
+    summary: ClassVar[str] = "MAP estimate by gradient descent"
+
+    max_steps: Count = 500
+    step_size: Positive = 0.5
+    tolerance: Positive = 0.03
+    memory: Whole = 0
+
+    def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, dict[str, Tensor]]:
+        sigma, size = p.sigma_noise, self.step_size
+
+        def measure(x: Tensor, residual: Tensor, proposal: Tensor) -> Tensor:
+            return rms(residual) / size
+
+        result = solve_fixed_point(
+            gradient_step(p.prior, p.op, p.y, sigma, size),
+            initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
+            method=Anderson(self.memory) if self.memory else Picard(),
             max_steps=self.max_steps,
             tolerance=self.tolerance * sigma,
             measure=measure,

@@ -191,7 +191,7 @@ def explain(converged: Tensor, diverged: Tensor, residual: Tensor, tolerance: Te
             f"{int(diverged.sum())} of {total} samples diverged or were not finite (best iterate kept): "
             "use a smaller damping or another start"
         )
-    unfinished = ~(converged | diverged) & (tolerance > 0)  # with tolerance 0 all steps are taken
+    unfinished = ~(converged | diverged)
     if bool(unfinished.any()):
         low, high = (f"{float(end):g}" for end in tolerance[unfinished].aminmax())
         wanted = low if low == high else f"of {low} to {high}"

@@ -1,0 +1,201 @@
+"""Plug-and-play solvers: known fixed points and rates, stopping image by image, acceleration, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.solvers.solver_problems import NAMES, Recorder, curved_prior, gaussian_prior, problem
+from workbench.operators import JPEG, Grayscale, Identity, Inpainting, SuperResolution
+from workbench.random import generator
+from workbench.solvers import ADMM, HQS, RED, ForwardBackward, MapByGradient, PnPReG, make_solver
+from workbench.solvers.plug_and_play.base import turned
+
+PRIOR, LEVEL, NOISE, N = gaussian_prior(), 0.2, 0.1, 36
+C = PRIOR.covariance()
+EYE = torch.eye(N, dtype=torch.float64)
+W = C @ torch.linalg.inv(C + LEVEL**2 * EYE)  # D(x) = m + W (x - m): symmetric, eigenvalues in (0, 1)
+ETA, RHO, WEIGHT = 0.4, 0.3, 0.25
+FIXED = {"max_steps": 5000, "tolerance": 1e-24}
+SLOW = {**FIXED, "memory": 10, "step_size": ETA}  # gradient steps, on what the data hardly see
+ONE_LEVEL = {"sigma_start": LEVEL, "sigma_end": LEVEL, "penalty": RHO}
+# Each solver, and (a, b) such that its fixed point is m + solve(a(A^T A), b A^T (y - A m)).
+CLOSED = {
+    "forward-backward": (ForwardBackward(step_size=ETA, sigma=LEVEL, **FIXED), lambda g: EYE - W @ (EYE - ETA * g)),
+    "hqs": (HQS(**ONE_LEVEL, **FIXED), lambda g: g + RHO * EYE - RHO * W),
+    "admm": (ADMM(**ONE_LEVEL, **FIXED), lambda g: g + RHO * LEVEL**2 * torch.linalg.inv(C)),
+    "admm, relaxed": (ADMM(**ONE_LEVEL, relaxation=1.6, **FIXED), lambda g: g + RHO * LEVEL**2 * torch.linalg.inv(C)),
+    "red": (RED(sigma=LEVEL, lambda_=WEIGHT * 4, **FIXED), lambda g: g + WEIGHT * (EYE - W)),
+    "red, damped": (RED(sigma=LEVEL, lambda_=WEIGHT * 4, damping=0.6, **FIXED), lambda g: g + WEIGHT * (EYE - W)),
+    "red, gradient": (RED(form="gradient", sigma=LEVEL, lambda_=WEIGHT * 4, **SLOW), None),
+    "pnp-reg": (PnPReG(rule="gradient", sigma=LEVEL, **SLOW), None),
+    "map-gd": (MapByGradient(step_size=ETA, tolerance=1e-11, max_steps=5000, memory=10), None),
+}
+
+
+def system(name: str, gram: Tensor) -> tuple[Tensor, Tensor]:
+    """``a`` and ``b`` of the fixed point, see ``CLOSED``."""
+    if name == "red, gradient":
+        return gram + WEIGHT * (EYE - W), EYE
+    if name in ("pnp-reg", "map-gd"):
+        level = LEVEL if name == "pnp-reg" else NOISE
+        return gram + level**2 * torch.linalg.inv(C + level**2 * EYE), EYE
+    if name == "hqs":  # x = W prox(x) about the mean; multiplied by the matrix of the prox
+        inner = torch.linalg.inv(gram + RHO * EYE)
+        return EYE - RHO * W @ inner, W @ inner
+    right = {"forward-backward": ETA * W}.get(name, EYE)
+    return CLOSED[name][1](gram), right
+
+
+@pytest.mark.parametrize("operator", NAMES)
+@pytest.mark.parametrize("name", CLOSED)
+def test_the_fixed_point_is_the_known_one_from_any_start(name: str, operator: str) -> None:
+    op, y = problem(operator)
+    y = y + 0.02 * torch.randn(y.shape, generator=generator(5), dtype=y.dtype)
+    gram = op.matrix.T @ op.matrix
+    # red's weight is lambda_ (noise / sigma)^2: with NOISE = LEVEL / 2 a quarter of lambda_
+    a, b = system(name, gram)
+    mean = torch.full((N,), 0.5, dtype=torch.float64)
+    exact = (mean + torch.linalg.solve(a, b @ op.matrix.T @ (y - mean @ op.matrix.T).T).T).view(-1, 1, 6, 6)
+    for start in (None, torch.rand(2, 1, 6, 6, generator=generator(1), dtype=torch.float64)):
+        found = CLOSED[name][0](y, op, PRIOR, sigma_noise=NOISE, initial=start)
+        assert found.converged.all() and not found.message
+        torch.testing.assert_close(found.image, exact, atol=1e-8, rtol=0)
+
+
+def test_forward_backward_converges_at_the_rate_of_its_matrix() -> None:
+    op, y = problem("blur", batch=1)
+    gram = op.matrix.T @ op.matrix
+    rate = float(torch.linalg.eigvals(W @ (EYE - ETA * gram)).abs().max())
+    found = ForwardBackward(step_size=ETA, sigma=LEVEL, max_steps=60, tolerance=0.0)(y, op, PRIOR)
+    steps = found.residuals[0].sqrt()
+    assert found.converged is None
+    torch.testing.assert_close(float((steps[44] / steps[34]) ** (1 / 10)), rate, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["forward-backward", "hqs", "admm", "red", "pnp-reg"])
+def test_anderson_finds_the_same_point_in_fewer_evaluations(name: str) -> None:
+    op, y = problem("blur")
+    settings: dict[str, Any] = {"max_steps": 2000, "tolerance": 1e-20}
+    settings |= {"pnp-reg": {"rule": "gradient", "step_size": 0.5, "sigma": NOISE}}.get(name, {})
+    settings |= ONE_LEVEL if name in ("hqs", "admm") else {}
+    plain, mixed = (make_solver(name, memory=memory, **settings)(y, op, PRIOR, sigma_noise=NOISE) for memory in (0, 5))
+    assert plain.converged.all() and mixed.converged.all()
+    torch.testing.assert_close(mixed.image, plain.image, atol=1e-6, rtol=0)
+    assert int(mixed.evaluations.max()) <= 0.67 * int(plain.evaluations.max())
+
+
+@pytest.mark.parametrize("name", ["forward-backward", "hqs", "admm", "red", "pnp-reg", "map-gd"])
+def test_a_batch_gives_what_single_images_give(name: str) -> None:
+    """Also with another noise and another mask for each image, which stop at different steps."""
+    mask = (torch.rand(3, 1, 8, 8, generator=generator(0)) > 0.4).double()
+    y = Inpainting(mask)(torch.rand(3, 1, 8, 8, generator=generator(1), dtype=torch.float64))
+    sigma, prior = torch.tensor([0.02, 0.1, 0.3], dtype=torch.float64), curved_prior()
+    solver = make_solver(name) if name == "map-gd" else make_solver(name, max_steps=60, tolerance=1e-8)
+    together = solver(y, Inpainting(mask), prior, sigma_noise=sigma)
+    for i in range(3):
+        alone = solver(y[i : i + 1], Inpainting(mask[i : i + 1]), prior, sigma_noise=float(sigma[i]))
+        torch.testing.assert_close(together.image[i : i + 1], alone.image, atol=1e-12, rtol=0)
+        assert together.evaluations[i] == alone.evaluations[0]
+        trace = together.residuals[i][: int(alone.evaluations[0])]
+        torch.testing.assert_close(trace, alone.residuals[0], atol=1e-12, rtol=0)
+        assert together.residuals[i][len(trace) :].isnan().all()
+    if name in ("forward-backward", "red", "map-gd"):
+        assert len(set(together.evaluations.tolist())) > 1
+
+
+def test_levels_fall_to_the_noise_of_each_image() -> None:
+    prior, sigma = Recorder(curved_prior()), torch.tensor([0.0, 0.1], dtype=torch.float64)
+    y = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    HQS(max_steps=5, sigma_start=0.4)(y, Identity(), prior, sigma_noise=sigma)
+    told = torch.stack([level for _, level, _ in prior.calls])
+    expected = torch.stack([torch.logspace(*torch.tensor([0.4, end]).log10(), 5) for end in (1 / 255, 0.1)], 1)
+    torch.testing.assert_close(told, expected.double(), atol=1e-7, rtol=0)
+    prior.calls.clear()
+    HQS(max_steps=3, sigma_start=0.05)(y, Identity(), prior, sigma_noise=0.1)  # never less than the noise
+    assert prior.told == pytest.approx([0.1] * 3)
+
+
+def test_forward_backward_tells_the_denoiser_its_share_of_the_noise() -> None:
+    """Errata 14: eta times the noise of the measurement; 0 where there is none."""
+    prior = Recorder(curved_prior(sigma_min=0.0))
+    y = torch.rand(2, 1, 8, 8)
+    ForwardBackward(max_steps=1)(y, Identity(), prior, sigma_noise=torch.tensor([0.0, 0.2]))
+    torch.testing.assert_close(prior.calls[0][1], torch.tensor([0.0, 0.49 * 0.2]))
+
+
+@pytest.mark.parametrize(
+    "solver", [HQS(5), ADMM(5), RED(4), ADMM(3, denoise_first=True)], ids=["hqs", "admm", "red", "admm, denoise first"]
+)
+def test_jpeg_is_taken_where_only_a_proximal_step_is_needed(solver) -> None:
+    op, prior = JPEG(30), gaussian_prior(16, 3)
+    x = prior.sample(2, generator(0)).clamp(0, 1)
+    y = op(x)
+    image = solver(y, op, prior, sigma_noise=0.02).image
+    assert float((image - x).square().mean()) < float((y - x).square().mean())
+
+
+def test_the_start_is_the_measurement_at_the_size_of_the_image() -> None:
+    x = torch.rand(1, 3, 16, 16, generator=generator(0))
+    prior = Recorder(curved_prior(channels=3))
+    for op in (SuperResolution(2), Inpainting(torch.ones(1, 1, 16, 16)), Grayscale(), Identity()):
+        prior.calls.clear()
+        RED(max_steps=1)(op(x), op, prior, sigma_noise=0.01)
+        error = float((prior.calls[0][0] - x).square().mean().sqrt())
+        assert error < 0.35, type(op).__name__
+    with pytest.raises(ValueError, match="initial must have the shape of the result"):
+        RED()(x, Identity(), prior, initial=torch.zeros(1, 3, 8, 8))
+
+
+def test_a_divergent_iteration_stops_early_with_its_best_iterate() -> None:
+    y = torch.rand(2, 1, 8, 8, generator=generator(0))
+    prior = gaussian_prior(8)
+    found = ForwardBackward(step_size=40.0, sigma=0.001)(y, Identity(), prior, initial=torch.rand(2, 1, 8, 8))
+    assert found.extras["diverged"].all() and not found.converged.any()
+    assert "2 of 2 samples diverged" in found.message and int(found.evaluations.max()) < 20
+    assert found.image.isfinite().all() and float(found.image.abs().max()) < 10
+
+
+@pytest.mark.parametrize(
+    ("solver", "options", "message"),
+    [
+        (HQS(), {"sigma_min": 0.1, "sigma_max": 0.1}, "levels fall from .* but denoiser knows only 0.1"),
+        (ADMM(sigma_start=0.9), {"sigma_max": 0.5}, "knows 0.0001 to 0.5: change sigma_start or sigma_end"),
+        (ADMM(sigma_end=0.001), {"sigma_min": 0.01}, "knows 0.01 to 500: change"),
+        (RED(sigma=0.9), {"sigma_max": 0.5}, "denoiser knows 0.0001 to 0.5"),
+        (ForwardBackward(sigma=0.9), {"sigma_max": 0.5}, "knows noise up to sigma = 0.5, got 0.9"),
+    ],
+)
+def test_levels_that_the_prior_does_not_know_are_refused(solver, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        solver(torch.rand(1, 1, 8, 8), Identity(), curved_prior(name="denoiser", **options))
+    one_level = HQS(sigma_start=0.1, sigma_end=0.1)
+    blind = curved_prior(sigma_min=0.1, sigma_max=0.1)
+    assert one_level(torch.rand(1, 1, 8, 8), Identity(), blind).image.isfinite().all()
+
+
+def test_operators_that_a_solver_cannot_take_are_refused() -> None:
+    y, prior = torch.rand(1, 3, 16, 16), curved_prior(channels=3)
+    for name in ("forward-backward", "pnp-reg", "map-gd"):
+        with pytest.raises(ValueError, match=f"{name} needs a linear operator, JPEG is not"):
+            make_solver(name)(y, JPEG(50), prior)
+    with pytest.raises(ValueError, match="red needs a linear operator for form='gradient', JPEG is not"):
+        RED(form="gradient")(y, JPEG(50), prior)
+    with pytest.raises(ValueError, match="sigma_end must be at most sigma_start"):
+        ADMM(sigma_start=0.1, sigma_end=0.2)
+
+
+def test_the_eight_symmetries_are_all_different_and_undone() -> None:
+    x = torch.rand(1, 1, 5, 5)
+    seen: list[Tensor] = []
+
+    def remember(image: Tensor) -> Tensor:
+        seen.append(image)
+        return image
+
+    for step in range(8):
+        torch.testing.assert_close(turned(remember, x, step), x)
+    assert all(not torch.equal(seen[i], seen[j]) for i in range(8) for j in range(i))

@@ -1,0 +1,165 @@
+"""The objective of MTDEQ: its gradient by finite differences, what the denoiser is told, the tasks, bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from tests.solvers.solver_problems import Recorder
+from tests.trainers.test_mupet import Shrinking, draws
+from workbench.models import EDMPrecond, UNet, UNetConfig, load_prior, save_prior
+from workbench.models.networks.unet import grown
+from workbench.random import Draws
+from workbench.solvers import Exact, ForwardBackward, JacobianFree
+from workbench.solvers.plug_and_play.forward_backward import forward_backward_step
+from workbench.trainers import MTDEQ, Degradations, StepDecay, TrainSettings
+
+TIGHT = ForwardBackward(memory=5, max_steps=200, tolerance=1e-22)
+IMAGES = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+class Doubled(Draws):
+    """Draws in float64, for finite differences."""
+
+    def normal(self, *shape: int) -> Tensor:
+        return super().normal(*shape).double()
+
+
+def loss(prior: Shrinking, objective: MTDEQ) -> Tensor:
+    return objective(prior, IMAGES, Doubled(torch.Generator().manual_seed(3)))[0]
+
+
+@pytest.mark.parametrize("denoising", [0.0, 0.5])
+def test_the_exact_gradient_is_that_of_finite_differences(denoising: float) -> None:
+    objective = MTDEQ(fixed_point=TIGHT, backward=Exact(1e-10), denoising=denoising)
+    prior, step = Shrinking(), 1e-5
+    loss(prior, objective).backward()
+    for name, parameter in prior.named_parameters():
+        ends = []
+        for sign in (1, -1):
+            moved = Shrinking()
+            with torch.no_grad():
+                dict(moved.named_parameters())[name].add_(sign * step)
+                ends.append(loss(moved, objective))
+        assert float(parameter.grad) == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=1e-5)
+
+
+def test_the_jacobian_free_gradient_holds_the_equilibria_fixed() -> None:
+    """Eq. 4: the derivative of one application of f at the equilibrium, averaged over all measurements."""
+    prior, objective = Shrinking(), MTDEQ(fixed_point=TIGHT, per_image=3)
+    op = objective.degradations.sample(6, (8, 8), draws())
+    clean, sigma = IMAGES.repeat_interleave(3, 0), torch.linspace(0, 0.2, 6, dtype=torch.float64)
+    y = op(clean)
+    value, _ = objective.equilibrium(prior, clean, op, y, sigma)
+    value.backward()
+    points = TIGHT(y, op, prior, sigma_noise=sigma, initial=op.first_estimate(y)).image
+    ends = []
+    for sign in (1, -1):
+        moved = Shrinking()
+        with torch.no_grad():
+            moved.a.add_(sign * 1e-5)
+            f = forward_backward_step(moved, op, y, 0.49 * sigma, 0.49)
+            ends.append((f(points, torch.arange(6)) - clean).square().mean())
+    assert float(prior.a.grad) == pytest.approx(float(ends[0] - ends[1]) / 2e-5, rel=1e-6)
+
+
+def test_tasks_noise_and_levels_are_those_of_the_paper() -> None:
+    """Section III-A, and errata 14: the denoiser is told eta times the noise, 0 where there is none."""
+    prior, noise = Recorder(Shrinking(), sigma_min=0.0), [0.0, 0.005, 0.245]
+    objective = MTDEQ(fixed_point=ForwardBackward(max_steps=1))
+    assert objective.noise == pytest.approx([0.005 * s for s in range(50)]) and objective.per_image == 5
+    replace(objective, noise=tuple(noise), per_image=30)(prior, IMAGES, draws())
+    assert len(prior.calls[0][0]) == 60
+    told = set(prior.calls[0][1].tolist())
+    assert sorted(told) == pytest.approx([0.49 * level for level in noise], rel=1e-6)
+    kinds = objective.degradations.sample(3000, (8, 8), draws()).kinds
+    seen = {name: {kind[1] for kind in kinds if kind[0] == name} for name in {kind[0] for kind in kinds}}
+    assert seen["super-resolution"] == {1, 2, 3, 4}
+    assert sorted(seen["deblurring"]) == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 2.4])
+    assert sorted(seen["pixels"]) == pytest.approx([0.2, 0.4, 0.5, 0.6, 0.8, 0.9])
+    single = MTDEQ.single("completion")
+    assert single.per_image == 1 and single.noise == (0.0,)
+    assert {kind for kind, _ in single.degradations.sample(9, (8, 8), draws()).kinds} == {"pixels"}
+    assert MTDEQ.single("super-resolution").degradations.factors == (2,)
+
+
+def test_iterations_start_from_the_measurement_at_the_size_of_the_image() -> None:
+    images = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)).expand(40, -1, -1, -1)
+    op = MTDEQ().degradations.sample(40, (12, 12), draws())
+    y = op(images)
+    for row, (kind, *parameters) in enumerate(op.kinds):
+        start = op.first_estimate(y)[row]
+        if kind == "deblurring":
+            torch.testing.assert_close(start, y[row])
+        elif kind == "pixels":
+            known = op.mask[row].expand_as(start) > 0
+            torch.testing.assert_close(start[known], y[row][known])
+            assert float(start[~known].min()) > 0
+        else:
+            side = -(-12 // int(parameters[0]))
+            small = y[row : row + 1, :, :side, :side]
+            torch.testing.assert_close(start, interpolate(small, size=(12, 12), mode="bilinear")[0])
+
+
+def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> None:
+    prior = Recorder(Shrinking())
+    objective = MTDEQ(weight=0.0, denoising=1.0)
+    value, logged = objective(prior, IMAGES, draws())
+    assert len(prior.calls) == 1 and set(logged) == {"denoising"}
+    noisy, told, _ = prior.calls[0]
+    clean = IMAGES.repeat_interleave(5, 0)
+    spread = ((noisy - clean).flatten(1).std(1) / told)[told > 0.02]
+    torch.testing.assert_close(spread, torch.ones_like(spread), atol=0.25, rtol=0)
+    torch.testing.assert_close(value.double(), (prior.calls[0][2] - clean).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"noise": ()}, "noise must be standard deviations"),
+        ({"noise": (-0.1,)}, "noise must be standard deviations"),
+        ({"per_image": 0}, "per_image must be at least 1"),
+        ({"weight": 0.0}, "weights must be from 0, not both 0"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        MTDEQ(**settings)
+
+
+def test_bad_input_is_refused_before_anything_is_solved() -> None:
+    with pytest.raises(ValueError, match="noise must be within what Shrinking knows, got 14.7"):
+        MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws())
+    with pytest.raises(ValueError, match="image 1 of the batch has NaN"):
+        MTDEQ()(Shrinking(), torch.stack([IMAGES[0], IMAGES[1] * torch.nan]), draws())
+    with pytest.raises(ValueError, match="task must be completion or super-resolution, got blur"):
+        MTDEQ.single("blur")
+    for bad in ({"factors": (0,)}, {"blurs": (-1.0,)}, {"rates": (1.2,)}):
+        with pytest.raises(ValueError, match="expected factors from 1, blurs from 0 and rates between 0 and 1"):
+            Degradations(**bad)
+    assert isinstance(MTDEQ().backward, JacobianFree)
+
+
+def test_the_learning_rate_falls_by_steps() -> None:
+    settings = TrainSettings(steps=100, learning_rate=1e-5, schedule=StepDecay(0.25, every=10))
+    assert [settings.rate(step) for step in (0, 9, 10, 25)] == pytest.approx([1e-5, 1e-5, 2.5e-6, 6.25e-7])
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        StepDecay(0.25, every=0)
+
+
+def test_a_grown_network_is_the_same_function_with_an_output_that_noise_does_not_scale(tmp_path) -> None:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), embedding=8))
+    torch.nn.init.normal_(net.tail.weight)
+    prior, x = EDMPrecond(net, multiple=8), torch.rand(1, 3, 16, 16)
+    larger = EDMPrecond(grown(net, direct=True, heads=2), multiple=8)
+    torch.testing.assert_close(larger(x, 0.1), prior(x, 0.1))
+    with torch.no_grad():
+        larger.net.tail.bias[12:] = 0.2
+    torch.testing.assert_close(larger(x, 0.002), prior(x, 0.002) + 0.1)
+    save_prior(larger, tmp_path / "direct.safetensors")
+    torch.testing.assert_close(load_prior(str(tmp_path / "direct.safetensors"))(x, 0.1), larger(x, 0.1))

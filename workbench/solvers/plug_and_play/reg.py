@@ -1,0 +1,75 @@
+"""PnP-ReG: gradient descent with the learned gradient of a regulariser (Fermanian et al. 2022, eq. 11).
+
+    x <- x - step_size (A^T (A x - y) + sigma^2 G(x))
+
+The published code takes Adam's step along this gradient, but for one option of completion; ``rule`` chooses. ``G`` is
+the prior's ``regularising_gradient`` at ``level``, minus its score: of a prior trained for it (``trainers/reg.py``) the
+learned gradient, of any other that of its own regulariser.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from workbench.limits import Count, Positive
+from workbench.operators.base import column
+from workbench.solvers.base import Problem
+from workbench.solvers.fixed_point.map import data_gradient, running
+from workbench.solvers.fixed_point.rules import Adam, Rule
+from workbench.solvers.fixed_point.solve import Map
+from workbench.solvers.plug_and_play.base import LOWEST, PlugAndPlay, first_estimate, turned
+from workbench.text import require
+
+RULES = ("adam", "gradient")
+
+
+@dataclass(frozen=True)
+class PnPReG(PlugAndPlay, name="pnp-reg"):
+    """Takes any linear operator.
+
+    Attributes:
+        rule: "adam" or "gradient".
+        step_size: published: Adam 0.004 to 0.01, plain steps 0.5.
+        sigma: weight of the regulariser; None: the noise of the measurement, at least 1/255.
+        level: what the prior is told, for one trained by ReG the level of its training; None: as ``sigma``.
+        self_ensemble: step k evaluates ``G`` on the image turned and flipped by the k-th symmetry of the square.
+    """
+
+    summary: ClassVar[str] = "gradient descent with the learned gradient of a regulariser"
+    paper: ClassVar[str] = "Fermanian et al. 2022 (PnP-ReG)"
+    linear: ClassVar[bool] = True
+
+    max_steps: Count = 100
+    rule: str = "adam"
+    step_size: Positive = 0.01
+    sigma: Positive | None = None
+    level: Positive | None = None
+    self_ensemble: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.rule in RULES, "rule", " or ".join(RULES), repr(self.rule))
+        require(self.rule == "gradient" or not self.memory, "memory", "0 with rule='adam'", self.memory)
+
+    def method(self) -> Rule:
+        return Adam(self.step_size) if self.rule == "adam" else super().method()
+
+    def iteration(self, p: Problem) -> tuple[Tensor, Map]:
+        """The gradient itself for Adam, else one step along it."""
+        sigma = p.sigma_noise.clamp(min=LOWEST) if self.sigma is None else p.sigma_noise.new_tensor(self.sigma)
+        sigma, steps = sigma.expand(len(p.y)), itertools.count()
+
+        def gradient(x: Tensor, active: Tensor) -> Tensor:
+            weight, k = sigma[active], next(steps) if self.self_ensemble else 0
+            level = weight if self.level is None else self.level
+            pull = turned(lambda image: p.prior.regularising_gradient(image, level), x, k)
+            return data_gradient(x, *running(p.op, p.y, active)) + column(weight, x) ** 2 * pull
+
+        def descend(x: Tensor, active: Tensor) -> Tensor:
+            return x - self.step_size * gradient(x, active)
+
+        return first_estimate(p), gradient if self.rule == "adam" else descend
