@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 import torch
@@ -112,6 +112,12 @@ def solver_of(name: str, settings: dict[str, Any]) -> Solver:
     if name in SOLVERS:
         check_types(settings, get_type_hints(SOLVERS[name]), name)
     return make_solver(name, **settings)
+
+
+def steps_of(name: str) -> str:
+    """The setting of solver ``name`` that says how many network evaluations there are: ``steps`` or ``max_steps``."""
+    known = [field.name for field in fields(SOLVERS[name])] if name in SOLVERS else []
+    return "max_steps" if "max_steps" in known else "steps"
 
 
 def degrade(

@@ -7,10 +7,10 @@
 # ---
 
 # %% [markdown]
-# # Compare priors in DiffPIR
+# # Compare priors in one solver
 #
-# One degradation, several priors, the same measurements and the same noise for all: MUPET's Table II. Every prior has its
-# own settings. With `grid`, every combination is tried for every prior instead and the best is reported, which is how the
+# One degradation, several priors, the same measurements and the same noise for all: MUPET's Table II in DiffPIR, MTDEQ's
+# tables in ADMM. Every prior has its own settings, and may have a solver of its own. With `grid`, every combination is tried for every prior instead and the best is reported, which is how the
 # paper chose them: on other images than it tested on (`first`).
 
 # %% tags=["parameters"]
@@ -22,10 +22,12 @@ cut: str = "tiles"  # "tiles" of photos, or "halve" or "fit" whole ones
 short_side: int = 128  # photos are resized to this before they are cut into tiles; 0: not
 degradation: str = "sr:4"  # as `workbench operators` lists them
 noise: float = 0.01  # standard deviation, pixel values from 0 to 1
-steps: int = 60
+solver: str = "diffpir"  # what all priors take part in
+solvers: dict[str, str] = {}  # label -> another solver, such as {RED: red}
+steps: int = 60  # of solvers that are not set otherwise
 priors: dict[str, str] = {"prior": "photo"}  # label -> what `load_prior` takes; the last against the others
 prior_settings: dict[str, dict] = {}  # label -> such as {"weights": "raw"}
-settings: dict[str, dict] = {}  # label -> settings of DiffPIR, such as {zeta: 0.6, sigma_start: 1.0}
+settings: dict[str, dict] = {}  # label -> settings of the solver, such as {zeta: 0.6, sigma_start: 1.0}
 grid: dict[str, list] = {}  # setting -> values to try
 published_task: str = ""  # the row of a published table to show beside, such as 4xSR
 pictures: int = 6  # of the first images
@@ -52,7 +54,7 @@ from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show, strip
 from workbench.records import environment, solver_settings
-from workbench.restore import degrade, restore, solver_of
+from workbench.restore import degrade, restore, solver_of, steps_of
 from workbench.text import check_labels
 
 # Names are checked before the slow part, cheapest first.
@@ -60,10 +62,12 @@ if not priors:
     raise ValueError("priors is empty: give at least one, such as {prior: photo}")
 check_labels("settings", settings, "prior", priors)
 check_labels("prior_settings", prior_settings, "prior", priors)
+check_labels("solvers", solvers, "prior", priors)
 choices = combinations(grid)
-solvers = {
-    label: [solver_of("diffpir", {"steps": steps, **settings.get(label, {}), **choice}) for choice in choices]
-    for label in priors
+kinds = {label: solvers.get(label, solver) for label in priors}
+made = {
+    label: [solver_of(kind, {steps_of(kind): steps, **settings.get(label, {}), **choice}) for choice in choices]
+    for label, kind in kinds.items()
 }
 networks = {
     label: load_prior(input_source(source), device=device, **prior_settings.get(label, {}))
@@ -92,13 +96,13 @@ print(f"{count} images of {size}x{size}, number {first} to {first + count - 1}, 
 # The last prior in the last place: it is the one compared with all others.
 
 # %%
-runs = [(label, choice, solver) for label in priors for choice, solver in zip(choices, solvers[label])]
+runs = [(label, choice, one) for label in priors for choice, one in zip(choices, made[label])]
 tried, images = [], {}  # rows of each run; restored images of the last run of each prior
 done = 0
-for label, _, solver in runs:
+for label, _, one in runs:
     rows, restored = [], []
     for degraded in batches:
-        result = restore(degraded, solver, networks[label], judge=True)
+        result = restore(degraded, one, networks[label], judge=True)
         rows += [{"prior": label, **row} for row in result.rows(names[len(rows) : len(rows) + len(degraded.y)])]
         restored.append(result.image.cpu())
         done += 1
@@ -137,7 +141,12 @@ common = {
     "published_task": published_task,
     "photos": photos or ["sample photos"],
     "priors": {
-        label: {"name": network.name, "summary": network.summary(), "settings": solver_settings(solvers[label][0])}
+        label: {
+            "name": network.name,
+            "summary": network.summary(),
+            "solver": kinds[label],
+            "settings": solver_settings(made[label][0]),
+        }
         for label, network in networks.items()
     },
     "missing": missing_metrics(every),

@@ -59,7 +59,7 @@ def test_the_papers_figures_stand_beside_with_their_change():
     assert task["paper_change"]["lpips"]["share"] == pytest.approx(-0.25)
     assert "ssim" not in task["paper_change"]
     assert {key: text for key, text in task["best"].items() if text} == {"psnr": "26.51", "effnet": "0.098"}
-    assert task["rows"][0]["settings"] == "ζ 0.3, σ 10"
+    assert task["rows"][0]["settings"] == "diffpir, ζ 0.3, σ 10"
 
 
 def test_a_metric_that_only_the_paper_has_keeps_its_column():

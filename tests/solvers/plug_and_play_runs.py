@@ -164,7 +164,7 @@ def red_problems(case: Case) -> Iterator[tuple[int, Tensor, Tensor, Recorder, fl
 
 
 def red_published(case: Case) -> Pairs:
-    """The published code clips every iterate to [0, 255]; an image of one step at a time can be clipped from outside."""
+    """The published code clips every iterate to [0, 255]: one step at a time, clipped from outside."""
     pairs, noise = [], case.info["input_sigma_parameter"] / 255
     gradient = "steepest" in case.info["algorithm"]
     for i, y, x, prior, sigma, lambda_ in red_problems(case):

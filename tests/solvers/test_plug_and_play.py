@@ -62,7 +62,8 @@ def test_the_fixed_point_is_the_known_one_from_any_start(name: str, operator: st
     exact = (mean + torch.linalg.solve(a, b @ op.matrix.T @ (y - mean @ op.matrix.T).T).T).view(-1, 1, 6, 6)
     for start in (None, torch.rand(2, 1, 6, 6, generator=generator(1), dtype=torch.float64)):
         found = CLOSED[name][0](y, op, PRIOR, sigma_noise=NOISE, initial=start)
-        assert found.converged.all() and not found.message
+        assert found.converged.all()
+        assert not found.message
         torch.testing.assert_close(found.image, exact, atol=1e-8, rtol=0)
 
 
@@ -83,7 +84,8 @@ def test_anderson_finds_the_same_point_in_fewer_evaluations(name: str) -> None:
     settings |= {"pnp-reg": {"rule": "gradient", "step_size": 0.5, "sigma": NOISE}}.get(name, {})
     settings |= ONE_LEVEL if name in ("hqs", "admm") else {}
     plain, mixed = (make_solver(name, memory=memory, **settings)(y, op, PRIOR, sigma_noise=NOISE) for memory in (0, 5))
-    assert plain.converged.all() and mixed.converged.all()
+    assert plain.converged.all()
+    assert mixed.converged.all()
     torch.testing.assert_close(mixed.image, plain.image, atol=1e-6, rtol=0)
     assert int(mixed.evaluations.max()) <= 0.67 * int(plain.evaluations.max())
 
@@ -154,9 +156,12 @@ def test_a_divergent_iteration_stops_early_with_its_best_iterate() -> None:
     y = torch.rand(2, 1, 8, 8, generator=generator(0))
     prior = gaussian_prior(8)
     found = ForwardBackward(step_size=40.0, sigma=0.001)(y, Identity(), prior, initial=torch.rand(2, 1, 8, 8))
-    assert found.extras["diverged"].all() and not found.converged.any()
-    assert "2 of 2 samples diverged" in found.message and int(found.evaluations.max()) < 20
-    assert found.image.isfinite().all() and float(found.image.abs().max()) < 10
+    assert found.extras["diverged"].all()
+    assert not found.converged.any()
+    assert "2 of 2 samples diverged" in found.message
+    assert int(found.evaluations.max()) < 20
+    assert found.image.isfinite().all()
+    assert float(found.image.abs().max()) < 10
 
 
 @pytest.mark.parametrize(

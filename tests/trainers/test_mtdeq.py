@@ -71,7 +71,8 @@ def test_tasks_noise_and_levels_are_those_of_the_paper() -> None:
     """Section III-A, and errata 14: the denoiser is told eta times the noise, 0 where there is none."""
     prior, noise = Recorder(Shrinking(), sigma_min=0.0), [0.0, 0.005, 0.245]
     objective = MTDEQ(fixed_point=ForwardBackward(max_steps=1))
-    assert objective.noise == pytest.approx([0.005 * s for s in range(50)]) and objective.per_image == 5
+    assert objective.noise == pytest.approx([0.005 * s for s in range(50)])
+    assert objective.per_image == 5
     replace(objective, noise=tuple(noise), per_image=30)(prior, IMAGES, draws())
     assert len(prior.calls[0][0]) == 60
     told = set(prior.calls[0][1].tolist())
@@ -82,7 +83,8 @@ def test_tasks_noise_and_levels_are_those_of_the_paper() -> None:
     assert sorted(seen["deblurring"]) == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 2.4])
     assert sorted(seen["pixels"]) == pytest.approx([0.2, 0.4, 0.5, 0.6, 0.8, 0.9])
     single = MTDEQ.single("completion")
-    assert single.per_image == 1 and single.noise == (0.0,)
+    assert single.per_image == 1
+    assert single.noise == (0.0,)
     assert {kind for kind, _ in single.degradations.sample(9, (8, 8), draws()).kinds} == {"pixels"}
     assert MTDEQ.single("super-resolution").degradations.factors == (2,)
 
@@ -109,7 +111,8 @@ def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> Non
     prior = Recorder(Shrinking())
     objective = MTDEQ(weight=0.0, denoising=1.0)
     value, logged = objective(prior, IMAGES, draws())
-    assert len(prior.calls) == 1 and set(logged) == {"denoising"}
+    assert len(prior.calls) == 1
+    assert set(logged) == {"denoising"}
     noisy, told, _ = prior.calls[0]
     clean = IMAGES.repeat_interleave(5, 0)
     spread = ((noisy - clean).flatten(1).std(1) / told)[told > 0.02]
@@ -132,7 +135,7 @@ def test_bad_settings_are_refused(settings, message) -> None:
 
 
 def test_bad_input_is_refused_before_anything_is_solved() -> None:
-    with pytest.raises(ValueError, match="noise must be within what Shrinking knows, got 14.7"):
+    with pytest.raises(ValueError, match=r"noise must be within what Shrinking knows, got 14\.7"):
         MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws())
     with pytest.raises(ValueError, match="image 1 of the batch has NaN"):
         MTDEQ()(Shrinking(), torch.stack([IMAGES[0], IMAGES[1] * torch.nan]), draws())

@@ -75,7 +75,8 @@ def test_both_networks_learn_unless_the_denoiser_is_to_stay(learn, photos, tmp_p
     prior = small_prior()
     before = [p.detach().clone() for p in prior.parameters()]
     found, progress = train_task(ReG(learn_denoiser=learn).task(prior, settings), photos, settings, tmp_path / "run")
-    assert progress.step == 4 and set(found) == {"denoiser", "regulariser"}
+    assert progress.step == 4
+    assert set(found) == {"denoiser", "regulariser"}
     moved = [not torch.equal(a, b) for a, b in zip(prior.parameters(), before, strict=True)]
     assert any(moved) == learn
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -135,9 +135,9 @@ def inverse_distance_kernel(radius: int = 5, power: float = 2.0) -> Tensor:
 
 
 def fill_holes(y: Tensor, mask: Tensor, kernel: Tensor | None = None) -> Tensor:
-    """``y / m`` where ``mask`` is not 0, and in the holes a weighted mean of what is known nearby: a start for iterations.
+    """``y / m`` where ``mask`` is not 0, and in the holes a weighted mean of what is known nearby.
 
-    Where nothing is known that near it is mid-grey, 1/2.
+    A start for iterations. Where nothing is known that near it is mid-grey, 1/2.
 
     Args:
         y: (B, C, H, W), range [0, 1].

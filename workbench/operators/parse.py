@@ -20,7 +20,7 @@ from workbench.operators.jpeg import JPEG
 from workbench.operators.kernels import gaussian_kernel, motion_kernel
 from workbench.operators.masks import block_mask, file_mask, random_mask, scratches_mask, stripes_mask, text_mask
 from workbench.operators.separable import Separable, decimation
-from workbench.operators.super_resolution import KERNELS, SuperResolution
+from workbench.operators.super_resolution import KERNELS, SuperResolution, named_kernel
 from workbench.text import unknown
 
 # Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
@@ -65,10 +65,13 @@ def _super_resolution(problem: _Problem) -> Operator:
     kernel = problem.arguments[1] if len(problem.arguments) > 1 else "bicubic"
     if kernel not in KERNELS:
         raise ValueError(unknown("kernel", kernel, KERNELS))
+    sigma = problem.number(2, 0.01, LARGEST) if len(problem.arguments) > 2 else None
+    if sigma is not None and kernel != "gaussian":
+        raise ValueError(f"only a gaussian kernel takes a standard deviation, got {kernel}")
     height, width = problem.size
     if height % factor or width % factor:
-        return Separable(decimation(height, factor, kernel), decimation(width, factor, kernel))
-    return SuperResolution(factor, kernel)
+        return Separable(*(decimation(side, factor, kernel, sigma) for side in problem.size))
+    return SuperResolution(factor, kernel if sigma is None else named_kernel(kernel, factor, sigma))
 
 
 def _blur(problem: _Problem) -> Operator:
@@ -141,7 +144,11 @@ class Entry:
 
 
 _ENTRIES = (
-    Entry("sr:FACTOR[:KERNEL]", "super-resolution, any size; KERNEL bicubic, average or gaussian", _super_resolution),
+    Entry(
+        "sr:FACTOR[:KERNEL[,SIGMA]]",
+        "super-resolution, any size; KERNEL bicubic, average or gaussian (SIGMA in pixels, or FACTOR/2)",
+        _super_resolution,
+    ),
     Entry(
         "blur:SIGMA[,SIGMA2[,TAPS]]",
         "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel",

@@ -168,7 +168,7 @@ def decompose(matrix: Tensor) -> Side:
     return Side(matrix, pad(u[:, :, : s.shape[1]], (0, missing)), pad(s, (0, missing)), vh.mT.contiguous())
 
 
-def decimation(size: int, factor: int, kernel: str = "bicubic") -> Tensor:
+def decimation(size: int, factor: int, kernel: str = "bicubic", sigma: float | None = None) -> Tensor:
     """One side of super-resolution: ``size`` pixels to ceil(size / factor), (ceil(size / factor), size), float64.
 
     Row i is the low-pass filter on the torus over the block of pixels ``factor i`` to ``factor (i + 1) - 1``. Where
@@ -177,13 +177,14 @@ def decimation(size: int, factor: int, kernel: str = "bicubic") -> Tensor:
 
     Args:
         kernel: "bicubic", "average" or "gaussian", see :class:`SuperResolution`.
+        sigma: standard deviation of "gaussian", in pixels; half the factor if not given.
 
     Raises:
         ValueError: size or factor below 1, an unknown kernel.
     """
     if size < 1 or factor < 1:
         raise ValueError(f"size and factor must be at least 1, got {size} and {factor}")
-    line = named_kernel(kernel, factor).sum(0)
+    line = named_kernel(kernel, factor, sigma).sum(0)
     return _rows(size, -(-size // factor), factor, line, (factor + len(line) - 1) // 2)
 
 

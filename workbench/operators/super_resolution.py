@@ -197,13 +197,16 @@ def _reflection(axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sign, mirror, 1 / (1 + size)
 
 
-def named_kernel(name: str, factor: int) -> Tensor:
-    """The kernel of :class:`SuperResolution` called ``name``, (k, k), float64: an outer product of its row sums."""
+def named_kernel(name: str, factor: int, sigma: float | None = None) -> Tensor:
+    """The kernel of :class:`SuperResolution` called ``name``, (k, k), float64: an outer product of its row sums.
+
+    ``sigma`` is the standard deviation of "gaussian" in pixels, s/2 if not given.
+    """
     if name == "bicubic":
         return bicubic_kernel(factor, torch.float64)
     if name == "average":
         return uniform_kernel(factor, torch.float64)
     if name == "gaussian":
         # Even for even factors, so that it has its middle where the block has.
-        return gaussian_kernel(factor / 2, size=4 * factor + factor % 2, dtype=torch.float64)
+        return gaussian_kernel(sigma or factor / 2, size=4 * factor + factor % 2, dtype=torch.float64)
     raise ValueError(f"kernel must be a tensor or one of {', '.join(KERNELS)}, got {name!r}")

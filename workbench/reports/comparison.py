@@ -15,7 +15,16 @@ import pandas as pd
 from workbench.evaluation.metrics import FIGURES, METRICS, Metric, as_text
 from workbench.pipelines.published import Published
 
-TUNED = {"zeta": "ζ", "sigma_start": "σ"}  # the settings that the paper tuned, and how a table calls them
+# The settings that the papers tuned, and how a table calls them.
+TUNED = {
+    "zeta": "ζ",
+    "sigma": "σ",
+    "sigma_start": "σ",
+    "sigma_end": "to σ",
+    "penalty": "ρ",
+    "lambda_": "λ",
+    "max_steps": "steps",
+}
 LIMITS = {"zeta": (0, 1)}  # nothing lies beyond
 
 
@@ -35,6 +44,7 @@ def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Pu
         "verdicts": _verdicts([change for comparison in own for change in comparison["changes"]]),
         "missing": _missing(own),
         "messages": distinct(row["message"] for comparison in own for row in comparison["rows"] if row["message"]),
+        "solvers": distinct(_solver(prior) for one in own for prior in one["priors"].values()),
         "priors": distinct((label, prior["summary"]) for one in own for label, prior in one["priors"].items()),
         "environments": distinct(comparison["environment"] for comparison in own),
         "paper": any(task["paper"] for task in tasks),
@@ -65,7 +75,11 @@ def comparison_records(results: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     """The rows of all comparisons as the report's tables hold them: one per image and prior."""
     return [
         {**row, **{key: comparison[key] for key in ("operator", "noise", "seed")}}
-        | {"size": [comparison["size"]] * 2, "solver": "diffpir", "job": result["job"]}
+        | {
+            "size": [comparison["size"]] * 2,
+            "solver": _solver(comparison["priors"][row["prior"]]),
+            "job": result["job"],
+        }
         for result in results
         for comparison in [result.get("comparison", {})]
         for row in comparison.get("rows", [])
@@ -117,7 +131,7 @@ def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Publi
         **{key: comparison[key] for key in ("operator", "noise", "size", "steps", "count", "first")},
         "photos": ", ".join(comparison["photos"]),
         "rows": [
-            {"label": label, "settings": shown_settings(comparison["priors"][label]["settings"]), **own}
+            {"label": label, "settings": shown_settings(comparison["priors"][label]), **own}
             for label, own in means.items()
         ],
         "best": best_texts(({key: own[key]["mean"] for key in own} for own in means.values()), METRICS),
@@ -140,9 +154,16 @@ def _strip(strip: Mapping[str, Any], means: Mapping[str, Any], folder: Path) -> 
     return {**strip, "path": Path(folder) / strip["file"], "psnr": text}
 
 
-def shown_settings(settings: Mapping[str, Any]) -> str:
-    """The settings of DiffPIR that the paper tuned, for one cell of a table."""
-    return ", ".join(f"{name} {settings[key]:g}" for key, name in TUNED.items() if key in settings)
+def shown_settings(prior: Mapping[str, Any]) -> str:
+    """The solver of a prior and those of its settings that the papers tuned, for one cell of a table."""
+    own = prior["settings"]
+    tuned = (f"{name} {own[key]:.3g}" for key, name in TUNED.items() if own.get(key) is not None)
+    return ", ".join([_solver(prior), *tuned])
+
+
+def _solver(prior: Mapping[str, Any]) -> str:
+    """The solver of a prior; results of before there was a choice do not name it."""
+    return prior.get("solver", "diffpir")
 
 
 def _paper_change(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -111,7 +111,8 @@ class MTDEQ:
         sigma = levels[(draws.uniform(len(clean)) * len(levels)).long()]
         op = self.degradations.sample(len(clean), (images.shape[-2], images.shape[-1]), draws)
         noise, told = draws.normal(*clean.shape), self.fixed_point.step_size * sigma
-        loss, values = images.new_zeros(()), {}
+        loss = images.new_zeros(())
+        values: Values = {}
         if self.weight:
             seen = op(clean)
             found, values = self.equilibrium(prior, clean, op, seen + column(sigma, seen) * noise, sigma)

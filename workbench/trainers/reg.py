@@ -5,9 +5,9 @@ with ``G`` the gradient of R. With ``x_noisy = image + sigma_0 n`` and ``rec = D
 
     delta |rec - image| + weight (sigma^2 G(rec) - (x_noisy - rec))^2,    means over pixels and images.
 
-As in the published code, odd steps (the first, the third, ...) have ``delta = 1`` and ``sigma = sigma_0``; even ones have
-``delta = 0`` and a level drawn independently of the noise that is there, so that G sees images denoised too much or too
-little. Both networks learn from both.
+As in the published code, odd steps (the first, the third, ...) have ``delta = 1`` and ``sigma = sigma_0``; even ones
+have ``delta = 0`` and a level drawn independently of the noise that is there, so that G sees images denoised too much
+or too little. Both networks learn from both.
 
 ``G`` is minus the score of a second prior at one fixed level, ``(x - D_G(x, level)) / level^2``: a network of the same
 architecture that starts from the denoiser's weights, and is saved and loaded like any other. In :class:`PnPReG` it is

@@ -98,8 +98,8 @@ class Annealed(PlugAndPlay):
     """Base of solvers whose denoiser is told a level that falls from step to step, and whose data step is proximal.
 
     Attributes:
-        sigma_start, sigma_end: the first and the last level, ``max_steps`` of them, spaced geometrically. An end of None
-            is the noise of the measurement, at least ``LOWEST``; a start below it is raised to it.
+        sigma_start, sigma_end: the first and the last of ``max_steps`` levels, spaced geometrically. An end of None is
+            the noise of the measurement, at least ``LOWEST``; a start below the end is raised to it.
         lambda_: the data step of level ``sigma`` has the weight ``lambda_ max(sigma_noise, noise_floor)^2 / sigma^2``.
         noise_floor: noise-free data are taken to have this noise.
         penalty: if given, the weight of all data steps.
@@ -117,7 +117,7 @@ class Annealed(PlugAndPlay):
             require(self.sigma_end <= self.sigma_start, "sigma_end", "at most sigma_start", self.sigma_end)
 
     def schedule(self, p: Problem) -> tuple[Tensor, Tensor]:
-        """Levels and weights of all steps, (max_steps, B) each. Raises ValueError for levels the prior does not know."""
+        """Levels and weights of all steps, (max_steps, B) each. Raises ValueError for levels unknown to the prior."""
         lowest = p.sigma_noise.clamp(min=LOWEST)
         end = lowest if self.sigma_end is None else torch.full_like(lowest, self.sigma_end)
         start = end.clamp(min=self.sigma_start)

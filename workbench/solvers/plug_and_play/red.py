@@ -41,8 +41,8 @@ class RED(PlugAndPlay, name="red"):
         lambda_: see above.
         noise_floor: noise-free data are taken to have this noise.
         step_size: of the gradient form; None: the published ``2 / (1 + weight)``, for operators of norm 1.
-        damping: of the fixed-point form: the data step starts from ``x + damping (D(x) - x)`` with the weight divided by
-            ``damping``, which leaves the fixed point as it is (proximal gradient descent).
+        damping: of the fixed-point form: the data step starts from ``x + damping (D(x) - x)``, with its weight divided
+            by ``damping``, which leaves the fixed point as it is (proximal gradient descent).
     """
 
     summary: ClassVar[str] = "regularisation by denoising: fixed point or gradient descent, one noise level"
