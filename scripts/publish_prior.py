@@ -89,7 +89,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def page(name: str, card: dict, megabytes: float, parameters: int) -> str:
+def page(name: str, card: dict, megabytes: float, parameters: int, stored: str = "float16") -> str:
     """The card as Markdown."""
     measures = card["denoising_psnr"]
     taken = measures["seconds"]
@@ -99,7 +99,7 @@ def page(name: str, card: dict, megabytes: float, parameters: int) -> str:
     lines += [
         "| fact | value |",
         "| --- | --- |",
-        f"| parameters | {parameters / 1e6:.2f} million, {megabytes:.2f} MB as float16 |",
+        f"| parameters | {parameters / 1e6:.2f} million, {megabytes:.2f} MB as {stored} |",
         f"| data | {card['data']} |",
         f"| training | {card['images']:,} images, {card['steps']:,} steps, {card['seconds'] / 60:.0f} minutes |",
         f"| hardware | {card['hardware']} |",
@@ -146,10 +146,15 @@ def curves(log: Path, target: Path) -> None:
         "loss": "loss",
         "dsm": "score matching (eq. 5)",
         "map": "fixed points (eq. 9)",
+        "equilibrium": "squared error at the equilibria",
         "evaluations": "evaluations per fixed point",
         "converged": "share of fixed points converged",
     }
-    shown = [name for name in titles if name in lines[-1] and not (name == "loss" and "dsm" in lines[-1])]
+    shown = [
+        name
+        for name in titles
+        if name in lines[-1] and not (name == "loss" and {"dsm", "equilibrium"} & set(lines[-1]))
+    ]
     figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 2.8), squeeze=False, layout="constrained")
     for axis, name in zip(axes[0], shown, strict=True):
         axis.plot([line["images"] / 1000 for line in lines], [line[name] for line in lines], linewidth=1)
@@ -177,24 +182,25 @@ def main() -> None:
     parser.add_argument(
         "--trained-on", help="the training photos in words; default: the sources as the run was given them"
     )
+    parser.add_argument("--base", help="a shipped prior: only the difference to its weights is stored")
     parser.add_argument("--note", help="a paragraph for the card")
     parser.add_argument("--log", type=Path, help="log.jsonl of the training run, for its curves")
     arguments = parser.parse_args()
 
     prior = load_prior(arguments.weights)
-    # What is measured is what is shipped.
-    for weights in prior.parameters():
-        weights.data = weights.data.half().float()
     given = {"summary": arguments.summary, "data": arguments.trained_on, "note": arguments.note}
     card = prior.card = dict(prior.card) | {key: text for key, text in given.items() if text}
-    card["denoising_psnr"] = measured(prior, arguments.data, arguments.folder, arguments.images)
     target = ROOT / "workbench" / "models" / "weights" / f"{arguments.name}.safetensors"
-    save_prior(prior, target, card=card, dtype=torch.float16)
+    save_prior(prior, target, card=card, dtype=torch.float16, base=arguments.base)
+    prior = load_prior(target)  # what is measured is what is shipped
+    card["denoising_psnr"] = measured(prior, arguments.data, arguments.folder, arguments.images)
+    save_prior(prior, target, card=card, dtype=torch.float16, base=arguments.base)
     docs = ROOT / "docs" / "priors"
     docs.mkdir(parents=True, exist_ok=True)
     samples(prior, arguments.size, docs / f"{arguments.name}-samples.png")
     parameters = sum(parameter.numel() for parameter in prior.parameters())
-    text = page(arguments.name, card, target.stat().st_size / 1e6, parameters)
+    stored = f"a difference to {arguments.base}" if arguments.base else "float16"
+    text = page(arguments.name, card, target.stat().st_size / 1e6, parameters, stored)
     if arguments.log is not None:
         curves(arguments.log, docs / f"{arguments.name}-training.png")
         text += f"\n## Training\n\n![curves]({arguments.name}-training.png)\n"

@@ -157,6 +157,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the jobs, such as photos='[\"set5\"]'. Repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the jobs of a pipeline and write its report.
 
@@ -166,7 +175,7 @@ def run(
     from workbench.pipelines.schema import load_pipeline
     from workbench.reports.report import write_report
 
-    plan = load_pipeline(pipeline, notebooks)
+    plan = load_pipeline(pipeline, notebooks, parse_settings(change or []))
     folder = out or Path("results") / plan.name
     outcomes = run_pipeline(plan, folder, workers)
     report = write_report(plan, outcomes, folder)

@@ -72,6 +72,17 @@ def test_a_grid_is_every_combination_and_ids_follow_what_matters(tmp_path):
     assert not {job.id for job in load_pipeline(path).jobs} & {job.id for job in jobs}
 
 
+def test_parameters_are_set_in_every_job_that_has_them(tmp_path):
+    path = project(tmp_path, "- {notebook: task, parameters: {noise: 0.1}}\n- {notebook: task, parameters: {size: 5}}")
+    before, after = load_pipeline(path), load_pipeline(path, changes={"noise": 0.3})
+    assert [job.parameters for job in after.jobs] == [{"noise": 0.3}, {"size": 5, "noise": 0.3}]
+    assert {job.id for job in before.jobs}.isdisjoint(job.id for job in after.jobs)
+    with pytest.raises(ValueError, match="none of its notebooks has a parameter 'nois'"):
+        load_pipeline(path, changes={"nois": 0.3})
+    with pytest.raises(ValueError, match="'noise' must be float, got 'much'"):
+        load_pipeline(path, changes={"noise": "much"})
+
+
 def test_the_code_version_changes_with_the_code(tmp_path, monkeypatch):
     path = project(tmp_path)
     before = load_pipeline(path).jobs[0].id

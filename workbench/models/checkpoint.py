@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
+from workbench.models.difference import decode, digest, encode
 from workbench.models.files import about, assign, build, check_finite, check_tensors, read_weights
 from workbench.models.formats import FAMILIES
 from workbench.models.prior import Prior
@@ -37,13 +38,19 @@ SCHEDULE = ("alphas_cumprod", "times")
 
 
 def save_prior(
-    prior: Prior, path: str | Path, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    prior: Prior,
+    path: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+    base: str | None = None,
 ) -> None:
     """Write ``prior`` (an adapter around one of our networks) to ``path``, atomically.
 
     Args:
         card: what a reader should know; must be JSON (no NaN).
         dtype: storage precision of the weights.
+        base: name of a shipped prior: only the difference to its weights is stored, see ``difference``.
 
     Raises:
         ValueError: the adapter or the network is not one that :func:`~workbench.models.load_prior` could build again;
@@ -66,12 +73,15 @@ def save_prior(
         "trained_size": prior.trained_size,
         "card": dict(card or {}),
     }
+    if base is not None:
+        start = _weights(base)
+        header["base"] = {"prior": base, "sha256": digest(start)}
     try:
         metadata = {"workbench": json.dumps(header, allow_nan=False)}
     except (TypeError, ValueError) as error:
         raise ValueError(f"the card must be JSON without NaN: {error}") from None
     try:
-        tensors = _stored(net, dtype)
+        tensors = _stored(net, dtype) if base is None else encode(net.state_dict(), start)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             save_file(tensors, file, metadata=metadata)
@@ -99,6 +109,23 @@ def _stored(net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         places.add(place)
     check_finite(tensors)
     return tensors
+
+
+def _weights(name: str) -> dict[str, Tensor]:
+    """The weights of a shipped prior."""
+    from workbench.models.load import load_prior  # which loads checkpoints through this module
+
+    return cast(nn.Module, load_prior(name).net).state_dict()
+
+
+def _completed(tensors: Mapping[str, Tensor], base: Any, net: nn.Module) -> dict[str, Tensor]:
+    """The weights that are stored as a difference to those of the prior ``base["prior"]``."""
+    if not isinstance(base, dict) or not isinstance(base.get("prior"), str):
+        raise ValueError(f"expected base as the name of a prior and its sha256, found {base!r}")
+    start = _weights(base["prior"])
+    if digest(start) != base.get("sha256"):
+        raise ValueError(f"it is a difference to other weights than those of the prior {base['prior']} at hand")
+    return decode(tensors, start, net.state_dict())
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -148,6 +175,8 @@ def prior_from_checkpoint(
     header = _header(metadata)
     family = FAMILIES[header["network"]]
     net = build(family.network, lambda: family.config(**header["network_config"]), len(tensors))
+    if "base" in header:
+        tensors = _completed(tensors, header["base"], net)
     check_tensors(tensors, net.state_dict())
     assign(net, tensors)
     adapter, known = ADAPTERS[header["adapter"]]

@@ -20,6 +20,7 @@ import ast
 import hashlib
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -89,11 +90,14 @@ class Pipeline:
     published: list[Published] = field(default_factory=list)
 
 
-def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipeline:
+def load_pipeline(
+    path: str | Path, notebooks: str | Path | None = None, changes: Mapping[str, Any] | None = None
+) -> Pipeline:
     """Read and check a pipeline file.
 
     Args:
         notebooks: folder of the job notebooks; by default the nearest ``notebooks/jobs`` above ``path``.
+        changes: parameters to set in every job whose notebook has them.
 
     Raises:
         ValueError: one line that says what is wrong and where, with the nearest name for an unknown one.
@@ -103,6 +107,12 @@ def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipe
     folder = Path(notebooks).resolve() if notebooks else _nearest_notebooks(path.resolve())
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of job notebooks")
+    for name in changes or {}:
+        entries = [entry for entry in file.jobs if name in _known_parameters(entry, folder)]
+        if not entries:
+            raise ValueError(f"{path}: none of its notebooks has a parameter {name!r}")
+        for entry in entries:
+            entry.parameters = {**entry.parameters, name: (changes or {})[name]}
     code = code_version()
     named: dict[str, list[str]] = {}
     jobs: list[Job] = []
@@ -119,6 +129,12 @@ def load_pipeline(path: str | Path, notebooks: str | Path | None = None) -> Pipe
             named[entry.name] = [job.id for job in new]
     published = _published(file.published, path, folder)
     return Pipeline(file.name, file.title, file.description, file.note, jobs, code, published)
+
+
+def _known_parameters(entry: Entry, folder: Path) -> dict[str, Any]:
+    """Of the notebook of an entry; none where there is no such notebook, which is said later."""
+    notebook = folder / f"{entry.notebook}.ipynb"
+    return notebook_parameters(notebook) if notebook.is_file() else {}
 
 
 def code_version() -> str:
