@@ -2,6 +2,7 @@
 # make reproduce  restore real photos four ways and write results/quick/report.html
 # make mupet      compare priors trained by DSM and by MUPET, write results/mupet/report.html (minutes)
 # make deqir      restore by DeqIR and every other zero-shot sampler, write results/deqir/report.html (minutes)
+# make mtdeq      Gaussian and equilibrium-trained priors in plug-and-play ADMM, write results/mtdeq/report.html (minutes)
 # make demo       serve the page that compares methods side by side, on http://127.0.0.1:7860
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make unit       unit tests without the browser
@@ -15,7 +16,7 @@ STAMP := .venv/.installed
 # The kernels of .venv, whatever is installed for the user.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: setup reproduce mupet deqir demo test unit lint lab notebooks clean
+.PHONY: setup reproduce mupet deqir mtdeq demo test unit lint lab notebooks clean
 
 setup: $(STAMP)
 
@@ -34,6 +35,9 @@ mupet: $(STAMP)
 
 deqir: $(STAMP)
 	@$(BIN)/workbench run pipelines/deqir_quick.yaml --out results/deqir --workers 2
+
+mtdeq: $(STAMP)
+	@$(BIN)/workbench run pipelines/mtdeq_quick.yaml --out results/mtdeq --workers 2
 
 demo: $(STAMP)
 	@$(BIN)/workbench demo

@@ -45,7 +45,7 @@ from workbench.solvers.schedules import geometric_sigmas
 
 # %%
 @dataclass(frozen=True)
-class HalfQuadraticSplitting(Sampler, name="hqs"):
+class HalfQuadraticSplitting(Sampler, name="my-hqs"):
     """Plug-and-play half-quadratic splitting (Zhang et al. 2021, DPIR), deterministic.
 
     Attributes:
@@ -71,7 +71,7 @@ class HalfQuadraticSplitting(Sampler, name="hqs"):
             yield Iterate(x, sigma, x, self.steps)
 
 
-print("registered:", "hqs" in SOLVERS, "as", make_solver("hqs", steps=5))
+print("registered:", "my-hqs" in SOLVERS, "as", make_solver("my-hqs", steps=5))
 
 # %% [markdown]
 # ## Run it
@@ -82,7 +82,7 @@ prior = load_prior("photo")
 photos = sample_photos(64, ("cat", "coffee"))
 degraded = degrade(photos, "blur:2", noise=0.02, seed=0)
 columns, notes = {"original": photos, "blurred": degraded.picture}, {}
-for label, solver in {"hqs, 8 steps": HalfQuadraticSplitting(), "diffpir, 8 steps": DiffPIR(steps=8)}.items():
+for label, solver in {"my-hqs, 8 steps": HalfQuadraticSplitting(), "diffpir, 8 steps": DiffPIR(steps=8)}.items():
     result = restore(degraded, solver, prior)
     columns[label] = result.image
     notes[label] = [f"{record['psnr']:.1f} dB" for record in result.records]

@@ -40,6 +40,12 @@ PRESETS = {
         "fewer batched network calls. A CPU computes the states of a batch one after the other, so it saves no time.",
         side=64,
     ),
+    "MTDEQ: Gaussian against equilibrium prior": Preset(
+        (Row("admm", "photo", "sigma_end=0.01"), Row("admm", "photo-mtdeq", "sigma_end=0.01")),
+        "Plug-and-play ADMM with two denoisers of one architecture: photo, which learned to remove Gaussian noise, and "
+        "photo-mtdeq, which went on learning at the equilibria of restorations. The settings suit the Gaussian one.",
+        degradation="blur:2",
+    ),
     "Samplers: four ways to use one prior": Preset(
         (
             Row("diffpir", "photo", "steps=20"),
