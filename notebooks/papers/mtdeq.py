@@ -34,6 +34,7 @@ from workbench.models import EDMPrecond, load_prior
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.networks.unet import grown
 from workbench.operators import Blur, Inpainting, random_mask
+from workbench.operators.inpainting import fill_holes
 from workbench.operators.kernels import gaussian_kernel
 from workbench.pipelines.published import find_published, read_published
 from workbench.plots import show
@@ -41,7 +42,7 @@ from workbench.random import generator
 from workbench.restore import degrade
 from workbench.solvers import ADMM, ForwardBackward, attach_gradient
 from workbench.solvers.plug_and_play.forward_backward import forward_backward_step
-from workbench.trainers import MTDEQ, StepDecay, TrainSettings, train
+from workbench.trainers import MTDEQ, Degradations, StepDecay, TrainSettings, train
 
 PRIORS = {"Gauss": "photo", "MTDEQ": "photo-mtdeq"}
 gauss, mtdeq = (load_prior(source) for source in PRIORS.values())
@@ -89,7 +90,11 @@ right = ETA * wiener @ matrix.T @ (y.flatten() - matrix @ torch.full((SIDE**2,),
 exact = (0.5 + torch.linalg.solve(eye - transition, right)).view_as(y)
 
 for start in ("measurement", "black", "noise"):
-    first = {"measurement": y, "black": torch.zeros_like(y), "noise": torch.randn(y.shape, dtype=y.dtype)}[start]
+    first = {
+        "measurement": y,
+        "black": torch.zeros_like(y),
+        "noise": torch.randn(y.shape, dtype=y.dtype, generator=generator(3)),
+    }[start]
     found = ForwardBackward(max_steps=2000, tolerance=1e-20)(y, op, toy, sigma_noise=SIGMA, initial=first)
     print(f"from {start:12} the solution of the linear system: {bool((found.image - exact).abs().max() < 1e-7)}")
 rate = torch.linalg.eigvals(transition).abs().max()
@@ -157,103 +162,110 @@ network.requires_grad_(False)
 # %% [markdown]
 # ## Where a Gaussian denoiser fails: missing pixels without noise
 # Told that there is no noise, the best Gaussian denoiser is the identity, whatever it is shown: then every image that
-# agrees with the data is a fixed point, and the iteration stops where it started. Plug-and-play methods tell the
-# denoiser a small lie instead, a level above zero. A denoiser that was trained on reconstruction errors can learn to fill
-# holes at level zero.
+# agrees with the data is a fixed point, and the iteration stays where it starts (here: holes filled with means of their
+# neighbours). Plug-and-play methods tell the denoiser a small lie instead, a level above zero, which takes details away.
+# A denoiser that was trained on the error of reconstructions can learn to fill holes at level zero. `photo-st-comp` was
+# trained on this task alone; MTDEQ met it without noise in one of 150 draws.
 
 # %%
-photos = sample_photos(64)
+photos = sample_photos(48)
 holes = degrade(photos, "inpaint:0.8", 0.0, seed=0)
-solver = ForwardBackward(memory=1, max_steps=40)
+solver = ForwardBackward(memory=1, max_steps=25)
+start = fill_holes(holes.y, holes.op.mask)
+single = load_prior("photo-st-comp")
 restored = {
-    "missing": holes.y,
+    "start": start,
     "Gauss, told 0": solver(holes.y, holes.op, gauss).image,
-    "Gauss, told 0.05": ForwardBackward(memory=1, max_steps=40, sigma=0.05)(holes.y, holes.op, gauss).image,
+    "Gauss, told 0.05": ForwardBackward(memory=1, max_steps=25, sigma=0.05)(holes.y, holes.op, gauss).image,
     "MTDEQ, told 0": solver(holes.y, holes.op, mtdeq).image,
+    "single task, told 0": solver(holes.y, holes.op, single).image,
 }
 quality = {name: float(psnr(image, photos).mean()) for name, image in restored.items()}
 show({"original": photos, **{f"{name}\n{quality[name]:.1f} dB": image for name, image in restored.items()}}, height=1.3)
 plt.show()
-print("MTDEQ at level 0 above Gauss at level 0:", quality["MTDEQ, told 0"] > quality["Gauss, told 0"] + 0.5)
+print("Gauss, told 0, stays within 0.5 dB of the start:", abs(quality["Gauss, told 0"] - quality["start"]) < 0.5)
+print("the single-task prior at level 0 is better:", quality["single task, told 0"] > quality["Gauss, told 0"] + 0.3)
 
 # %% [markdown]
-# Both start from the holes filled with means of what is known nearby, and Gauss, told 0, stays there.
-#
 # ## The same equilibrium from different starts
-# Nothing makes $f_\theta$ a contraction. It is measured: from the filled holes, from grey, and from white noise.
+# Nothing makes $f_\theta$ a contraction, so it is measured, from the measurement, from grey, and from white noise. At this
+# noise all three end at one image. With noise 0.02 white noise ends elsewhere, 9/255 away: uniqueness is not guaranteed.
 
 # %%
-blurred = degrade(photos[:1], "blur:2", 0.02, seed=0)
-starts = {"measurement": blurred.y, "grey": torch.full_like(blurred.y, 0.5), "noise": torch.rand(blurred.y.shape)}
-ends = {}
-for name, start in starts.items():
-    found = ForwardBackward(max_steps=150, tolerance=1e-9)(
-        blurred.y, blurred.op, mtdeq, sigma_noise=0.02, initial=start
-    )
-    ends[name] = found.image
+blurred = degrade(photos[:1], "blur:1.6", 0.1, seed=0)
+starts = {
+    "the measurement": blurred.y,
+    "grey": torch.full_like(blurred.y, 0.5),
+    "noise": torch.rand(blurred.y.shape, generator=generator(0)),
+}
+ends = []
+for name, first in starts.items():
+    found = ForwardBackward(max_steps=100, tolerance=1e-9)(blurred.y, blurred.op, mtdeq, sigma_noise=0.1, initial=first)
+    ends.append(found.image)
     plt.semilogy(found.residuals[0].sqrt(), label=f"from {name}")
 plt.xlabel("iteration")
 plt.ylabel("size of a step")
 plt.legend()
 plt.show()
-spread = max(float((a - b).square().mean().sqrt()) for a in ends.values() for b in ends.values())
+spread = max(float((a - b).square().mean().sqrt()) for a in ends for b in ends)
 print("the equilibria differ by less than 2/255:", spread < 2 / 255)
 
 # %% [markdown]
 # ## Training, Algorithm 1
 # For every image: degrade it $N$ times, find the $N$ equilibria, average their errors, and take the gradient of one
-# application of $f_\theta$ at each (eq. 4). Here for a minute, on one task without noise, from the Gaussian denoiser. The
-# network gets an output that the noise level does not scale: the preconditioning of diffusion networks multiplies what
-# they add by the level, so that at level zero nothing could be learned.
+# application of $f_\theta$ at each (eq. 4). Here for half a minute, on one blur, from the Gaussian denoiser. The network
+# gets an output that the noise level does not scale: the preconditioning of diffusion networks multiplies what they add
+# by the level, so that at level zero nothing could be learned.
 
 # %%
 folder = Path(tempfile.mkdtemp())
 np.save(folder / "photos.npy", np.concatenate([to_uint8(image[None]) for image in sample_photos(128)]))
 student = EDMPrecond(grown(load_prior("photo").net, direct=True), sigma_max=80.0, multiple=8)
-objective = MTDEQ.single("completion")
-task = train(
+blur = Degradations(kinds=("deblurring",), blurs=(1.6,))
+trained, progress = train(
     student,
-    objective,
+    MTDEQ(degradations=blur, noise=(0.01,), per_image=1),
     Photos(str(folder / "photos.npy"), size=32, batch_size=6, scales=(0.3, 1.0), seed=0),
     TrainSettings(
-        steps=30,
-        learning_rate=5e-4,
+        steps=20,
+        learning_rate=3e-4,
         warmup=0,
-        schedule=StepDecay(0.5, every=12),
+        schedule=StepDecay(0.5, every=10),
         betas=(0.9, 0.999),
-        ema_decay=0.9,
-        log_every=10,
-        save_every=30,
+        ema_decay=0.8,
+        log_every=5,
+        save_every=20,
         workers=0,
     ),
     folder / "run",
     progress_bar=False,
 )
-trained = task[0]
 
 # %%
-tiles, _ = evaluation_photos([], count=6, first=40, size=64, short_side=192, seed=1)
-holes = degrade(tiles, "inpaint:0.9", 0.0, seed=1)
+crops = Photos(str(folder / "photos.npy"), size=32, batch_size=8, scales=(0.3, 1.0), seed=1)
+photos = next(iter(crops)).images
+blurred = degrade(photos, "blur:1.6", 0.01, seed=0)
 results = {
-    "90 % missing": holes.y,
-    "before": solver(holes.y, holes.op, gauss).image,
-    "after": solver(holes.y, holes.op, trained).image,
+    "blurred": blurred.y,
+    "before": solver(blurred.y, blurred.op, gauss, sigma_noise=0.01).image,
+    "after": solver(blurred.y, blurred.op, trained, sigma_noise=0.01).image,
 }
-quality = {name: float(psnr(image, tiles).mean()) for name, image in results.items()}
-show({"original": tiles, **{f"{name}\n{quality[name]:.1f} dB": image for name, image in results.items()}}, height=1.3)
+quality = {name: float(psnr(image, photos).mean()) for name, image in results.items()}
+show({"original": photos, **{f"{name}\n{quality[name]:.1f} dB": image for name, image in results.items()}}, height=1.3)
 plt.show()
-print("thirty steps gain at least 0.5 dB:", quality["after"] > quality["before"] + 0.5)
+print("twenty steps gain at least 0.3 dB:", quality["after"] > quality["before"] + 0.3)
 
 # %% [markdown]
-# The tiles are of the same five sample photos that were trained on: this shows that training works, not how well it
-# generalises. The shipped prior saw none of them.
+# Other crops, but of the photos that were trained on: this shows that training works, not how well it generalises. The shipped
+# prior saw none of them.
 #
 # ## The tables, at small scale
 # The paper uses the prior in another algorithm than it was trained in, ADMM, with the settings that suit the Gaussian
-# denoiser best. Two columns of its tables on tiles of 64x64 pixels; `make mtdeq` has all of them with every method, and
+# denoiser best. Two columns of its tables on tiles of 48x48 pixels; `make mtdeq` has all of them with every method, and
 # `docs/mtdeq.md` what came out on Set5.
 
 # %%
+tiles, _ = evaluation_photos([], count=4, first=40, size=48, short_side=192, seed=1)
 tasks = {"completion 80%": ("inpaint:0.8", 0.0), "deblur 2.0": ("blur:2", 0.01), "2x SR bicubic 0.01": ("sr:2", 0.01)}
 published = read_published(find_published(Path.cwd()))
 admm = ADMM(max_steps=15, sigma_start=0.2, sigma_end=0.015)
