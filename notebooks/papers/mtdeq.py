@@ -20,6 +20,7 @@
 
 # %%
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,7 @@ from workbench.random import generator
 from workbench.restore import degrade
 from workbench.solvers import ADMM, ForwardBackward, attach_gradient
 from workbench.solvers.plug_and_play.forward_backward import forward_backward_step
-from workbench.trainers import MTDEQ, Degradations, StepDecay, TrainSettings, train
+from workbench.trainers import MTDEQ, Degradations, TrainSettings, train
 
 PRIORS = {"Gauss": "photo", "MTDEQ": "photo-mtdeq"}
 gauss, mtdeq = (load_prior(source) for source in PRIORS.values())
@@ -213,28 +214,40 @@ print("the equilibria differ by less than 2/255:", spread < 2 / 255)
 # %% [markdown]
 # ## Training, Algorithm 1
 # For every image: degrade it $N$ times, find the $N$ equilibria, average their errors, and take the gradient of one
-# application of $f_\theta$ at each (eq. 4). Here for half a minute, on one blur, from the Gaussian denoiser. The network
-# gets an output that the noise level does not scale: the preconditioning of diffusion networks multiplies what they add
-# by the level, so that at level zero nothing could be learned.
+# application of $f_\theta$ at each (eq. 4). Here for half a minute, on one task: half of the pixels missing, no noise, and
+# the iteration starts from black holes, as hard as it gets for the Gaussian denoiser. The network gets an output that the
+# noise level does not scale: the preconditioning of diffusion networks multiplies what they add by the level, so that at
+# level zero nothing could be learned.
+
 
 # %%
+@dataclass(frozen=True)
+class BlackHoles(Degradations):
+    """Missing pixels; iterations start from the measurement as it is."""
+
+    def sample(self, *arguments):
+        op = super().sample(*arguments)
+        op.first_estimate = lambda y: op.adjoint(y)
+        return op
+
+
 folder = Path(tempfile.mkdtemp())
 np.save(folder / "photos.npy", np.concatenate([to_uint8(image[None]) for image in sample_photos(128)]))
 student = EDMPrecond(grown(load_prior("photo").net, direct=True), sigma_max=80.0, multiple=8)
-blur = Degradations(kinds=("deblurring",), blurs=(1.6,))
+plain = ForwardBackward(max_steps=15)
 trained, progress = train(
     student,
-    MTDEQ(degradations=blur, noise=(0.01,), per_image=1),
+    MTDEQ(BlackHoles(kinds=("pixels",), rates=(0.5,)), noise=(0.0,), per_image=1, fixed_point=plain),
     Photos(str(folder / "photos.npy"), size=32, batch_size=6, scales=(0.3, 1.0), seed=0),
     TrainSettings(
-        steps=20,
-        learning_rate=3e-4,
-        warmup=0,
-        schedule=StepDecay(0.5, every=10),
+        steps=25,
+        learning_rate=5e-4,
+        warmup=5,
+        schedule=lambda step: min(1.0, (step + 1) / 5) * 0.5 ** (step // 15),
         betas=(0.9, 0.999),
         ema_decay=0.8,
         log_every=5,
-        save_every=20,
+        save_every=25,
         workers=0,
     ),
     folder / "run",
@@ -242,22 +255,21 @@ trained, progress = train(
 )
 
 # %%
-crops = Photos(str(folder / "photos.npy"), size=32, batch_size=8, scales=(0.3, 1.0), seed=1)
-photos = next(iter(crops)).images
-blurred = degrade(photos, "blur:1.6", 0.01, seed=0)
+crops = next(iter(Photos(str(folder / "photos.npy"), size=32, batch_size=8, scales=(0.3, 1.0), seed=1))).images
+holes = degrade(crops, "inpaint:0.5", 0.0, seed=0)
 results = {
-    "blurred": blurred.y,
-    "before": solver(blurred.y, blurred.op, gauss, sigma_noise=0.01).image,
-    "after": solver(blurred.y, blurred.op, trained, sigma_noise=0.01).image,
+    "half missing": holes.y,
+    "before": plain(holes.y, holes.op, gauss, initial=holes.y).image,
+    "after": plain(holes.y, holes.op, trained, initial=holes.y).image,
 }
-quality = {name: float(psnr(image, photos).mean()) for name, image in results.items()}
-show({"original": photos, **{f"{name}\n{quality[name]:.1f} dB": image for name, image in results.items()}}, height=1.3)
+quality = {name: float(psnr(image, crops).mean()) for name, image in results.items()}
+show({"original": crops, **{f"{name}\n{quality[name]:.1f} dB": image for name, image in results.items()}}, height=1.3)
 plt.show()
-print("twenty steps gain at least 0.3 dB:", quality["after"] > quality["before"] + 0.3)
+print("twenty-five steps gain at least 3 dB:", quality["after"] > quality["before"] + 3)
 
 # %% [markdown]
-# Other crops, but of the photos that were trained on: this shows that training works, not how well it generalises. The shipped
-# prior saw none of them.
+# Other crops, but of the photos that were trained on: this shows that training works, not how well it generalises. The
+# shipped prior saw none of them.
 #
 # ## The tables, at small scale
 # The paper uses the prior in another algorithm than it was trained in, ADMM, with the settings that suit the Gaussian

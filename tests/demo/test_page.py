@@ -17,6 +17,7 @@ from workbench.demo.session import Sessions
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import available_priors
 from workbench.operators.parse import OPERATORS, parse_operator
+from workbench.restore import steps_of
 from workbench.solvers import SOLVERS
 
 
@@ -152,4 +153,4 @@ def test_what_takes_too_long_is_stopped(tmp_path, photo):
 
 
 def _few_steps(solver: str) -> str:
-    return {"pinv": "", "deqir": "steps=4", "ddrm": "steps=4"}.get(solver, "steps=3")
+    return {"pinv": "", "deqir": "steps=4", "ddrm": "steps=4"}.get(solver, f"{steps_of(solver)}=3")
