@@ -119,6 +119,10 @@ def test_levels_fall_to_the_noise_of_each_image() -> None:
     prior.calls.clear()
     HQS(max_steps=3, sigma_start=0.05)(y, Identity(), prior, sigma_noise=0.1)  # never less than the noise
     assert prior.told == pytest.approx([0.1] * 3)
+    prior.calls.clear()
+    limited = Recorder(curved_prior(sigma_min=0.02))
+    HQS(max_steps=2)(y, Identity(), limited)
+    assert limited.told[-1] == pytest.approx(0.02)
 
 
 def test_forward_backward_tells_the_denoiser_its_share_of_the_noise() -> None:

@@ -99,7 +99,7 @@ class Annealed(PlugAndPlay):
 
     Attributes:
         sigma_start, sigma_end: the first and the last of ``max_steps`` levels, spaced geometrically. An end of None is
-            the noise of the measurement, at least ``LOWEST``; a start below the end is raised to it.
+            the noise of the measurement, at least 1/255 and what the prior knows; a start below it is raised to it.
         lambda_: the data step of level ``sigma`` has the weight ``lambda_ max(sigma_noise, noise_floor)^2 / sigma^2``.
         noise_floor: noise-free data are taken to have this noise.
         penalty: if given, the weight of all data steps.
@@ -118,7 +118,7 @@ class Annealed(PlugAndPlay):
 
     def schedule(self, p: Problem) -> tuple[Tensor, Tensor]:
         """Levels and weights of all steps, (max_steps, B) each. Raises ValueError for levels unknown to the prior."""
-        lowest = p.sigma_noise.clamp(min=LOWEST)
+        lowest = p.sigma_noise.clamp(min=max(LOWEST, p.prior.sigma_min))
         end = lowest if self.sigma_end is None else torch.full_like(lowest, self.sigma_end)
         start = end.clamp(min=self.sigma_start)
         check_known(p.prior, float(end.min()), float(start.max()))
