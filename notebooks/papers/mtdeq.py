@@ -297,4 +297,4 @@ for task, (spec, noise) in tasks.items():
 #   weights and 480 steps of four crops of 48x48 behind it: `docs/mtdeq.md` shows how the gain grows with training.
 # - The gradient holds the equilibrium fixed. It is a descent direction where $f$ contracts, and no more than that.
 # - An equilibrium costs 14 evaluations per measurement and step here; one step of a denoiser costs one.
-# - Told a level that the equilibria never saw, the prior is no better than its Gaussian parent.
+# - As a plain Gaussian denoiser it is worse than its parent (`docs/priors/photo-mtdeq.md`): it learned another task.

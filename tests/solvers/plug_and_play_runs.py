@@ -55,10 +55,15 @@ def decimated_blur(kernel: Tensor, factor: int, size: int) -> Channels:
 
 
 class Regularised(GaussianPrior):
-    """A Gaussian prior with its exact regularising gradient, ``C^-1 (x - mean)``."""
+    """A Gaussian prior whose score is that of clean images, ``-C^-1 (x - mean)``; it remembers what it was asked."""
 
-    def regularising_gradient(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._filter(1 / self.spectrum, x.double() - self.mean).to(x.dtype)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.calls: list[Tensor] = []
+
+    def score(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        self.calls.append(x)
+        return -self._filter(1 / self.spectrum, x.double() - self.mean).to(x.dtype)
 
 
 def run(solver: Any, case: Case, op: Operator, prior: Prior, noise: float, start: str = "x_init") -> Restoration:
@@ -269,14 +274,6 @@ def pnpreg(case: Case) -> Pairs:
     """The published code tells the regulariser the noise level where there is noise, but not in completion."""
     info, arguments = case.info, case.info["arguments"]
     prior = Regularised(case["prior/spectrum"], case["prior/mean"])
-    calls: list[Tensor] = []
-    gradient = prior.regularising_gradient
-
-    def recorded_gradient(x: Tensor, sigma: float | Tensor) -> Tensor:
-        calls.append(x)
-        return gradient(x, sigma)
-
-    prior.regularising_gradient = recorded_gradient  # type: ignore[method-assign]
     operators: dict[str, Callable[[], Operator]] = {
         "completion": lambda: Inpainting(case["op/mask"]),
         "deblur": lambda: Blur(case["op/kernel"].double()),
@@ -292,4 +289,4 @@ def pnpreg(case: Case) -> Pairs:
         self_ensemble=not plain,
     )
     image = run(solver, case, operators[info["task"]](), prior, noise).image
-    return [(image, case["output"]), (torch.stack(calls), case["states_network_input"])]
+    return [(image, case["output"]), (torch.stack(prior.calls), case["states_network_input"])]

@@ -103,10 +103,6 @@ class Prior(nn.Module):
         levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)
         return (self(x, sigma) - x) / levels**2
 
-    def regularising_gradient(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Gradient (B, C, H, W) of the regulariser that PnP-ReG descends: minus the score at ``sigma``."""
-        return -self.score(x, sigma)
-
     def noise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """The unit noise the prior sees in ``x``: ``(x - D) / sigma``, with sigma at least sigma_min."""
         levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)

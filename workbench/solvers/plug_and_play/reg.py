@@ -3,8 +3,8 @@
     x <- x - step_size (A^T (A x - y) + sigma^2 G(x))
 
 The published code takes Adam's step along this gradient, but for one option of completion; ``rule`` chooses. ``G`` is
-the prior's ``regularising_gradient`` at ``level``, minus its score: of a prior trained for it (``trainers/reg.py``) the
-learned gradient, of any other that of its own regulariser.
+minus the prior's score at ``level``: of a prior trained for it (``trainers/reg.py``) the learned gradient, of any other
+that of its own regulariser.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
         def gradient(x: Tensor, active: Tensor) -> Tensor:
             weight, k = sigma[active], next(steps) if self.self_ensemble else 0
             level = weight if self.level is None else self.level
-            pull = turned(lambda image: p.prior.regularising_gradient(image, level), x, k)
+            pull = turned(lambda image: -p.prior.score(image, level), x, k)
             return data_gradient(x, *running(p.op, p.y, active)) + column(weight, x) ** 2 * pull
 
         def descend(x: Tensor, active: Tensor) -> Tensor:
