@@ -40,29 +40,16 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
-from workbench.data import Photos
-from workbench.images import SAMPLES, sample_photo, to_uint8
 from workbench.models import EDMPrecond, UNet, UNetConfig, save_prior
-from workbench.pipelines import input_path, write_result
+from workbench.pipelines import training_photos, write_result
 from workbench.solvers import DDIM
 from workbench.trainers import DSM, TrainSettings, train, training_card
 
 run = Path(folder)
-run.mkdir(parents=True, exist_ok=True)
-if not data:
-    np.save(run / "samples.npy", np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
-sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in data] or [str(run / "samples.npy")]
-photos = Photos(
-    sources,
-    size=size,
-    batch_size=batch_size,
-    weights=weights or None,
-    scales=[(low, high) for low, high in scales] or (0.5, 1.0),
-    preload=True,
-    seed=seed,
+photos, sources = training_photos(
+    data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
 
 # %% [markdown]

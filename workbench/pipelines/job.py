@@ -11,10 +11,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.text import write_json
+
+if TYPE_CHECKING:
+    from workbench.data import Photos
 
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 NOTEBOOK, LOG = "notebook.ipynb", "log.txt"
@@ -48,6 +52,45 @@ def input_source(source: str) -> str:
     kind, colon, rest = source.rpartition(":")
     path = input_path(rest)
     return f"{kind}{colon}{path}" if path.exists() else source
+
+
+def training_photos(
+    data: Sequence[str],
+    folder: Path,
+    *,
+    size: int,
+    batch_size: int,
+    weights: Sequence[float] = (),
+    scales: Sequence[Sequence[float]] = (),
+    seed: int = 0,
+) -> tuple[Photos, list[str]]:
+    """The photos that a training notebook's parameters name, and their sources; without ``data`` the sample photos.
+
+    Args:
+        data: folders, .npz/.npy files, tar shards, hf:NAME; files are relative to where the run was started.
+        folder: of the run, which keeps the sample photos.
+        weights, scales: per source; empty: equal shares, zooms from 0.5 to 1.
+    """
+    import numpy as np
+
+    from workbench.data import Photos
+    from workbench.images import SAMPLES, sample_photo, to_uint8
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in data]
+    if not sources:
+        sources = [str(folder / "samples.npy")]
+        np.save(sources[0], np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
+    photos = Photos(
+        sources,
+        size=size,
+        batch_size=batch_size,
+        weights=list(weights) or None,
+        scales=[(low, high) for low, high in scales] or (0.5, 1.0),
+        preload=True,
+        seed=seed,
+    )
+    return photos, sources
 
 
 def needed(name: str) -> list[Path]:
