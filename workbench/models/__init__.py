@@ -2,6 +2,7 @@
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.checkpoint import save_prior
+from workbench.models.consistency import ConsistencyModel, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.load import available_priors, describe_priors, load_prior
 from workbench.models.networks.adm import ADM, ADMConfig
@@ -16,6 +17,7 @@ __all__ = [
     "ADM",
     "DDPM",
     "ADMConfig",
+    "ConsistencyModel",
     "DDPMConfig",
     "DRUNet",
     "DRUNetConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "SharedPrior",
     "SplitPrior",
     "TiledPrior",
+    "TrajectoryModel",
     "UNet",
     "UNetConfig",
     "VEScore",

@@ -211,11 +211,15 @@ class EDMPrecond(Adapter):
         super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.sigma_data = sigma_data
 
+    def scalings(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``c_skip``, ``c_out`` and ``c_in`` at the levels ``s`` of images in [-1, 1], of its shape."""
+        total = s**2 + self.sigma_data**2
+        return self.sigma_data**2 / total, s * self.sigma_data * total.rsqrt(), total.rsqrt()
+
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        u, s, d = 2 * x - 1, _column(2 * sigma), self.sigma_data
-        total = s**2 + d**2
-        raw = self.ask(u * total.rsqrt(), 2 * sigma)
-        clean = u * (d**2 / total) + raw[:, : self.channels] * (s * d * total.rsqrt())
+        u, (skip, out, scale) = 2 * x - 1, self.scalings(_column(2 * sigma))
+        raw = self.ask(u * scale, 2 * sigma)
+        clean = u * skip + raw[:, : self.channels] * out
         if raw.shape[1] > self.channels:
             clean = clean + raw[:, self.channels :]
         return (clean + 1) / 2

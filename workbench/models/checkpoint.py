@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
+from workbench.models.consistency import ConsistencyModel
 from workbench.models.difference import decode, digest, encode
 from workbench.models.files import about, assign, build, check_finite, check_tensors, read_weights
 from workbench.models.formats import FAMILIES
@@ -29,6 +30,7 @@ FORMAT = 1
 # Adapter name: (class, the constructor arguments that a file records).
 ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
     "edm": (EDMPrecond, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
+    "consistency": (ConsistencyModel, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
     "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", "channels", "multiple")),
     "vp_noise": (VPNoise, ("prediction", "step", "channels", "multiple", "image_size")),
     "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple")),

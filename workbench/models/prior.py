@@ -47,9 +47,12 @@ class Prior(nn.Module):
         source: where the weights are from (``file``, ``sha256``, ``weights``: "ema" or "raw"), as far as known.
         trained_size: side of the square images it was trained on, if known.
         data_range: what the network itself sees of a [0, 1] image; its adapter translates.
+        kind: what it answers: "denoiser", ``E[x0 | x]``, or "consistency", a sample (``consistency.py``), which has no
+            score. Solvers say which kind they need.
     """
 
     data_range: tuple[int, int] = (0, 1)
+    kind: str = "denoiser"
 
     def __init__(
         self,
@@ -99,14 +102,27 @@ class Prior(nn.Module):
         return torch.cat([self.denoise(*part) for part in parts])
 
     def score(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """``grad log p_sigma(x)`` (B, C, H, W), by Tweedie: ``(D - x) / sigma^2`` with sigma at least sigma_min."""
+        """``grad log p_sigma(x)`` (B, C, H, W), by Tweedie: ``(D - x) / sigma^2`` with sigma at least sigma_min.
+
+        Raises:
+            ValueError: as the call; a prior that is no denoiser.
+        """
+        self.check_kind("a score")
         levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)
         return (self(x, sigma) - x) / levels**2
 
     def noise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """The unit noise the prior sees in ``x``: ``(x - D) / sigma``, with sigma at least sigma_min."""
+        """The unit noise the prior sees in ``x``: ``(x - D) / sigma``, sigma at least sigma_min. Raises as score."""
+        self.check_kind("the noise of an image")
         levels = per_image(sigma, x).clamp(min=self.sigma_min).view(-1, 1, 1, 1)
         return (x - self(x, sigma)) / levels
+
+    def check_kind(self, user: str, kind: str = "denoiser") -> None:
+        """Raise ValueError unless the prior is of ``kind``, which ``user`` needs."""
+        if self.kind != kind:
+            words = {"denoiser": "a denoiser, E[x0 | x]", "consistency": "a consistency model, such as photo-cm"}
+            own = {"denoiser": "a denoiser", "consistency": "a consistency model, whose answer is a sample"}
+            raise ValueError(f"{user} needs {words[kind]}; {self.name} is {own[self.kind]}")
 
     def summary(self) -> str:
         """One line: network, parameters, image size, noise range, data range, which weights."""
@@ -119,6 +135,7 @@ class Prior(nn.Module):
             {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels"),
             *([f"trained at {size}x{size}" if size else "training size not stated"] if count else []),
             *([f"sides in multiples of {self.multiple}"] if self.multiple > 1 else []),
+            *(["consistency model"] if self.kind == "consistency" else []),
             f"noise {self.sigma_min:.3g} to {self.sigma_max:.3g}",
             "data in [{}, {}]".format(*self.data_range),
         ]
@@ -146,4 +163,4 @@ class Wrapped(Prior):
         known = {"sigma_min", "sigma_max", "channels", "multiple", "image_size"}
         super().__init__(**{key: getattr(prior, key) for key in known} | {"name": name} | changes)
         self.card, self.source = prior.card, prior.source
-        self.trained_size, self.data_range = prior.trained_size, prior.data_range
+        self.trained_size, self.data_range, self.kind = prior.trained_size, prior.data_range, prior.kind

@@ -8,6 +8,9 @@ from typing import Any
 from workbench.solvers.base import SOLVERS, Callback, Iterate, Problem, Restoration, Sampler, Solver, Step
 from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
 from workbench.solvers.deqir.solver import DeqIR
+from workbench.solvers.few_step.cm4ir import CM4IR
+from workbench.solvers.few_step.consistency import ConsistencyEditing
+from workbench.solvers.few_step.latino import LATINO
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
 from workbench.solvers.fixed_point.map import MapByAdam, MapByGradient, MapByProx, MapRule, stationarity
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Broyden, Picard
@@ -17,7 +20,7 @@ from workbench.solvers.plug_and_play.forward_backward import ForwardBackward
 from workbench.solvers.plug_and_play.hqs import HQS
 from workbench.solvers.plug_and_play.red import RED
 from workbench.solvers.plug_and_play.reg import PnPReG
-from workbench.solvers.prior_samples import DDIM, PredictorCorrector
+from workbench.solvers.prior_samples import DDIM, EDM, Consistency, PredictorCorrector, Trajectory
 from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
 from workbench.solvers.zero_shot.diffpir import DiffPIR
@@ -29,18 +32,23 @@ from workbench.text import unknown
 
 __all__ = [
     "ADMM",
+    "CM4IR",
     "DDIM",
     "DDNM",
     "DDRM",
     "DPS",
+    "EDM",
     "HQS",
     "ILVR",
+    "LATINO",
     "RED",
     "SOLVERS",
     "Adam",
     "Anderson",
     "Broyden",
     "Callback",
+    "Consistency",
+    "ConsistencyEditing",
     "DDNMPlus",
     "DeqIR",
     "DiffPIR",
@@ -66,6 +74,7 @@ __all__ = [
     "Sampler",
     "Solver",
     "Step",
+    "Trajectory",
     "attach_gradient",
     "describe_solvers",
     "implicit_fixed_point",

@@ -79,6 +79,7 @@ class Solver(Limited, ABC):
         linear: it needs a linear operator.
         needs_prior: False for one that asks no prior.
         takes_initial: it can start from another restoration.
+        prior_kind: the kind of prior that it asks, see :class:`Prior`.
     """
 
     summary: ClassVar[str] = ""
@@ -86,6 +87,7 @@ class Solver(Limited, ABC):
     linear: ClassVar[bool] = True
     needs_prior: ClassVar[bool] = True
     takes_initial: ClassVar[bool] = False
+    prior_kind: ClassVar[str] = "denoiser"
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         if name is not None:
@@ -117,9 +119,9 @@ class Solver(Limited, ABC):
             initial: another restoration (B, C, H, W), range [0, 1], to start from, for solvers that take one.
 
         Raises:
-            ValueError: an operator that is not linear where one is needed, no prior where one is needed, a bad
-                ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of another shape
-                than the result.
+            ValueError: an operator that is not linear where one is needed, no prior or one of another kind than is
+                needed, a bad ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of
+                another shape than the result.
         """
         return self.run(self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial), callback)
 
@@ -138,6 +140,8 @@ class Solver(Limited, ABC):
             raise ValueError(f"{name} needs a linear operator, {type(op).__name__} is not: use diffpir or dps")
         if self.needs_prior and prior is None:
             raise ValueError(f"{name} needs a prior, got None")
+        if self.needs_prior and prior is not None:
+            prior.check_kind(name, self.prior_kind)
         if initial is not None:
             if not self.takes_initial:
                 others = ", ".join(key for key, kind in SOLVERS.items() if kind.takes_initial)

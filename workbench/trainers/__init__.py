@@ -1,5 +1,6 @@
 """One training loop (``loop``), one objective per paper (``objectives``, ``mupet``), the folder of a run (``run``)."""
 
+from workbench.trainers.consistency import Consistency, Curriculum
 from workbench.trainers.degradations import Degradation, Degradations
 from workbench.trainers.dsm import DSM, Objective
 from workbench.trainers.loop import TrainSettings, train, train_task
@@ -13,7 +14,9 @@ __all__ = [
     "DSM",
     "MTDEQ",
     "MUPET",
+    "Consistency",
     "Context",
+    "Curriculum",
     "Degradation",
     "Degradations",
     "Objective",

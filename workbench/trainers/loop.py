@@ -41,7 +41,8 @@ class TrainSettings:
         schedule: "cosine" (to 2 % of the peak) or "constant", after the warm-up; or any function of the step that gives
             the factor of the base rate.
         optimiser: "adam", or "muon" for the convolutions and Adam for the rest (see ``muon``).
-        ema_decay: averages follow ``min(ema_decay, (1 + n) / (10 + n))`` at update n, as score_sde's.
+        ema_decay: averages follow ``min(ema_decay, (1 + n) / (10 + n))`` at update n, as score_sde's; or any function
+            of the step that gives the decay.
         clip: gradient norm limit.
         accumulate: batches per optimiser step.
         precision: "no" (float32) or "bf16" (autocast).
@@ -56,7 +57,7 @@ class TrainSettings:
     schedule: str | Callable[[int], float] = "cosine"
     optimiser: str = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
-    ema_decay: float = 0.9995
+    ema_decay: float | Callable[[int], float] = 0.9995
     clip: float = 1.0
     accumulate: int = 1
     precision: str = "no"

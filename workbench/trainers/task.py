@@ -93,9 +93,9 @@ class Task:
 
 class Averages:
     """Running averages of the trainable parameters, ``d a + (1 - d) p`` with ``d = min(decay, (1 + n) / (10 + n))`` at
-    update n, from 1 (score_sde's)."""
+    update n, from 1 (score_sde's); or d a function of n - 1."""
 
-    def __init__(self, task: Task, decay: float) -> None:
+    def __init__(self, task: Task, decay: float | Callable[[int], float]) -> None:
         self.task, self.decay, self.updates = task, decay, 0
         self.values = {name: {k: p.clone() for k, p in own.items()} for name, own in task.trained().items()}
 
@@ -103,7 +103,8 @@ class Averages:
     def update(self) -> None:
         """One step towards the parameters as they are."""
         self.updates += 1
-        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        n, decay = self.updates, self.decay
+        weight = 1 - (decay(n - 1) if callable(decay) else min(decay, (1 + n) / (10 + n)))
         for name, own in self.task.trained().items():
             if own:
                 torch._foreach_lerp_(list(self.values[name].values()), list(own.values()), weight)

@@ -1,0 +1,111 @@
+"""CM4IR: few steps of a consistency model with back-projection (Garber and Tirer 2025), by the published code.
+
+At level ``t_k``, with weight ``w = zeta (2 sigma_noise)^2``:
+
+    d = f(x, (1 + delta_k) t_k)
+    x = d + A^T (A A^T + w)^-1 (y - A d)  =  prox(d, y, w)
+    x = x + t_{k+1} (eta eps + sqrt(1 - eta^2) (d - x_k) / t_k)
+
+The last term is minus the noise that the network saw in ``x_k``. For noisy data the image is ``d`` of the last step.
+Levels are ``t_k = sqrt(1 - a_k) / 2`` with ``a_0`` that of a DDPM time step and ``a_{k+1} = (1 + gamma) a_k``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.limits import Count, NotNegative, Positive, Share, Whole
+from workbench.models.adapters import linear_alphas_cumprod
+from workbench.models.consistency import ConsistencyModel
+from workbench.operators.base import column
+from workbench.operators.inpainting import Inpainting, fill_holes
+from workbench.solvers.base import Iterate, Problem, Sampler, mid_grey
+from workbench.text import require
+
+CAP = 0.9999  # of a_k
+
+
+@dataclass(frozen=True)
+class CM4IR(Sampler, name="cm4ir"):
+    """Linear operators.
+
+    Attributes:
+        steps: evaluations of the consistency model.
+        first: DDPM time step (of 1000) of the first level. The published choices are 150 for inpainting and deblurring
+            and 400 for super-resolution, with ``gamma`` 0.05 to 0.7.
+        gamma: growth of ``a_k`` from step to step.
+        eta: share of fresh noise, in [0, 1].
+        zeta: weight of the noise in the data step, see above. The published 0 is pinv, which magnifies noise where an
+            operator lets little through.
+        deltas: what the network is told is ``1 + delta_k`` times the level: a number, or one per step.
+        scaled_apart: tell the network, but scale its input and output for ``t_k`` (published: "injection type 0").
+        seen_sign: -1 adds minus the noise that the network saw, as published; 1 adds that noise, as DDIM does.
+    """
+
+    summary: ClassVar[str] = "few steps of a consistency model, each followed by back-projection and noise"
+    paper: ClassVar[str] = "Garber and Tirer 2025"
+    takes_initial: ClassVar[bool] = True
+    prior_kind: ClassVar[str] = "consistency"
+
+    steps: Count = 4
+    first: Whole = 150
+    gamma: Positive = 0.2
+    eta: Share = 0.1
+    zeta: NotNegative = 1.0
+    deltas: float | Sequence[float] = 0.0
+    scaled_apart: bool = False
+    seen_sign: int = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.first < 999, "first", "below 999", self.first)
+        require(self.seen_sign in (-1, 1), "seen_sign", "-1 or 1", self.seen_sign)
+        if not isinstance(self.deltas, int | float):
+            require(len(self.deltas) == self.steps, "deltas", f"a number or {self.steps} of them", len(self.deltas))
+
+    def levels(self) -> list[float]:
+        """The noise levels of images in [0, 1]."""
+        share, levels = float(linear_alphas_cumprod()[self.first + 1]), []
+        for _ in range(self.steps):
+            levels.append(math.sqrt(1 - share) / 2)
+            share = min(share * (1 + self.gamma), CAP)
+        return levels
+
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """From ``initial``; by default y with its holes filled, else ``prox(1/2, y, w)``; plus the first level times
+        the first draw. One draw between steps."""
+        levels, weight = self.levels(), self.zeta * (2 * p.sigma_noise) ** 2
+        deltas = torch.as_tensor(self.deltas, dtype=torch.float64).expand(self.steps).tolist()
+        start = self._start(p, weight) if p.initial is None else p.initial
+        x, noisy = start + levels[0] * p.draw(start), column(p.sigma_noise > 0, start)
+        for (level, lower), delta in zip(pairwise([*levels, 0.0]), deltas, strict=True):
+            clean = self._ask(p, x, level, delta).clamp(0, 1)
+            image = p.op.prox(clean, p.y, weight)
+            last = lower == 0.0
+            if last:
+                image = torch.where(noisy, clean, image)
+            yield Iterate(image, level, clean, self.steps)
+            if not last:
+                seen = self.seen_sign * (x - clean) / level
+                x = image + lower * (self.eta * p.draw(x) + math.sqrt(1 - self.eta**2) * seen)
+
+    def _start(self, p: Problem, weight: Tensor) -> Tensor:
+        if isinstance(p.op, Inpainting):
+            return fill_holes(p.y, p.op.mask)
+        return p.op.prox(mid_grey(p.op, p.y), p.y, weight)
+
+    def _ask(self, p: Problem, x: Tensor, level: float, delta: float) -> Tensor:
+        told = (1 + delta) * level
+        if not self.scaled_apart or delta == 0:
+            return p.prior(x, told)
+        require(isinstance(p.prior, ConsistencyModel), "scaled_apart", "used with a ConsistencyModel", p.prior.name)
+        assert isinstance(p.prior, ConsistencyModel)
+        both = (torch.full((len(x),), value).to(x) for value in (level, told))
+        return p.prior.at(x, *both)

@@ -1,0 +1,99 @@
+"""LATINO: Langevin sampling in few steps with a consistency model (Spagnoletti et al. 2025; UD2M, eq. 5).
+
+The Langevin process of the posterior is split: an implicit step on the likelihood, and a step of the prior that adds
+noise and lets a consistency model take it away again. In variance-exploding coordinates, at level ``t_k``:
+
+    x~ = prox_{delta_k g}(x),   g(x) = ||A x - y||^2 / (2 sigma_noise^2)
+    x  = f(x~ + t_k eps, t_k)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.limits import Count, Positive
+from workbench.solvers.base import Iterate, Problem, Sampler, initial_image
+from workbench.solvers.schedules import check_levels, karras_sigmas
+from workbench.text import require
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LATINO(Sampler, name="latino"):
+    """Takes every operator that has a ``prox``, also non-linear ones.
+
+    Attributes:
+        steps: evaluations of the consistency model.
+        sigma_start, sigma_end: levels fall between them on the grid of Karras et al. A start of None is the highest
+            level of the prior, at most 1.
+        schedule: "karras", or the levels themselves, ``steps`` numbers above 0 that do not rise.
+        delta: step size of the likelihood, in units of ``t^2 / (1 + 4 t^2)``: the variance that is left of an image
+            with standard deviation 1/2 when noise of level t is on it. Or a number per step. The prox has the weight
+            ``sigma_noise^2 / (delta t^2 / (1 + 4 t^2))``. The published code makes ``delta`` grow with the residual of
+            the whole batch, from tables for its own problems.
+        prior_first: end each step with the prox, as LATINO was published, instead of starting with it (UD2M, note 1).
+        clip: to [0, 1] before and after the prox, as published.
+        encode, decode: for a consistency model of latents: (B, C, H, W) images to latents and back.
+    """
+
+    summary: ClassVar[str] = "Langevin in few steps: data step, noise, and a consistency model that takes it away"
+    paper: ClassVar[str] = "Spagnoletti et al. 2025; UD2M, eq. 5"
+    linear: ClassVar[bool] = False
+    takes_initial: ClassVar[bool] = True
+    prior_kind: ClassVar[str] = "consistency"
+
+    steps: Count = 8
+    sigma_start: Positive | None = None
+    sigma_end: Positive = 0.05
+    schedule: str | Sequence[float] = "karras"
+    delta: float | Sequence[float] = 1.0
+    prior_first: bool = False
+    clip: bool = True
+    encode: Transform | None = None
+    decode: Transform | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.delta, int | float):
+            require(len(self.delta) == self.steps, "delta", f"a number or {self.steps} of them", len(self.delta))
+        require(bool((torch.as_tensor(self.delta) > 0).all()), "delta", "positive", self.delta)
+        require((self.encode is None) == (self.decode is None), "encode and decode", "both or none", "one")
+
+    def levels(self, sigma_max: float) -> list[float]:
+        """The noise levels, falling. Raises ValueError for ones that a prior up to ``sigma_max`` does not know."""
+        if self.schedule != "karras":
+            return check_levels(self.schedule, self.steps, sigma_max).tolist()
+        start = min(1.0, sigma_max) if self.sigma_start is None else self.sigma_start
+        require(self.sigma_end <= start <= sigma_max, "sigma_start", f"from sigma_end to {sigma_max:g}", start)
+        return karras_sigmas(self.steps, start, self.sigma_end).tolist()
+
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        """From ``initial``, by default the :func:`initial_image` of the data; one draw per step."""
+        encode, decode = self.encode or _same, self.decode or _same
+        image = initial_image(p.op, p.y, p.sigma_noise) if p.initial is None else p.initial
+        deltas = torch.as_tensor(self.delta, dtype=torch.float64).expand(self.steps).tolist()
+        for level, delta in zip(self.levels(p.prior.sigma_max), deltas, strict=True):
+            if not self.prior_first:
+                image = self._data_step(p, image, level, delta)
+            latent = encode(image)
+            clean = decode(p.prior(latent + level * p.draw(latent), level))
+            image = self._data_step(p, clean, level, delta) if self.prior_first else clean
+            # What a chain of latents ends with has been through the autoencoder.
+            yield Iterate(decode(encode(image)) if self.prior_first else image, level, image, self.steps)
+
+    def _data_step(self, p: Problem, x: Tensor, level: float, delta: float) -> Tensor:
+        weight = p.sigma_noise**2 * (1 + 4 * level**2) / (delta * level**2)
+        return self._clipped(p.op.prox(self._clipped(x), p.y, weight))
+
+    def _clipped(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1) if self.clip else x
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
