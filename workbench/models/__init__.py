@@ -5,12 +5,14 @@ from workbench.models.checkpoint import save_prior
 from workbench.models.consistency import ConsistencyModel, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.load import available_priors, describe_priors, load_prior
+from workbench.models.lora import LoRA, save_adapter
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.networks.drunet import DRUNet, DRUNetConfig
 from workbench.models.networks.ncsnpp import NCSNpp, NCSNppConfig
 from workbench.models.networks.unet import UNet, UNetConfig
 from workbench.models.prior import Prior
+from workbench.models.unfolded import Unfolded, Unfolding
 from workbench.models.wrappers import SharedPrior, SplitPrior, TiledPrior, whole_or_tiles
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "DRUNetConfig",
     "EDMPrecond",
     "GaussianPrior",
+    "LoRA",
     "NCSNpp",
     "NCSNppConfig",
     "PlainDenoiser",
@@ -33,11 +36,14 @@ __all__ = [
     "TrajectoryModel",
     "UNet",
     "UNetConfig",
+    "Unfolded",
+    "Unfolding",
     "VEScore",
     "VPNoise",
     "available_priors",
     "describe_priors",
     "load_prior",
+    "save_adapter",
     "save_prior",
     "whole_or_tiles",
 ]

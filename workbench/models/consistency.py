@@ -97,7 +97,9 @@ class TrajectoryModel(nn.Module):
         ValueError: an unknown ``inner`` or ``outer``.
     """
 
-    def __init__(self, net: Network, *, inner: str = "edm", outer: str = "euler", **settings: Any) -> None:
+    def __init__(
+        self, net: Callable[..., Tensor], *, inner: str = "edm", outer: str = "euler", **settings: Any
+    ) -> None:
         super().__init__()
         require(inner in ("edm", "consistency"), "inner", "edm or consistency", inner)
         require(outer in ("euler", "variance", "mixed"), "outer", "euler, variance or mixed", outer)

@@ -15,6 +15,7 @@ from workbench.models.checkpoint import prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers
 from workbench.models.files import FLOATS, about, read_weights, sha256
 from workbench.models.hub import WEIGHTS, fetch, parse
+from workbench.models.lora import adapter_from_checkpoint, is_adapter
 from workbench.models.prior import Prior
 from workbench.models.published_files import prior_from_published
 from workbench.text import require, unknown
@@ -125,7 +126,9 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
     """
     content, metadata = read_weights(path)
     with about(path):
-        if "workbench" in metadata:
+        if is_adapter(metadata):
+            prior: Prior = _with(settings, adapter_from_checkpoint, content, metadata, path.stem)
+        elif "workbench" in metadata:
             prior = _with(settings, prior_from_checkpoint, content, metadata, path.stem)
         else:
             prior = prior_from_published(content, path.stem, **settings)

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 
 from workbench.text import require
 
+# What a prior may answer, as something to ask for and as something that came.
+KINDS = {
+    "denoiser": ("a denoiser, E[x0 | x]", "a denoiser"),
+    "consistency": ("a consistency model, such as photo-cm", "a consistency model, whose answer is a sample"),
+    "unfolded": ("an unfolded network, such as photo-ud2m", "an unfolded network, which samples given data"),
+}
 CPU_PIXELS = 16 * 64 * 64  # per network call without gradients on a CPU
 
 
@@ -47,8 +53,8 @@ class Prior(nn.Module):
         source: where the weights are from (``file``, ``sha256``, ``weights``: "ema" or "raw"), as far as known.
         trained_size: side of the square images it was trained on, if known.
         data_range: what the network itself sees of a [0, 1] image; its adapter translates.
-        kind: what it answers: "denoiser", ``E[x0 | x]``, or "consistency", a sample (``consistency.py``), which has no
-            score. Solvers say which kind they need.
+        kind: what it answers: "denoiser", ``E[x0 | x]``; "consistency", a sample (``consistency.py``), or "unfolded", a
+            sample given data (``unfolded.py``), which have no score. Solvers say which kind they need.
     """
 
     data_range: tuple[int, int] = (0, 1)
@@ -120,9 +126,7 @@ class Prior(nn.Module):
     def check_kind(self, user: str, kind: str = "denoiser") -> None:
         """Raise ValueError unless the prior is of ``kind``, which ``user`` needs."""
         if self.kind != kind:
-            words = {"denoiser": "a denoiser, E[x0 | x]", "consistency": "a consistency model, such as photo-cm"}
-            own = {"denoiser": "a denoiser", "consistency": "a consistency model, whose answer is a sample"}
-            raise ValueError(f"{user} needs {words[kind]}; {self.name} is {own[self.kind]}")
+            raise ValueError(f"{user} needs {KINDS[kind][0]}; {self.name} is {KINDS[self.kind][1]}")
 
     def summary(self) -> str:
         """One line: network, parameters, image size, noise range, data range, which weights."""
@@ -135,7 +139,7 @@ class Prior(nn.Module):
             {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels"),
             *([f"trained at {size}x{size}" if size else "training size not stated"] if count else []),
             *([f"sides in multiples of {self.multiple}"] if self.multiple > 1 else []),
-            *(["consistency model"] if self.kind == "consistency" else []),
+            *([f"{self.kind} model"] if self.kind != "denoiser" else []),
             f"noise {self.sigma_min:.3g} to {self.sigma_max:.3g}",
             "data in [{}, {}]".format(*self.data_range),
         ]

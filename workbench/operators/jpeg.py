@@ -38,7 +38,7 @@ class JPEG(Operator):
 
     Not linear. The result is in [0, 1], as a decoder's is, but not rounded to 8 bits. Its gradient passes straight
     through rounding and clipping. In this sense ``adjoint`` and ``pinv`` return ``y`` itself: a decoded photo is
-    its own best guess. ``prox`` descends from ``z``, and may stop above the minimum.
+    its own best guess. ``prox`` descends from ``z``, and may stop above the minimum; its gradient is that of a minimum.
 
     Args:
         quality: 1 to 100, the scaling of the Independent JPEG Group.

@@ -119,8 +119,8 @@ def descend(forward: Map, z: Tensor, y: Tensor, weight: Tensor, max_iterations: 
     """Decrease ``1/2 ||A(x) - y||^2 + weight/2 ||x - z||^2`` from ``z`` by gradient steps.
 
     For an ``A`` (``forward``) that is not linear; the gradient is autograd's. Steps halve, image by image, until the
-    objective falls, and an image stops once 12 halvings have not helped or ``max_iterations`` are done. The result
-    carries no gradient.
+    objective falls, and an image stops once 12 halvings have not helped or ``max_iterations`` are done. The gradient of
+    the result with respect to ``z``, ``y`` and ``weight`` is that of an exact minimum (implicit function theorem).
 
     Args:
         z: (B, C, H, W).
@@ -128,6 +128,59 @@ def descend(forward: Map, z: Tensor, y: Tensor, weight: Tensor, max_iterations: 
         weight: (B,).
     """
 
+    return _Minimum.apply(z, y, weight, forward, max_iterations)
+
+
+IMPLICIT_STEPS = 50  # of conjugate gradients on the way back
+
+
+class _Minimum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor, weight: Tensor, forward: Map, max_iterations: int) -> Tensor:
+        x = _descend(forward, z, y, weight, max_iterations)
+        ctx.save_for_backward(x, z, y, weight)
+        ctx.measure = forward
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = gradients
+        with torch.enable_grad():
+            x, z, y, weight = (saved.detach().requires_grad_() for saved in ctx.saved_tensors)
+            misfit = (ctx.measure(x) - y).square().sum() / 2
+            (slope,) = torch.autograd.grad(misfit, x, create_graph=True)
+            slope = slope + column(weight, x) * (x - z)
+
+            def hessian(v: Tensor) -> Tensor:
+                return torch.autograd.grad(slope, x, v, retain_graph=True)[0]
+
+            # At a minimum the slope is 0 whatever z, y and weight: dx = -H^-1 d(slope).
+            v = _conjugate_gradients(hessian, g)
+            back = torch.autograd.grad(slope, (z, y, weight), -v)
+        return *back, None, None
+
+
+def _conjugate_gradients(matrix: Map, b: Tensor) -> Tensor:
+    """``matrix^-1 b`` per image, or as far as a direction of negative curvature or the number of steps allows."""
+    x, residual = torch.zeros_like(b), b
+    direction, power = b, b.flatten(1).square().sum(1)
+    goal = power * torch.finfo(b.dtype).eps
+    for _ in range(IMPLICIT_STEPS):
+        active = power > goal
+        if not bool(active.any()):
+            break
+        seen = matrix(direction)
+        curvature = (seen * direction).flatten(1).sum(1)
+        active = active & (curvature > 0)
+        step = column(torch.where(active, power / torch.where(active, curvature, 1.0), 0.0), b)
+        x, residual = x + step * direction, residual - step * seen
+        following = torch.where(active, residual.flatten(1).square().sum(1), 0.0)
+        direction = residual + column(following / power.clamp(min=1e-30), b) * direction
+        power = following
+    return x
+
+
+def _descend(forward: Map, z: Tensor, y: Tensor, weight: Tensor, max_iterations: int) -> Tensor:
     def objective(seen: Tensor, x: Tensor) -> Tensor:
         return ((seen - y).flatten(1).square().sum(1) + weight * (x - z).flatten(1).square().sum(1)) / 2
 

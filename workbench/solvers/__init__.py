@@ -11,6 +11,7 @@ from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.few_step.cm4ir import CM4IR
 from workbench.solvers.few_step.consistency import ConsistencyEditing
 from workbench.solvers.few_step.latino import LATINO
+from workbench.solvers.few_step.ud2m import UD2M
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann, attach_gradient, implicit_fixed_point
 from workbench.solvers.fixed_point.map import MapByAdam, MapByGradient, MapByProx, MapRule, stationarity
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Broyden, Picard
@@ -43,6 +44,7 @@ __all__ = [
     "LATINO",
     "RED",
     "SOLVERS",
+    "UD2M",
     "Adam",
     "Anderson",
     "Broyden",

@@ -9,11 +9,13 @@ from workbench.trainers.mupet import MUPET
 from workbench.trainers.reg import ReG
 from workbench.trainers.run import Progress, training_card
 from workbench.trainers.task import Context, Task
+from workbench.trainers.ud2m import UD2M
 
 __all__ = [
     "DSM",
     "MTDEQ",
     "MUPET",
+    "UD2M",
     "Consistency",
     "Context",
     "Curriculum",
