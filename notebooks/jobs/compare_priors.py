@@ -31,6 +31,7 @@ settings: dict[str, dict] = {}  # label -> settings of the solver, such as {zeta
 grid: dict[str, list] = {}  # setting -> values to try
 published_task: str = ""  # the row of a published table to show beside, such as 4xSR
 pictures: int = 6  # of the first images
+samples: int = 0  # draw so many from the posterior of the first image, and the map of their standard deviation
 seed: int = 0
 batch: int = 16
 device: str = "cpu"
@@ -55,6 +56,7 @@ from workbench.pipelines import input_path, input_source, progress, write_result
 from workbench.plots import show, strip
 from workbench.records import environment, solver_settings
 from workbench.restore import degrade, restore, solver_of, steps_of
+from workbench.restore import samples as repeated
 from workbench.text import check_labels
 
 # Names are checked before the slow part, cheapest first.
@@ -181,6 +183,26 @@ if pictures and not grid:
         files.append({"title": title, "file": f"strip-{number}.png"})
         save_image(strip(row), files[-1]["file"])
     result["comparison"]["strips"] = files
+
+# %% [markdown]
+# ## Samples of the first image
+# At the right the standard deviation over the samples, mean of the channels: white is 0.2.
+
+# %%
+if samples > 1 and not grid:
+    one = repeated(degrade(originals[:1].to(device), degradation, noise, seed, numbers=(first,)), samples)
+    for number, label in enumerate(priors):
+        drawn = restore(one, made[label][0], networks[label]).image.cpu()
+        spread = drawn.std(dim=0).mean(dim=0)
+        picture = strip(torch.cat([drawn, (spread / 0.2).expand(1, 3, -1, -1)]))
+        title = f"{label}: {samples} samples, and their standard deviation (mean {float(spread.mean()):.3f}; white 0.2)"
+        files.append({"title": title, "file": f"samples-{number}.png"})
+        save_image(picture, files[-1]["file"])
+        plt.figure(figsize=(8, 1.6))
+        plt.imshow(picture[0].permute(1, 2, 0).clamp(0, 1))
+        plt.title(title, fontsize=9)
+        plt.axis("off")
+        plt.show()
 
 # %%
 write_result(result)

@@ -53,7 +53,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter, save_prior
+from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter
 from workbench.pipelines import input_source, training_photos, write_result
 from workbench.trainers import UD2M, TrainSettings, train_task, training_card
 from workbench.trainers.ud2m import FAMILIES
@@ -111,7 +111,7 @@ for name, axis in zip(curves, axes[0]):
 
 # %% [markdown]
 # ## Save
-# `load_prior("resume/prior.safetensors")` reads it for the solver `ud2m`; with low-rank layers the file holds these alone.
+# `load_prior("resume/prior.safetensors")` reads it for the solver `ud2m`. The file holds the low-rank layers alone.
 
 # %%
 card = {
@@ -120,8 +120,5 @@ card = {
     "loss": {"lpips": "LPIPS", "effnet": "EfficientNet-Lite0, a stand-in for LPIPS", "none": "none"}[distance],
     **training_card(progress, run, sources),
 }
-if lora:
-    save_adapter(modules["generator"], run / "prior.safetensors", base=prior, card=card)
-else:
-    save_prior(modules["generator"], run / "prior.safetensors", card=card, base=prior)
+save_adapter(modules["generator"], run / "prior.safetensors", base=prior, card=card)
 write_result({"step": progress.step, "images": progress.images, "seconds": progress.seconds, "log": records})

@@ -23,6 +23,7 @@ from workbench.models.consistency import ConsistencyModel
 from workbench.models.difference import decode, digest, encode
 from workbench.models.files import about, assign, build, check_finite, check_tensors, read_weights
 from workbench.models.formats import FAMILIES
+from workbench.models.lora import adapter_header
 from workbench.models.prior import Prior
 from workbench.text import check_types, replacing
 
@@ -137,7 +138,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         ValueError: no such file, not a safetensors file (or a truncated one), or not written by :func:`save_prior`.
     """
     with about(path):
-        return _header(read_weights(path)[1])
+        metadata = read_weights(path)[1]
+        adapter = adapter_header(metadata)
+        return adapter if "unfolding" in adapter else _header(metadata)
 
 
 def _header(metadata: Mapping[str, str]) -> dict[str, Any]:

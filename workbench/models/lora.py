@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.limits import Count, Limited
-from workbench.models.difference import digest
+from workbench.models.difference import decode, digest, encode
 from workbench.models.files import check_finite, check_tensors
 from workbench.models.unfolded import Unfolded, Unfolding
 from workbench.text import check_types, replacing, require
@@ -44,19 +43,25 @@ class LoRA(Limited):
         super().__post_init__()
         require(self.layers in LAYERS, "layers", " or ".join(LAYERS), repr(self.layers))
 
+    def layers_of(self, net: nn.Module) -> dict[str, Any]:
+        """The layers that are adapted, by name. Raises ValueError if ``net`` has none."""
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
+        known = {name: module for name, module in net.named_modules() if isinstance(module, kinds)}
+        chosen = {n: m for n, m in known.items() if self.layers == "all" or n.rpartition(".")[2] in ATTENTION}
+        require(bool(chosen), "network", f"one with {self.layers} layers", type(net).__name__)
+        return chosen
+
     def inject(self, net: nn.Module) -> None:
         """Put the low-rank layers into ``net``, which then computes what it did; they alone ask for gradients.
 
         Raises:
             ValueError: ``net`` has no such layers, or has been adapted already.
         """
+        # Slow to import, and needed for training alone.
         from peft import LoraConfig, inject_adapter_in_model
 
         require(not adapted(net), "network", "without low-rank layers", "one that has them")
-        kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
-        known = [name for name, module in net.named_modules() if isinstance(module, kinds)]
-        names = [name for name in known if self.layers == "all" or name.rpartition(".")[2] in ATTENTION]
-        require(bool(names), "network", f"one with {self.layers} layers", type(net).__name__)
+        names = list(self.layers_of(net))
         net.requires_grad_(False)
         settings: dict[str, Any] = {"r": self.rank, "lora_alpha": self.rank, "target_modules": names}
         inject_adapter_in_model(LoraConfig(**settings), net)
@@ -79,25 +84,31 @@ def base_digest(net: nn.Module) -> str:
 
 
 def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write the low-rank weights of ``unfolded`` to ``path``, atomically, in half precision.
+    """Write the low-rank weights of ``unfolded`` to ``path``, atomically, in half precision; where all weights were
+    trained, their difference to the base (``difference``).
 
     Args:
         base: what ``load_prior`` finds the base under.
         card: what a reader should know; must be JSON.
 
     Raises:
-        ValueError: an ``unfolded`` without low-rank layers, weights that are not finite.
+        ValueError: weights that are not finite, or another base than that of the low-rank layers.
     """
-    net, lora = unfolded.net, unfolded.lora
-    require(lora is not None and adapted(net), "an adapter file", "made of low-rank layers", "a network without")
-    assert lora is not None
-    tensors = {name: p.detach().half().contiguous().cpu() for name, p in low_rank(net).items()}
+    from workbench.models.load import load_prior  # which loads adapters through this module
+
+    net, lora, start = unfolded.net, unfolded.lora, load_prior(base).net.state_dict()
+    if lora is None:
+        tensors = encode(net.state_dict(), start)
+    elif base_digest(net) == digest(start):
+        tensors = {name: p.detach().half().contiguous().cpu() for name, p in low_rank(net).items()}
+    else:
+        raise ValueError(f"these low-rank layers are on other weights than those of {base}")
     check_finite(tensors)
     header = {
         "format": FORMAT,
-        "lora": asdict(lora),
+        "lora": lora and asdict(lora),
         "unfolding": asdict(unfolded.unfolding),
-        "base": {"prior": base, "sha256": base_digest(net)},
+        "base": {"prior": base, "sha256": digest(start)},
         "card": dict(card or {}),
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -107,17 +118,22 @@ def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mappi
 
 def is_adapter(metadata: Mapping[str, str]) -> bool:
     """Whether a file with this ``metadata`` was written by :func:`save_adapter`."""
+    return "unfolding" in adapter_header(metadata)
+
+
+def adapter_header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The header that :func:`save_adapter` wrote, or an empty one."""
     try:
         header = json.loads(metadata.get("workbench", "null"))
     except (RecursionError, ValueError):
-        return False
-    return isinstance(header, dict) and "lora" in header
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def adapter_from_checkpoint(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str, *, base: str | None = None
 ) -> Unfolded:
-    """The unfolded network of a file by :func:`save_adapter`.
+    """The unfolded network of a file by :func:`save_adapter`, its low-rank updates added to the weights.
 
     Args:
         base: another place of the base than the file says.
@@ -127,36 +143,54 @@ def adapter_from_checkpoint(
     """
     from workbench.models.load import load_prior  # which loads adapters through this module
 
-    header = json.loads(metadata["workbench"])
-    parts: dict[str, Any] = {}
+    header = adapter_header(metadata)
+    parts: dict[str, Any] = {"lora": None}
     for key, kind in (("lora", LoRA), ("unfolding", Unfolding)):
         content = header.get(key)
-        require(isinstance(content, dict), key, "a JSON object", content)
+        if key == "lora" and content is None:
+            continue
+        if not isinstance(content, dict):
+            raise ValueError(f"expected {key} as a JSON object, found {content!r}")
         check_types(content, get_type_hints(kind), key)
         parts[key] = kind(**content)
     known = header.get("base")
-    require(isinstance(known, dict) and isinstance(known.get("prior"), str), "base", "a name and its sha256", known)
-    unfolded = Unfolded(load_prior(base or known["prior"]), parts["unfolding"], parts["lora"], name=name)
+    if not isinstance(known, dict) or not isinstance(known.get("prior"), str):
+        raise ValueError(f"expected base as the name of a prior and its sha256, found {known!r}")
+    unfolded = Unfolded(load_prior(base or known["prior"]), parts["unfolding"], name=name)
     found = base_digest(unfolded.net)
     if found != known.get("sha256"):
         raise ValueError(
             f"it adapts {known['prior']} with the weights {str(known.get('sha256'))[:12]}..., the base at hand has "
             f"{found[:12]}...: give the file of its base as base=FILE"
         )
-    put_in(unfolded, tensors)
-    unfolded.card = header.get("card", {})
-    return unfolded
+    if parts["lora"] is None:
+        state = unfolded.net.state_dict()
+        unfolded.net.load_state_dict(decode(tensors, state, state))
+    else:
+        put_in(unfolded, tensors, parts["lora"])
+    card = header.get("card")
+    unfolded.card = card if isinstance(card, dict) else {}
+    return unfolded.eval().requires_grad_(False)
 
 
-def put_in(unfolded: Unfolded, tensors: Mapping[str, Tensor]) -> None:
-    """Replace the low-rank weights of ``unfolded``: adapters of one base are swapped like this.
+def put_in(unfolded: Unfolded, tensors: Mapping[str, Tensor], lora: LoRA) -> None:
+    """Add the updates ``B A`` of an adapter to the weights of ``unfolded``, in place of those of another adapter.
+
+    So adapters of one base are swapped. It needs no peft, and evaluations cost what they cost without an adapter.
 
     Raises:
         ValueError: tensors missing, left over, of another shape or not finite, by name.
     """
-    place = low_rank(unfolded.net)
+    layers = {f"{name}.weight": module.weight for name, module in lora.layers_of(unfolded.net).items()}
+    place = {}
+    for name, weight in layers.items():
+        stem, ones = name.removesuffix("weight"), [1] * (weight.ndim - 2)
+        place[f"{stem}lora_A.weight"] = weight.new_empty(lora.rank, *weight.shape[1:])
+        place[f"{stem}lora_B.weight"] = weight.new_empty(len(weight), lora.rank, *ones)
     check_tensors(tensors, place)
     check_finite(tensors)
-    with torch.no_grad():
-        for key, parameter in place.items():
-            parameter.copy_(tensors[key])
+    for name, weight in layers.items():
+        stem, plain = name.removesuffix("weight"), unfolded.plain.setdefault(name, weight.detach().clone())
+        a, b = (tensors[f"{stem}lora_{part}.weight"].to(weight) for part in "AB")
+        weight.data = plain.to(weight) + (b.flatten(1) @ a.flatten(1)).view_as(weight)
+    unfolded.lora = lora

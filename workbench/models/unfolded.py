@@ -90,6 +90,7 @@ class Unfolded(Wrapped):
         super().__init__(prior, name or f"{prior.name}-unfolded")
         self.kind = "unfolded"
         self.prior, self.unfolding, self.lora, self.estimator = prior, unfolding, lora, estimator
+        self.plain: dict[str, Tensor] = {}  # weights without the adapter that was put in
         if lora is not None:
             lora.inject(self.net)
 

@@ -48,8 +48,13 @@ def input_path(path: str | Path) -> Path:
 
 
 def input_source(source: str) -> str:
-    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:``, is an :func:`input_path`."""
+    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:``, is an :func:`input_path`.
+
+    ``job:NAME`` is the prior that the job NAME trained, which this one needs.
+    """
     kind, colon, rest = source.rpartition(":")
+    if kind == "job":
+        return str(needed(rest)[0] / RESUME / "prior.safetensors")
     path = input_path(rest)
     return f"{kind}{colon}{path}" if path.exists() else source
 

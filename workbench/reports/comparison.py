@@ -122,11 +122,7 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Published]) -> dict[str, Any]:
     *others, judged = comparison["priors"]
     means, task = comparison["means"], comparison.get("published_task", "")
-    paper = [
-        {"label": " ".join(names)} | {key: figures.get(metric.paper) for key, metric in METRICS.items()}
-        for table in (published if task else [])
-        for names, figures in table.figures(task)
-    ]
+    paper = [row for table in (published if task else []) for row in _paper_rows(table, task)]
     return {
         **{key: comparison[key] for key in ("operator", "noise", "size", "steps", "count", "first")},
         "photos": ", ".join(comparison["photos"]),
@@ -141,10 +137,22 @@ def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Publi
             for other in others
         ],
         "paper": paper,
-        "paper_change": _paper_change(paper),
+        # Where rows are methods, the paper says nothing of the change of a prior.
+        "paper_change": _paper_change(paper) if any(table.figures(task) for table in published) else None,
         "published_task": task,
         "strips": [_strip(strip, means, folder) for strip in comparison.get("strips", [])],
     }
+
+
+def _paper_rows(table: Published, task: str) -> list[dict[str, Any]]:
+    """What a table says of a task: its rows that begin with it, or else its columns, such as "SR x4 PSNR"."""
+    own = table.figures(task)
+    found, prefix = (own, "") if own else (table.figures(), f"{task} ")
+    rows = [
+        {"label": " ".join(names)} | {key: figures.get(f"{prefix}{metric.paper}") for key, metric in METRICS.items()}
+        for names, figures in found
+    ]
+    return [row for row in rows if any(row[key] is not None for key in METRICS)]
 
 
 def _strip(strip: Mapping[str, Any], means: Mapping[str, Any], folder: Path) -> dict[str, Any]:

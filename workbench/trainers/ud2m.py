@@ -179,5 +179,5 @@ class _Turn:
 
     def __call__(self, modules: Modules, batch: Batch, draws: Draws, context: Context) -> tuple[Tensor, Values]:
         loss, values = self.objective.discriminator_loss(modules, batch, draws)
-        self.watch.see(float(values["certainty"]))
+        self.watch.see(float(values["certainty"].detach()))
         return loss, values

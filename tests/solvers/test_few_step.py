@@ -1,0 +1,255 @@
+"""Few-step solvers: what their chains converge to in closed form, what the data fix, kinds of priors, bad settings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.solvers.solver_problems import (
+    FunctionPrior,
+    Recorder,
+    curved_prior,
+    explicit,
+    gaussian_prior,
+    problem,
+    stored,
+)
+from tests.solvers.solver_problems import replay as replayed
+from workbench.models import ConsistencyModel, EDMPrecond, Prior, Unfolded, Unfolding, load_prior
+from workbench.models.consistency import euler_step, trajectory_end
+from workbench.models.unfolded import two_centres
+from workbench.operators import JPEG, Operator
+from workbench.random import generator
+from workbench.solvers import CM4IR, DDIM, EDM, LATINO, SOLVERS, UD2M, Consistency, ConsistencyEditing, make_solver
+from workbench.solvers.schedules import karras_sigmas
+
+PRIOR, N, NOISE = gaussian_prior(), 36, 0.1
+C, EYE = PRIOR.covariance(), torch.eye(N, dtype=torch.float64)
+
+
+def power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values**exponent @ vectors.T
+
+
+def exact(end: float = 1e-4) -> FunctionPrior:
+    """The consistency function of ``PRIOR``: ``m + ((C + end^2) (C + s^2)^-1)^(1/2) (x - m)``."""
+
+    def jump(x: Tensor, sigma: Tensor) -> Tensor:
+        gain = ((PRIOR.spectrum + end**2) / (PRIOR.spectrum + sigma.view(-1, 1, 1, 1) ** 2)).sqrt()
+        return PRIOR.mean + PRIOR._filter(gain, x - PRIOR.mean)
+
+    prior = FunctionPrior(jump, channels=1, sigma_min=end, sigma_max=80.0)
+    prior.kind = "consistency"
+    return prior
+
+
+def unfolded(depth: int = 2, level: float = 0.2, delta: float = 0.02, **options) -> Unfolded:
+    return Unfolded(PRIOR, Unfolding(depth, level, delta, **options))
+
+
+def test_heuns_method_ends_where_the_exact_consistency_function_does() -> None:
+    x = 0.5 + 2.0 * torch.randn(3, 1, 6, 6, generator=generator(0), dtype=torch.float64)
+    errors = []
+    for count in (20, 40):
+        levels = karras_sigmas(count, 2.0, 1e-3)
+        errors.append(float((trajectory_end(PRIOR, x, levels) - exact(1e-3)(x, 2.0)).abs().max()))
+    assert errors[1] < 2e-3
+    assert errors[0] / errors[1] > 3  # second order
+    t, s = torch.full((3,), 0.5, dtype=torch.float64), torch.full((3,), 0.3, dtype=torch.float64)
+    wanted = PRIOR(x, 0.5) + 0.6 * (x - PRIOR(x, 0.5))
+    torch.testing.assert_close(euler_step(PRIOR, x, t, s), wanted, atol=1e-12, rtol=0)
+
+
+def test_a_consistency_model_is_the_identity_at_its_lowest_level() -> None:
+    model = ConsistencyModel(lambda u, told: torch.sin(7 * u), sigma_min=0.01, sigma_max=3.0)
+    x = torch.rand(2, 3, 4, 4, generator=generator(0), dtype=torch.float64)
+    torch.testing.assert_close(model(x, 0.01), x, atol=1e-12, rtol=0)
+    assert float((model(x, 0.5) - x).abs().max()) > 0.1
+
+
+def covariance(step: float, level: float, gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean map and stationary covariance of LATINO with constant steps, by iterating its linear recursion."""
+    jump = power(C, 0.5) @ power(C + level**2 * EYE, -0.5)
+    pull = torch.linalg.inv(EYE + step / NOISE**2 * gram)
+    found = EYE.clone()
+    for _ in range(1500):
+        found = jump @ (pull @ found @ pull.T + level**2 * EYE) @ jump.T
+    return jump @ pull, found
+
+
+def test_latino_samples_the_law_of_its_recursion() -> None:
+    op, y = problem("mask", batch=1)
+    level, delta = 0.2, 0.5
+    step = delta * level**2 / (1 + 4 * level**2)
+    _, wanted = covariance(step, level, op.matrix.T @ op.matrix)
+    solver = LATINO(steps=25, schedule=[level] * 25, delta=delta, clip=False)
+    copies = y.expand(3000, -1).contiguous()
+    found = solver(copies, op, exact(1e-9), sigma_noise=NOISE, generator=generator(0)).image.flatten(1)
+    scale = float(wanted.diagonal().mean())
+    assert float((torch.cov(found.T) - wanted).abs().max()) < 0.12 * scale  # 3000 samples: sd of an entry 2.6 %
+    assert float(torch.cov(found.T).diagonal().mean()) == pytest.approx(scale, rel=0.025)
+
+
+def test_half_the_squared_level_is_the_step_at_which_latino_samples_the_posterior() -> None:
+    """Langevin: noise t and its removal are a step t^2 / 2 on the prior, so the likelihood's has to be as long."""
+    gram = explicit("mask").matrix.T @ explicit("mask").matrix
+    posterior = torch.linalg.inv(torch.linalg.inv(C) + gram / NOISE**2)
+    level = 0.02
+    off = {d: covariance(d * level**2, level, gram)[1] for d in (0.25, 0.5, 1.0)}
+    errors = {d: float((found - posterior).norm() / posterior.norm()) for d, found in off.items()}
+    assert errors[0.5] < 0.06
+    assert min(errors[0.25], errors[1.0]) > 3 * errors[0.5]
+
+
+@pytest.mark.parametrize("name", ["latino", "latino, prior first"])
+def test_order_of_latino(name: str) -> None:
+    op, y = problem("mask")
+    first = name != "latino"
+    noise = stored(2)
+    solver = LATINO(steps=2, schedule=[0.3, 0.1], delta=[0.5, 0.7], prior_first=first, clip=False)
+    x = initial = torch.full((2, 1, 6, 6), 0.4, dtype=torch.float64)
+    for level, delta, draw in zip((0.3, 0.1), (0.5, 0.7), noise, strict=True):
+        weight = NOISE**2 * (1 + 4 * level**2) / (delta * level**2)
+        x = x if first else op.prox(x, y, weight)
+        x = exact()(x + level * draw, level)
+        x = op.prox(x, y, weight) if first else x
+    found = solver(y, op, exact(), sigma_noise=NOISE, initial=initial, noise=replayed(noise))
+    torch.testing.assert_close(found.image, x, atol=1e-12, rtol=0)
+    assert found.evaluations.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("solver", [ConsistencyEditing(3), CM4IR(4, zeta=0.0)])
+def test_noise_free_data_are_met(solver) -> None:
+    op, y = problem("mask")
+    found = solver(y, op, exact(), generator=generator(0)).image
+    torch.testing.assert_close(op(found), y, atol=1e-9, rtol=0)
+
+
+def test_cm4ir_with_the_other_sign_follows_the_trajectory() -> None:
+    """With eta = 0 and data that say nothing it is then the deterministic sampler: one trajectory, one end."""
+    op = explicit("mask")
+    op.matrix.zero_()
+    op.values.zero_()
+    y, noise = torch.zeros(2, 18, dtype=torch.float64), stored(1)
+    start = torch.full((2, 1, 6, 6), 0.5, dtype=torch.float64)
+    found = CM4IR(3, eta=0.0, seen_sign=1)(
+        y, op, exact(), initial=start, noise=replayed([*noise, *torch.zeros(3, 2, 1, 6, 6)])
+    )
+    levels = CM4IR(3).levels()
+    x = start + levels[0] * noise[0]
+    for level, lower in zip(levels, [*levels[1:], 0.0], strict=True):
+        end = exact()(x, level).clamp(0, 1)
+        x = end + lower / level * (x - end)
+    torch.testing.assert_close(found.image, x, atol=1e-9, rtol=0)
+
+
+def test_the_step_with_two_centres_is_the_minimiser() -> None:
+    """Errata 9 against an explicit solve of eq. (6)-(7)."""
+    op, y = problem("blur")
+    g = generator(3)
+    x_t, x = (torch.rand(2, 1, 6, 6, generator=g, dtype=torch.float64) for _ in range(2))
+    t, sigma, delta = torch.tensor([0.3, 2.0]).double(), torch.tensor([0.1, 0.05]).double(), 0.02
+    found = two_centres(op, y, sigma, x_t, t, x, delta)
+    for i in range(2):
+        s, level = float(sigma[i]), float(t[i])
+        matrix = op.matrix.T @ op.matrix / s**2 + (1 / level**2 + 1 / delta) * EYE
+        right = op.matrix.T @ y[i] / s**2 + x_t[i].flatten() / level**2 + x[i].flatten() / delta
+        torch.testing.assert_close(found[i].flatten(), torch.linalg.solve(matrix, right), atol=1e-10, rtol=0)
+
+
+def test_ud2m_is_algorithm_1() -> None:
+    op, y = problem("mask")
+    network, noise = unfolded(), stored(1 + 2 * 2 + 1)
+    solver = UD2M(steps=2, eta=0.7)
+    high, low, _ = solver.levels(network.sigma_max)
+    draws = iter(noise)
+    first = torch.full((2, 1, 6, 6), 0.45, dtype=torch.float64)
+    x = 0.5 + high * next(draws)
+    for level, lower in ((high, low), (low, 0.0)):
+        share = level**2 / (level**2 + 0.01)
+        z = share * first + (1 - share) * x
+        for _ in range(2):
+            z = two_centres(op, y, torch.full((2,), NOISE).double(), x, torch.full((2,), level).double(), z, 0.02)
+            z = PRIOR(z + 0.2 * next(draws), 0.2)
+        if lower:
+            fresh = (0.7 * lower) ** 2 * (1 - (lower / level) ** 2)
+            x = z + math.sqrt(lower**2 - fresh) / level * (x - z) + math.sqrt(fresh) * next(draws)
+    found = solver(y, op, network, sigma_noise=NOISE, initial=first, noise=replayed(noise))
+    # The first state is 79 wide, and its rounding is what differs.
+    torch.testing.assert_close(found.image, z, atol=1e-8, rtol=0)
+    assert found.evaluations.tolist() == [4, 4]
+    assert high == pytest.approx(78.7, abs=0.1)
+
+
+def test_every_solver_takes_its_kind_of_prior_and_refuses_the_others() -> None:
+    op, y = problem("mask")
+    kinds = {"denoiser": curved_prior(), "consistency": exact(), "unfolded": unfolded()}
+    for name, solver in SOLVERS.items():
+        for kind, prior in kinds.items():
+            if solver.needs_prior and kind != solver.prior_kind:
+                with pytest.raises(ValueError, match=f"{name.replace('+', '.')} needs a"):
+                    make_solver(name)(y, op, prior)
+    for sampler, kind in ((DDIM(2), "consistency"), (EDM(2), "consistency"), (Consistency(1), "denoiser")):
+        with pytest.raises(ValueError, match="needs a"):
+            sampler(kinds[kind], (1, 1, 6, 6))
+    for ask in (exact().score, exact().noise, unfolded().score):
+        with pytest.raises(ValueError, match="needs a denoiser, E"):
+            ask(torch.zeros(1, 1, 6, 6), 0.5)
+    assert Recorder(exact()).kind == "consistency"
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    op, y = problem("mask")
+    for make, message in (
+        (lambda: LATINO(steps=3, delta=[1.0, 2.0]), "delta must be a number or 3"),
+        (lambda: LATINO(delta=0.0), "delta must be positive"),
+        (lambda: LATINO(encode=torch.sin), "encode and decode must be both or none"),
+        (lambda: LATINO(sigma_start=0.01)(y, op, exact()), "sigma_start must be from sigma_end"),
+        (lambda: LATINO(steps=2, schedule=[0.1, 0.2])(y, op, exact()), "levels that do not rise"),
+        (lambda: CM4IR(first=999), "first must be below 999"),
+        (lambda: CM4IR(seen_sign=0), "seen_sign must be -1 or 1"),
+        (lambda: CM4IR(deltas=[0.1]), "deltas must be a number or 4"),
+        (lambda: CM4IR(deltas=0.1, scaled_apart=True)(y, op, exact()), "scaled_apart must be used with"),
+        (lambda: UD2M(depth=5)(y, op, unfolded()), "depth .K. is fixed by training"),
+        (lambda: UD2M(steps=2000)(y, op, unfolded()), "steps must be at most 1000"),
+        (lambda: Unfolding(depth=0), "depth must be at least 1"),
+        (lambda: Unfolding(start="ram"), "start must be average or estimator"),
+        (lambda: unfolded(start="estimator"), "estimator must be given"),
+        (lambda: unfolded(level=900.0), "level must be what"),
+        (lambda: ConsistencyModel(lambda u, s: u, sigma_min=0.0), "sigma_min must be above 0"),
+        (lambda: ConsistencyModel.start_from(PRIOR), "expected a prior with the preconditioning of EDM"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_an_estimator_makes_the_first_estimate() -> None:
+    op, y = problem("mask")
+
+    def estimate(y: Tensor, op: Operator, sigma_noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.full_like(x_t, 0.7)
+
+    network = Unfolded(PRIOR, Unfolding(1, 0.2, 1e-6, start="estimator"), estimator=estimate)
+    zero = replayed(torch.zeros(9, 2, 1, 6, 6))
+    found = UD2M(1)(y, op, network, sigma_noise=1e3, noise=zero).image
+    # A tiny step on data that say nothing leaves the estimate, which the network then denoises.
+    wanted = PRIOR(torch.full((2, 1, 6, 6), 0.7, dtype=torch.float64), 0.2)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_nonlinear_operators_and_the_shipped_prior() -> None:
+    photo = load_prior("photo")
+    assert isinstance(photo, EDMPrecond)
+    x = torch.rand(1, 3, 16, 16, generator=generator(0))
+    op = JPEG(10, max_iterations=3)
+    student: Prior = ConsistencyModel.start_from(photo, 3.0)
+    assert student.sigma_max == 3.0
+    network = Unfolded(photo, Unfolding(1))
+    for solver, prior in ((LATINO(2), student), (ConsistencyEditing(1), student), (UD2M(1), network)):
+        assert solver(op(x), op, prior, sigma_noise=0.02, generator=generator(1)).image.isfinite().all()
+    with pytest.raises(ValueError, match="needs a linear operator"):
+        CM4IR()(op(x), op, student)
