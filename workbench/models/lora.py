@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -96,7 +96,8 @@ def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mappi
     """
     from workbench.models.load import load_prior  # which loads adapters through this module
 
-    net, lora, start = unfolded.net, unfolded.lora, load_prior(base).net.state_dict()
+    net, lora = unfolded.net, unfolded.lora
+    start = cast(nn.Module, load_prior(base).net).state_dict()
     if lora is None:
         tensors = encode(net.state_dict(), start)
     elif base_digest(net) == digest(start):
