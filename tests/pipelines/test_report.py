@@ -124,7 +124,7 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     # A file of the user's own, which holds what the command line below takes by default.
     save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
-    page = run_to_report(pipeline_of(tmp_path, text), Path("out")).page
+    page = run_to_report(pipeline_of(tmp_path, text), Path("out"), kernels=True).page
     assert page.outside == []
     assert len(page.pictures) == 2 * 3 * 4
     rows = json.loads((tmp_path / "out" / "table.json").read_text())
