@@ -149,9 +149,7 @@ def extend(file: Path, method: str, denoise: Denoise, files: Mapping[str, Sequen
                 print(*row.values(), flush=True)
 
 
-def score(
-    method: str, prior: Prior, files: Mapping[str, Sequence[Path]], levels: Sequence[int] = LEVELS
-) -> list[Row]:
+def score(method: str, prior: Prior, files: Mapping[str, Sequence[Path]], levels: Sequence[int] = LEVELS) -> list[Row]:
     """All photos of the sets that the prior's training did not see."""
     rows = []
     for group, members in files.items():
