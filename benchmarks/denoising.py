@@ -102,12 +102,12 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a.clip(0, 1) - b) ** 2)))
 
 
-def measure(method: str, denoise: Denoise, group: str, file: Path) -> Row:
-    """One photo at all levels."""
+def measure(method: str, denoise: Denoise, group: str, file: Path, levels: Sequence[int] = LEVELS) -> Row:
+    """One photo at all ``levels``."""
     clean = np.asarray(open_image(file)) / 255.0
     row = {"set": group, "image": file.stem, "method": method}
     seconds = 0.0
-    for level in LEVELS:
+    for level in levels:
         noise = np.random.default_rng([level, zlib.crc32(file.stem.encode())]).normal(0, level / 255, clean.shape)
         started = time.process_time()
         denoised = denoise(clean + noise, level / 255)
@@ -149,7 +149,7 @@ def extend(file: Path, method: str, denoise: Denoise, files: Mapping[str, Sequen
                 print(*row.values(), flush=True)
 
 
-def score(method: str, prior: Prior, files: Mapping[str, Sequence[Path]]) -> list[Row]:
+def score(method: str, prior: Prior, files: Mapping[str, Sequence[Path]], levels: Sequence[int] = LEVELS) -> list[Row]:
     """All photos of the sets that the prior's training did not see."""
     rows = []
     for group, members in files.items():
@@ -157,7 +157,7 @@ def score(method: str, prior: Prior, files: Mapping[str, Sequence[Path]]) -> lis
             print(f"{group}: no figures for {method}, which was trained on these photos ({prior.card['data']})")
             continue
         denoise = network(prior)
-        rows += [measure(method, denoise, group, photo) for photo in members]
+        rows += [measure(method, denoise, group, photo, levels) for photo in members]
     return rows
 
 

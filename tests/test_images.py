@@ -135,15 +135,6 @@ def test_hostile_files_are_refused_in_one_line_with_their_name(tmp_path, kind, r
     assert not recwarn.list
 
 
-def test_exif_orientation_is_honoured(tmp_path):
-    picture = Image.fromarray(_gradient())
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotated by 90 degrees clockwise when shown
-    picture.save(tmp_path / "a.png", exif=exif)
-    expected = torch.from_numpy(np.rot90(_gradient(), -1).copy()).permute(2, 0, 1)[None] / 255
-    assert torch.equal(images.load_image(tmp_path / "a.png"), expected)
-
-
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_pictures_lie_on_white(tmp_path, mode):
     rgba = np.zeros((4, 4, 4), np.uint8)
@@ -165,12 +156,6 @@ def test_half_transparent_is_half_way_to_white(tmp_path):
     assert torch.equal(images.load_image(tmp_path / "a.png"), torch.full((1, 3, 1, 1), 204 / 255))
 
 
-def test_sixteen_bits_keep_their_grey_levels(tmp_path):
-    grey = np.array([[0, 257, 32896, 65535]], np.uint16)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    assert images.load_image(tmp_path / "a.png")[0, 0, 0].mul(255).tolist() == [0, 1, 128, 255]
-
-
 def test_cmyk_grey_palette_and_one_bit_become_rgb(tmp_path):
     red = Image.new("RGB", (6, 5), (255, 0, 0))
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
@@ -184,12 +169,6 @@ def test_cmyk_grey_palette_and_one_bit_become_rgb(tmp_path):
     for mode in ("L", "1"):
         Image.new(mode, (6, 5), 255 if mode == "L" else 1).save(tmp_path / "white.png")
         assert torch.equal(images.load_image(tmp_path / "white.png"), torch.ones(1, 3, 5, 6))
-
-
-def test_animations_give_their_first_frame(tmp_path):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("white", "black")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert torch.equal(images.load_image(tmp_path / "a.gif"), torch.ones(1, 3, 4, 4))
 
 
 def test_size_takes_the_centre_square(tmp_path):

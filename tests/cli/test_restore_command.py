@@ -60,11 +60,6 @@ def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
     assert done.metrics["psnr"] is None
 
 
-@pytest.mark.parametrize("degrade", ["blur:1", "gray", "text", "hadamard:0.5", "jpeg:10", "denoise"])
-def test_every_kind_of_measurement_has_a_picture(restored, photo, degrade):
-    assert restored(photo, "--degrade", degrade, "--noise", 0.02).images["degraded"].shape == (1, 3, 32, 32)
-
-
 def test_devices_share_the_work(restored, photo):
     one, two = (restored(photo, "--device", device).metrics for device in ("cpu", "cpu,cpu"))
     assert two["prior"] == f"{one['prior']} on cpu, cpu"
@@ -79,26 +74,20 @@ def test_size_takes_the_centre_and_wide_photos_work(restored, tmp_path):
 
 
 def test_photos_of_any_size_are_denoised_in_tiles_where_they_must(restored, tmp_path):
-    """34x35 is no multiple of 8: tiles by themselves; 32x32: whole; and the record reproduces the run."""
+    """34x35 is no multiple of 8: tiles by themselves; 32x32: whole, unless it is told otherwise."""
     picture = np.random.default_rng(0).integers(0, 255, (34, 35, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "odd.png")
     Image.fromarray(picture[:32, :32]).save(tmp_path / "even.png")
-    images = []
     for photo, options, tile in (
         ("odd.png", (), 128),
-        ("odd.png", ("--tile", 16), 16),
         ("odd.png", ("--degrade", "none", "--operator", "blur:1"), 128),
         ("even.png", (), 0),
-        ("even.png", ("--tile", 0), 0),
         ("even.png", ("--tile", 16), 16),
     ):
         done = restored(photo, "--degrade", "blur:1", *options)
         assert (f"Denoised in tiles of {tile} pixels" in done.said) == (tile > 0)
         assert done.metrics["tile"] == tile
-        images.append(done.images["restored"])
-        assert list(images[-1].shape[2:]) == done.metrics["size"]
-    assert torch.equal(images[3], images[4])
-    assert not torch.equal(images[3], images[5])
+        assert list(done.images["restored"].shape[2:]) == done.metrics["size"]
 
 
 def test_an_old_photo_with_a_painted_mask(restored, photo, tmp_path):

@@ -84,8 +84,7 @@ def test_an_epoch_shows_every_image_once_as_a_true_crop(spec: str) -> None:
 
 def test_order_is_fixed_by_the_seed_and_not_by_the_workers(spec: str) -> None:
     alone = batches(spec, 5)
-    for workers in (1, 2):
-        assert all(torch.equal(a, b) for a, b in zip(alone, batches(spec, 5, workers), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(alone, batches(spec, 5, workers=2), strict=True))
     assert not torch.equal(alone[0], batches(spec, 1, seed=4)[0])
     assert not torch.equal(alone[0], alone[3])  # the next epoch has another order and other crops
 

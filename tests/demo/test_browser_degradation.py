@@ -107,8 +107,6 @@ def test_what_is_no_degradation_is_said(demo: Demo) -> None:
     toast = demo.page.get_by_test_id("toast-text")
     for text, sentence in {
         "sr:0": "sr:0",
-        "magic": "magic",
-        "blur:-1": "blur:-1",
         "mask:/etc/passwd": "takes the mask that you paint or upload here",
         "": "operator",
     }.items():

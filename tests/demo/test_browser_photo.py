@@ -124,15 +124,10 @@ def test_side_and_crop_move_what_is_restored(demo: Demo) -> None:
     assert (demo.picture("Original") == cat[-48:, -48:]).all()
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [(b"not a picture at all", "holiday.png: not an image"), (b"", "holiday.png: the file is empty")],
-    ids=["a text file", "an empty file"],
-)
-def test_what_is_no_picture_is_said(demo: Demo, tmp_path: Path, content: bytes, sentence: str) -> None:
-    (tmp_path / "holiday.png").write_bytes(content)
+def test_what_is_no_picture_is_said(demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").write_bytes(b"not a picture at all")
     demo.part("photo", "input[type=file]").set_input_files(tmp_path / "holiday.png")
-    demo.says(sentence)
+    demo.says("holiday.png: not an image")
     good = photo(tmp_path / "good.png")
     with demo.changes():
         drop(demo, "photo", good)

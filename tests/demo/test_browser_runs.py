@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.demo.browser import Demo, needs_chromium
-from workbench.demo.presets import PRESETS
 from workbench.models import available_priors
 from workbench.solvers import SOLVERS
 
@@ -75,20 +74,6 @@ def test_wrong_settings_are_said(small: Demo) -> None:
     small.methods(PINV)
     small.restore()
     assert [row["Method"] for row in small.scores()] == ["pinv, photo"]
-
-
-def test_another_preset_runs_to_its_end(demo: Demo) -> None:
-    name, preset = next((n, p) for n, p in PRESETS.items() if len(p.methods) == 4)
-    demo.unfold("framing")
-    with demo.changes():
-        demo.choose("preset", name)
-    with demo.changes():
-        demo.number("side", 32)
-    for number in range(1, 5):
-        demo.write(f"settings{number}", "steps=3")
-    demo.restore()
-    assert [row["Method"].partition(",")[0] for row in demo.scores()] == [row.solver for row in preset.methods]
-    assert all(5 < float(row["PSNR ↑"]) < 50 for row in demo.scores())
 
 
 def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:

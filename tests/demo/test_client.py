@@ -219,33 +219,23 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no solver": ({"solver_1": None}, "unknown solver"),
     "unknown prior": ({"prior_1": "magic"}, "magic"),
     "a file as prior": ({"prior_1": "/etc/passwd"}, "choices"),
-    "no prior": ({"prior_1": None}, "unknown prior"),
     "no method": ({"solver_1": "none"}, "at least one method"),
     "steps=0": ({"settings_1": "steps=0"}, "at least 1"),
     "steps=10**9": ({"settings_1": f"steps={10**9}"}, "up to 1000"),
-    "infinite": ({"settings_1": "zeta=1e400"}, "up to 1000"),
     "a word": ({"settings_1": "steps=many"}, "must be int"),
     "an unknown setting": ({"settings_1": "stepz=3"}, "did you mean 'steps'"),
-    "a setting of Python": ({"settings_1": "self=3"}, "unknown setting"),
     "no setting": ({"settings_1": "steps"}, "NAME=VALUE"),
     "YAML's objects": ({"settings_1": "steps=!!python/object:os.system"}, "must be int"),
     "long settings": ({"settings_1": "x" * 10_000}, "300 characters"),
     "brackets": ({"settings_1": "steps=" + "[" * 250}, "must be int"),
-    "many brackets": ({"settings_1": "[" * 10_000}, "300 characters"),
     "noise of -1": ({"noise": -1}, "less than"),
-    "noise of 9": ({"noise": 9}, "greater than"),
-    "side of 0": ({"side": 0}, "less than"),
     "side of 10**6": ({"side": 10**6}, "greater than"),
-    "seed of -1": ({"seed": -1}, "less than"),
     "seed of 10**12": ({"seed": 10**12}, "greater than"),
     "beyond the photo": ({"across": 7}, "greater than"),
     "unknown fit": ({"fit": "stretch"}, "stretch"),
-    "no samples": ({"samples": 0}, "less than"),
     "many samples": ({"samples": 1000}, "greater than"),
     "no degradation": ({"degradation": ""}, "unknown operator"),
-    "unknown degradation": ({"degradation": "srr:4"}, "did you mean 'sr'"),
     "a mask that is a file here": ({"degradation": "mask:/etc/passwd"}, "no file name"),
-    "scratches that are a file here": ({"degradation": "oldphoto:/etc/passwd"}, "no file name"),
     "a mask that is not painted": ({"degradation": "mask"}, "paint over"),
     "sr:1000000": ({"degradation": "sr:1000000"}, "from 1 to 32"),
     "a result too large": ({"degradation": "sr:16", "came": True, "side": 96}, "the limit is"),
@@ -260,10 +250,6 @@ def test_bad_values_get_a_sentence(kind, client, photo):
     said = refusal(client, "/restore", **({"photo": photo} | SMALL | values))
     assert words in said
     assert len(said) < 700
-
-
-def test_none_of_them_stops_the_server(client, photo):
-    assert client.predict(photo=photo, **SMALL, api_name="/restore")[1] == "Done."
 
 
 @pytest.mark.parametrize("name", ["noise", "across", "samples"])

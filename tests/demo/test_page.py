@@ -68,17 +68,6 @@ def test_presets_run_and_every_method_ends_well(preset: Preset, sessions: Sessio
     assert len(methods_of(preset.methods, sessions.prior_titles(), Limits())) == len(rows)
 
 
-def test_the_first_preset_is_dsm_against_mupet_under_one_sampler(sessions):
-    first, second, *_ = PRESETS.values()
-    assert [row.solver for row in first.methods] == ["diffpir", "diffpir"]
-    assert first.methods[0].settings == first.methods[1].settings
-    assert [sessions.prior_titles()[row.prior] for row in first.methods] == [
-        "photo-control (DSM)",
-        "photo-mupet (MUPET)",
-    ]
-    assert [row.solver for row in second.methods] == ["deqir", "ddnm"]
-
-
 def with_mask(folder: Path, width: int, height: int) -> Problem:
     """A photo of 64x48 pixels, 24x24 of which are restored, and a mask over the upper half."""
     save_image(sample_photo("cat", 64)[..., :48, :], folder / "wide.png")
@@ -94,11 +83,6 @@ def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(sessions, t
     lost = load_image(sessions.degraded_files(with_mask(tmp_path, *size), "session")[1])
     assert not lost[..., :12, :].any()
     assert lost[..., 13:, :].all()
-
-
-def test_a_mask_of_another_size_is_refused(sessions, tmp_path):
-    with pytest.raises(ValueError, match="mask has 20x20 pixels, the photo 64x48, what is restored of it 24x24"):
-        sessions.preview(with_mask(tmp_path, 20, 20), "session")
 
 
 def test_a_photo_that_came_without_colours_is_taken_home_with_them(sessions, photo):

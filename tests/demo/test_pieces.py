@@ -39,18 +39,6 @@ def test_follow_yields_the_newest_and_the_last():
     assert [value for value in [first, *rest] if value != "last"] == sorted(v for v in [first, *rest] if v != "last")
 
 
-def test_follow_waits_between_what_it_yields():
-    def work(emit):
-        for number in range(1000):
-            emit(number)
-            time.sleep(0.001)
-
-    begun = time.monotonic()
-    told = list(follow(work, every=0.2))
-    assert told[-1] == 999
-    assert len(told) <= 2 + (time.monotonic() - begun) / 0.2
-
-
 def test_closing_follow_stops_the_work_at_its_next_word():
     ended: list[str] = []
     over = threading.Event()

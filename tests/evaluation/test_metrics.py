@@ -32,12 +32,6 @@ def test_psnr_is_scikit_images_of_the_clipped_image(pair):
     torch.testing.assert_close(metrics.psnr(restored, original), torch.tensor(expected, dtype=torch.float64))
 
 
-def test_psnr_of_a_known_error():
-    original = torch.full((2, 3, 5, 5), 0.5)
-    restored = original + torch.tensor([0.1, 0.01]).view(-1, 1, 1, 1)
-    torch.testing.assert_close(metrics.psnr(restored, original).float(), torch.tensor([20.0, 40.0]))
-
-
 def test_clipping_happens_before_the_comparison():
     white = torch.ones(1, 3, 16, 16)
     assert math.isinf(float(metrics.psnr(white + 3, white)))
@@ -123,7 +117,11 @@ def test_lpips_is_computed_once_the_weights_are_there(pair, monkeypatch, tmp_pat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(alexnet().state_dict(), folder / perceptual.LPIPS_WEIGHTS)
+    with torch.device("meta"):
+        shapes = {name: weights.shape for name, weights in alexnet().state_dict().items()}
+    torch.manual_seed(0)
+    weights = {n: 0.05 * torch.randn(s) if "features" in n else torch.zeros(s) for n, s in shapes.items()}
+    torch.save(weights, folder / perceptual.LPIPS_WEIGHTS)
     restored, original = pair
     rows = metrics.score(torch.cat([restored, original]), torch.cat([original, original]))
     assert all(row["lpips"] > 0 for row in rows[:4])

@@ -94,11 +94,6 @@ def test_contrast_and_shift_cost_less_than_noise_of_the_same_error(photos, name)
     assert bool((own < noisy).all())
 
 
-def test_rising_counts_the_images_whose_distances_grow_from_zero_on():
-    values = torch.tensor([[1.0, 1.0, 0.0, 1.0], [2.0, 0.5, 1.0, 2.0], [3.0, 3.0, 2.0, 2.0]])
-    assert distances.rising(values) == 0.25
-
-
 def test_gradients_are_those_of_finite_differences(photos):
     distance = EffNet().double()
     source = generator(0)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from workbench.evaluation.posterior import Row, check_posterior, compare_samples, exact_posterior, table
 from workbench.models import GaussianPrior
-from workbench.operators import Blur, Grayscale, Identity, Inpainting, Operator, SuperResolution, gaussian_kernel
+from workbench.operators import Blur, Identity, Inpainting, Operator, SuperResolution, gaussian_kernel
 from workbench.operators.masks import random_mask
 from workbench.random import generator
-from workbench.solvers import DDNM, DDRM, DPS, ILVR, DeqIR, DiffPIR, PiGDM, RePaint, Restoration
+from workbench.solvers import DDNM, DDRM, DPS, PiGDM, Restoration
 from workbench.solvers.schedules import sampling_sigmas
 
 SIZE = 8
@@ -109,14 +109,6 @@ def test_wrong_samples_are_seen():
         assert rows[group].variance_ratio == pytest.approx(4, rel=0.05)
 
 
-def test_a_grey_measurement_of_a_colour_prior():
-    prior = GaussianPrior(torch.full((3, 4, 4), 0.04), torch.full((3,), 0.5))
-    op = Grayscale()
-    y = op(prior.sample(1, generator(0)))
-    known, unseen, _ = check_posterior(Exact(), op, prior, y, count=50, generator=generator(0))
-    assert (known.group, known.components, unseen.group, unseen.components) == ("known", 16, "unseen", 32)
-
-
 def test_the_table_can_be_read():
     op, y = problem("sr", 0.0, smooth())
     lines = table(
@@ -145,14 +137,6 @@ def test_bad_input_is_refused():
 
 # What is known of the samplers.
 
-SAMPLERS = [DDNM(50), DDRM(), PiGDM(50), ILVR(50), RePaint(20, 4, 2), DiffPIR(50), DiffPIR(50, schedule="vp"), DeqIR()]
-
-
-@pytest.mark.parametrize("solver", SAMPLERS, ids=lambda solver: type(solver).__name__)
-@pytest.mark.parametrize("name", operators())
-def test_noise_free_samples_have_what_the_data_fix(name, solver):
-    assert rows_of(solver, name, 0.0, smooth(), 20)["known"].bias < 1e-6
-
 
 def spread_after(levels: Tensor, variance: Tensor, eta: float) -> Tensor:
     """Variance that a DDIM chain gives components whose denoiser is that of N(m, variance), by recursion, over it.
@@ -167,15 +151,8 @@ def spread_after(levels: Tensor, variance: Tensor, eta: float) -> Tensor:
     return total / variance
 
 
-def test_few_steps_lose_variance_and_many_do_not():
-    variance = torch.tensor([0.01, 0.25, 4.0], dtype=torch.float64)
-    deficits = [1 - spread_after(sampling_sigmas("karras", n, 1e-4, 500), variance, 0.0) for n in (100, 1000)]
-    assert (deficits[0] > 0.03).all()
-    assert (deficits[1] < 0.02).all()
-
-
 @pytest.mark.parametrize("sigma", [0.0, 0.1])
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize("name", ["blur", "inpaint"])
 def test_pigdm_is_exact_on_white_images(name, sigma):
     """Its r_t is that of white images: its chain is DDIM on the posterior, and only what the steps cost is left."""
     solver = PiGDM(100, eta=0.0, spread=0.25, adaptive=False, schedule="karras")

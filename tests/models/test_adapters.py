@@ -175,29 +175,6 @@ def test_wrong_images_are_refused() -> None:
         prior(torch.rand(1, 3, 8, 6), 0.1)
 
 
-def test_edm_target_has_unit_variance_at_every_level() -> None:
-    """With data of spread ``sigma_data`` the network's target has variance one: what preconditioning is for."""
-    torch.manual_seed(0)
-    clean = torch.randn(200_000, dtype=torch.float64) * 0.5
-    for level in (0.01, 0.3, 5.0):
-        noisy = clean + level * torch.randn_like(clean)
-        total = level**2 + 0.25
-        target = (clean - noisy * 0.25 / total) / (level * 0.5 / math.sqrt(total))
-        assert float(target.std()) == pytest.approx(1.0, abs=0.01)
-        prior = EDMPrecond(_Constant(target), sigma_max=50.0, channels=1)
-        restored = prior(((noisy + 1) / 2).view(1, 1, 400, 500), level / 2)
-        torch.testing.assert_close(restored.flatten(), (clean + 1) / 2, rtol=0, atol=1e-9)
-
-
-class _Constant(torch.nn.Module):
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, x: Tensor, _: Tensor) -> Tensor:
-        return self.value.view(x.shape)
-
-
 @pytest.mark.parametrize("step", ["interpolate", "nearest"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_vp_at_the_ends_of_its_range(step: str, dtype: torch.dtype) -> None:

@@ -116,7 +116,7 @@ def rewrite(path: Path, change) -> None:
 
 def test_files_whose_first_byte_is_that_of_a_pickle(saved: Path) -> None:
     """A safetensors file starts with the length of its header, of which 1 in 256 is 0x80 modulo 256."""
-    for padding in range(256):
+    for padding in range(0, 256, 8):  # headers are filled up to multiples of 8
         rewrite(saved, lambda _, metadata, padding=padding: metadata.update(padding="x" * padding))
         if saved.read_bytes()[0] == 0x80:
             break

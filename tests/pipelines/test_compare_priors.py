@@ -9,8 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_to_report
-from workbench.pipelines.engine import run_pipeline
+from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_here, run_to_report
 from workbench.pipelines.published import find_published, read_published
 from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
@@ -96,7 +95,7 @@ def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
         f"\n- {{notebook: compare_priors, parameters: {json.dumps(given)}}}"
         for given in (wrong, {"count": 100, "first": 50})
     )
-    outcomes = run_pipeline(pipeline_of(tmp_path, jobs), tmp_path / "out", workers=2)
+    outcomes = run_here(pipeline_of(tmp_path, jobs), tmp_path / "out")
     notes = [outcome.note for outcome in outcomes]
     # Labels are checked before anything is loaded.
     assert "settings: unknown prior 'MUPT', did you mean 'MUPET'?" in notes[0]
@@ -109,7 +108,7 @@ def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
     files = [ROOT / "pipelines" / "published_scale" / f"mupet_table{number}.yaml" for number in (1, 2)]
     pipelines = [load_pipeline(file) for file in files]
     both = replace(pipelines[0], jobs=[pipeline.jobs[0] for pipeline in pipelines])
-    outcomes = run_pipeline(both, tmp_path / "out", workers=2)
+    outcomes = run_here(both, tmp_path / "out")
     report = write_report(both, outcomes, tmp_path / "out").read_text()
     for outcome, missing in zip(outcomes, ("cifar10_ncsnpp_continuous", "bedroom_ncsnpp_continuous"), strict=True):
         assert outcome.state == "failed"

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.pipelines.small_project import ROOT, Ran, pipeline_of, run_to_report
+from tests.pipelines.small_project import ROOT, Ran, pipeline_of, run_here, run_to_report
 from workbench.evaluation.fid import fid_unavailable
 from workbench.images import sample_photo, save_image
 from workbench.operators.parse import parse_operator
-from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.schema import Job, load_pipeline
 from workbench.random import generator
 from workbench.reports.report import beside_paper
@@ -152,6 +151,6 @@ def test_wrong_labels_are_refused():
 def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipeline = load_pipeline(ROOT / "pipelines" / "published_scale" / "deqir_table3.yaml")
-    (outcome,) = run_pipeline(replace(pipeline, jobs=pipeline.jobs[:1]), tmp_path / "out")
+    (outcome,) = run_here(replace(pipeline, jobs=pipeline.jobs[:1]), tmp_path / "out")
     assert outcome.state == "failed"
     assert "published/256x256_diffusion_uncond.pt" in outcome.note

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 
-import torch
-
 from tests.pipelines.small_project import ROOT, pipeline_of, report_of, restoration
 from workbench.evaluation.statistics import METRICS
-from workbench.images import save_image
 from workbench.pipelines.published import read_published
 from workbench.reports.report import beside_paper, overview
 
@@ -99,19 +96,3 @@ def test_priors_are_not_averaged_and_photos_need_no_pictures(tmp_path):
     assert len(page.pictures) == 2 * 4  # of the first job alone
     assert page.text.count("DGP (published only)") == 2
     assert [row["consistency"] for row in rows] == [1.25] * 8
-
-
-def test_a_sweep_shows_its_plot_and_its_best(tmp_path):
-    pipeline, out = pipeline_of(tmp_path, "- notebook: sweep_solver"), tmp_path / "out"
-    (job,) = pipeline.jobs
-    folder = out / "jobs" / job.id
-    folder.mkdir(parents=True)
-    save_image(torch.rand(1, 3, 8, 8), folder / "sweep.png")
-    rows = [_average("", setting="steps", value=v, psnr=p) for v, p in ((2, 20.0), (20, 30.0))]
-    facts = {"solver": "deqir", "operator": "blur:2", "noise": 0.0, "count": 2, "size": 32, "settings": {"eta": 0.15}}
-    facts |= {"photos": ["cat"], "prior": "a network", "plot": "sweep.png", "lpips_reason": "absent"}
-    (folder / "result.json").write_text(json.dumps({"job": job.id, "sweep": {**facts, "rows": rows}}))
-    page = report_of(pipeline, out)
-    for said in ('<td class="n best">30.00</td>', '<td class="n">20.00</td>', "steps = 20", "LPIPS is absent."):
-        assert said in page.html, said
-    assert len(page.pictures) == 1

@@ -120,17 +120,6 @@ def test_samples_that_converge_at_different_steps_of_the_backward_solve():
     torch.testing.assert_close(db, (1 / (1 - rates))[:, None].expand(3, 2), atol=1e-9, rtol=0)
 
 
-def test_the_attached_value_can_be_used_twice():
-    m, b = linear()
-    b.requires_grad_()
-    z, _ = implicit_fixed_point(lambda z, rows: z @ m.T + b[rows], torch.zeros_like(b), backward=EXACT, **SOLVE)
-    (once,) = torch.autograd.grad(z.sum(), b, retain_graph=True)
-    (again,) = torch.autograd.grad(z.sum(), b, retain_graph=True)
-    (both,) = torch.autograd.grad(z.sum() + 2 * z.sum(), b)
-    torch.testing.assert_close(again, once, atol=0, rtol=0)
-    torch.testing.assert_close(both, 3 * once, atol=1e-12, rtol=0)
-
-
 @pytest.mark.parametrize("backward", [JacobianFree(), Neumann(3), EXACT])
 def test_the_graph_holds_one_application_whatever_the_steps(backward):
     weight = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)

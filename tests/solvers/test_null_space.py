@@ -41,9 +41,9 @@ def test_noise_is_not_amplified(solver, spectral, bound):
     assert (result.image - x).square().mean() < bound * variance
 
 
-@pytest.mark.parametrize("spectral", [True, False])
-def test_the_noisy_step_carries_noise_of_the_next_level(spectral):
-    """With a perfect denoiser (clean = x0) every coefficient of the DDNM+ step is x0 plus noise of variance s^2.
+def test_the_noisy_step_carries_noise_of_about_the_next_level_without_a_spectral_form():
+    """With a perfect denoiser (clean = x0) every coefficient of the DDNM+ step is x0 plus noise of variance s^2; with a
+    spectral form, see ``test_ddrm.py``, exactly.
 
     The general form may not exceed it where data and prior weigh the same: 1.25 s^2.
     """
@@ -54,21 +54,18 @@ def test_the_noisy_step_carries_noise_of_the_next_level(spectral):
     g = generator(0)
     x, levels = torch.rand(1, 1, 2, 3, dtype=torch.float64).expand(batch, 1, 2, 3), torch.full((batch,), noise)
     y = op(x) + noise * draw().flatten(1)
-    step = transition(op if spectral else Unspectral(op), y, levels.double(), eta)
+    step = transition(Unspectral(op), y, levels.double(), eta)
     error = op.analysis(step(x, draw(), draw(), level) - x)
     variance = (error.T @ error / batch) / level**2
     # Monte Carlo: sqrt(2 / 40000) = 0.7 % on the diagonal.
-    if spectral:
-        torch.testing.assert_close(variance, torch.eye(6, dtype=torch.float64), atol=0.03, rtol=0)
-    else:
-        assert (variance.diagonal() > 0.7).all()
-        assert (variance.diagonal() < 1.3).all()
+    assert (variance.diagonal() > 0.7).all()
+    assert (variance.diagonal() < 1.3).all()
 
 
-@pytest.mark.parametrize("solver", [DDNM(20), DeqIR(), DDRM(20)], ids=["ddnm", "deqir", "ddrm"])
-@pytest.mark.parametrize("op", [explicit("mask"), explicit("dense"), Unspectral(explicit("dense"))])
+@pytest.mark.parametrize("solver", [DDNM(8), DeqIR(8), DDRM(8)], ids=["ddnm", "deqir", "ddrm"])
+@pytest.mark.parametrize("op", [explicit("dense"), Unspectral(explicit("dense"))])
 def test_images_with_and_without_noise_share_a_batch(op, solver):
-    y, draws = torch.rand(2, 18, generator=generator(1), dtype=torch.float64), stored(21)
+    y, draws = torch.rand(2, 18, generator=generator(1), dtype=torch.float64), stored(9)
     levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
     together = solver(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
     for b in range(2):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.solvers.solver_problems import NAMES, Recorder, curved_prior, gaussian_prior, problem
+from tests.solvers.solver_problems import Recorder, curved_prior, gaussian_prior, problem
 from workbench.operators import JPEG, Grayscale, Identity, Inpainting, SuperResolution
 from workbench.random import generator
 from workbench.solvers import ADMM, HQS, RED, ForwardBackward, MapByGradient, PnPReG, make_solver
@@ -50,7 +50,7 @@ def system(name: str, gram: Tensor) -> tuple[Tensor, Tensor]:
     return CLOSED[name][1](gram), right
 
 
-@pytest.mark.parametrize("operator", NAMES)
+@pytest.mark.parametrize("operator", ["dense", "mask"])
 @pytest.mark.parametrize("name", CLOSED)
 def test_the_fixed_point_is_the_known_one_from_any_start(name: str, operator: str) -> None:
     op, y = problem(operator)
@@ -134,9 +134,7 @@ def test_forward_backward_tells_the_denoiser_its_share_of_the_noise() -> None:
     torch.testing.assert_close(prior.calls[0][1], torch.tensor([0.0, 0.49 * 0.2]))
 
 
-@pytest.mark.parametrize(
-    "solver", [HQS(5), ADMM(5), RED(4), ADMM(3, denoise_first=True)], ids=["hqs", "admm", "red", "admm, denoise first"]
-)
+@pytest.mark.parametrize("solver", [HQS(3), ADMM(5), RED(3)], ids=["hqs", "admm", "red"])
 def test_jpeg_is_taken_where_only_a_proximal_step_is_needed(solver) -> None:
     op, prior = JPEG(30), gaussian_prior(16, 3)
     x = prior.sample(2, generator(0)).clamp(0, 1)

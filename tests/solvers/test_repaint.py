@@ -69,17 +69,6 @@ def test_ilvr_on_averages_is_its_refinement():
     torch.testing.assert_close(image, x, atol=1e-10, rtol=0)
 
 
-def test_ilvr_is_repaint_without_going_back():
-    op, prior = SuperResolution(2, "average"), curved_prior()
-    y = torch.rand(2, 1, 4, 4, generator=generator(2), dtype=torch.float64)
-    for noise in (0.0, 0.1):
-        images = [
-            solver(y, op, prior, sigma_noise=noise, generator=generator(0)).image
-            for solver in (ILVR(9), RePaint(9, 1, 1))
-        ]
-        torch.testing.assert_close(*images, atol=0, rtol=0)
-
-
 def test_going_back_adds_the_noise_that_is_missing():
     """A prior that says 1/2 and data that say nothing: only noise is left, of the level's variance after every move."""
     op = MatrixOperator(torch.zeros(1, 16, dtype=torch.float64), (1, 4, 4))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tests.solvers.solver_problems import (
-    NAMES,
     SHAPE,
     SIZE,
     FunctionPrior,
@@ -21,7 +20,6 @@ from tests.solvers.solver_problems import (
     replay,
     stored,
 )
-from workbench.models import GaussianPrior
 from workbench.operators.base import Operator
 from workbench.random import generator
 from workbench.solvers import (
@@ -68,22 +66,20 @@ class Squared(Operator):
         return y.clamp(min=0).sqrt()
 
 
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.05])
 @each(STOCHASTIC)
-def test_same_seed_same_image_other_seed_another(solver, sigma_noise):
+def test_same_seed_same_image_other_seed_another(solver):
     op, y = problem()
     first, again, other = (
-        solver(y, op, curved_prior(), sigma_noise=sigma_noise, generator=generator(seed)).image for seed in (0, 0, 1)
+        solver(y, op, curved_prior(), sigma_noise=0.05, generator=generator(seed)).image for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.05])
 @each(ALL)
-def test_a_batch_with_a_generator_each_gives_what_single_images_give(solver, sigma_noise):
+def test_a_batch_with_a_generator_each_gives_what_single_images_give(solver):
     op, y = problem("blur", batch=3)
-    run = {"op": op, "prior": curved_prior(), "sigma_noise": sigma_noise}
+    run = {"op": op, "prior": curved_prior(), "sigma_noise": 0.05}
     together = solver(y, generator=[generator(s) for s in range(3)], **run)
     for b in range(3):
         alone = solver(y[b : b + 1], generator=generator(b), **run)
@@ -91,15 +87,14 @@ def test_a_batch_with_a_generator_each_gives_what_single_images_give(solver, sig
         assert together.evaluations[b] == alone.evaluations[0]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @each(ALL)
-def test_dtype_follows_the_input_nothing_is_changed_and_no_graph_kept(solver, dtype):
-    op, y = problem(dtype=dtype)
+def test_dtype_follows_the_input_nothing_is_changed_and_no_graph_kept(solver):
+    op, y = problem(dtype=torch.float32)
     copy, state = y.clone(), torch.get_rng_state()
-    weight, inner = torch.tensor(0.9, requires_grad=True, dtype=dtype), curved_prior()
+    weight, inner = torch.tensor(0.9, requires_grad=True), curved_prior()
     prior = FunctionPrior(lambda x, sigma: weight * inner.denoise(x, sigma), channels=1)
     result = solver(y.requires_grad_(), op, prior, sigma_noise=0.01, generator=generator(0))
-    assert result.image.dtype == dtype
+    assert result.image.dtype == torch.float32
     assert result.image.shape == (2, *SHAPE)
     assert result.image.isfinite().all()
     assert torch.equal(y, copy)
@@ -126,13 +121,14 @@ def test_bad_noise_levels_are_refused(bad):
         DDNM(3)(y, op, curved_prior(), sigma_noise=bad)
 
 
-def test_a_non_linear_operator_is_refused_by_name_and_taken_by_diffpir():
+def test_a_non_linear_operator_is_refused_by_name_and_taken_by_diffpir_and_dps():
     y = torch.rand(1, 1, 4, 4)
     for solver in (DDNM(), DeqIR(), DDRM(), PiGDM(), ILVR(), RePaint()):
         with pytest.raises(ValueError, match="needs a linear operator, Squared is not: use diffpir"):
             solver(y, Squared(), curved_prior())
     for noise in (0.0, 0.1):
-        assert DiffPIR(5)(y, Squared(), curved_prior(), sigma_noise=noise).image.isfinite().all()
+        for solver in (DiffPIR(2), DPS(2)):
+            assert solver(y, Squared(), curved_prior(), sigma_noise=noise).image.isfinite().all()
 
 
 def test_generator_and_noise_exclude_each_other():
@@ -141,12 +137,17 @@ def test_generator_and_noise_exclude_each_other():
         DDNM(3)(y, op, curved_prior(), generator=generator(0), noise=torch.randn_like)
 
 
-@pytest.mark.parametrize("schedule", ["vp", "geometric", "karras"])
-@pytest.mark.parametrize("kind", [DDNM, DeqIR, DiffPIR, DDRM, DPS, PiGDM, ILVR, RePaint])
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [
+        *((kind, "vp") for kind in (DDNM, DeqIR, DiffPIR, DDRM, DPS, PiGDM, ILVR, RePaint)),
+        *((DDNM, "geometric"), (DDNM, "karras"), (DiffPIR, "geometric")),
+    ],
+)
 def test_no_solver_asks_the_prior_beyond_its_range(kind, schedule):
     """Priors raise above sigma_max; here it is far below where the published schedules start."""
     op, y = problem()
-    solver = kind(steps=10, schedule="geometric" if kind is DiffPIR and schedule == "karras" else schedule)
+    solver = kind(steps=10, schedule=schedule)
     prior = Recorder(curved_prior(), sigma_max=2.0, sigma_min=0.01)
     assert solver(y, op, prior, sigma_noise=0.1, generator=generator(0)).image.isfinite().all()
     # VP levels exist at published times only.
@@ -156,10 +157,9 @@ def test_no_solver_asks_the_prior_beyond_its_range(kind, schedule):
 # Closed forms.
 
 
-@pytest.mark.parametrize("name", NAMES)
 @each(EXACT)
-def test_noise_free_data_are_met_exactly(solver, name):
-    op, y = problem(name)
+def test_noise_free_data_are_met_exactly(solver):
+    op, y = problem()
     result = solver(y, op, curved_prior(), generator=generator(0))
     torch.testing.assert_close(op(result.image), y, atol=1e-9, rtol=0)
 
@@ -169,20 +169,6 @@ def test_pinv_is_the_pseudo_inverse_and_asks_nothing():
     result = PseudoInverse()(y, op)
     torch.testing.assert_close(result.image.flatten(1), y @ torch.linalg.pinv(op.matrix).T, atol=1e-10, rtol=0)
     assert result.evaluations.tolist() == [0, 0]
-
-
-def test_ddnm_samples_the_prior_where_nothing_is_seen():
-    """White Gaussian prior, half the pixels seen: the others are N(mean, S), in the limit of many steps."""
-    op, batch = MatrixOperator(torch.eye(4, dtype=torch.float64)[:2], (1, 2, 2)), 2000
-    prior = GaussianPrior(torch.full((1, 2, 2), 0.04), torch.tensor([0.5]), sigma_min=0.002, sigma_max=50.0)
-    y = torch.tensor([[0.1, 0.8]], dtype=torch.float64).expand(batch, 2)
-    for eta in (0.0, 0.85):
-        image = DDNM(200, eta, "karras")(y, op, prior, generator=generator(0)).image.flatten(1)
-        torch.testing.assert_close(image[:, :2], y, atol=1e-9, rtol=0)
-        # Monte Carlo: 0.2 / sqrt(4000) = 0.003 on the mean, 2.2 % on the variance; time steps: 1 %.
-        assert abs(float(image[:, 2:].mean()) - 0.5) < 0.01
-        if eta == 0:
-            assert float(image[:, 2:].var()) == pytest.approx(0.04, rel=0.07)
 
 
 def ridge_solution(op: MatrixOperator, y: Tensor, z: Tensor, weight: float) -> Tensor:

@@ -1,10 +1,12 @@
-"""A run of a few seconds; also a program: ``small_run.py FOLDER PHOTOS STEPS BATCH dsm|mupet|mtdeq [SECONDS]``.
+"""Runs of a few seconds; also a program: ``small_run.py PHOTOS RUNS`` does one after the other.
 
-It prints nothing; the weights of the averaged prior go to ``FOLDER/weights.pt``.
+RUNS is a JSON list of mappings with ``folder``, ``objective`` (dsm, mupet or mtdeq) and options of ``small_run``. It
+prints nothing; the weights of an averaged prior go to ``weights.pt`` in the folder of the run.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -58,13 +60,7 @@ def small_run(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    target = Path(sys.argv[1])
-    prior, _ = small_run(
-        target,
-        Path(sys.argv[2]),
-        steps=int(sys.argv[3]),
-        batch=int(sys.argv[4]),
-        objective=OBJECTIVES[sys.argv[5]],
-        stop_after=float(sys.argv[6]) if len(sys.argv) > 6 else None,
-    )
-    torch.save(prior.state_dict(), target / "weights.pt")
+    for run in json.loads(sys.argv[2]):
+        target, objective = Path(run.pop("folder")), OBJECTIVES[run.pop("objective")]
+        prior, _ = small_run(target, Path(sys.argv[1]), objective=objective, **run)
+        torch.save(prior.state_dict(), target / "weights.pt")

@@ -22,13 +22,13 @@ from workbench.trainers.dsm import LOST
 PROGRAM = Path(__file__).with_name("small_run.py")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Soft blobs: structure that a small network can learn."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.random((64, 3, 3, 3)))
     images = torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic").clamp(0, 1)
-    path = tmp_path / "photos.npy"
+    path = tmp_path_factory.mktemp("photos") / "photos.npy"
     np.save(path, (images * 255).byte().numpy())
     return path
 
@@ -44,26 +44,17 @@ def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
-def start(
-    folder: Path,
-    photos: Path,
-    steps: int,
-    batch: int,
-    *launcher: str,
-    seconds: float | None = None,
-    objective: str = "dsm",
-) -> subprocess.Popen:
+def start(photos: Path, runs: list[dict], *launcher: str) -> subprocess.Popen:
+    """The program of ``small_run.py`` in a process of its own."""
     root = str(PROGRAM.parents[2])
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, *launcher, str(PROGRAM), str(folder), str(photos), str(steps), str(batch), objective]
-    command += [] if seconds is None else [str(seconds)]
+    command = [sys.executable, *launcher, str(PROGRAM), str(photos), json.dumps(runs)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finished(*processes: subprocess.Popen) -> None:
-    for process in processes:
-        output, _ = process.communicate(timeout=180)
-        assert process.returncode == 0, output
+def finished(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
 
 
 def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path: Path) -> None:
@@ -80,19 +71,20 @@ def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path:
 
 
 def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path) -> None:
-    whole, _ = small_run(tmp_path / "whole", photos)
-    for _ in range(12):  # a slice of no length does one step
-        sliced, progress = small_run(tmp_path / "sliced", photos, stop_after=0.0)
-    assert progress.step == 12
+    whole, _ = small_run(tmp_path / "whole", photos, steps=6)
+    for _ in range(6):  # a slice of no length does one step
+        sliced, progress = small_run(tmp_path / "sliced", photos, steps=6, stop_after=0.0)
+    assert progress.step == 6
     assert same_weights(whole.state_dict(), sliced.state_dict())
-    again, progress = small_run(tmp_path / "sliced", photos)  # finished: nothing left to do
-    assert progress.step == 12
+    again, progress = small_run(tmp_path / "sliced", photos, steps=6)  # finished: nothing left to do
+    assert progress.step == 6
     assert same_weights(whole.state_dict(), again.state_dict())
 
 
-@pytest.mark.parametrize(("objective", "steps"), [("dsm", 150), ("mupet", 60), ("mtdeq", 60)])
+@pytest.mark.parametrize(("objective", "steps"), [("dsm", 40), ("mupet", 30), ("mtdeq", 30)])
 def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path, objective: str, steps: int) -> None:
-    killed = start(tmp_path / "killed", photos, steps, 4, objective=objective)
+    run = {"folder": str(tmp_path / "killed"), "objective": objective, "steps": steps}
+    killed = start(photos, [run])
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     deadline = time.monotonic() + 60
     while not checkpoint.is_file() and time.monotonic() < deadline:
@@ -102,9 +94,9 @@ def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Pa
     killed.wait()
     assert not (tmp_path / "killed" / "weights.pt").exists()
     assert 0 < torch.load(checkpoint, weights_only=True)["progress"]["step"] < steps
-    finished(start(tmp_path / "killed", photos, steps, 4, objective=objective))
+    resumed, _ = small_run(tmp_path / "killed", photos, steps=steps, objective=OBJECTIVES[objective])
     whole, _ = small_run(tmp_path / "whole", photos, steps=steps, objective=OBJECTIVES[objective])
-    assert same_weights(whole.state_dict(), torch.load(tmp_path / "killed" / "weights.pt", weights_only=True))
+    assert same_weights(whole.state_dict(), resumed.state_dict())
     steps_logged = [line["step"] for line in log_of(tmp_path / "killed")]
     assert steps_logged == [line["step"] for line in log_of(tmp_path / "whole")]
 
@@ -119,29 +111,35 @@ def test_the_loss_that_is_logged_is_a_mean_over_steps_also_after_a_resume(photos
     assert log_of(tmp_path / "whole")[-1]["loss"] == pytest.approx(np.mean(sliced), rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["dsm", "mupet", "mtdeq"])
+@pytest.fixture(scope="module")
+def two(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs by two processes: four steps with each objective, and one that time stops."""
+    folder = tmp_path_factory.mktemp("two")
+    runs = [{"folder": str(folder / name), "objective": name, "steps": 4} for name in OBJECTIVES]
+    runs += [{"folder": str(folder / "stopped"), "objective": "dsm", "steps": 1_000_000, "stop_after": 0.5}]
+    finished(start(photos, runs, *TWO))
+    return folder
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
-    photos: Path, tmp_path: Path, objective: str
+    photos: Path, two: Path, tmp_path: Path, objective: str
 ) -> None:
     """Photos, noise, levels and degradations are those of the global batch; only sums are in another order."""
-    finished(
-        start(tmp_path / "two", photos, 4, 4, *TWO, objective=objective),
-        start(tmp_path / "one", photos, 4, 8, objective=objective),
-    )
-    curves = [log_of(tmp_path / name) for name in ("one", "two")]
+    prior, _ = small_run(tmp_path / "one", photos, steps=4, batch=8, objective=OBJECTIVES[objective])
+    curves = [log_of(folder) for folder in (tmp_path / "one", two / objective)]
     assert curves[1][-1]["images"] == 32
     for name in sorted(set(curves[0][0]) - {"seconds", "waiting"}):
         single, double = ([line[name] for line in curve] for curve in curves)
         # Gradients are rounded to float32 in another order, and Adam's first steps divide by them.
         assert double == pytest.approx(single, rel=1e-4), name
-    weights = [torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "two")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
+    weights = torch.load(two / objective / "weights.pt", weights_only=True)
+    for name, value in prior.state_dict().items():
+        torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=1e-3)
 
 
-def test_two_processes_stop_together_when_time_is_up(photos: Path, tmp_path: Path) -> None:
-    finished(start(tmp_path / "two", photos, 1_000_000, 4, *TWO, seconds=0.5))
-    assert torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1
+def test_two_processes_stop_together_when_time_is_up(two: Path) -> None:
+    assert torch.load(two / "stopped" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1
 
 
 def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> Non
     assert len(prior.calls) == 1
     assert set(logged) == {"denoising"}
     noisy, told, _ = prior.calls[0]
+    assert float(told.max()) <= 0.49 * 0.245 + 1e-6  # of the noise of measurements, the denoiser's share
     clean = IMAGES.repeat_interleave(5, 0)
     spread = ((noisy - clean).flatten(1).std(1) / told)[told > 0.02]
     torch.testing.assert_close(spread, torch.ones_like(spread), atol=0.25, rtol=0)
