@@ -65,7 +65,10 @@ def restore(
         typer.Option(help="Standard deviation of the noise on the [0, 1] scale: added; with --degrade none, present."),
     ] = 0.0,
     solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
-    prior: Annotated[str, typer.Option(help=PRIOR)] = "photo",
+    prior: Annotated[
+        str | None,
+        typer.Option(help=f"{PRIOR} [default: photo, or of the kind that the solver needs]", show_default=False),
+    ] = None,
     prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
     seed: Annotated[int, typer.Option(help="Fixes degradation and restoration.")] = 0,
     samples: Annotated[
@@ -120,6 +123,7 @@ def restore(
     from workbench.models.wrappers import existing_device
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import save
+    from workbench.restore import usual_prior
 
     several = photo.suffix.lower() == ".json"
     if several:
@@ -127,7 +131,12 @@ def restore(
         recipe = load_recipe(photo)
     else:
         method = Method(
-            name=solver, solver=solver, settings=settings, prior=prior, prior_settings=prior_settings, tile=tile
+            name=solver,
+            solver=solver,
+            settings=settings,
+            prior=prior or usual_prior(solver),
+            prior_settings=prior_settings,
+            tile=tile,
         )
         known = {"operator": operator, "noise": noise, "seed": seed, "samples": samples}
         recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)

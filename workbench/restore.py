@@ -23,6 +23,7 @@ from torch import Tensor
 from workbench.evaluation.metrics import consistency, score
 from workbench.evaluation.statistics import METRICS
 from workbench.fitting import operator_behind, operator_for
+from workbench.models.load import DEFAULTS
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.compose import MaskedGrayscale
@@ -112,6 +113,11 @@ def solver_of(name: str, settings: dict[str, Any]) -> Solver:
     if name in SOLVERS:
         check_types(settings, get_type_hints(SOLVERS[name]), name)
     return make_solver(name, **settings)
+
+
+def usual_prior(name: str) -> str:
+    """The shipped prior to start with for solver ``name``: of the kind that it needs."""
+    return DEFAULTS[SOLVERS[name].prior_kind if name in SOLVERS else "denoiser"]
 
 
 def steps_of(name: str) -> str:

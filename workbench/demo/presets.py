@@ -46,6 +46,14 @@ PRESETS = {
         "photo-mtdeq, which went on learning at the equilibria of restorations. The settings suit the Gaussian one.",
         degradation="blur:2",
     ),
+    "UD2M: nine evaluations against a hundred": Preset(
+        (Row("ud2m", "photo-ud2m", "steps=3"), Row("diffpir", "photo", "steps=100")),
+        "Posterior samples by an unfolded network (UD2M, three steps of three modules) and by DiffPIR in a hundred steps; "
+        "below, all samples and where they differ.",
+        noise=0.025,
+        side=64,
+        samples=4,
+    ),
     "Samplers: four ways to use one prior": Preset(
         (
             Row("diffpir", "photo", "steps=20"),

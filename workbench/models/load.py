@@ -29,9 +29,21 @@ def _shipped() -> dict[str, Path]:
     return {file.name.removesuffix(SUFFIX): file for file in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
+# The shipped prior to start with, by kind.
+DEFAULTS = {"denoiser": "photo", "consistency": "photo-cm", "unfolded": "photo-ud2m"}
+
+
 def available_priors() -> list[str]:
     """Names of the shipped priors."""
     return list(_shipped())
+
+
+def shipped_kind(name: str) -> str:
+    """The kind of a shipped prior, see :class:`Prior`, told from its file's header."""
+    header = read_header(_shipped()[name])
+    if "unfolding" in header:
+        return "unfolded"
+    return "consistency" if header["adapter"] == "consistency" else "denoiser"
 
 
 def describe_priors() -> list[dict[str, Any]]:

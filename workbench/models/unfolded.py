@@ -105,7 +105,15 @@ class Unfolded(Wrapped):
         return self.prior(x, sigma)
 
     def posterior(
-        self, y: Tensor, op: Operator, sigma_noise: Tensor, x_t: Tensor, t: Tensor, first: Tensor, draw: NoiseSource
+        self,
+        y: Tensor,
+        op: Operator,
+        sigma_noise: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        first: Tensor,
+        draw: NoiseSource,
+        around: Prior | None = None,
     ) -> Tensor:
         """One draw of ``p(x_0 | y, x_t)``, (B, C, H, W).
 
@@ -114,6 +122,7 @@ class Unfolded(Wrapped):
             x_t: (B, C, H, W), the image with noise ``t`` (B,).
             first: a first estimate (B, C, H, W) from the data alone.
             draw: standard normal noise, one draw per module.
+            around: what this network was wrapped in (tiles), to be asked in its place.
         """
         u = self.unfolding
         if self.estimator is not None:
@@ -123,8 +132,16 @@ class Unfolded(Wrapped):
             x = share * first + (1 - share) * x_t
         for _ in range(u.depth):
             x = two_centres(op, y, sigma_noise, x_t, t, x, u.delta)
-            x = self.prior(x + u.level * draw(x), u.level)
+            x = (around or self)(x + u.level * draw(x), u.level)
         return x
+
+
+def unfolded_in(prior: Prior) -> Unfolded:
+    """The unfolded network that ``prior`` is or wraps. Raises ValueError if there is none."""
+    found = next((module for module in prior.modules() if isinstance(module, Unfolded)), None)
+    if found is None:
+        raise ValueError(f"{prior.name}: expected an unfolded network itself or in tiles")
+    return found
 
 
 def two_centres(

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 
 from workbench.limits import Count, Share
 from workbench.models.adapters import linear_alphas_cumprod
-from workbench.models.unfolded import Unfolded
+from workbench.models.unfolded import unfolded_in
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.plug_and_play.base import first_estimate
 
@@ -58,7 +58,7 @@ class UD2M(Sampler, name="ud2m"):
         Raises:
             ValueError: a ``depth`` that is not that of the network.
         """
-        network = cast(Unfolded, p.prior)
+        network = unfolded_in(p.prior)
         depth = network.unfolding.depth
         if self.depth not in (None, depth):
             raise ValueError(
@@ -69,7 +69,7 @@ class UD2M(Sampler, name="ud2m"):
         x = p.grey + levels[0] * p.draw(p.grey)
         for level, lower in pairwise(levels):
             t = torch.full_like(p.sigma_noise, level)
-            clean = network.posterior(p.y, p.op, p.sigma_noise, x, t, first, p.draw)
+            clean = network.posterior(p.y, p.op, p.sigma_noise, x, t, first, p.draw, p.prior)
             yield Iterate(clean, level, clean, self.steps, evaluations=depth)
             if lower > 0:
                 fresh = (self.eta * lower) ** 2 * (1 - (lower / level) ** 2)
