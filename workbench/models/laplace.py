@@ -25,6 +25,7 @@ from workbench.models.prior import Prior
 
 SPACING = 0.6  # of the lattice, in units of the smaller of noise level and scale
 WINDOW = 12  # lattice points each side of a noisy value where the noise is the smaller one: 7.2 deviations
+MOST = 500.0  # no overflow where the result is not used
 
 
 @dataclass(frozen=True)
@@ -117,29 +118,15 @@ class LaplaceIncrements(Prior):
         first = torch.zeros_like(log_data)
         first[:, 0] = -0.5 * ((points[:, 0] - self.mean) / self.start).square()
         seen = (log_data + first).softmax(-1).unbind(1)
-        kernels = self._kernels(spacing, low, side)
+        ratio = spacing / self.scale
+        shifts = low.diff(dim=1).unbind(1) if len(low) > 1 else [None] * (len(seen) - 1)
         forward, backward = [seen[0]], [torch.ones_like(seen[0])]
         for i in range(1, len(seen)):
-            forward.append(_normalised(seen[i] * _pass(forward[-1], kernels[i - 1])))
-            backward.append(_normalised(_pass(seen[-i] * backward[-1], kernels[-i].mT)))
+            back = None if shifts[-i] is None else -shifts[-i]
+            forward.append(_normalised(seen[i] * _spread(forward[-1], ratio, shifts[i - 1])))
+            backward.append(_normalised(_spread(seen[-i] * backward[-1], ratio, back)))
         marginal = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
         return (marginal * points).sum(-1) / marginal.sum(-1)
-
-    def _kernels(self, spacing: Tensor, low: Tensor, side: int) -> list[Tensor]:
-        """From each value to the next, (B or 1, points, points), up to a factor per image."""
-        if len(low) == 1:
-            return [self._kernel(spacing, low[:, 0] * 0, side)] * (low.shape[1] - 1)
-        return [self._kernel(spacing, shift, side) for shift in (low[:, :-1] - low[:, 1:]).unbind(1)]
-
-    def _kernel(self, spacing: Tensor, shift: Tensor, side: int) -> Tensor:
-        count = 2 * side + 1
-        apart = (shift[:, None] + torch.arange(1 - count, count)).abs()
-        ratio = spacing / self.scale
-        line = torch.exp(-(apart - apart.amin(1, keepdim=True)) * ratio)
-        # Trapezoidal rule over a kink: h^2/12 times the jump of the slope too much (Euler-Maclaurin).
-        line = torch.where(apart == 0, line * (1 - ratio / 6), line)
-        # Entry (k, l) is that of k - l: rows are windows of the line, read backwards.
-        return line.flip(1).unfold(1, count, 1).flip(1)
 
     def gibbs(
         self,
@@ -202,9 +189,28 @@ def inverse_gaussian(mean: Tensor, shape: float, generator: torch.Generator | No
     return torch.where(u * (mean + root) <= mean, root, mean * (mean / root))
 
 
-def _pass(message: Tensor, kernel: Tensor) -> Tensor:
-    """``message`` (B, k) times ``kernel`` (B or 1, k, l)."""
-    return message @ kernel[0] if len(kernel) == 1 else torch.bmm(message[:, None], kernel)[:, 0]
+def _spread(message: Tensor, ratio: Tensor, shift: Tensor | None) -> Tensor:
+    """``sum_k message_k exp(-ratio |l + shift - k|)``, (B, points), up to a factor per image: the Laplace kernel.
+
+    Two running sums, one from each side. ``ratio`` is (B or 1, 1); ``shift`` (B,), whole numbers, is how many points
+    the window of the result lies to the right of that of the message, None for none.
+
+    The value at the kernel's kink is less by ``ratio/6``: a trapezoidal rule has ``h^2/12`` times the jump of the slope
+    too much there (Euler-Maclaurin).
+    """
+    points = torch.arange(message.shape[1])
+    grow = torch.exp(ratio * points)
+    left, right = (message * grow).cumsum(1), (message / grow).flip(1).cumsum(1).flip(1)
+    if shift is None:
+        return left / grow + right * grow - message * (1 + ratio / 6)
+    place = points + shift[:, None]
+    near = place.clamp(0, len(points) - 1)
+    apart = (shift.abs()[:, None] - len(points) + 1).clamp(min=0)  # between windows that do not overlap
+    falls, rises = ((apart + sign * place) * ratio for sign in (-1, 1))
+    from_left = torch.where(place >= 0, left.gather(1, near) * falls.clamp(max=MOST).exp(), 0.0)
+    from_right = torch.where(place < len(points), right.gather(1, near) * rises.clamp(max=MOST).exp(), 0.0)
+    twice = torch.where(place == near, message.gather(1, near), 0.0)
+    return from_left + from_right - twice * (1 + ratio / 6)
 
 
 def _normalised(message: Tensor) -> Tensor:

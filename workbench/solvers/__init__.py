@@ -18,6 +18,7 @@ from workbench.solvers.plug_and_play.hqs import HQS
 from workbench.solvers.plug_and_play.red import RED
 from workbench.solvers.plug_and_play.reg import PnPReG
 from workbench.solvers.prior_samples import DDIM, PredictorCorrector
+from workbench.solvers.zero_shot.daps import DAPS
 from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
 from workbench.solvers.zero_shot.diffpir import DiffPIR
@@ -29,6 +30,7 @@ from workbench.text import unknown
 
 __all__ = [
     "ADMM",
+    "DAPS",
     "DDIM",
     "DDNM",
     "DDRM",
