@@ -103,7 +103,9 @@ class LaplaceIncrements(Prior):
             reach = 4 * math.hypot(self.start, math.sqrt(2 * self.shape[2]) * self.scale) + 16 * self.scale
             side = math.ceil(reach / spacing)
             low = torch.full((1, self.shape[2]), -side, dtype=torch.int64)
-            out = out.index_put((wide,), self._chain(flat[wide], level[wide], flat.new_full((1, 1), spacing), low, side))
+            out = out.index_put(
+                (wide,), self._chain(flat[wide], level[wide], flat.new_full((1, 1), spacing), low, side)
+            )
         if bool((~wide).any()):
             spacings = SPACING * level[~wide]
             low = ((flat[~wide].detach() - self.mean) / spacings).round().long() - WINDOW

@@ -23,6 +23,7 @@ from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
 from workbench.solvers.zero_shot.diffpir import DiffPIR
 from workbench.solvers.zero_shot.dps import DPS
+from workbench.solvers.zero_shot.mmps import MMPS
 from workbench.solvers.zero_shot.pigdm import PiGDM
 from workbench.solvers.zero_shot.pinv import PseudoInverse
 from workbench.solvers.zero_shot.repaint import ILVR, RePaint
@@ -37,6 +38,7 @@ __all__ = [
     "DPS",
     "HQS",
     "ILVR",
+    "MMPS",
     "RED",
     "SOLVERS",
     "Adam",

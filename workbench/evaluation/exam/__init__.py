@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.evaluation.exam.figures import Grade, Share, grade, share_of, table
+from workbench.evaluation.exam.figures import Grade, Share, grade, table
 from workbench.evaluation.exam.tasks import TASKS, Task, make_task
 from workbench.models.prior import Prior
 from workbench.random import stream

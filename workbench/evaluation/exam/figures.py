@@ -149,7 +149,7 @@ def sliced_wasserstein(one: Tensor, other: Tensor, generator: torch.Generator) -
 
 
 def share_of(inside: float, count: int, nominal: float) -> Share:
-    """``inside`` of ``count`` independent trials, rounded, beside the ``nominal`` share (Wilson 1927, binomial test)."""
+    """``inside`` of ``count`` independent trials, rounded, beside ``nominal`` (Wilson 1927; binomial test)."""
     from scipy.stats import binomtest  # slow to import
 
     test = binomtest(round(inside), count, nominal)
@@ -162,10 +162,11 @@ def table(grades: list[Grade]) -> str:
     head = ("task", "distance", "variance", "SW (chance)", "projection", "pixels", "region", "p(ranks)", "evals", "")
     rows = [head, *(_row(each) for each in grades)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    return "\n".join(
-        "  ".join(f"{cell:<{w}}" if k == 0 else f"{cell:>{w}}" for k, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    )
+    lines = []
+    for first, *rest in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    return "\n".join(lines)
 
 
 def _row(each: Grade) -> tuple[str, ...]:

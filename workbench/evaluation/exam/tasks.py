@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from workbench.random import stream
 from workbench.text import unknown
 
 SIDE = 8
+_RANGE: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": 100.0}
 ExactPrior = GaussianMixturePrior | LaplaceIncrements
 
 
@@ -71,7 +73,7 @@ def smooth_covariance(deviation: float) -> Tensor:
 def gaussian_images() -> GaussianMixturePrior:
     """One component: smooth textures of standard deviation 1/4 around 1/2."""
     means = torch.full((1, 1, SIDE, SIDE), 0.5)
-    return GaussianMixturePrior(torch.ones(1), means, smooth_covariance(0.25)[None], name="gaussian")
+    return GaussianMixturePrior(torch.ones(1), means, smooth_covariance(0.25)[None], **_RANGE, name="gaussian")
 
 
 def mixture_images() -> GaussianMixturePrior:
@@ -88,7 +90,7 @@ def mixture_images() -> GaussianMixturePrior:
     patterns = 0.2 * patterns / patterns.std((2, 3), correction=0, keepdim=True)
     means = 0.5 + torch.cat([patterns, -patterns])
     weights = torch.tensor([0.4, 0.3, 0.2, 0.1])
-    return GaussianMixturePrior(weights, means, smooth_covariance(0.1).expand(4, -1, -1), name="mixture")
+    return GaussianMixturePrior(weights, means, smooth_covariance(0.1).expand(4, -1, -1), **_RANGE, name="mixture")
 
 
 def _mask(height: int, width: int, missing: float) -> Operator:
