@@ -3,7 +3,9 @@
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.checkpoint import save_prior
 from workbench.models.gaussian import GaussianPrior
+from workbench.models.laplace import LaplaceIncrements
 from workbench.models.load import available_priors, describe_priors, load_prior
+from workbench.models.mixture import GaussianMixturePrior
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.networks.drunet import DRUNet, DRUNetConfig
@@ -20,7 +22,9 @@ __all__ = [
     "DRUNet",
     "DRUNetConfig",
     "EDMPrecond",
+    "GaussianMixturePrior",
     "GaussianPrior",
+    "LaplaceIncrements",
     "NCSNpp",
     "NCSNppConfig",
     "PlainDenoiser",

@@ -2,8 +2,8 @@
 
     x_1 ~ N(mean, start^2),    x_(i+1) - x_i ~ Laplace(0, scale)      independent, i = 1 ... n - 1
 
-the Lévy process of the benchmark of Zach et al. (2026), as images (1, 1, n). Neither denoiser nor posterior has a closed
-form, but both can be computed as exactly as one likes:
+the Lévy process of the benchmark of Zach et al. (2026), as images (1, 1, n). Neither denoiser nor posterior has a
+closed form, but both can be computed as exactly as one likes:
 
 - The denoiser has independent data of every x_i, so x is a hidden Markov chain, and the forward and backward messages
   of Rabiner (1989) on a lattice give ``E[x0_i | x]``. The lattice sums are trapezoidal rules. The kernel's kink is
@@ -103,13 +103,13 @@ class LaplaceIncrements(Prior):
             reach = 4 * math.hypot(self.start, math.sqrt(2 * self.shape[2]) * self.scale) + 16 * self.scale
             side = math.ceil(reach / spacing)
             low = torch.full((1, self.shape[2]), -side, dtype=torch.int64)
-            out = out.index_put(
-                (wide,), self._chain(flat[wide], level[wide], flat.new_full((1, 1), spacing), low, side)
-            )
+            means = self._chain(flat[wide], level[wide], flat.new_full((1, 1), spacing), low, side)
+            out = out.index_put((wide,), means)
         if bool((~wide).any()):
             spacings = SPACING * level[~wide]
             low = ((flat[~wide].detach() - self.mean) / spacings).round().long() - WINDOW
-            out = out.index_put((~wide,), self._chain(flat[~wide], level[~wide], spacings, low, WINDOW))
+            means = self._chain(flat[~wide], level[~wide], spacings, low, WINDOW)
+            out = out.index_put((~wide,), means)
         return out.view(x.shape).to(x.dtype)
 
     def _chain(self, x: Tensor, sigma: Tensor, spacing: Tensor, low: Tensor, side: int) -> Tensor:
@@ -121,11 +121,11 @@ class LaplaceIncrements(Prior):
         first[:, 0] = -0.5 * ((points[:, 0] - self.mean) / self.start).square()
         seen = (log_data + first).softmax(-1).unbind(1)
         ratio = spacing / self.scale
-        shifts = low.diff(dim=1).unbind(1) if len(low) > 1 else [None] * (len(seen) - 1)
+        shifts = low.diff(dim=1).unbind(1) if bool((low != low[:, :1]).any()) else None
         forward, backward = [seen[0]], [torch.ones_like(seen[0])]
         for i in range(1, len(seen)):
-            back = None if shifts[-i] is None else -shifts[-i]
-            forward.append(_normalised(seen[i] * _spread(forward[-1], ratio, shifts[i - 1])))
+            there, back = (None, None) if shifts is None else (shifts[i - 1], -shifts[-i])
+            forward.append(_normalised(seen[i] * _spread(forward[-1], ratio, there)))
             backward.append(_normalised(_spread(seen[-i] * backward[-1], ratio, back)))
         marginal = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
         return (marginal * points).sum(-1) / marginal.sum(-1)

@@ -3,7 +3,8 @@
 It shows jobs whose result has ``records``: a list of rows as :func:`workbench.restore.restore` makes them, each with
 ``photo`` and the file names ``original``, ``degraded`` and ``image`` in the job's folder. ``published_task`` names the
 columns of a published table to show beside them: all that begin with it ("SR x4" is "SR x4 PSNR", ...), or the table by
-its id ("deqir-3"). Results with a ``sweep`` or an ``exam`` have a part of their own, and so have those of ``comparison.py``.
+its id ("deqir-3"). Results with a ``sweep`` or an ``exam`` have a part of their own, and so
+have those of ``comparison.py``.
 """
 
 from __future__ import annotations
