@@ -78,7 +78,10 @@ def test_one_component_is_the_gaussian_prior():
     x = torch.rand(3, 1, 8, 8, generator=generator(0), dtype=torch.float64)
     torch.testing.assert_close(prior(x, 0.3), plain(x, 0.3), atol=1e-10, rtol=0)
     op = Inpainting(random_mask((8, 8), 0.5, generator(0)))
-    one, other = exact_posterior(op, plain, op(x[:1]), 0.1), prior.posterior(dense_matrix(op, (1, 8, 8)), op(x[:1]), 0.1)
+    one, other = (
+        exact_posterior(op, plain, op(x[:1]), 0.1),
+        prior.posterior(dense_matrix(op, (1, 8, 8)), op(x[:1]), 0.1),
+    )
     torch.testing.assert_close(other.mean[0], one.mean, atol=1e-9, rtol=0)
     torch.testing.assert_close(other.covariances[0], one.covariance, atol=1e-9, rtol=0)
 
@@ -157,7 +160,10 @@ MEANS, COVARIANCES = torch.zeros(2, 1, 1, 2), torch.eye(2).expand(2, -1, -1)
         (lambda: GaussianMixturePrior(torch.ones(3), MEANS, COVARIANCES), r"weights and means must be \(K,\)"),
         (lambda: GaussianMixturePrior(torch.zeros(2), MEANS, COVARIANCES), "weights must be positive"),
         (lambda: GaussianMixturePrior(torch.ones(2), MEANS, COVARIANCES[:1]), r"covariances must be \(2, 2, 2\)"),
-        (lambda: GaussianMixturePrior(torch.ones(2), MEANS, -COVARIANCES), "positive definite, got an eigenvalue of -1"),
+        (
+            lambda: GaussianMixturePrior(torch.ones(2), MEANS, -COVARIANCES),
+            "positive definite, got an eigenvalue of -1",
+        ),
         (lambda: GaussianMixturePrior(torch.ones(2), MEANS, torch.ones(2, 2, 2).triu()), "symmetric"),
         (lambda: two_pixels()(torch.zeros(1, 1, 1, 3), 0.1), r"takes images \(B, 1, 1, 2\), got \(1, 1, 1, 3\)"),
         (lambda: two_pixels().posterior(torch.eye(2), torch.zeros(1, 2), 0.0), "sigma_noise must be positive"),

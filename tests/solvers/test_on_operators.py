@@ -11,7 +11,7 @@ from tests.operators.operator_cases import CASES
 from tests.solvers.solver_problems import curved_prior, gaussian_prior, replay
 from workbench.operators import JPEG, Inpainting, Operator, parse_operator, random_mask
 from workbench.random import generator
-from workbench.solvers import DDNM, DDRM, DPS, ILVR, DeqIR, DiffPIR, PiGDM, PseudoInverse, RePaint
+from workbench.solvers import DAPS, DDNM, DDRM, DPS, ILVR, MMPS, DeqIR, DiffPIR, PiGDM, PseudoInverse, RePaint
 from workbench.solvers.base import initial_image
 
 SIZE = 8
@@ -44,7 +44,10 @@ def test_deqir_is_ddnm_s_chain(op, sigma_noise):
     torch.testing.assert_close(got, expected, atol=1e-7, rtol=0)
 
 
-SAMPLERS = [DDNM(20), DeqIR(), DiffPIR(20), DiffPIR(15, schedule="vp"), DDRM(), PiGDM(20), ILVR(20), RePaint(15, 3, 2)]
+SAMPLERS = [
+    *(DDNM(20), DeqIR(), DiffPIR(20), DiffPIR(15, schedule="vp"), DDRM(), PiGDM(20), ILVR(20), RePaint(15, 3, 2)),
+    *(DAPS(20), MMPS(10)),
+]
 
 
 @pytest.mark.parametrize("solver", SAMPLERS, ids=lambda solver: type(solver).__name__)

@@ -58,7 +58,7 @@ class DAPS(Sampler, name="daps"):
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """One draw for the start; per level one like the image, one like the data, and one for the next state."""
-        levels = p.levels(self.schedule, self.steps, self.sigma_start if isinstance(self.schedule, str) else None)
+        levels = p.levels(self.schedule, self.steps, highest=self.sigma_start)
         x = p.grey + levels[0] * p.draw(p.grey)
         for sigma, lower in pairwise(levels):
             clean = flow(p.prior, x, sigma, self.inner)

@@ -41,7 +41,7 @@ class MMPS(Sampler, name="mmps"):
         steps: noise levels, two posterior means each (one at the last).
         inner: conjugate gradients; 1 to 5 in the paper.
         churn: noise is added up to ``1 + churn`` times the level before each step; 0 is deterministic given the start.
-        sigma_start: the highest level; beside it an image must be as good as grey.
+        sigma_start: the highest level, with its churn; beside it an image must be as good as grey.
         schedule: "karras", "geometric", "vp", or the steps + 1 levels; see ``sampling_sigmas``.
     """
 
@@ -55,13 +55,13 @@ class MMPS(Sampler, name="mmps"):
     schedule: str | Sequence[float] = "karras"
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        """One draw for the start, then one per step if ``churn`` is above 0. A passage back counts as an evaluation."""
-        start = min(self.sigma_start, p.prior.sigma_max) / (1 + self.churn)
-        levels = p.levels(self.schedule, self.steps, start if isinstance(self.schedule, str) else None)
+        """One draw for the start, then one per step if ``churn`` is above 0. A passage back counts as an
+        evaluation. Noise-free data are met: the last image is projected onto ``A x = y``."""
+        levels = p.levels(self.schedule, self.steps, highest=self.sigma_start / (1 + self.churn))
         x = p.grey + levels[0] * p.draw(p.grey)
         for level, lower in pairwise(levels):
-            sigma = level * (1 + self.churn)
-            if self.churn > 0:
+            sigma = min(level * (1 + self.churn), p.prior.sigma_max)
+            if sigma > level:
                 x = x.add(p.draw(x), alpha=math.sqrt(sigma**2 - level**2))
             clean = self.posterior_mean(p, x, sigma)
             ahead = torch.lerp(clean, x, lower / sigma)
@@ -69,6 +69,9 @@ class MMPS(Sampler, name="mmps"):
                 # Heun: the mean of the slopes here and there.
                 slope = (x - clean) / sigma + (ahead - self.posterior_mean(p, ahead, lower)) / lower
                 ahead = x.add(slope, alpha=(lower - sigma) / 2)
+            exact = p.sigma_noise == 0
+            if lower == 0 and bool(exact.any()):
+                ahead = torch.where(column(exact, ahead), p.op.prox(ahead, p.y, 0.0), ahead)
             x = ahead
             yield Iterate(x, level, clean, self.steps, evaluations=(1 + self.inner) * (2 if lower > 0 else 1))
 
