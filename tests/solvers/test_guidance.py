@@ -1,4 +1,4 @@
-"""DPS, PiGDM and MMPS: their gradients against explicit Jacobians, one step by hand, and graphs that end with the step."""
+"""DPS, PiGDM, MMPS: gradients against explicit Jacobians, one step by hand, and graphs that end with the step."""
 
 from __future__ import annotations
 
