@@ -2,12 +2,11 @@
 
     python benchmarks/coverage.py --photos FOLDER --count 16
 
-Crops of photos are degraded; each method restores every measurement 19 times. The 50 and 90 % intervals of a pixel leave
-out 10 and 2 of the 20 places that the truth can have among the samples, so that samples of the true posterior have these
-coverages exactly. Pixels of one photo are not independent: the interval given is Student's t over the photos. Beside it
-stand the ratio of the root mean square error of the samples' mean to their spread, ``sqrt(1 + 1/19)`` of which is 1 for a
-calibrated sampler whose mean is best, and the evaluations of the prior. An exact posterior is not known here: coverage
-judges sampler and prior together, and says nothing of how sharp they are.
+Crops of photos are degraded; each method restores every measurement 19 times. The 50 and 90 % intervals of a pixel
+leave out 10 and 2 of the 20 places that the truth can have among the samples: samples of the true posterior have these
+coverages exactly. Pixels of one photo are not independent: the uncertainty is Student's t over the photos. Error/spread
+is the root mean square error of the samples' mean over their standard deviation, 1 for samples of the posterior. The
+posterior of photos is not known: coverage judges sampler and prior together.
 """
 
 from __future__ import annotations
