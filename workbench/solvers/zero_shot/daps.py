@@ -3,7 +3,7 @@
 At every level ``s``, from state x:
 
     c   = the end of the probability flow from x at level s      ``inner`` steps of Euler's rule
-    x0  ~ N(c, r^2) N(y; A x0, sigma_n^2)                        the paper's eq. (7), by Langevin steps there
+    x0  ~ N(c, r^2) N(y; A x0, sigma_n^2)                        by Langevin steps in the paper
     x   = x0 + s' eps                                            the next level
 
 so that states of neighbouring levels hang together by x0 alone, and an early error can be undone.
@@ -11,9 +11,9 @@ so that states of neighbouring levels hang together by x0 alone, and an early er
 Three things differ from the paper. For linear operators the middle line is a Gaussian, drawn here exactly in one
 proximal step, by perturbation (Papandreou and Yuille 2010): ``prox(c + r e1, y + sigma_n e2, (sigma_n/r)^2)``; for
 others (JPEG) the same is an approximation, randomise-then-optimise (Bardsley et al. 2014). ``r`` is that of PiGDM,
-``r^2 = s^2 c^2/(s^2 + c^2)``, where the paper has s. And ``inner`` is 1 by default, the posterior mean, where the paper
-takes 5: the flow's end lies half as far from x as the mean where noise is small, so that the prior counts half, and
-samples of a Gaussian posterior have up to twice its variance (``docs/exam.md``).
+``r^2 = s^2 c^2/(s^2 + c^2)``, where the paper has s. And ``inner`` is 1 by default, the posterior mean, where the
+published code takes 5: the flow's end lies half as far from x as the mean where noise is small, so that the prior
+counts half, and samples of a Gaussian posterior have up to twice its variance (``docs/exam.md``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DAPS(Sampler, name="daps"):
     """Decoupled annealing, noise-aware. No gradient through the network.
 
     Attributes:
-        steps: levels of the annealing; 50 to 200 in the paper.
+        steps: levels of the annealing; 200 in the published code.
         inner: evaluations of the prior at each level, see above.
         spread: ``c`` above, standard deviation of the images.
         sigma_start: the highest level; beside it an image must be as good as grey.

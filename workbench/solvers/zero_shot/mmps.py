@@ -3,14 +3,14 @@
 At level ``s`` the images behind a state are taken for a Gaussian with their true mean and covariance, both known from
 the denoiser by Tweedie's formulas: ``D`` and ``V = s^2 J``, ``J = dD/dx``. So the data add to the denoised image
 
-    D_y = D + V A^T (sigma_n^2 + A V A^T)^-1 (y - A D)                    (their eq. 10, times s^2)
+    D_y = D + V A^T (sigma_n^2 + A V A^T)^-1 (y - A D)
 
 which PiGDM has with a multiple of the identity in place of ``V``. The system is solved by conjugate gradients, one
 product with ``J`` each, by a pass back through the network; ``J`` is taken for symmetric, as that of an exact denoiser
 is. For a Gaussian prior this is the score of the posterior without error.
 
-The sampler is that of Karras et al. (2022), algorithm 2: noise is added, then one step of Heun's rule. The paper has
-DDIM.
+The sampler is that of Karras et al. (2022), algorithm 2: noise is added, then one step of Heun's rule. The choice is
+this workbench's: few steps of first order lose variance (``tests/evaluation/test_posterior.py``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MMPS(Sampler, name="mmps"):
 
     Attributes:
         steps: noise levels, two posterior means each (one at the last).
-        inner: conjugate gradients; 1 to 5 in the paper.
+        inner: conjugate gradients at each posterior mean; a few are enough where few numbers are seen well.
         churn: noise is added up to ``1 + churn`` times the level before each step; 0 is deterministic given the start.
         sigma_start: the highest level, with its churn; beside it an image must be as good as grey.
         schedule: "karras", "geometric", "vp", or the steps + 1 levels; see ``sampling_sigmas``.
