@@ -164,4 +164,4 @@ plt.show()
 # ## What to try
 # - `from workbench.evaluation.exam import table` and `print(table(list(grades.values())))`: all figures (`docs/exam.md`).
 # - Another measurement: `y = 0.8` leaves another mode. Another noise: 0.2.
-# - `make_solver("daps", steps=50, inner=5)`, the published inner steps: samples of twice the variance.
+# - `make_solver("daps", steps=50, inner=5)`, the published inner steps: samples that are too wide.
