@@ -24,9 +24,10 @@ from workbench.evaluation.metrics import psnr
 from workbench.evaluation.perceptual import effnet
 from workbench.evaluation.statistics import paired_difference
 from workbench.models import load_prior
+from workbench.models.prior import Prior
 from workbench.random import stream
-from workbench.restore import degrade
-from workbench.solvers import make_solver
+from workbench.restore import Degraded, degrade
+from workbench.solvers import Solver, make_solver
 
 TASKS = {
     "SR x4": ("sr:4", 0.025),
@@ -48,6 +49,12 @@ FIGURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "lite0": effnet,
     "lite2": lambda restored, original: effnet(restored, original, "effnet2"),
 }
+
+
+def sample(solver: Solver, prior: Prior, degraded: Degraded, seed: int) -> Tensor:
+    """A restoration of each image of the batch, each from a stream of its own."""
+    streams = [stream(seed, "solver", number) for number in range(len(degraded.y))]
+    return solver(degraded.y, degraded.op, prior, sigma_noise=degraded.noise, generator=streams).image
 
 
 def main() -> None:
@@ -74,16 +81,12 @@ def main() -> None:
         degraded = degrade(images, spec, noise, seed=0)
         values: dict[str, dict[str, list[float]]] = {}
         for name, (kind, source, settings) in methods.items():
-
-            def run(seed: int, kind=kind, source=source, settings=settings) -> Tensor:
-                streams = [stream(seed, "solver", number) for number in range(len(images))]
-                solver = make_solver(kind, **settings)
-                return solver(degraded.y, degraded.op, priors[source], sigma_noise=noise, generator=streams).image
-
-            restored = run(0)
+            one = make_solver(kind, **settings)
+            drawn = torch.stack([sample(one, priors[source], degraded, seed) for seed in range(arguments.samples or 1)])
+            restored = drawn[0]
             values[name] = {key: score(restored, images).tolist() for key, score in FIGURES.items()}
             if arguments.samples:
-                drawn = torch.stack([restored, *(run(seed) for seed in range(1, arguments.samples))]).clamp(0, 1)
+                drawn = drawn.clamp(0, 1)
                 inside = (drawn.amin(0) <= images) & (images <= drawn.amax(0))
                 values[name] |= {
                     "spread": drawn.std(0).flatten(1).mean(1).tolist(),

@@ -253,6 +253,63 @@ def push(
 
 
 @app.command()
+def exam(
+    solver: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOLVER",
+            help="One of 'workbench solvers'; or a control: exact (passes), point (fails).",
+            show_default=False,
+        ),
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="Such as mixture-blur; may be repeated.  [default: all]", show_default=False),
+    ] = None,
+    repetitions: Annotated[
+        int, typer.Option(min=20, help="Images and measurements of each task; 400 settle 3 % of coverage.")
+    ] = 100,
+    learned: Annotated[
+        bool, typer.Option(help="Also with a small network trained on the task's prior, whose errors add up.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Fixes everything.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures there, as JSON.", show_default=False)
+    ] = None,
+) -> None:
+    """Compare a sampler's samples with posteriors that are known exactly, also those of several modes.
+
+    Coverages are those of intervals of 50 and 90 %. docs/exam.md says what the figures are.
+    """
+    settings = parse_settings(set_ or [])
+    if out is not None:
+        _prepare(out.parent)
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from workbench.evaluation.exam import TASKS, make_candidate, make_task, sit, table
+    from workbench.evaluation.exam.learned import learn
+    from workbench.text import write_json
+
+    candidate = make_candidate(solver, **settings)
+    tasks = [make_task(name) for name in task or TASKS]
+    grades = []
+    for each in tqdm(tasks, desc=solver, unit="task"):
+        priors = [None, learn(each.prior, seed=seed)] if learned else [None]
+        grades += [sit(candidate, each, repetitions=repetitions, seed=seed, learned=prior) for prior in priors]
+    typer.echo(table(grades))
+    if out is not None:
+        write_json(out, [asdict(grade) | {"passed": grade.passed} for grade in grades])
+
+
+@app.command()
 def solvers() -> None:
     """List the methods that restore."""
     from workbench.solvers import describe_solvers

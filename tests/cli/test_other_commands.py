@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_lists_say_what_there_is(run):
     assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:"))
 
 
-@pytest.mark.parametrize("command", [(), ("restore",), ("run",), ("models",), ("solvers",), ("operators",)])
+@pytest.mark.parametrize("command", [(), ("restore",), ("run",), ("exam",), ("models",), ("solvers",), ("operators",)])
 def test_help_is_there(run, command):
     code, said, _ = run(*command, "--help")
     assert code == 0
@@ -60,6 +61,19 @@ def test_bad_commands_and_pipelines_are_one_line(refused, tmp_path):
     (tmp_path / "notebooks" / "jobs").mkdir(parents=True)
     shutil.copy(ROOT / "notebooks" / "jobs" / "restore.ipynb", tmp_path / "notebooks" / "jobs")
     assert "workers must be at least 1" in refused("run", "p/p.yaml", "--workers", "0")
+
+
+def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
+    code, said, _ = run(
+        "exam", "ddrm", "--set", "steps=2", "--task", "mixture-blur", "--repetitions", 20, "--out", "e.json"
+    )
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines()] == ["task", "mixture-blur"]
+    (figures,) = json.loads((tmp_path / "e.json").read_text())
+    assert (figures["sampler"], figures["evaluations"], figures["passed"]) == ("ddrm", 2, False)
+    assert "unknown solver 'ddmr', did you mean" in refused("exam", "ddmr")
+    assert "unknown task 'blur'" in refused("exam", "ddrm", "--task", "blur")
+    assert "unknown setting of ddrm 'step'" in refused("exam", "ddrm", "--set", "step=2")
 
 
 def test_models_says_what_a_checkpoint_is(run, refused, checkpoint):

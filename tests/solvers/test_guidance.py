@@ -1,4 +1,4 @@
-"""DPS and PiGDM: their gradients against explicit Jacobians, one step by hand, and graphs that end with the step."""
+"""DPS, PiGDM, MMPS: gradients against explicit Jacobians, one step by hand, and graphs that end with the step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tests.solvers.solver_problems import (
 )
 from workbench.models import GaussianPrior
 from workbench.random import generator
-from workbench.solvers import DPS, PiGDM
+from workbench.solvers import DPS, MMPS, PiGDM
 from workbench.solvers.zero_shot.dps import residual_gradient
+from workbench.solvers.zero_shot.mmps import moment_guidance
 from workbench.solvers.zero_shot.pigdm import pseudo_inverse_guidance
 
 
@@ -118,7 +119,23 @@ def test_pigdm_on_a_white_gaussian_is_the_posterior_mean(adaptive):
     torch.testing.assert_close(image.flatten(1), denoised + share * (mean - denoised), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("solver", [DPS(4), PiGDM(4)], ids=["dps", "pigdm"])
+@pytest.mark.parametrize("name", ["dense", "mask", "blur"])
+def test_mmps_on_a_gaussian_is_the_posterior_mean(name):
+    """After as many iterations as there are numbers; and images of a batch with levels of their own."""
+    op, _, y = measured(name)
+    prior, level, noise = gaussian_prior(6), 0.5, torch.tensor([0.05, 0.2], dtype=torch.float64)
+    state = 0.5 + level * stored(1, seed=2)[0]
+    clean, correction = moment_guidance(prior, op, state, y, level, noise, 36)
+    covariance, a, eye = prior.covariance(), op.matrix, torch.eye(36, dtype=torch.float64)
+    for b in range(2):
+        precision = a.T @ a / noise[b] ** 2 + eye / level**2 + torch.linalg.inv(covariance)
+        pulled = a.T @ y[b] / noise[b] ** 2 + state[b].flatten() / level**2
+        prior_pull = torch.linalg.solve(covariance, torch.full((36,), 0.5, dtype=torch.float64))
+        expected = torch.linalg.solve(precision, pulled + prior_pull)
+        torch.testing.assert_close((clean + correction)[b].flatten(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [DPS(4), PiGDM(4), MMPS(4)], ids=["dps", "pigdm", "mmps"])
 def test_it_works_in_inference_mode_and_leaves_no_gradients(solver):
     op, x, y = measured()
     weight = torch.tensor(0.9, requires_grad=True, dtype=torch.float64)

@@ -13,7 +13,7 @@ from tests.operators.operator_cases import CASES
 from tests.solvers.solver_problems import curved_prior, gaussian_prior, replay
 from workbench.operators import Inpainting, Operator, parse_operator, random_mask
 from workbench.random import generator
-from workbench.solvers import DDNM, DDRM, DPS, ILVR, DeqIR, DiffPIR, PiGDM, PseudoInverse, RePaint
+from workbench.solvers import DAPS, DDNM, DDRM, DPS, ILVR, MMPS, DeqIR, DiffPIR, PiGDM, PseudoInverse, RePaint
 from workbench.solvers.base import initial_image
 
 SIZE = 8
@@ -46,7 +46,7 @@ def test_deqir_is_ddnm_s_chain(op, sigma_noise):
     torch.testing.assert_close(got, expected, atol=1e-7, rtol=0)
 
 
-SAMPLERS = [DDNM(20), DeqIR(), DiffPIR(20), DDRM(), PiGDM(20), ILVR(20), RePaint(15, 3, 2)]
+SAMPLERS = [DDNM(20), DeqIR(), DiffPIR(20), DDRM(), PiGDM(20), ILVR(20), RePaint(15, 3, 2), DAPS(20), MMPS(10)]
 FEW = [replace(solver, steps=5) for solver in SAMPLERS]
 
 

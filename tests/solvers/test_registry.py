@@ -12,7 +12,7 @@ from workbench.solvers import SOLVERS, DeqIR, DiffPIR, describe_solvers, make_so
 
 PLUG_AND_PLAY = ["forward-backward", "admm", "hqs", "red", "pnp-reg"]
 FEW_STEP = ["consistency", "latino", "cm4ir", "ud2m"]
-SAMPLERS = ["ddnm", "ddnm+", "ddrm", "dps", "pigdm", "ilvr", "repaint", "deqir"]
+SAMPLERS = ["ddnm", "ddnm+", "ddrm", "daps", "dps", "mmps", "pigdm", "ilvr", "repaint", "deqir"]
 
 
 def test_the_registry_makes_and_describes():
@@ -39,7 +39,9 @@ BAD = {
     "ddnm": {"steps": 0, "eta": 1.0, "travel_length": 0, "travel_repeat": 0},
     "ddnm+": {"travel_length": 0},
     "ddrm": {"steps": 0, "eta": 1.1, "eta_b": -0.1},
+    "daps": {"steps": 0, "inner": 0, "spread": 0.0, "sigma_start": math.nan},
     "dps": {"steps": 0, "zeta": math.nan},
+    "mmps": {"steps": 0, "inner": 0, "churn": -0.1, "sigma_start": 0.0},
     "pigdm": {"steps": 0, "eta": math.nan, "spread": math.inf},
     "ilvr": {"steps": 0},
     "repaint": {"steps": 0, "travel_length": 0, "travel_repeat": 0},

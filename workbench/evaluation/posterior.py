@@ -16,6 +16,7 @@ alike. Everything is dense and in float64: for small images.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,16 @@ class GaussianPosterior:
         return self.mean + white @ colour.T
 
 
+def dense_matrix(op: Operator, shape: Sequence[int]) -> Tensor:
+    """``op`` on flattened images of ``shape`` (C, H, W), float64 (m, n).
+
+    One image at a time: operators may hold parameters of the one image.
+    """
+    n = math.prod(shape)
+    basis = torch.eye(n, dtype=torch.float64).view(n, 1, *shape)
+    return torch.cat([op(column).flatten(1) for column in basis]).T
+
+
 def exact_posterior(op: Operator, prior: GaussianPrior, y: Tensor, sigma_noise: float) -> GaussianPosterior:
     """The posterior of one measurement ``y`` (1, ...).
 
@@ -92,9 +103,7 @@ def exact_posterior(op: Operator, prior: GaussianPrior, y: Tensor, sigma_noise: 
     if not bool((prior.spectrum > 0).all()):
         raise ValueError("the prior's spectrum must be positive everywhere")
     shape, n = prior.spectrum.shape, prior.spectrum.numel()
-    # One image at a time: operators may hold parameters of the one image.
-    basis = torch.eye(n, dtype=torch.float64).view(n, 1, *shape)
-    matrix = torch.cat([op(column).flatten(1) for column in basis]).T
+    matrix = dense_matrix(op, shape)
     powers, vectors = torch.linalg.eigh(prior.covariance())
     root = (vectors * powers.sqrt()) @ vectors.T
     _, singular, wt = torch.linalg.svd(matrix @ root, full_matrices=True)

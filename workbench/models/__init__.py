@@ -4,8 +4,10 @@ from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNois
 from workbench.models.checkpoint import save_prior
 from workbench.models.consistency import ConsistencyModel, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
+from workbench.models.laplace import LaplaceIncrements
 from workbench.models.load import available_priors, describe_priors, load_prior
 from workbench.models.lora import LoRA, save_adapter
+from workbench.models.mixture import GaussianMixturePrior
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
 from workbench.models.networks.drunet import DRUNet, DRUNetConfig
@@ -24,7 +26,9 @@ __all__ = [
     "DRUNet",
     "DRUNetConfig",
     "EDMPrecond",
+    "GaussianMixturePrior",
     "GaussianPrior",
+    "LaplaceIncrements",
     "LoRA",
     "NCSNpp",
     "NCSNppConfig",

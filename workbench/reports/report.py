@@ -3,7 +3,8 @@
 It shows jobs whose result has ``records``: a list of rows as :func:`workbench.restore.restore` makes them, each with
 ``photo`` and the file names ``original``, ``degraded`` and ``image`` in the job's folder. ``published_task`` names the
 columns of a published table to show beside them: all that begin with it ("SR x4" is "SR x4 PSNR", ...), or the table by
-its id ("deqir-3"). Results with a ``sweep`` have a part of their own, and so have those of ``comparison.py``.
+its id ("deqir-3"). Results with a ``sweep`` or an ``exam`` have a part of their own, and so
+have those of ``comparison.py``.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         search=search_view(results),
         samples=samples_view(results),
         sweeps=_sweeps(results),
+        exam=_exam(results),
         methods=_settings(records),
         environments=distinct(record["environment"] for record in records),
         priors=distinct(record["prior"] for record in records),
@@ -182,6 +184,21 @@ def _sweeps(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 parts.append({"setting": setting, "rows": own, "best": best_texts(own, SCORES)})
             views.append({**sweep, "parts": parts, "plot": Path(result["folder"]) / sweep["plot"]})
     return views
+
+
+def _exam(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What ``exam.html.j2`` shows: the rows of all results with an ``exam``, by task, and their plots."""
+    parts = [
+        result["exam"] | {"plot": Path(result["folder"]) / result["exam"]["plot"]}
+        for result in results
+        if "exam" in result
+    ]
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        for row in part["rows"]:
+            learned = ", learned prior" if row["prior"] == "learned" else ""
+            tasks.setdefault(row["task"], []).append(row | {"label": part["label"] + learned})
+    return {"tasks": tasks, "parts": parts} if parts else None
 
 
 def _shown(key: str, records: list[dict[str, Any]]) -> bool:

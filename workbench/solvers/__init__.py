@@ -22,10 +22,12 @@ from workbench.solvers.plug_and_play.hqs import HQS
 from workbench.solvers.plug_and_play.red import RED
 from workbench.solvers.plug_and_play.reg import PnPReG
 from workbench.solvers.prior_samples import DDIM, EDM, Consistency, PredictorCorrector, Trajectory
+from workbench.solvers.zero_shot.daps import DAPS
 from workbench.solvers.zero_shot.ddnm import DDNM, DDNMPlus
 from workbench.solvers.zero_shot.ddrm import DDRM
 from workbench.solvers.zero_shot.diffpir import DiffPIR
 from workbench.solvers.zero_shot.dps import DPS
+from workbench.solvers.zero_shot.mmps import MMPS
 from workbench.solvers.zero_shot.pigdm import PiGDM
 from workbench.solvers.zero_shot.pinv import PseudoInverse
 from workbench.solvers.zero_shot.repaint import ILVR, RePaint
@@ -34,6 +36,7 @@ from workbench.text import unknown
 __all__ = [
     "ADMM",
     "CM4IR",
+    "DAPS",
     "DDIM",
     "DDNM",
     "DDRM",
@@ -42,6 +45,7 @@ __all__ = [
     "HQS",
     "ILVR",
     "LATINO",
+    "MMPS",
     "RED",
     "SOLVERS",
     "UD2M",

@@ -7,6 +7,7 @@ Mine(Sampler, name="mine")`` registers it under that name for the command line, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -170,9 +171,13 @@ class Problem:
         """The image (B, C, H, W) of value 1/2: beside the highest noise level any image is as good."""
         return mid_grey(self.op, self.y)
 
-    def levels(self, schedule: str | Sequence[float], steps: int, start: float | None = None) -> list[float]:
-        """``steps + 1`` noise levels, the last one 0, see ``sampling_sigmas``."""
-        return sampling_sigmas(schedule, steps, self.prior.sigma_min, self.prior.sigma_max, start).tolist()
+    def levels(
+        self, schedule: str | Sequence[float], steps: int, start: float | None = None, highest: float = math.inf
+    ) -> list[float]:
+        """``steps + 1`` noise levels, the last one 0, see ``sampling_sigmas``; those of a named schedule are at most
+        ``highest``, which is to be pure noise."""
+        top = min(self.prior.sigma_max, highest) if isinstance(schedule, str) else self.prior.sigma_max
+        return sampling_sigmas(schedule, steps, self.prior.sigma_min, top, start).tolist()
 
     def first_image(self, sigma_start: float | None) -> Tensor:
         """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else grey, or with ``sigma_start``
