@@ -19,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torchvision.utils import save_image
 
 from workbench.models import load_prior, save_prior
+from workbench.models.files import read_weights
 from workbench.models.prior import Prior
 from workbench.random import generator
-from workbench.solvers import DDIM
+from workbench.solvers import DDIM, Consistency
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -149,6 +151,10 @@ def curves(log: Path, target: Path) -> None:
         "equilibrium": "squared error at the equilibria",
         "evaluations": "evaluations per fixed point",
         "converged": "share of fixed points converged",
+        "generator/squared": "squared error",
+        "generator/perceptual": "EfficientNet-Lite0",
+        "generator/fooling": "fooling the discriminator",
+        "discriminator/certainty": "certainty of the discriminator",
     }
     shown = [
         name
@@ -170,6 +176,55 @@ def samples(prior: Prior, size: int, target: Path) -> None:
     save_image(enlarged, target, nrow=8, padding=4, pad_value=1)
 
 
+def publish_few_step(arguments: argparse.Namespace, prior: Prior) -> None:
+    """Ship a consistency model or an unfolded network; its figures are restorations (``benchmarks/few_step.py``)."""
+    given = {"summary": arguments.summary, "data": arguments.trained_on, "note": arguments.note}
+    card = dict(prior.card) | {key: text for key, text in given.items() if text}
+    if arguments.figures is not None:
+        found = json.loads(arguments.figures.read_text())
+        card["restoration"] = {
+            task: {
+                name: {key: round(float(np.mean(values)), 3) for key, values in own.items()}
+                for name, own in methods.items()
+            }
+            for task, methods in found.items()
+        }
+        card["restoration_photos"] = len(next(iter(next(iter(found.values())).values()))["psnr"])
+    target = ROOT / "workbench" / "models" / "weights" / f"{arguments.name}.safetensors"
+    if prior.kind == "consistency":
+        save_prior(prior, target, card=card, base=arguments.base)
+    else:
+        tensors, metadata = read_weights(arguments.weights)
+        header = json.loads(metadata["workbench"]) | {"card": card}
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, target, {"workbench": json.dumps(header)})
+    docs = ROOT / "docs" / "priors"
+    size = target.stat().st_size / 1e6
+    lines = [f"# {arguments.name}", "", card["summary"], "", card.get("note", ""), ""]
+    lines += ["| fact | value |", "| --- | --- |", f"| file | {size:.2f} MB, on top of {arguments.base} |"]
+    lines += [f"| data | {card['data']} |"]
+    lines += [f"| training | {card['images']:,} images, {card['steps']:,} steps, {card['seconds'] / 60:.0f} minutes |"]
+    lines += [f"| hardware | {card['hardware']} |", ""]
+    if "restoration" in card:
+        lines += [f"## Restorations, {card['restoration_photos']} crops of 64x64 of BSDS500 test", ""]
+        lines += ["PSNR in dB / distance of EfficientNet-Lite0 / Lite2 (smaller is closer; not LPIPS).", ""]
+        names = list(next(iter(card["restoration"].values())))
+        lines += ["| task | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+        for task, methods in card["restoration"].items():
+            cells = [f"{own['psnr']:.2f} / {own['lite0']:.2f} / {own['lite2']:.2f}" for own in methods.values()]
+            lines += [f"| {task} | " + " | ".join(cells) + " |"]
+        lines += [""]
+    if prior.kind == "consistency":
+        made = torch.cat([Consistency(steps=k)(prior, (8, 3, 64, 64), generator=generator(0)).image for k in (1, 2, 4)])
+        save_image(made.clamp(0, 1), docs / f"{arguments.name}-samples.png", nrow=8, padding=4, pad_value=1)
+        lines += ["## Samples", "", "Images out of noise, one jump, two and four (rows), seed 0:", ""]
+        lines += [f"![samples]({arguments.name}-samples.png)", ""]
+    if arguments.log is not None:
+        curves(arguments.log, docs / f"{arguments.name}-training.png")
+        lines += ["## Training", "", f"![curves]({arguments.name}-training.png)", ""]
+    (docs / f"{arguments.name}.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
@@ -184,10 +239,14 @@ def main() -> None:
     )
     parser.add_argument("--base", help="a shipped prior: only the difference to its weights is stored")
     parser.add_argument("--note", help="a paragraph for the card")
+    parser.add_argument("--figures", type=Path, help="of benchmarks/few_step.py, for what is no denoiser")
     parser.add_argument("--log", type=Path, help="log.jsonl of the training run, for its curves")
     arguments = parser.parse_args()
 
     prior = load_prior(arguments.weights)
+    if prior.kind != "denoiser":
+        publish_few_step(arguments, prior)
+        return
     given = {"summary": arguments.summary, "data": arguments.trained_on, "note": arguments.note}
     card = prior.card = dict(prior.card) | {key: text for key, text in given.items() if text}
     target = ROOT / "workbench" / "models" / "weights" / f"{arguments.name}.safetensors"

@@ -24,8 +24,9 @@ scales: list[list[float]] = []  # photos of each source are resized by a factor 
 size: int = 32  # side of the crops
 batch_size: int = 4
 depth: int = 3  # K
-level: float = 0.1  # noise within a module
-delta: float = 0.01  # step size of its data step
+level: float = 0.2  # noise within the first module
+last_level: float = 0.03  # and the last one
+delta: float = 1.0  # step size of a data step, in units of the squared level
 spread: float = 0.01  # variance of the first estimate
 rank: int = 5  # of the low-rank layers; 0: all weights are trained
 layers: str = "attention"  # the paper's, or "all"
@@ -62,7 +63,7 @@ run = Path(folder)
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
-unfolding = Unfolding(depth=depth, level=level, delta=delta, spread=spread)
+unfolding = Unfolding(depth=depth, level=level, last_level=last_level, delta=delta, spread=spread)
 lora = LoRA(rank=rank, layers=layers) if rank else None
 network = Unfolded(load_prior(input_source(prior)), unfolding, lora)
 trained = sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -48,7 +48,7 @@ def exact(end: float = 1e-4) -> FunctionPrior:
 
 
 def unfolded(depth: int = 2, level: float = 0.2, delta: float = 0.02, **options) -> Unfolded:
-    return Unfolded(PRIOR, Unfolding(depth, level, delta, **options))
+    return Unfolded(PRIOR, Unfolding(depth, level, None, delta / level**2, **options))
 
 
 def test_heuns_method_ends_where_the_exact_consistency_function_does() -> None:
@@ -216,6 +216,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         (lambda: CM4IR(deltas=0.1, scaled_apart=True)(y, op, exact()), "scaled_apart must be used with"),
         (lambda: UD2M(depth=5)(y, op, unfolded()), "depth .K. is fixed by training"),
         (lambda: UD2M(steps=2000)(y, op, unfolded()), "steps must be at most 1000"),
+        (lambda: Unfolding(level=0.1, last_level=0.2), "last_level must be at most level"),
         (lambda: Unfolding(depth=0), "depth must be at least 1"),
         (lambda: Unfolding(start="ram"), "start must be average or estimator"),
         (lambda: unfolded(start="estimator"), "estimator must be given"),
@@ -227,13 +228,23 @@ def test_settings_that_do_not_fit_are_refused() -> None:
             make()
 
 
+def test_levels_fall_from_module_to_module() -> None:
+    assert Unfolding(3, 0.2, 0.05).levels() == pytest.approx([0.2, 0.1, 0.05])
+    assert Unfolding(2, 0.2, None).levels() == [0.2, 0.2]
+    assert Unfolding(1, 0.2, 0.05).levels() == [0.2]
+    asked = Recorder(PRIOR)
+    op, y = problem("mask")
+    UD2M(1)(y, op, Unfolded(asked, Unfolding(3, 0.2, 0.05)), sigma_noise=NOISE, generator=generator(0))
+    assert asked.told == pytest.approx([0.2, 0.1, 0.05])
+
+
 def test_an_estimator_makes_the_first_estimate() -> None:
     op, y = problem("mask")
 
     def estimate(y: Tensor, op: Operator, sigma_noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return torch.full_like(x_t, 0.7)
 
-    network = Unfolded(PRIOR, Unfolding(1, 0.2, 1e-6, start="estimator"), estimator=estimate)
+    network = Unfolded(PRIOR, Unfolding(1, 0.2, None, 1e-6, start="estimator"), estimator=estimate)
     zero = replayed(torch.zeros(9, 2, 1, 6, 6))
     found = UD2M(1)(y, op, network, sigma_noise=1e3, noise=zero).image
     # A tiny step on data that say nothing leaves the estimate, which the network then denoises.

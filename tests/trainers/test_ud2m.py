@@ -53,7 +53,7 @@ def tiny(seed: int = 0) -> EDMPrecond:
 
 def network(rank: int = 2, layers: str = "all", depth: int = 2, seed: int = 0) -> Unfolded:
     lora = LoRA(rank, layers) if rank else None
-    return Unfolded(tiny(seed).eval(), Unfolding(depth, 0.2, 0.02), lora)
+    return Unfolded(tiny(seed).eval(), Unfolding(depth, 0.2, None, 0.5), lora)
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_only_the_adapter_is_trained_and_stored(photos, tmp_path) -> None:
     save_adapter(trained["generator"], file, base=str(tmp_path / "base.safetensors"), card={"title": "x"})
     assert file.stat().st_size < (tmp_path / "base.safetensors").stat().st_size
     loaded = load_prior(file)
-    assert (loaded.kind, loaded.unfolding, loaded.card) == ("unfolded", Unfolding(2, 0.2, 0.02), {"title": "x"})
+    assert (loaded.kind, loaded.unfolding, loaded.card) == ("unfolded", Unfolding(2, 0.2, None, 0.5), {"title": "x"})
     x = torch.rand(1, 3, 16, 16, generator=generator(0))
     torch.testing.assert_close(loaded(x, 0.2), trained["generator"](x, 0.2), atol=2e-3, rtol=0)  # stored as float16
 

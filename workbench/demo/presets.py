@@ -48,8 +48,8 @@ PRESETS = {
     ),
     "UD2M: nine evaluations against a hundred": Preset(
         (Row("ud2m", "photo-ud2m", "steps=3"), Row("diffpir", "photo", "steps=100")),
-        "Posterior samples by an unfolded network (UD2M, three steps of three modules) and by DiffPIR in a hundred steps; "
-        "below, all samples and where they differ.",
+        "Posterior samples by an unfolded network (UD2M, three steps of three modules) and by DiffPIR in a hundred "
+        "steps; below, all samples and where they differ.",
         noise=0.025,
         side=64,
         samples=4,

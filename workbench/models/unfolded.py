@@ -8,7 +8,8 @@ module is, in variance-exploding coordinates (eq. 5 and 6),
 
 The minimiser is one ``prox`` of the operator with the weighted mean of the two centres (errata 9):
 ``w = 1/t^2 + 1/delta``, ``prox((x_t / t^2 + x_k / delta) / w, y, sigma^2 w)``. ``delta`` and ``s`` are the step sizes
-of a Langevin process that is homogeneous in time: they do not depend on t. Deviation: for operators that are not linear
+of a Langevin process that is homogeneous in time: they do not depend on t. They may fall from module to module, as
+LATINO's do. Deviation: for operators that are not linear
 the paper minimises by Adam; ``prox`` here descends from the same start with steps that are sure to lower the objective.
 """
 
@@ -42,21 +43,31 @@ class Unfolding(Limited):
     Attributes:
         depth: K, the number of modules.
         level: s, the noise that a module adds and its network takes away.
-        delta: step size of the data step, a variance.
+        last_level: s of the last module; between them s falls geometrically. None: the same for all. What the last
+            network takes away is the finest detail that is kept.
+        delta: step size of the data step in units of s^2; 1/2 is Langevin's for small s.
         spread: variance of the first estimate around the image; the first module starts from its weighted average with
             x_t.
         start: "average", or "estimator": the network ``estimator`` of :class:`Unfolded` makes the first estimate.
     """
 
     depth: Count = 3
-    level: Positive = 0.1
-    delta: Positive = 0.01
+    level: Positive = 0.2
+    last_level: Positive | None = 0.03
+    delta: Positive = 1.0
     spread: Positive = 0.01
     start: str = "average"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        last = self.last_level
+        require(last is None or last <= self.level, "last_level", f"at most level, {self.level:g}", last)
         require(self.start in STARTS, "start", " or ".join(STARTS), repr(self.start))
+
+    def levels(self) -> list[float]:
+        """The levels of the modules."""
+        ratio = (self.last_level or self.level) / self.level
+        return [self.level * ratio ** (k / max(self.depth - 1, 1)) for k in range(self.depth)]
 
 
 class Unfolded(Wrapped):
@@ -83,8 +94,8 @@ class Unfolded(Wrapped):
         name: str = "",
     ) -> None:
         prior.check_kind("unfolding")
-        known = prior.sigma_min <= unfolding.level <= prior.sigma_max
-        require(known, "level", f"what {prior.name} knows, {prior.sigma_min:g} to {prior.sigma_max:g}", unfolding.level)
+        levels, known = unfolding.levels(), f"what {prior.name} knows, {prior.sigma_min:g} to {prior.sigma_max:g}"
+        require(prior.sigma_min <= levels[-1] <= levels[0] <= prior.sigma_max, "level", known, levels)
         needed = unfolding.start == "estimator"
         require((estimator is not None) == needed, "estimator", "given where start asks for one", unfolding.start)
         super().__init__(prior, name or f"{prior.name}-unfolded")
@@ -101,7 +112,7 @@ class Unfolded(Wrapped):
         return net
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``G(x, sigma)``, which is trained at ``unfolding.level`` alone."""
+        """``G(x, sigma)``, which is trained at the levels of the modules alone."""
         return self.prior(x, sigma)
 
     def posterior(
@@ -130,9 +141,9 @@ class Unfolded(Wrapped):
         else:
             share = column(t**2 / (t**2 + u.spread), x_t)
             x = share * first + (1 - share) * x_t
-        for _ in range(u.depth):
-            x = two_centres(op, y, sigma_noise, x_t, t, x, u.delta)
-            x = (around or self)(x + u.level * draw(x), u.level)
+        for level in u.levels():
+            x = two_centres(op, y, sigma_noise, x_t, t, x, u.delta * level**2)
+            x = (around or self)(x + level * draw(x), level)
         return x
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from workbench.limits import Count, Positive
-from workbench.solvers.base import Iterate, Problem, Sampler, initial_image
+from workbench.solvers.base import Iterate, Problem, Sampler
+from workbench.solvers.plug_and_play.base import first_estimate
 from workbench.solvers.schedules import check_levels, karras_sigmas
 from workbench.text import require
 
@@ -74,9 +75,9 @@ class LATINO(Sampler, name="latino"):
         return karras_sigmas(self.steps, start, self.sigma_end).tolist()
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        """From ``initial``, by default the :func:`initial_image` of the data; one draw per step."""
+        """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers; one draw per step."""
         encode, decode = self.encode or _same, self.decode or _same
-        image = initial_image(p.op, p.y, p.sigma_noise) if p.initial is None else p.initial
+        image = first_estimate(p)
         deltas = torch.as_tensor(self.delta, dtype=torch.float64).expand(self.steps).tolist()
         for level, delta in zip(self.levels(p.prior.sigma_max), deltas, strict=True):
             if not self.prior_first:
