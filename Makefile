@@ -3,6 +3,7 @@
 # make mupet      compare priors trained by DSM and by MUPET, write results/mupet/report.html (minutes)
 # make deqir      restore by DeqIR and every other zero-shot sampler, write results/deqir/report.html (minutes)
 # make mtdeq      Gaussian and equilibrium-trained priors in plug-and-play ADMM, write results/mtdeq/report.html (minutes)
+# make ud2m       few-step posterior samples beside DiffPIR, DDRM, CM4IR, LATINO, write results/ud2m/report.html (minutes)
 # make demo       serve the page that compares methods side by side, on http://127.0.0.1:7860
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make unit       unit tests without the browser
@@ -16,7 +17,7 @@ STAMP := .venv/.installed
 # The kernels of .venv, whatever is installed for the user.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: setup reproduce mupet deqir mtdeq demo test unit lint lab notebooks clean
+.PHONY: setup reproduce mupet deqir mtdeq ud2m demo test unit lint lab notebooks clean
 
 setup: $(STAMP)
 
@@ -38,6 +39,9 @@ deqir: $(STAMP)
 
 mtdeq: $(STAMP)
 	@$(BIN)/workbench run pipelines/mtdeq_quick.yaml --out results/mtdeq --workers 2
+
+ud2m: $(STAMP)
+	@$(BIN)/workbench run pipelines/ud2m_quick.yaml --out results/ud2m --workers 2
 
 demo: $(STAMP)
 	@$(BIN)/workbench demo

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from workbench.deepinv_bridge import (
+    RAMEstimator,
     operator_from_deepinv,
     physics_for_deepinv,
     prior_from_deepinv,
 )
 from workbench.images import sample_photo
+from workbench.models import Unfolded, Unfolding, load_prior
 from workbench.operators import (
     JPEG,
     Blur,
@@ -26,6 +28,7 @@ from workbench.operators import (
     gaussian_kernel,
     random_mask,
 )
+from workbench.solvers import UD2M
 
 deepinv = pytest.importorskip("deepinv")
 
@@ -211,3 +214,31 @@ def test_says_how_to_install_deepinv(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(ValueError, match="pip install"):
             call()
+
+
+def test_ram_is_shown_the_data_and_the_state_with_one_noise() -> None:
+    """The stacked operator (A, (sigma / t) I): both measurements have noise sigma."""
+    op, x = SuperResolution(2), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    sigma, t, seen = torch.tensor([0.02, 0.1]), torch.tensor([0.5, 0.2]), {}
+
+    class Spy(torch.nn.Module):
+        def forward(self, y, physics, sigma, gain):
+            seen.update(y=y, physics=physics, sigma=sigma)
+            return physics.A_adjoint(y)
+
+    share = (sigma / t).view(2, 1, 1, 1)
+    found = RAMEstimator(Spy())(op(x), op, sigma, x, t)
+    torch.testing.assert_close(found, op.adjoint(op(x)) + share**2 * x)
+    torch.testing.assert_close(seen["y"][1], share * x)
+    torch.testing.assert_close(seen["physics"].A(x)[1], share * x)
+    assert torch.equal(seen["sigma"], sigma)
+    with pytest.raises(ValueError, match="RAM's operator must be linear"):
+        RAMEstimator(Spy())(x, JPEG(10), sigma, x, t)
+
+
+def test_an_unfolded_network_starts_from_ram() -> None:
+    op, x = SuperResolution(4), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ram = RAMEstimator(deepinv.models.RAM(pretrained=None))
+    network = Unfolded(load_prior("photo"), Unfolding(1, start="estimator"), estimator=ram)
+    found = UD2M(1)(op(x), op, network, sigma_noise=0.02, generator=torch.Generator().manual_seed(1))
+    assert found.image.isfinite().all()

@@ -54,6 +54,9 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     if {"images", "steps", "seconds"} <= set(card):
         minutes = round(card["seconds"] / 60)
         lines.append(f"    training: {card['images']:,} images in {card['steps']:,} steps, {minutes} minutes")
+    for task, methods in card.get("restoration", {}).items():
+        figures = (f"{name} {own['psnr']:.2f}" for name, own in methods.items())
+        lines.append(f"    restorations, {task}: {', '.join(figures)} dB")
     measured = card.get("denoising_psnr")
     if measured:
         levels = ", ".join(map(str, measured["sigma_255"]))

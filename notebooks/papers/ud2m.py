@@ -92,7 +92,12 @@ axes[0].set_ylabel("not measured")
 
 # %%
 op = FunctionOperator(lambda x: x[..., :1, :1], (1, 1, 2))
-pair = lambda a, b: torch.tensor([a, b], dtype=torch.float64).view(1, 1, 1, 2)
+
+
+def pair(a, b):
+    return torch.tensor([a, b], dtype=torch.float64).view(1, 1, 1, 2)
+
+
 x_k, x_t, measured = pair(0.2, 0.3), pair(0.5, 0.8), torch.full((1, 1, 1, 1), 0.9, dtype=torch.float64)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharex=True, sharey=True, layout="constrained")
 for axis, t in zip(axes, (1.0, 0.2, 0.05)):

@@ -218,7 +218,7 @@ def test_the_discriminators_losses_are_eq_12_and_13() -> None:
 
 
 def test_the_penalty_makes_the_discriminator_flatter() -> None:
-    """Errata 15: eq. (9) maximises L_adv + w L_GS, which would make it steeper; here it is subtracted."""
+    """Errata 16: eq. (9) maximises L_adv + w L_GS, which would make it steeper; here it is subtracted."""
     objective = UD2M(OneOperator(Identity()), **PLAIN, penalty=1.0)
     net = network().requires_grad_(False)
     modules = {"generator": net, "discriminator": judge(net)}

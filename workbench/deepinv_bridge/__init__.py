@@ -8,10 +8,11 @@
 =================================  =================================================================================
 
 Images are (B, C, H, W), nominal range [0, 1], and sigma a standard deviation in the same unit, on both sides.
-deepinv is optional and slow to import, so that it is imported when one of the four is called.
+:class:`RAMEstimator` shows deepinv's RAM to UD2M. deepinv is optional and slow to import, so that it is imported when one of them is called.
 """
 
 from workbench.deepinv_bridge.denoisers import denoiser_for_deepinv, prior_from_deepinv
 from workbench.deepinv_bridge.physics import operator_from_deepinv, physics_for_deepinv
+from workbench.deepinv_bridge.ram import RAMEstimator
 
-__all__ = ["denoiser_for_deepinv", "operator_from_deepinv", "physics_for_deepinv", "prior_from_deepinv"]
+__all__ = ["RAMEstimator", "denoiser_for_deepinv", "operator_from_deepinv", "physics_for_deepinv", "prior_from_deepinv"]

@@ -7,6 +7,7 @@ Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods.
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
 from workbench.demo.view import WIDTHS
 from workbench.images import SAMPLES
-from workbench.models.load import shipped_kind
+from workbench.models.load import available_priors, shipped_kind
 from workbench.operators.parse import describe_operators
 from workbench.restore import usual_prior
 from workbench.solvers import SOLVERS, describe_solvers
@@ -175,19 +176,21 @@ def _methods(start: Preset, priors: dict[str, str]) -> list[Any]:
                 controls.append(gr.Dropdown(names, value=row.solver, label=f"Method {number}", scale=2, min_width=90))
                 titles = [(title, name) for name, title in priors.items()]
                 controls.append(gr.Dropdown(titles, value=row.prior, label="Prior", scale=3, min_width=130))
-            controls[-2].select(fitting, controls[-2:], controls[-1], **PRIVATE)
             hint = "Settings, such as steps=50"
             controls.append(gr.Textbox(row.settings, show_label=False, placeholder=hint, max_lines=1, max_length=300))
         for name, control in zip(Row._fields, controls[-3:], strict=True):
             control.elem_id = f"{name}{number}"
+        solver, prior, _ = controls[-3:]
+        solver.select(partial(fitting, list(priors)), [solver, prior], prior, **PRIVATE)
     return controls
 
 
-def fitting(solver: str, prior: str) -> str:
-    """``prior``, or the one to start with where ``solver`` needs another kind."""
-    if solver not in SOLVERS or shipped_kind(prior) == SOLVERS[solver].prior_kind:
+def fitting(offered: list[str], solver: str, prior: str) -> str:
+    """``prior``, or the shipped one to start with where ``solver`` needs another kind and the page offers it."""
+    usual = usual_prior(solver)
+    if solver not in SOLVERS or prior not in available_priors() or usual not in offered:
         return prior
-    return usual_prior(solver)
+    return prior if shipped_kind(prior) == SOLVERS[solver].prior_kind else usual
 
 
 def _results(opening: str) -> Controls:

@@ -5,7 +5,7 @@
 
 ``t`` is uniform over the times of the DDPM schedule, ``x_t = x_0 + t eps`` in variance-exploding coordinates, and
 ``d`` a perceptual distance. Squares are means over pixels. Equation (9) adds the penalty to what is *maximised*, which
-would make D steeper; it is subtracted (errata 15).
+would make D steeper; it is subtracted (errata 16).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class UD2M(Limited):
         return loss, values
 
     def discriminator_loss(self, modules: Modules, batch: Batch, draws: Draws) -> tuple[Tensor, Values]:
-        """Minus eq. (9), with the sign of errata 15; ``certainty`` is ``-L_adv``: 2 log 2 for a coin, 0 at the end."""
+        """Minus eq. (9), with the sign of errata 16; ``certainty`` is ``-L_adv``: 2 log 2 for a coin, 0 at the end."""
         with torch.no_grad():
             images, fake, seen = self.draw(modules["generator"], batch.images, draws)
         judge = modules["discriminator"]

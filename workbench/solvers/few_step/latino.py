@@ -31,11 +31,12 @@ class LATINO(Sampler, name="latino"):
 
     Attributes:
         steps: evaluations of the consistency model.
-        sigma_start, sigma_end: levels fall between them on the grid of Karras et al. A start of None is the highest
-            level of the prior, at most 1.
+        sigma_start, sigma_end: levels fall between them on the grid of Karras et al. What the first estimate lacks must
+            drown in the first level, and all else with it: a large hole needs a higher one.
         schedule: "karras", or the levels themselves, ``steps`` numbers above 0 that do not rise.
         delta: step size of the likelihood, in units of ``t^2 / (1 + 4 t^2)``: the variance that is left of an image
-            with standard deviation 1/2 when noise of level t is on it. Or a number per step. The prox has the weight
+            with standard deviation 1/2 when noise of level t is on it (1/2 is
+            Langevin's for small t). Or a number per step. The prox has the weight
             ``sigma_noise^2 / (delta t^2 / (1 + 4 t^2))``. The published code makes ``delta`` grow with the residual of
             the whole batch, from tables for its own problems.
         prior_first: end each step with the prox, as LATINO was published, instead of starting with it (UD2M, note 1).
@@ -50,10 +51,10 @@ class LATINO(Sampler, name="latino"):
     prior_kind: ClassVar[str] = "consistency"
 
     steps: Count = 8
-    sigma_start: Positive | None = None
-    sigma_end: Positive = 0.05
+    sigma_start: Positive = 0.2
+    sigma_end: Positive = 0.03
     schedule: str | Sequence[float] = "karras"
-    delta: float | Sequence[float] = 1.0
+    delta: float | Sequence[float] = 0.5
     prior_first: bool = False
     clip: bool = True
     encode: Transform | None = None
@@ -70,9 +71,9 @@ class LATINO(Sampler, name="latino"):
         """The noise levels, falling. Raises ValueError for ones that a prior up to ``sigma_max`` does not know."""
         if self.schedule != "karras":
             return check_levels(self.schedule, self.steps, sigma_max).tolist()
-        start = min(1.0, sigma_max) if self.sigma_start is None else self.sigma_start
-        require(self.sigma_end <= start <= sigma_max, "sigma_start", f"from sigma_end to {sigma_max:g}", start)
-        return karras_sigmas(self.steps, start, self.sigma_end).tolist()
+        fits = self.sigma_end <= self.sigma_start <= sigma_max
+        require(fits, "sigma_start", f"from sigma_end to {sigma_max:g}", self.sigma_start)
+        return karras_sigmas(self.steps, self.sigma_start, self.sigma_end).tolist()
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers; one draw per step."""
