@@ -20,7 +20,7 @@ from workbench.data.evaluation import evaluation_photos
 from workbench.evaluation.statistics import mean_interval
 from workbench.models import load_prior
 from workbench.random import stream
-from workbench.restore import degrade
+from workbench.restore import degrade, usual_prior
 from workbench.solvers import make_solver
 from workbench.text import parse_settings
 
@@ -41,19 +41,19 @@ def main() -> None:
     parser.add_argument("--degrade", nargs="+", default=["inpaint:0.5", "sr:2", "blur:1.5"])
     parser.add_argument("--noise", type=float, default=0.05)
     parser.add_argument("--solver", nargs="+", default=["ddrm", "diffpir,steps=20", "daps,steps=50", "mmps,steps=8"])
-    parser.add_argument("--prior", default="photo")
+    parser.add_argument("--prior", help="default: photo, or what the solver needs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    prior = load_prior(options.prior)
     images, _ = evaluation_photos(options.photos, count=options.count, size=options.size, seed=options.seed)
-    print(f"{options.count} crops of {options.size}x{options.size}, noise {options.noise:g}, {prior.summary()}")
+    print(f"{options.count} crops of {options.size}x{options.size}, noise {options.noise:g}")
     print(f"{'operator':14}{'solver':22}{'50 %':>16}{'90 %':>16}{'error/spread':>14}{'evaluations':>12}{'seconds':>9}")
     for spec in options.degrade:
         degraded = degrade(images, spec, options.noise, options.seed)
         for text in options.solver:
             name, settings = candidate(text)
+            prior = load_prior(options.prior or usual_prior(name))
             solver, started, draws = make_solver(name, **settings), time.perf_counter(), []
             for number in range(SAMPLES):
                 streams = [stream(options.seed, "coverage", number, k) for k in range(len(images))]

@@ -76,6 +76,7 @@ for axis, share in zip(axes, (0.125, 0.5, 2.0)):
     ratio = float(torch.cov(found.T).trace() / posterior.trace())
     axis.set(title=f"$\\delta = {share:g}\\,t^2$: variance × {ratio:.2f}", xlabel="measured")
 axes[0].set_ylabel("not measured")
+plt.show()
 
 # %% [markdown]
 # The ellipse holds two standard deviations of the posterior. Too short a step for the likelihood leaves the samples too wide,
@@ -108,6 +109,7 @@ for axis, t in zip(axes, (1.0, 0.2, 0.05)):
         axis.plot(*point.flatten(), marker, markersize=9, label=name)
     axis.set(title=f"t = {t:g}", xlim=(0, 1.1), ylim=(0, 1.1))
 axes[0].legend()
+plt.show()
 
 # %% [markdown]
 # Beside much noise ($t = 1$) the state $x_t$ says little, and the step goes from $x_k$ to the data. The less noise there is,
@@ -135,6 +137,7 @@ titles = {
 enlarged = torch.nn.functional.interpolate(blurry.picture, scale_factor=4, mode="nearest")
 figures = {title: [f"{float(psnr(image, photo)):.2f} dB"] for title, image in titles.items()}
 show({"photo": photo, "measured": enlarged, **titles}, notes=figures, height=2.2)
+plt.show()
 
 # %% [markdown]
 # ## N is free, K is not
@@ -196,3 +199,4 @@ show(
     },
     height=1.8,
 )
+plt.show()

@@ -8,7 +8,8 @@
 =================================  =================================================================================
 
 Images are (B, C, H, W), nominal range [0, 1], and sigma a standard deviation in the same unit, on both sides.
-:class:`RAMEstimator` shows deepinv's RAM to UD2M. deepinv is optional and slow to import, so that it is imported when one of them is called.
+:class:`RAMEstimator` shows deepinv's RAM to UD2M. deepinv is optional and slow to import, so that it is imported when
+one of them is called.
 """
 
 from workbench.deepinv_bridge.denoisers import denoiser_for_deepinv, prior_from_deepinv

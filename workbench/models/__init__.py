@@ -2,7 +2,7 @@
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.checkpoint import save_prior
-from workbench.models.consistency import ConsistencyModel, TrajectoryModel
+from workbench.models.consistency import ConsistencyModel, Flow, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.laplace import LaplaceIncrements
 from workbench.models.load import available_priors, describe_priors, load_prior
@@ -26,6 +26,7 @@ __all__ = [
     "DRUNet",
     "DRUNetConfig",
     "EDMPrecond",
+    "Flow",
     "GaussianMixturePrior",
     "GaussianPrior",
     "LaplaceIncrements",

@@ -10,13 +10,14 @@ Their answers are samples, not ``E[x0 | x]``: no score follows from them, so sol
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, Network
-from workbench.models.prior import Prior
+from workbench.models.prior import Prior, Wrapped
 from workbench.operators.least_squares import column
 from workbench.text import require
 
@@ -145,9 +146,30 @@ def euler_step(prior: Prior, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     return x + (column(s, x) - column(t, x)) * (x - prior(x, t)) / column(t, x)
 
 
-def trajectory_end(prior: Prior, x: Tensor, levels: Tensor) -> Tensor:
-    """The end at the last of ``levels`` (n,) of the trajectory through ``x`` at the first, by Heun's method: what a
-    consistency model of ``prior`` is to answer at once, after ``2 (n - 1)`` evaluations."""
-    for t, s in zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True):
-        x = heun_step(prior, x, torch.full((len(x),), t).to(x), torch.full((len(x),), s).to(x))
-    return x
+class Flow(Wrapped):
+    """The consistency function of a denoiser itself, without distillation: Heun's method on its ODE.
+
+    Args:
+        prior: a denoiser.
+        steps: of Heun's method on the grid of Karras et al. from the image's level down to sigma_min, two evaluations
+            each (:attr:`evaluations` in all).
+
+    Raises:
+        ValueError: a prior that is no denoiser, or whose sigma_min is 0.
+    """
+
+    def __init__(self, prior: Prior, steps: int = 17) -> None:
+        prior.check_kind("the flow")
+        require(prior.sigma_min > 0, "sigma_min", "above 0, where trajectories end", prior.sigma_min)
+        require(steps >= 1, "steps", "at least 1", steps)
+        super().__init__(prior, f"flow of {prior.name}")
+        self.kind, self.prior, self.steps, self.evaluations = "consistency", prior, steps, 2 * steps
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The end of the trajectory through ``x`` at ``sigma`` (B,)."""
+        rho = 7.0
+        top, low = sigma ** (1 / rho), torch.full_like(sigma, self.sigma_min) ** (1 / rho)
+        levels = [(top + (low - top) * k / self.steps) ** rho for k in range(self.steps + 1)]
+        for t, s in pairwise(levels):
+            x = heun_step(self.prior, x, t, s)
+        return x

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.evaluation.exam.figures import Grade, Share, grade, table
 from workbench.evaluation.exam.tasks import TASKS, Task, make_task
+from workbench.models.consistency import Flow
 from workbench.models.prior import Prior
 from workbench.random import stream
 from workbench.solvers import SOLVERS, make_solver
@@ -57,14 +58,19 @@ def make_candidate(name: str, **settings: Any) -> Candidate:
     if name not in SOLVERS:
         raise ValueError(unknown("solver", name, [*SOLVERS, *CONTROLS]))
     solver = make_solver(name, **settings)
+    if solver.prior_kind == "unfolded":
+        raise ValueError(f"{name} draws with a network that was trained for photos; the exam has priors of its own")
 
     def draw(task: Task, prior: Prior, y: Tensor, count: int, generator: torch.Generator) -> Answer:
         copies = y.float().repeat_interleave(count, 0)
-        parts, spent = [], 0
+        parts, spent, price = [], 0, 1
+        if solver.prior_kind == "consistency":  # not distilled: the sampler alone is judged
+            prior = Flow(prior)
+            price = prior.evaluations
         for part in copies.split(IMAGES):
             result = solver(part, task.op, prior, sigma_noise=task.sigma_noise, generator=generator)
             parts.append(result.image.flatten(1))
-            spent = max(spent, int(result.evaluations.max()))
+            spent = max(spent, price * int(result.evaluations.max()))
         return torch.cat(parts).view(len(y), count, -1), spent
 
     return Candidate(name, draw)
