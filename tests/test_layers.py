@@ -14,7 +14,7 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"data", "evaluation", "deepinv_bridge"},
     {"solvers"},
     {"trainers", "fitting", "plots"},
-    {"records"},
+    {"records", "exam"},
     {"restore"},
     {"recipe", "pipelines"},
     {"reports", "demo", "terminal"},

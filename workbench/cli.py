@@ -294,8 +294,8 @@ def exam(
 
     from tqdm import tqdm
 
-    from workbench.evaluation.exam import TASKS, make_candidate, make_task, sit, table
-    from workbench.evaluation.exam.learned import learn
+    from workbench.exam import TASKS, make_candidate, make_task, sit, table
+    from workbench.exam.learned import learn
     from workbench.text import write_json
 
     candidate = make_candidate(solver, **settings)

@@ -22,8 +22,8 @@
 import matplotlib.pyplot as plt
 import torch
 
-from workbench.evaluation.exam import CONTROLS, make_candidate, make_task, sit
 from workbench.evaluation.posterior import dense_matrix
+from workbench.exam import CONTROLS, make_candidate, make_task, sit
 from workbench.models import GaussianMixturePrior
 from workbench.operators import FunctionOperator
 from workbench.random import generator
@@ -162,6 +162,6 @@ plt.show()
 
 # %% [markdown]
 # ## What to try
-# - `from workbench.evaluation.exam import table` and `print(table(list(grades.values())))`: all figures (`docs/exam.md`).
+# - `from workbench.exam import table` and `print(table(list(grades.values())))`: all figures (`docs/exam.md`).
 # - Another measurement: `y = 0.8` leaves another mode. Another noise: 0.2.
 # - `make_solver("daps", steps=50, inner=5)`, the published inner steps: samples that are too wide.

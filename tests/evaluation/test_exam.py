@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from workbench.evaluation.exam import CONTROLS, TASKS, Candidate, Grade, make_candidate, make_task, sit, table
-from workbench.evaluation.exam.figures import share_of, sliced_wasserstein
-from workbench.evaluation.exam.learned import learn
+from workbench.exam import CONTROLS, TASKS, Candidate, Grade, make_candidate, make_task, sit, table
+from workbench.exam.figures import share_of, sliced_wasserstein
+from workbench.exam.learned import learn
 from workbench.random import generator
 
 IMAGES = [name for name in TASKS if not name.startswith("laplace")]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.evaluation.exam.tasks import mixture_images, smooth_covariance
 from workbench.evaluation.posterior import dense_matrix, exact_posterior
+from workbench.exam.tasks import mixture_images, smooth_covariance
 from workbench.models import GaussianMixturePrior, GaussianPrior, LaplaceIncrements
 from workbench.models.laplace import inverse_gaussian
 from workbench.operators import Inpainting

@@ -62,7 +62,8 @@ def test_done_jobs_hold_their_result_and_failed_ones_no_part_of_it(ran):
             assert result["job"] == outcome.id
             assert result["value"] == 2 * jobs[outcome.id].parameters.get("noise", 0.1)
         elif outcome.state == "failed":
-            assert files == {"job.json", "notebook.ipynb", "log.txt"}
+            # A job that ran out of time may not have come as far as its notebook.
+            assert files - {"notebook.ipynb"} == {"job.json", "log.txt"}
         else:
             assert not files
     summary = json.loads((out / "summary.json").read_text())

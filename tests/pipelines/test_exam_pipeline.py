@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.pipelines.small_project import ROOT, Ran, pipeline_of, run_to_report
-from workbench.evaluation.exam import make_candidate, make_task
+from workbench.exam import make_candidate, make_task
 from workbench.pipelines.schema import load_pipeline
 
 JOBS = """

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.solvers.solver_problems import SHAPE, explicit, gaussian_prior, problem, replay
-from workbench.evaluation.exam import make_task
+from workbench.exam import make_task
 from workbench.models import GaussianPrior
 from workbench.random import generator
 from workbench.solvers import DAPS, make_solver

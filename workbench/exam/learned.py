@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from workbench.evaluation.exam.tasks import ExactPrior
+from workbench.exam.tasks import ExactPrior
 from workbench.models.adapters import EDMPrecond
 from workbench.models.prior import Prior
 from workbench.random import Draws, stream

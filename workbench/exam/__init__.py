@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.evaluation.exam.figures import Grade, Share, grade, table
-from workbench.evaluation.exam.tasks import TASKS, Task, make_task
+from workbench.exam.figures import Grade, Share, grade, table
+from workbench.exam.tasks import TASKS, Task, make_task
 from workbench.models.consistency import Flow
 from workbench.models.prior import Prior
 from workbench.random import stream

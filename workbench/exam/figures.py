@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.evaluation.exam.tasks import Task
+from workbench.exam.tasks import Task
 from workbench.models.laplace import Draws
 from workbench.random import stream
 
