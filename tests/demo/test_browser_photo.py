@@ -90,7 +90,8 @@ def test_without_a_photo_the_page_asks_for_one(demo: Demo) -> None:
 
 def test_fit_says_what_is_restored(demo: Demo) -> None:
     demo.unfold("framing")
-    demo.choose("kind", "Noise alone")
+    with demo.changes():
+        demo.choose("kind", "Noise alone")
     cat = pixels(SAMPLE_FILES["cat"])
     sizes = {"Cut out a square, as it is": (128, 128), "Crop a square, resize it": (128, 128)}
     sizes |= {"Resize the whole photo": (85, 128), "Keep every pixel": (300, 451)}

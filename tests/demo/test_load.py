@@ -33,6 +33,7 @@ def busy(launch):
 
 def test_twenty_visitors_at_once(busy, demo_load):
     process = psutil.Process(busy.process.pid)
+    demo_load.load(busy.url, process, busy.files, clients=1, requests=1, steps=1)  # reads networks, imports
     measured = demo_load.load(busy.url, process, busy.files, clients=CLIENTS, requests=1, steps=1)
     assert measured.alive
     assert len(measured.visits) == CLIENTS
@@ -42,7 +43,7 @@ def test_twenty_visitors_at_once(busy, demo_load):
     places = {place for visit in measured.visits for place in visit.places}
     assert {0, 5, 10} <= places
     assert measured.files[1] == measured.files[0]
-    assert measured.memory[2] < measured.memory[0] + 400
+    assert measured.memory[2] < measured.memory[0] + 200
     assert "served" in demo_load.table(measured, CLIENTS)
 
 
