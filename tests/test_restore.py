@@ -77,16 +77,11 @@ def test_small_pictures_are_kept_as_they_are_and_other_measurements_are_shown_in
 
 def test_a_size_that_fits_is_proposed(photos, prior):
     assert prior.multiple == 8
-    assert fitting_size("sr:5", 66, prior) == 64
-    assert fitting_size("sr:3", 64, None) == 64
-    assert fitting_size("hadamard:0.5", 100, None) == 64
-    assert fitting_size("sr:1000", 64, None) is None
+    assert fitting_size("sr:5", 66) == 66
+    assert fitting_size("hadamard:0.5", 100) == 64
+    assert fitting_size("sr:1000", 64) is None
     with pytest.raises(ValueError, match=r"size 16 would do"):
         degrade(photos[..., :24, :24], "hadamard:0.5", prior=prior)
-    only = PlainDenoiser(lambda x, sigma: x)
-    only.image_size = 16
-    with pytest.raises(ValueError, match="size 16 would do"):
-        degrade(photos, "sr:4", prior=only)
     with pytest.raises(ValueError, match="sr:x") as caught:  # a bad operator at any size
         degrade(photos, "sr:x")
     assert "would do" not in str(caught.value)
@@ -114,8 +109,8 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         assert degraded.op.pinv(degraded.y).shape == (1, 3, *size)
     grey = observe(photo, "gray")
     torch.testing.assert_close(grey.y, photo.mean(dim=1, keepdim=True))
-    with pytest.raises(ValueError, match="multiples of 8, got 10x12"):
-        observe(photo, "blur:1", prior=prior)
+    with pytest.raises(ValueError, match="takes grey images"):
+        observe(photo, "blur:1", prior=PlainDenoiser(lambda x, sigma: x, channels=1))
     with pytest.raises(ValueError, match="at random"):
         observe(photo, "inpaint:0.8")
     with pytest.raises(ValueError, match=r"'sr:1000' would make a picture of 32000x32000 pixels, the limit is"):
@@ -155,14 +150,19 @@ def test_what_a_painted_mask_hides_of_a_photo_has_no_influence(photos, prior, tm
         observe(photos[:1], f"mask:{small}")
 
 
-def test_tiles_are_proposed_and_recorded(photos, prior):
+def test_any_size_is_restored_in_tiles_where_the_prior_does_not_take_it(photos, prior):
     odd = photos[:1, :, :30, :27]
-    with pytest.raises(ValueError, match=r"multiples of 8, got 30x27; size 24 would do; or in tiles \(--tile"):
-        degrade(odd, "blur:1", prior=prior)
-    only = PlainDenoiser(lambda x, sigma: x)
-    only.image_size = 64
-    with pytest.raises(ValueError, match=r"takes 64x64 images, got 30x27; or in tiles \(--tile, TiledPrior\)"):
-        degrade(odd, "blur:1", prior=only)
+    result = restore(degrade(odd, "blur:1", 0.05), DiffPIR(steps=6), prior)
+    assert result.image.shape == odd.shape
+    assert result.records[0]["tile"] == 128
+    assert result.records[0]["message"] == "photo does not take 30 x 27 pixels: asked in tiles"
+    expected = restore(degrade(odd, "blur:1", 0.05), DiffPIR(steps=6), TiledPrior(prior))
+    assert torch.equal(result.image, expected.image)
+    assert expected.records[0]["message"] == ""
+
+
+def test_tiles_are_recorded(photos, prior):
+    odd = photos[:1, :, :30, :27]
     tiled = TiledPrior(prior, 16)
     result = restore(degrade(odd, "blur:1", prior=tiled), DiffPIR(steps=1), tiled)
     record = result.records[0]

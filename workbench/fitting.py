@@ -1,4 +1,4 @@
-"""Operators that fit a photo, and sizes that fit an operator and a prior."""
+"""Operators that fit a photo, and sizes that fit an operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from workbench.images import MAX_PIXELS
-from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.compose import Compose, MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
@@ -16,9 +15,7 @@ from workbench.operators.parse import parse_operator, shrink_factor
 from workbench.random import generator, stream_of
 
 
-def operator_for(
-    spec: str, photos: Tensor, seed: int, prior: Prior | None = None, numbers: Sequence[int] = (0,)
-) -> Operator:
+def operator_for(spec: str, photos: Tensor, seed: int, numbers: Sequence[int] = (0,)) -> Operator:
     """The operator written ``spec`` for ``photos`` (B, C, H, W), on their device.
 
     Args:
@@ -26,21 +23,15 @@ def operator_for(
             own; a Walsh-Hadamard pattern is the instrument's, one for all images and batches.
 
     Raises:
-        ValueError: bad ``spec``, or a size that the operator, or ``prior`` if given, does not take; the message names
-            one that they take.
+        ValueError: bad ``spec``, or a size that the operator does not take; the message names one that it takes.
     """
     try:
-        op = _drawn(spec, tuple(photos.shape[1:]), seed, numbers).to(photos.device)
+        return _drawn(spec, tuple(photos.shape[1:]), seed, numbers).to(photos.device)
     except ValueError as error:
-        raise _proposal(error, spec, photos, prior) from None
-    try:
-        if prior is not None:
-            prior.check(photos)
-    except ValueError as error:
-        if prior is None or photos.shape[1] != prior.channels:
+        side = fitting_size(spec, min(photos.shape[-2:]))
+        if side is None or photos.shape[-2:] == (side, side):
             raise
-        raise ValueError(f"{_proposal(error, spec, photos, prior)}; or in tiles (--tile, TiledPrior)") from None
-    return op
+        raise ValueError(f"{error}; size {side} would do") from None
 
 
 def operator_behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
@@ -67,28 +58,16 @@ def operator_behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tens
     return op, blank
 
 
-def fitting_size(spec: str, limit: int, prior: Prior | None) -> int | None:
-    """The largest square side of at most ``limit`` pixels that operator and prior take, or None if none was found."""
-    step = prior.multiple if prior is not None else 1
-    sides = [limit - limit % step - step * k for k in range(64)] + [2**k for k in range(12, 3, -1)]
+def fitting_size(spec: str, limit: int) -> int | None:
+    """The largest square side of at most ``limit`` pixels that the operator takes, or None if none was found."""
+    sides = [limit - k for k in range(64)] + [2**k for k in range(12, 3, -1)]
     for side in (side for side in sides if 0 < side <= limit):
         try:
-            blank = torch.zeros(1, 3, side, side)
-            parse_operator(spec, tuple(blank.shape[1:]), generator(0))
-            if prior is not None:
-                prior.check(blank)
+            parse_operator(spec, (3, side, side), generator(0))
         except ValueError:
             continue
         return side
     return None
-
-
-def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None) -> ValueError:
-    """``error``, with a size that operator and prior take, if there is one."""
-    side = fitting_size(spec, min(photos.shape[-2:]), prior)
-    if side is None or photos.shape[-2:] == (side, side):
-        return error
-    return ValueError(f"{error}; size {side} would do")
 
 
 def _drawn(spec: str, shape: tuple[int, ...], seed: int, numbers: Sequence[int]) -> Operator:

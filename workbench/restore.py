@@ -25,7 +25,9 @@ from workbench.evaluation.statistics import METRICS
 from workbench.fitting import operator_behind, operator_for
 from workbench.models.load import DEFAULTS
 from workbench.models.prior import Prior
+from workbench.models.wrappers import whole_or_tiles
 from workbench.operators.base import Operator
+from workbench.operators.border import Frame, continue_beyond, frame_of
 from workbench.operators.compose import MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
 from workbench.random import noise_source, stream_of
@@ -66,6 +68,17 @@ class Degraded:
         for what, given in (("number", self.numbers), ("solver seed", self.solver_seeds)):
             if given is not None and len(given) != len(self.y):
                 raise ValueError(f"expected one {what} per image ({len(self.y)}), got {len(given)}")
+
+    def frame(self, multiple: int = 1) -> Frame | None:
+        """The frame in which photos that came degraded are restored, see ``workbench.operators.border``; else None."""
+        if self.original is not None or self.y.ndim != 4:
+            return None
+        return frame_of(self.op, (self.y.shape[-2], self.y.shape[-1]), multiple)
+
+    def predicted(self, image: Tensor) -> Tensor:
+        """The measurement of an ``image`` (B, 3, H, W), like ``y``; what is beyond an unknown border is its border."""
+        frame = self.frame()
+        return self.op(image) if frame is None else frame.cut(self.op(frame.put(image, frame.factor)))
 
     @property
     def picture(self) -> Tensor:
@@ -140,18 +153,20 @@ def degrade(
 
     Args:
         noise: standard deviation, in units of the [0, 1] range.
-        prior: if given, also check that it takes pictures of this size. One in tiles (``TiledPrior``) takes all.
+        prior: if given, also check that it takes pictures with so many channels.
         numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
 
     Raises:
-        ValueError: bad ``spec``, ``noise`` or ``seed``, not one number per image, or a size that operator or prior
-            cannot take; the message names a size that they can.
+        ValueError: bad ``spec``, ``noise`` or ``seed``, not one number per image, or a size that the operator cannot
+            take; the message names one that it can.
     """
     check_numbers(noise, seed)
     numbers = tuple(range(len(photos)) if numbers is None else numbers)
     if len(numbers) != len(photos):
         raise ValueError(f"expected one number per image ({len(photos)}), got {len(numbers)}")
-    op = operator_for(spec, photos, seed, prior, numbers)
+    op = operator_for(spec, photos, seed, numbers)
+    if prior is not None:
+        whole_or_tiles(prior, *photos.shape[-2:]).check(photos)
     clean = op(photos)
     y = (
         clean + noise * noise_source([stream_of(seed, "noise", number) for number in numbers])(clean)
@@ -173,7 +188,7 @@ def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: 
     check_numbers(noise, seed)
     op, blank = operator_behind(spec, photo, seed)
     if prior is not None:
-        prior.check(blank)
+        whole_or_tiles(prior, *blank.shape[-2:]).check(blank)
     y = photo if op.measurement_shape(blank.shape)[1] == photo.shape[1] else photo.mean(dim=1, keepdim=True)
     mask = op.outer if isinstance(op, MaskedGrayscale) else op
     if isinstance(mask, Inpainting):
@@ -218,6 +233,10 @@ def restore(
 ) -> Result:
     """Run ``solver`` on a degraded batch and score what comes out.
 
+    Photos have any size: a prior that does not take it whole is asked in overlapping tiles (``TiledPrior``; the message
+    says so). What photos that came degraded show at their border depends on what is beyond it, which is estimated and
+    cut off again (``workbench.operators.border``).
+
     Args:
         name: what to call the solver in the records.
         initial: (B, 3, H, W) in [0, 1], a restoration by other means to start from, for solvers that take one.
@@ -226,16 +245,28 @@ def restore(
     Raises:
         ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
     """
-    y = degraded.y
+    y, op = degraded.y, degraded.op
+    started = time.perf_counter()
+    frame = degraded.frame(prior.multiple)
+    if frame is not None:
+        y = continue_beyond(y, op, frame, degraded.noise)
+        initial = None if initial is None else frame.put(initial, frame.factor)
+        callback = None if callback is None else _cutting(callback, frame)
+    fitted = whole_or_tiles(prior, *op.image_shape(y.shape)[-2:], pixels=math.inf)
     seeds = degraded.solver_seeds or (degraded.seed,) * len(y)
     streams = [stream_of(seed, "solver", number) for seed, number in zip(seeds, degraded.numbers, strict=True)]
     given: dict[str, Any] = {"callback": callback} | ({} if initial is None else {"initial": initial})
-    started = time.perf_counter()
     with torch.no_grad():
-        restoration = solver(y, degraded.op, prior, sigma_noise=degraded.noise, generator=streams, **given)
+        restoration = solver(y, op, fitted, sigma_noise=degraded.noise, generator=streams, **given)
     if y.is_cuda:
         torch.cuda.synchronize(y.device)
     seconds = (time.perf_counter() - started) / len(y)
+    misfit = consistency(restoration.image, degraded.y, op if frame is None else lambda x: frame.cut(op(x)))
+    if frame is not None:
+        restoration = replace(restoration, image=frame.cut(restoration.image, frame.factor))
+    if fitted is not prior:
+        note = f"{prior.name} does not take {' x '.join(map(str, op.image_shape(y.shape)[-2:]))} pixels: asked in tiles"
+        restoration = replace(restoration, message="; ".join(filter(None, (restoration.message, note))))
     common = {
         "seconds": seconds,
         "message": restoration.message,
@@ -243,7 +274,7 @@ def restore(
         "solver_settings": solver_settings(solver),
         "prior": prior.name,
         "prior_source": prior.source,
-        **tiles_of(prior),
+        **tiles_of(fitted),
         "operator": degraded.spec,
         "noise": degraded.noise,
         "seed": degraded.seed,
@@ -251,7 +282,6 @@ def restore(
         "batch": len(y),
         "environment": environment(y.device),
     }
-    misfit = consistency(restoration.image, y, degraded.op)
     converged = restoration.converged
     records = [
         scores
@@ -266,6 +296,10 @@ def restore(
         for index, scores in enumerate(_scores(restoration.image, degraded.original, judge))
     ]
     return Result(degraded, restoration, records)
+
+
+def _cutting(callback: Callback, frame: Frame) -> Callback:
+    return lambda step: callback(replace(step, image=frame.cut(step.image, frame.factor)))
 
 
 def check_numbers(noise: float, seed: int) -> None:

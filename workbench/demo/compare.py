@@ -139,7 +139,7 @@ def _run(
 
 def _misfit(image: Tensor, degraded: Degraded) -> float:
     """Root mean square of ``A x - y``, in units of [0, 1] images, of the first sample."""
-    return float((degraded.op(image) - degraded.y)[0].square().mean().sqrt())
+    return float((degraded.predicted(image) - degraded.y)[0].square().mean().sqrt())
 
 
 class Stopped(Exception):

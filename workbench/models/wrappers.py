@@ -153,12 +153,12 @@ class TiledPrior(Wrapped):
         return window
 
 
-def whole_or_tiles(prior: Prior, height: int, width: int) -> Prior:
-    """``prior`` itself if it takes images of that size and they have at most 512 x 512 pixels, else in usual tiles."""
+def whole_or_tiles(prior: Prior, height: int, width: int, pixels: float = WHOLE_PIXELS) -> Prior:
+    """``prior`` itself if it takes images of that size and they have at most so many pixels, else in usual tiles."""
     if prior.image_size is not None:
         whole = height == width == prior.image_size
     else:
-        whole = height % prior.multiple == width % prior.multiple == 0 and height * width <= WHOLE_PIXELS
+        whole = height % prior.multiple == width % prior.multiple == 0 and height * width <= pixels
     return prior if whole else TiledPrior(prior)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -23,6 +23,7 @@ from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
 
 SOLVERS: dict[str, type[Solver]] = {}
+PLAUSIBLE = (-0.5, 1.5)  # a restoration with values beyond is none
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Solver(Limited, ABC):
                 needed, a bad ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of
                 another shape than the result.
         """
-        return self.run(self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial), callback)
+        found = self.run(self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial), callback)
+        return replace(found, message="; ".join(filter(None, (found.message, _out_of_range(found.image)))))
 
     def problem(
         self,
@@ -235,6 +237,17 @@ def collect(
         iterations=torch.full_like(spent, index),
         residuals=torch.stack(residuals, 1) if residuals else None,
         message=message,
+    )
+
+
+def _out_of_range(image: Tensor) -> str:
+    """A line on images (B, C, H, W) that no photo can look like, or empty."""
+    low, high = (float(value) for value in image.detach().aminmax())
+    if low >= PLAUSIBLE[0] and high <= PLAUSIBLE[1]:
+        return ""
+    return (
+        f"the result has values from {low:.2f} to {high:.2f} where photos have 0 to 1: operator, kernel, border or "
+        "noise level do not describe the measurement, or the solver did not converge"
     )
 
 
