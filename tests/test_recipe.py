@@ -89,7 +89,9 @@ def test_files_are_found_beside_the_recipe(tmp_path, monkeypatch):
     assert files(degrade="mask:~/m.png")[1] == f"mask:{tmp_path}/mine/m.png"
     assert files(degrade="oldphoto,m.png")[1] == f"oldphoto:{tmp_path}/m.png"
     assert files(degrade="none", operator="oldphoto: m.png")[1:] == ("none", f"oldphoto:{tmp_path}/ m.png")
-    for spec in ("oldphoto", "mask:", "blur:2,1", "none"):
+    assert files(degrade="blur:k.npz:kernel1")[1] == f"blur:{tmp_path}/k.npz:kernel1"
+    assert files(degrade="sr:4,~/k.png")[1] == f"sr:4:{tmp_path}/mine/k.png"
+    for spec in ("oldphoto", "mask:", "blur:2,1", "sr:4:bicubic", "none"):
         assert files(degrade=spec, operator="gray" if spec == "none" else None)[1] == spec
     written(tmp_path / "run.json", LEAST)
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor
 
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
-from workbench.operators.parse import OPERATORS, shrink_factor
+from workbench.operators.parse import file_in, shrink_factor
 from workbench.restore import Degraded, Result, check_numbers, degrade, observe, restore, samples, solver_of
 from workbench.solvers.base import Callback
 from workbench.text import check_prior_settings, unknown, write_json
@@ -261,10 +261,8 @@ def _as_loaded(image: Tensor) -> Tensor:
 
 def _located(spec: str, folder: Path) -> str:
     """The operator ``spec`` with the file it names, if it does, in ``folder``."""
-    spec = spec.strip()
-    name = re.split("[:,]", spec, maxsplit=1)[0]
-    file = os.path.expanduser(spec[len(name) + 1 :])
-    return f"{name}:{folder / file}" if file and name in OPERATORS and OPERATORS[name].file else spec
+    spec, file = spec.strip(), file_in(spec)
+    return f"{spec.removesuffix(file)[:-1]}:{folder / os.path.expanduser(file)}" if file else spec
 
 
 def _line(error: ValidationError) -> str:

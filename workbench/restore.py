@@ -264,9 +264,11 @@ def restore(
     misfit = consistency(restoration.image, degraded.y, op if frame is None else lambda x: frame.cut(op(x)))
     if frame is not None:
         restoration = replace(restoration, image=frame.cut(restoration.image, frame.factor))
+    notes = [restoration.message, op.remark]
     if fitted is not prior:
-        note = f"{prior.name} does not take {' x '.join(map(str, op.image_shape(y.shape)[-2:]))} pixels: asked in tiles"
-        restoration = replace(restoration, message="; ".join(filter(None, (restoration.message, note))))
+        sides = " x ".join(map(str, op.image_shape(y.shape)[-2:]))
+        notes.append(f"{prior.name} does not take {sides} pixels: asked in tiles")
+    restoration = replace(restoration, message="; ".join(filter(None, notes)))
     common = {
         "seconds": seconds,
         "message": restoration.message,

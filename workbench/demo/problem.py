@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.demo.controls import takes_mask
-from workbench.operators.parse import shrink_factor
+from workbench.operators.parse import file_in, shrink_factor
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.solvers import SOLVERS, DeqIR
@@ -111,6 +111,8 @@ class Problem:
             raise ValueError("'none' leaves nothing to restore; write denoise for noise alone")
         if takes_mask(name) and text != name:
             raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
+        elif not takes_mask(name) and file_in(text) is not None:
+            raise ValueError("name no file of the server here: upload the kernel")
         if name == "mask" and mask is None:
             raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
         return f"{name}:{mask}" if takes_mask(name) and mask is not None else text

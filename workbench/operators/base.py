@@ -35,6 +35,7 @@ class Operator(nn.Module):
     Attributes:
         linear: False for an operator (JPEG) whose ``adjoint`` and ``pinv`` are stand-ins; solvers that need a linear
             one refuse it. Its ``prox`` descends by gradient.
+        remark: what should be known of how it was made, a line for messages; often empty.
 
     Args:
         tolerance: conjugate gradients stop, image by image, when the gradient of the least-squares problem has fallen
@@ -43,6 +44,7 @@ class Operator(nn.Module):
     """
 
     linear: bool = True
+    remark: str = ""
 
     def __init__(self, *, tolerance: float | None = None, max_iterations: int = 500) -> None:
         super().__init__()

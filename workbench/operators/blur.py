@@ -6,8 +6,10 @@ central ones where they are even, as in ``scipy.ndimage`` and the published debl
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -27,7 +29,8 @@ class Blur(Operator):
     form. Other boundary rules take conjugate gradients for ``pinv`` and ``prox``.
 
     Args:
-        kernel: (kh, kw) or (1 or B, 1 or C, kh, kw), real, any sum, any size; see ``kernels.py``.
+        kernel: (kh, kw) or (1 or B, 1 or C, kh, kw), real, any size, a tensor, an array or lists; see ``kernels.py``.
+            Kernels without negative taps that do not sum to 1 are warned of: they darken or brighten pictures.
         boundary: what lies outside the image: "circular", "reflect" (without repeating the edge pixel), "replicate",
             "zeros"; or "valid": y has only the pixels that need nothing from outside, (H - kh + 1, W - kw + 1).
         rcond: for "circular", see :class:`SpectralOperator`.
@@ -47,14 +50,14 @@ class Blur(Operator):
 
     kernel: Tensor
 
-    def __new__(cls, kernel: Tensor | None = None, *, boundary: str = "circular", **options: Any) -> Blur:
+    def __new__(cls, kernel: Tensor | np.ndarray | list[Any] | None = None, *, boundary: str = "circular", **options: Any) -> Blur:
         # Without a kernel it is copy or pickle that calls, with the right class.
         closed = cls is Blur and kernel is not None and boundary == "circular"
         return super().__new__(CircularBlur if closed else cls)
 
     def __init__(
         self,
-        kernel: Tensor,
+        kernel: Tensor | np.ndarray | list[Any],
         *,
         boundary: str = "circular",
         rcond: float | None = None,
@@ -202,11 +205,26 @@ class CircularBlur(Blur, SpectralOperator):
         )
 
 
-def check_kernel(kernel: Tensor) -> Tensor:
-    """``kernel`` as (1 or B, 1 or C, kh, kw), see :func:`check_real`; ValueError if it is zero."""
+def check_kernel(kernel: Tensor | np.ndarray | list[Any]) -> Tensor:
+    """``kernel`` as (1 or B, 1 or C, kh, kw), see :func:`check_real`; ValueError if it is zero.
+
+    A UserWarning names the sum of one without negative taps that changes the brightness by more than 1 %.
+    """
+    try:
+        kernel = kernel if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel, order="C"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"kernel must be (1 or B, 1 or C, kh, kw) numbers ({error})") from None
     kernel = check_real("kernel", kernel, "(1 or B, 1 or C, kh, kw)")
     if not bool(kernel.any()):
         raise ValueError("kernel must not be all zero")
+    sums = kernel.detach().double().sum((-2, -1))
+    if bool((kernel >= 0).all()) and bool(((sums - 1).abs() > 0.01).any()):
+        warnings.warn(
+            f"the kernel sums to {float(sums.flatten()[0]):.4g}, not 1, and changes the brightness of pictures: "
+            "divide it by its sum",
+            UserWarning,
+            stacklevel=3,
+        )
     return kernel
 
 

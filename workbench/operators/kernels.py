@@ -7,7 +7,10 @@ in degrees, counter-clockwise from the direction of the rows as one looks at the
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +80,64 @@ def bicubic_kernel(factor: int, dtype: torch.dtype | None = None) -> Tensor:
     near, far = (1.5 * t - 2.5) * t**2 + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
     line = torch.where(t <= 1, near, torch.where(t < 2, far, 0.0))
     return _normalised(torch.outer(line, line), dtype)
+
+
+# What a kernel file ends with; the last two may hold several arrays, of which one is named: kernels.npz:kernel3.
+FILE = re.compile(r"(?P<path>.+\.(?:png|npy|(?:npz|mat)(?=$|:)))(?::(?P<array>[^:/]+))?$", re.IGNORECASE | re.DOTALL)
+
+
+def file_kernel(name: str) -> tuple[Tensor, str]:
+    """The kernel in a file, (kh, kw) float64, divided by its sum; and a remark where that was not 1.
+
+    A kernel is what it makes of a white point on black, as rows and columns of a picture; its middle is tap
+    (kh // 2, kw // 2), see ``blur.py``.
+
+    Args:
+        name: a grey picture (.png), or an array (.npy, .npz or .mat; ``FILE.npz:NAME`` where there are several).
+
+    Raises:
+        ValueError: no such file, not one array of two dimensions, not finite, or a sum that is not positive; one line
+            that begins with the file.
+    """
+    found = FILE.match(name)
+    if found is None:
+        raise ValueError(f"{name}: expected a kernel file, .png, .npy, .npz:NAME or .mat:NAME")
+    array = _read_kernel(Path(found["path"]).expanduser(), found["array"])
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected a kernel (kh, kw) of real numbers, got shape {array.shape}, {array.dtype}")
+    kernel = torch.from_numpy(array.astype(np.float64))
+    total = float(kernel.sum())
+    if not (math.isfinite(total) and total > 0):
+        raise ValueError(f"{name}: the kernel's values must be finite with a sum above 0, got {total:g}")
+    remark = "" if abs(total - 1) < 0.01 else f"{Path(name).name}: the kernel summed to {total:.4g} and was divided by it"
+    return kernel / total, remark
+
+
+def _read_kernel(path: Path, array: str | None) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    kind = path.suffix.lower()
+    if kind == ".png":
+        from workbench.images import load_image
+
+        return load_image(path)[0].double().mean(0).numpy()
+    try:
+        if kind == ".npy":
+            return np.load(path, allow_pickle=False)
+        if kind == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+        else:
+            from scipy.io import loadmat
+
+            arrays = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    except Exception as error:  # readers raise whatever their parsing hits
+        raise ValueError(f"{path}: no kernel can be read from it ({error})") from None
+    if array is None and len(arrays) == 1:
+        return next(iter(arrays.values()))
+    if array not in arrays:
+        raise ValueError(f"{path}: which kernel? write {path.name}:NAME with one of {', '.join(arrays)}, got {array}")
+    return arrays[array]
 
 
 def _offsets(size: int | tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from workbench.operators.compose import Compose
 from workbench.operators.hadamard import WalshHadamard
 from workbench.operators.inpainting import Identity, Inpainting
 from workbench.operators.jpeg import JPEG
-from workbench.operators.kernels import gaussian_kernel, motion_kernel
+from workbench.operators.kernels import FILE, file_kernel, gaussian_kernel, motion_kernel
 from workbench.operators.masks import block_mask, file_mask, random_mask, scratches_mask, stripes_mask, text_mask
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution, named_kernel
@@ -63,6 +63,11 @@ class _Problem:
 def _super_resolution(problem: _Problem) -> Operator:
     factor = problem.whole(0, 1, min(problem.size))
     kernel = problem.arguments[1] if len(problem.arguments) > 1 else "bicubic"
+    if FILE.match(kernel):
+        blurred, remark = _kernel(problem, kernel)
+        if any(side % factor for side in problem.size):
+            raise ValueError(f"with a kernel file it needs sides that are multiples of {factor}")
+        return _remarked(SuperResolution(factor, blurred), remark)
     if kernel not in KERNELS:
         raise ValueError(unknown("kernel", kernel, KERNELS))
     sigma = problem.number(2, 0.01, LARGEST) if len(problem.arguments) > 2 else None
@@ -75,10 +80,26 @@ def _super_resolution(problem: _Problem) -> Operator:
 
 
 def _blur(problem: _Problem) -> Operator:
+    if problem.arguments and FILE.match(problem.arguments[0]):
+        kernel, remark = _kernel(problem, problem.arguments[0])
+        return _remarked(Blur(kernel), remark)
     along = problem.number(0, 0.01, LARGEST)
     across = problem.number(1, 0.01, LARGEST, default=along)
     taps = problem.whole(2, 1, LARGEST) if len(problem.arguments) > 2 else None
     return Blur(gaussian_kernel((along, across), size=taps))
+
+
+def _kernel(problem: _Problem, name: str) -> tuple[torch.Tensor, str]:
+    kernel, remark = file_kernel(name)
+    if any(taps > side for taps, side in zip(kernel.shape, problem.size, strict=True)):
+        sides = ["x".join(map(str, size)) for size in (kernel.shape, problem.size)]
+        raise ValueError(f"the kernel has {sides[0]} pixels, the image {sides[1]}: is it a kernel?")
+    return kernel, remark
+
+
+def _remarked(op: Operator, remark: str) -> Operator:
+    op.remark = remark
+    return op
 
 
 def _motion(problem: _Problem) -> Operator:
@@ -126,11 +147,13 @@ class Entry:
 
     Attributes:
         syntax: NAME[:ARGUMENT[:ARGUMENT]]; a lone argument FILE is a file name, which may hold any character.
+        kernel: the number of the argument in whose place a kernel file may stand; None: none.
     """
 
     syntax: str
     description: str
     build: Callable[[_Problem], Operator]
+    kernel: int | None = None
 
     @property
     def most(self) -> int:
@@ -142,17 +165,30 @@ class Entry:
         """Whether its argument is the file of a mask."""
         return "FILE" in self.syntax
 
+    def arguments(self, spec: str) -> list[str]:
+        """The arguments in ``spec``; commas and colons of a file name, always the last one, do not split it."""
+        rest = re.split("[:,]", spec.strip(), maxsplit=1)[1:]
+        if self.file:
+            return rest
+        words = re.split("[:,]", *rest, maxsplit=self.kernel) if rest and self.kernel else rest
+        if self.kernel is not None and len(words) > self.kernel and FILE.match(words[-1]):
+            return words
+        return re.split("[:,]", *rest) if rest else []
+
 
 _ENTRIES = (
     Entry(
         "sr:FACTOR[:KERNEL[,SIGMA]]",
-        "super-resolution, any size; KERNEL bicubic, average or gaussian (SIGMA in pixels, or FACTOR/2)",
+        "super-resolution, any size; KERNEL bicubic, average, gaussian (SIGMA in pixels, or FACTOR/2) or a file as blur",
         _super_resolution,
+        kernel=1,
     ),
     Entry(
         "blur:SIGMA[,SIGMA2[,TAPS]]",
-        "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel",
+        "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel; or the kernel in a file in "
+        "place of all: .png, .npy, .npz:NAME, .mat:NAME",
         _blur,
+        kernel=0,
     ),
     Entry("motion:LENGTH[,ANGLE]", "straight motion blur, in pixels; ANGLE in degrees, 45 if not given", _motion),
     Entry("inpaint:SHARE", "random pixels missing; SHARE from 0 to 1", _inpaint),
@@ -190,18 +226,29 @@ def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Gener
     shape = tuple(image_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"image_shape must be (C, H, W), got {shape}")
-    name, *arguments = spec.strip().replace(",", ":").split(":")
+    name = operator_name(spec)
     if name not in OPERATORS:
         raise ValueError(unknown("operator", name, OPERATORS))
     entry = OPERATORS[name]
-    if entry.file and arguments:
-        arguments = [spec.strip()[len(name) + 1 :]]  # file names may hold commas and colons
+    arguments = entry.arguments(spec)
     try:
         if not entry.file and len(arguments) > entry.most:
             raise ValueError(f"takes at most {entry.most} arguments, got {len(arguments)}")
         return entry.build(_Problem(arguments, shape, generator))
     except ValueError as error:
         raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}") from None
+
+
+def operator_name(spec: str) -> str:
+    """The name in front of the arguments."""
+    return re.split("[:,]", spec.strip(), maxsplit=1)[0]
+
+
+def file_in(spec: str) -> str | None:
+    """The file that ``spec`` names, the end of it, or None."""
+    entry = OPERATORS.get(operator_name(spec))
+    last = (entry.arguments(spec) if entry else [])[-1:]
+    return last[0] if entry and last and (entry.file or (entry.kernel is not None and FILE.match(last[0]))) else None
 
 
 def shrink_factor(spec: str) -> int:
