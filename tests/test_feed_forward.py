@@ -18,7 +18,7 @@ from workbench.images import load_image, sample_photo, save_image
 from workbench.models import TiledPrior, load_prior
 from workbench.operators import parse_operator
 from workbench.random import generator
-from workbench.restore import degrade, restore, samples, usual_prior
+from workbench.restore import degrade, restore, samples, steps_of, usual_prior
 from workbench.solvers import FeedForward
 
 architectures = pytest.importorskip("spandrel.architectures")
@@ -232,6 +232,11 @@ def test_inpainting_networks_are_refused(tmp_path: Path, monkeypatch) -> None:
     masked = spandrel.MaskedImageModelDescriptor(net, net.state_dict(), architecture, "Inpainting", [], **facts)
     monkeypatch.setattr(spandrel.ModelLoader, "load_from_state_dict", lambda loader, state: masked)
     refused(tmp_path / "lama.pth", "LaMa needs a mask beside the picture, which is not supported", net.state_dict())
+
+
+def test_comparisons_give_it_no_steps() -> None:
+    """The notebook that compares priors gives the same ``steps`` to all solvers that have them."""
+    assert [steps_of(name, 7) for name in ("network", "red", "ddnm")] == [{}, {"max_steps": 7}, {"steps": 7}]
 
 
 def test_settings_and_other_solvers_are_refused(file) -> None:

@@ -127,10 +127,10 @@ def usual_prior(name: str) -> str:
     return DEFAULTS[kind]
 
 
-def steps_of(name: str) -> str:
-    """The setting of solver ``name`` that says how many network evaluations there are: ``steps`` or ``max_steps``."""
+def steps_of(name: str, steps: int) -> dict[str, int]:
+    """The settings with which solver ``name`` takes ``steps`` steps, or that many at most; empty where it has none."""
     known = [field.name for field in fields(SOLVERS[name])] if name in SOLVERS else []
-    return "max_steps" if "max_steps" in known else "steps"
+    return {setting: steps for setting in ("max_steps", "steps") if setting in known}
 
 
 def degrade(

@@ -138,4 +138,6 @@ def test_what_takes_too_long_is_stopped(tmp_path, photo):
 
 
 def _few_steps(solver: str) -> str:
-    return {"pinv": "", "deqir": "steps=4", "ddrm": "steps=4"}.get(solver, f"{steps_of(solver)}=3")
+    return " ".join(
+        f"{name}={steps}" for name, steps in steps_of(solver, 4 if solver in ("deqir", "ddrm") else 3).items()
+    )
