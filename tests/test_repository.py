@@ -103,7 +103,7 @@ import sys, time, torch
 begun = time.perf_counter()
 import workbench, workbench.operators, workbench.solvers, workbench.models, workbench.restore, workbench.deepinv_bridge
 print(time.perf_counter() - begun)
-sys.exit(not {"diffusers", "huggingface_hub", "deepinv"}.isdisjoint(sys.modules))
+sys.exit(not {"diffusers", "huggingface_hub", "deepinv", "spandrel"}.isdisjoint(sys.modules))
 """
 
 

@@ -29,8 +29,8 @@ app = typer.Typer(
 
 
 PRIOR = (
-    "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME or "
-    "deepinv:NAME."
+    "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME, "
+    "deepinv:NAME or spandrel:FILE."
 )
 PRIOR_SET = typer.Option(
     metavar="NAME=VALUE",

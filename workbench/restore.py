@@ -24,7 +24,7 @@ from workbench.evaluation.metrics import consistency, score
 from workbench.evaluation.statistics import METRICS
 from workbench.fitting import operator_behind, operator_for
 from workbench.models.load import DEFAULTS
-from workbench.models.prior import Prior
+from workbench.models.prior import KINDS, Prior
 from workbench.models.wrappers import whole_or_tiles
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame, continue_beyond, frame_of
@@ -129,14 +129,21 @@ def solver_of(name: str, settings: dict[str, Any]) -> Solver:
 
 
 def usual_prior(name: str) -> str:
-    """The shipped prior to start with for solver ``name``: of the kind that it needs."""
-    return DEFAULTS[SOLVERS[name].prior_kind if name in SOLVERS else "denoiser"]
+    """The shipped prior to start with for solver ``name``: of the kind that it needs.
+
+    Raises:
+        ValueError: none of that kind is shipped; the message says which prior to give.
+    """
+    kind = SOLVERS[name].prior_kind if name in SOLVERS else "denoiser"
+    if kind not in DEFAULTS:
+        raise ValueError(f"{name} needs {KINDS[kind][0]}, and none is shipped: give the prior")
+    return DEFAULTS[kind]
 
 
-def steps_of(name: str) -> str:
-    """The setting of solver ``name`` that says how many network evaluations there are: ``steps`` or ``max_steps``."""
+def steps_of(name: str, steps: int) -> dict[str, int]:
+    """The settings with which solver ``name`` takes ``steps`` steps, or that many at most; empty where it has none."""
     known = [field.name for field in fields(SOLVERS[name])] if name in SOLVERS else []
-    return "max_steps" if "max_steps" in known else "steps"
+    return {setting: steps for setting in ("max_steps", "steps") if setting in known}
 
 
 def degrade(

@@ -68,7 +68,7 @@ check_labels("solvers", solvers, "prior", priors)
 choices = combinations(grid)
 kinds = {label: solvers.get(label, solver) for label in priors}
 made = {
-    label: [solver_of(kind, {steps_of(kind): steps, **settings.get(label, {}), **choice}) for choice in choices]
+    label: [solver_of(kind, {**steps_of(kind, steps), **settings.get(label, {}), **choice}) for choice in choices]
     for label, kind in kinds.items()
 }
 networks = {

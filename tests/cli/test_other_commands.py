@@ -31,7 +31,7 @@ def test_lists_say_what_there_is(run):
     }
     *cards, others = run("models")[1].splitlines()
     assert {line.split()[0] for line in cards if not line.startswith(" ")} == set(available_priors())
-    assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:"))
+    assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:", "spandrel:"))
 
 
 @pytest.mark.parametrize("command", [(), ("restore",), ("run",), ("exam",), ("models",), ("solvers",), ("operators",)])

@@ -12,6 +12,7 @@ from workbench.solvers import SOLVERS, DeqIR, DiffPIR, describe_solvers, make_so
 
 PLUG_AND_PLAY = ["forward-backward", "admm", "hqs", "red", "pnp-reg"]
 FEW_STEP = ["consistency", "latino", "cm4ir", "ud2m"]
+OTHERS = ["pinv", "diffpir", "map", "map-adam", "map-gd", "network"]
 SAMPLERS = ["ddnm", "ddnm+", "ddrm", "daps", "dps", "mmps", "pigdm", "ilvr", "repaint", "deqir"]
 
 
@@ -19,7 +20,7 @@ def test_the_registry_makes_and_describes():
     assert make_solver("deqir", steps=7) == DeqIR(steps=7)
     described = describe_solvers()
     assert [name for name, _, _ in described] == list(SOLVERS)
-    assert set(SOLVERS) == {*SAMPLERS, *PLUG_AND_PLAY, *FEW_STEP, "pinv", "diffpir", "map", "map-adam", "map-gd"}
+    assert set(SOLVERS) == {*SAMPLERS, *PLUG_AND_PLAY, *FEW_STEP, *OTHERS}
     assert all(line and "\n" not in line and paper for _, line, paper in described)
     with pytest.raises(FrozenInstanceError):
         make_solver("deqir").steps = 1

@@ -18,7 +18,6 @@ from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
 from workbench.demo.view import board_html, curves_svg, score_table
 from workbench.operators.parse import describe_operators
-from workbench.solvers import describe_solvers
 
 log = logging.getLogger(__name__)
 PROBLEM = list(inspect.signature(Problem).parameters.values())
@@ -115,7 +114,7 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
     def methods() -> dict[str, Any]:
         """What there is to choose from: solvers, priors, degradations, and presets."""
         return {
-            "solvers": {name: summary for name, summary, _ in describe_solvers()},
+            "solvers": {name: summary for name, summary, _ in sessions.solvers()},
             "priors": sessions.prior_summaries(),
             "degradations": dict(describe_operators()),
             "presets": {name: asdict(preset) for name, preset in PRESETS.items()},

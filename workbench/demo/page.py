@@ -27,8 +27,7 @@ from workbench.demo.view import WIDTHS
 from workbench.images import SAMPLES
 from workbench.models.load import available_priors, shipped_kind
 from workbench.operators.parse import describe_operators
-from workbench.restore import usual_prior
-from workbench.solvers import SOLVERS, describe_solvers
+from workbench.solvers import SOLVERS
 
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
@@ -56,7 +55,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
                 about = gr.Markdown(start.about, elem_id="about")
                 controls = _photo(start, sessions.limits.upload_megabytes) | _degradation(start)
-                methods = _methods(start, sessions.prior_titles())
+                methods = _methods(start, sessions)
                 with gr.Row():
                     controls["seed"] = gr.Number(
                         0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=80, elem_id="seed"
@@ -166,31 +165,31 @@ def _degradation(start: Preset) -> Controls:
     return measured | {"kind": kind, "helpers": [*helpers, choice], "masking": masking}
 
 
-def _methods(start: Preset, priors: dict[str, str]) -> list[Any]:
-    """Solver, prior and settings of each method, flat; ``priors``: name -> title."""
+def _methods(start: Preset, sessions: Sessions) -> list[Any]:
+    """Solver, prior and settings of each method, flat."""
     controls: list[Any] = []
     for number, row in enumerate(start.rows, 1):
         with gr.Group():
             with gr.Row():
-                names = [*SOLVERS, NO_METHOD]
+                names = [*(name for name, _, _ in sessions.solvers()), NO_METHOD]
                 controls.append(gr.Dropdown(names, value=row.solver, label=f"Method {number}", scale=2, min_width=90))
-                titles = [(title, name) for name, title in priors.items()]
+                titles = [(title, name) for name, title in sessions.prior_titles().items()]
                 controls.append(gr.Dropdown(titles, value=row.prior, label="Prior", scale=3, min_width=130))
             hint = "Settings, such as steps=50"
             controls.append(gr.Textbox(row.settings, show_label=False, placeholder=hint, max_lines=1, max_length=300))
         for name, control in zip(Row._fields, controls[-3:], strict=True):
             control.elem_id = f"{name}{number}"
         solver, prior, _ = controls[-3:]
-        solver.select(partial(fitting, list(priors)), [solver, prior], prior, **PRIVATE)
+        solver.select(partial(fitting, sessions.usual_priors()), [solver, prior], prior, **PRIVATE)
     return controls
 
 
-def fitting(offered: list[str], solver: str, prior: str) -> str:
-    """``prior``, or the shipped one to start with where ``solver`` needs another kind and the page offers it."""
-    usual = usual_prior(solver)
-    if solver not in SOLVERS or prior not in available_priors() or usual not in offered:
+def fitting(usual: dict[str, str], solver: str, prior: str) -> str:
+    """``prior``, or the ``usual`` one (kind -> name) where ``solver`` is known to need another kind."""
+    kinds = {name: kind for kind, name in usual.items()} | {name: shipped_kind(name) for name in available_priors()}
+    if solver not in SOLVERS or kinds.get(prior) in (None, SOLVERS[solver].prior_kind):
         return prior
-    return prior if shipped_kind(prior) == SOLVERS[solver].prior_kind else usual
+    return usual.get(SOLVERS[solver].prior_kind, prior)
 
 
 def _results(opening: str) -> Controls:
@@ -298,7 +297,7 @@ def _preview(sessions: Sessions, controls: Controls, inputs: list[Any], shown: C
 
 
 def _reference(sessions: Sessions) -> str:
-    solvers = "\n".join(f"| `{name}` | {summary} | {paper} |" for name, summary, paper in describe_solvers())
+    solvers = "\n".join(f"| `{name}` | {summary} | {paper} |" for name, summary, paper in sessions.solvers())
     operators = "\n".join(f"| `{syntax}` | {about} |" for syntax, about in describe_operators())
     priors = "\n".join(f"| `{name}` | {about} |" for name, about in sessions.prior_summaries().items())
     return (

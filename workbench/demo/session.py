@@ -19,7 +19,9 @@ from workbench.demo.problem import Limits, Problem, Row, check_size, methods_of,
 from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
 from workbench.models import Prior, describe_priors, load_prior
+from workbench.models.load import DEFAULTS
 from workbench.recipe import Method, make_recipe, measure
+from workbench.solvers import SOLVERS, describe_solvers
 
 PREVIEWS = 4  # at a time: each may hold a large photo in memory
 # A recipe has methods; where only its measurement is wanted, one that is not run.
@@ -52,6 +54,16 @@ class Sessions:
     def prior_summaries(self) -> dict[str, str]:
         """Name -> one line, for every prior that can be chosen."""
         return {name: self._cards.get(source, {}).get("summary", source) for name, source in self.sources.items()}
+
+    def usual_priors(self) -> dict[str, str]:
+        """Kind -> the prior to start with, for the kinds that are shipped or were read already."""
+        kinds = {prior.kind: name for name, prior in self._loaded.items()} | DEFAULTS
+        return {kind: name for kind, name in kinds.items() if name in self.sources}
+
+    def solvers(self) -> list[tuple[str, str, str]]:
+        """(name, one line, paper) of the solvers for which there is a prior: no feed-forward network is shipped."""
+        usual = self.usual_priors()
+        return [each for each in describe_solvers() if SOLVERS[each[0]].prior_kind in usual]
 
     def prior_titles(self) -> dict[str, str]:
         """Name -> the name with how the prior was trained, where its card says that."""

@@ -58,8 +58,8 @@ def make_candidate(name: str, **settings: Any) -> Candidate:
     if name not in SOLVERS:
         raise ValueError(unknown("solver", name, [*SOLVERS, *CONTROLS]))
     solver = make_solver(name, **settings)
-    if solver.prior_kind == "unfolded":
-        raise ValueError(f"{name} draws with a network that was trained for photos; the exam has priors of its own")
+    if solver.prior_kind in ("unfolded", "network"):
+        raise ValueError(f"{name} needs a network that was trained for photos; the exam has priors of its own")
 
     def draw(task: Task, prior: Prior, y: Tensor, count: int, generator: torch.Generator) -> Answer:
         copies = y.float().repeat_interleave(count, 0)

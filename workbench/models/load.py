@@ -13,6 +13,7 @@ from torch import nn
 
 from workbench.models.checkpoint import prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers
+from workbench.models.feed_forward import load_spandrel
 from workbench.models.files import FLOATS, about, read_weights, sha256
 from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.lora import adapter_from_checkpoint, is_adapter
@@ -29,7 +30,7 @@ def _shipped() -> dict[str, Path]:
     return {file.name.removesuffix(SUFFIX): file for file in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
-# The shipped prior to start with, by kind.
+# The shipped prior to start with, by kind; there is none of kind "network".
 DEFAULTS = {"denoiser": "photo", "consistency": "photo-cm", "unfolded": "photo-ud2m"}
 
 
@@ -74,6 +75,7 @@ def load_prior(
     ``hf:USER/NAME[@REVISION]``   the same on the Hugging Face Hub; ``hf:USER/NAME/FILE`` one file of a repository
     ``diffusers:NAME``            a ``UNet2DModel`` repository on the Hub, or a folder in that format
     ``deepinv:NAME``              a denoiser of deepinv with its published weights, such as ``deepinv:drunet``
+    ``spandrel:FILE``             a feed-forward restorer (ESRGAN, SwinIR, NAFNet, ...), for the solver ``network``
     a denoiser object             a :class:`Prior`, returned as it is, or a denoiser of deepinv
     ============================  ==================================================================================
 
@@ -109,7 +111,7 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
         return _deepinv(source, settings)
     name = str(source)
     kind, colon, rest = name.partition(":")
-    kinds = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv}
+    kinds = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv, "spandrel": _spandrel}
     if colon and kind in kinds:
         return kinds[kind](rest, settings)
     shipped = _shipped()
@@ -126,7 +128,8 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
     if exists or path.suffix in SUFFIXES:
         return load_file(path, settings)
     raise ValueError(
-        f"{unknown('prior', name, shipped)}; or give a file, a folder, hf:USER/NAME, diffusers:NAME or deepinv:NAME"
+        f"{unknown('prior', name, shipped)}; or give a file, a folder, hf:USER/NAME, diffusers:NAME, deepinv:NAME or "
+        "spandrel:FILE"
     )
 
 
@@ -166,6 +169,10 @@ def _hub(source: str, settings: dict[str, Any]) -> Prior:
 
 def _diffusers(source: str | Path, settings: dict[str, Any]) -> Prior:
     return _with(settings, load_diffusers, source)
+
+
+def _spandrel(source: str, settings: dict[str, Any]) -> Prior:
+    return _with(settings, load_spandrel, source)
 
 
 def _deepinv(source: str | nn.Module, settings: dict[str, Any]) -> Prior:

@@ -22,6 +22,7 @@ KINDS = {
     "denoiser": ("a denoiser, E[x0 | x]", "a denoiser"),
     "consistency": ("a consistency model, such as photo-cm", "a consistency model, whose answer is a sample"),
     "unfolded": ("an unfolded network, such as photo-ud2m", "an unfolded network, which samples given data"),
+    "network": ("a feed-forward network, such as spandrel:FILE", "a feed-forward network, which has no noise level"),
 }
 CPU_PIXELS = 16 * 64 * 64  # per network call without gradients on a CPU
 
@@ -53,12 +54,15 @@ class Prior(nn.Module):
         source: where the weights are from (``file``, ``sha256``, ``weights``: "ema" or "raw"), as far as known.
         trained_size: side of the square images it was trained on, if known.
         data_range: what the network itself sees of a [0, 1] image; its adapter translates.
-        kind: what it answers: "denoiser", ``E[x0 | x]``; "consistency", a sample (``consistency.py``), or "unfolded", a
-            sample given data (``unfolded.py``), which have no score. Solvers say which kind they need.
+        kind: what it answers: "denoiser", ``E[x0 | x]``; "consistency", a sample (``consistency.py``); "unfolded", a
+            sample given data (``unfolded.py``), or "network", a restoration (``feed_forward.py``), which have no score.
+            Solvers say which kind they need.
+        enlarges: how many times larger the image is than what the network itself sees: 1 for all but super-resolution.
     """
 
     data_range: tuple[int, int] = (0, 1)
     kind: str = "denoiser"
+    enlarges: int = 1
 
     def __init__(
         self,
@@ -140,7 +144,7 @@ class Prior(nn.Module):
             *([f"trained at {size}x{size}" if size else "training size not stated"] if count else []),
             *([f"sides in multiples of {self.multiple}"] if self.multiple > 1 else []),
             *([f"{self.kind} model"] if self.kind != "denoiser" else []),
-            f"noise {self.sigma_min:.3g} to {self.sigma_max:.3g}",
+            *([f"noise {self.sigma_min:.3g} to {self.sigma_max:.3g}"] if self.kind != "network" else []),
             "data in [{}, {}]".format(*self.data_range),
         ]
         if "weights" in self.source:
@@ -167,4 +171,5 @@ class Wrapped(Prior):
         known = {"sigma_min", "sigma_max", "channels", "multiple", "image_size"}
         super().__init__(**{key: getattr(prior, key) for key in known} | {"name": name} | changes)
         self.card, self.source = prior.card, prior.source
-        self.trained_size, self.data_range, self.kind = prior.trained_size, prior.data_range, prior.kind
+        self.trained_size, self.data_range = prior.trained_size, prior.data_range
+        self.kind, self.enlarges = prior.kind, prior.enlarges

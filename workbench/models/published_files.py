@@ -258,6 +258,6 @@ def _unknown(state: Mapping[str, Tensor]) -> str:
     known = "; ".join(family.title for family in FAMILIES.values() if family.signs)
     return (
         f"unknown layout: {len(state)} tensors such as {_shown(state, 4)}. Known are {known}; files of this package "
-        "(`workbench convert`); diffusers:NAME; deepinv:NAME. Any other network becomes a prior in Python with an "
-        "adapter of workbench.models"
+        "(`workbench convert`); diffusers:NAME; deepinv:NAME; spandrel:FILE, for feed-forward restorers. Any other "
+        "network becomes a prior in Python with an adapter of workbench.models"
     )

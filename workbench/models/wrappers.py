@@ -60,7 +60,7 @@ class TiledPrior(Wrapped):
 
     Args:
         tile: side of the tiles, a multiple of ``prior.multiple``. None: the one size the prior takes, else 128 (next
-            multiple).
+            multiple) of the pixels that its network sees.
         overlap: pixels that neighbouring tiles share at least; a quarter of the tile if None. 0 gives hard borders.
         batch: tiles per network call, at least 1; None: 65,536 pixels on a CPU, 262,144 elsewhere, at least one tile.
 
@@ -73,7 +73,7 @@ class TiledPrior(Wrapped):
     ) -> None:
         step, fixed = prior.multiple, prior.image_size
         if tile is None:
-            tile = fixed or _up(USUAL_TILE, step)
+            tile = fixed or _up(USUAL_TILE * prior.enlarges, step)
         if fixed is not None and tile != fixed:
             raise ValueError(f"{prior.name} takes {fixed}x{fixed} images, so tiles of {fixed}, got {tile}")
         require(tile % step == 0 < tile, f"tiles of {prior.name}", f"positive multiples of {step}", tile)

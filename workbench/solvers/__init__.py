@@ -8,6 +8,7 @@ from typing import Any
 from workbench.solvers.base import SOLVERS, Callback, Iterate, Problem, Restoration, Sampler, Solver, Step
 from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
 from workbench.solvers.deqir.solver import DeqIR
+from workbench.solvers.feed_forward import FeedForward
 from workbench.solvers.few_step.cm4ir import CM4IR
 from workbench.solvers.few_step.consistency import ConsistencyEditing
 from workbench.solvers.few_step.latino import LATINO
@@ -59,6 +60,7 @@ __all__ = [
     "DeqIR",
     "DiffPIR",
     "Exact",
+    "FeedForward",
     "FixedPointResult",
     "ForwardBackward",
     "Iterate",
