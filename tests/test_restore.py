@@ -94,9 +94,11 @@ def test_a_size_that_fits_is_proposed(photos, prior):
 
 @pytest.mark.parametrize("measure", [degrade, observe])
 def test_bad_numbers_are_refused(photos, measure):
-    for noise in (-0.1, math.nan, math.inf):
+    for noise in (-0.1, 1.01, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"noise is .* got"):
             measure(photos[:1], "sr:4", noise, 0)
+    with pytest.raises(ValueError, match=r"on the \[0, 1\] scale, got 25; 25/255 = 0.098\?"):
+        measure(photos[:1], "sr:4", 25, 0)
     with pytest.raises(ValueError, match="seed must be"):
         measure(photos[:1], "sr:4", 0.1, -1)
 

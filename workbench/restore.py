@@ -11,7 +11,6 @@ of the solver's stream alone.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -269,9 +268,10 @@ def restore(
 
 
 def check_numbers(noise: float, seed: int) -> None:
-    """Raise ValueError unless ``noise`` is a standard deviation and ``seed`` a seed."""
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise is a standard deviation on the [0, 1] scale, so finite and at least 0, got {noise}")
+    """Raise ValueError unless ``noise`` is a standard deviation for pictures in [0, 1] and ``seed`` a seed."""
+    if not 0 <= noise <= 1:
+        hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
+        raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
 
