@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.images import MAX_PIXELS
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.compose import Compose, MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
 from workbench.operators.parse import parse_operator, shrink_factor
+from workbench.photo_file import MAX_PIXELS
 from workbench.random import generator, stream_of
 
 
@@ -81,6 +81,12 @@ def fitting_size(spec: str, limit: int, prior: Prior | None) -> int | None:
             continue
         return side
     return None
+
+
+def filled_share(op: Operator) -> float | None:
+    """The share of the pixels that are lost, and filled by a restoration; None for operators without a mask."""
+    mask = _mask_of(op)
+    return None if mask is None else float((mask == 0).double().mean())
 
 
 def _proposal(error: ValueError, spec: str, photos: Tensor, prior: Prior | None) -> ValueError:

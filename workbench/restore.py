@@ -21,7 +21,8 @@ from torch import Tensor
 
 from workbench.evaluation.metrics import consistency, score
 from workbench.evaluation.statistics import METRICS
-from workbench.fitting import operator_behind, operator_for
+from workbench.fitting import filled_share, operator_behind, operator_for
+from workbench.images import is_grey
 from workbench.models.load import DEFAULTS
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
@@ -217,6 +218,8 @@ def restore(
 ) -> Result:
     """Run ``solver`` on a degraded batch and score what comes out.
 
+    Photos without colours come back without, by the mean of the channels, unless the operator takes colours away.
+
     Args:
         name: what to call the solver in the records.
         initial: (B, 3, H, W) in [0, 1], a restoration by other means to start from, for solvers that take one.
@@ -234,6 +237,11 @@ def restore(
         restoration = solver(y, degraded.op, prior, sigma_noise=degraded.noise, generator=streams, **given)
     if y.is_cuda:
         torch.cuda.synchronize(y.device)
+    if y.shape[1] == 3:
+        photos, image = y if degraded.original is None else degraded.original, restoration.image
+        grey = is_grey(photos).view(-1, 1, 1, 1)
+        if bool(grey.any()):
+            restoration = replace(restoration, image=torch.where(grey, image.mean(dim=1, keepdim=True), image))
     seconds = (time.perf_counter() - started) / len(y)
     common = {
         "seconds": seconds,
@@ -244,6 +252,7 @@ def restore(
         "prior_source": prior.source,
         **tiles_of(prior),
         "operator": degraded.spec,
+        "mask_fills": filled_share(degraded.op),
         "noise": degraded.noise,
         "seed": degraded.seed,
         "size": list(restoration.image.shape[-2:]),
