@@ -29,10 +29,10 @@ import torch
 from ffdnet import load_ffdnet
 
 from workbench.evaluation.statistics import Interval, paired_difference
-from workbench.images import open_image
 from workbench.models import load_prior
 from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
+from workbench.photo_file import read_photo
 
 HERE = Path(__file__).parent
 CLASSICAL = HERE.parent / "docs" / "priors" / "classical.csv"
@@ -104,7 +104,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def measure(method: str, denoise: Denoise, group: str, file: Path, levels: Sequence[int] = LEVELS) -> Row:
     """One photo at all ``levels``."""
-    clean = np.asarray(open_image(file)) / 255.0
+    clean = read_photo(file, flat=True).levels / 255.0
     row = {"set": group, "image": file.stem, "method": method}
     seconds = 0.0
     for level in levels:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = (  # from the bottom; the packages of one layer do not import one another
-    {"text", "random"},
+    {"text", "random", "photo_file"},
     {"images", "limits"},
     {"operators"},
     {"models"},

@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
+from workbench.evaluation.metrics import score
 from workbench.fitting import fitting_size
-from workbench.images import sample_photos, save_image
+from workbench.images import is_grey, sample_photos, save_image
 from workbench.models import PlainDenoiser, TiledPrior, load_prior
+from workbench.random import stream_of
 from workbench.restore import degrade, observe, restore
-from workbench.solvers import DDNM, DiffPIR, PseudoInverse
+from workbench.solvers import DDNM, DDRM, DPS, DiffPIR, PseudoInverse
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,11 @@ def test_a_size_that_fits_is_proposed(photos, prior):
 
 @pytest.mark.parametrize("measure", [degrade, observe])
 def test_bad_numbers_are_refused(photos, measure):
-    for noise in (-0.1, math.nan, math.inf):
+    for noise in (-0.1, 1.01, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"noise is .* got"):
             measure(photos[:1], "sr:4", noise, 0)
+    with pytest.raises(ValueError, match=r"on the \[0, 1\] scale, got 25; 25/255 = 0.098\?"):
+        measure(photos[:1], "sr:4", 25, 0)
     with pytest.raises(ValueError, match="seed must be"):
         measure(photos[:1], "sr:4", 0.1, -1)
 
@@ -117,6 +121,36 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         observe(photos[:1], "sr:1000")
     with pytest.raises(ValueError, match="hadamard"):
         observe(photos[:1], "hadamard:0.5")
+
+
+@pytest.mark.parametrize("spec", ["sr:2", "hadamard:0.5", "jpeg:10"])
+def test_grey_photos_are_restored_grey_and_others_as_before(photos, prior, spec):
+    """Each photo of a batch by itself. The mean of the channels is that of the solver's result."""
+    grey = photos[:1].mean(dim=1, keepdim=True).expand(1, 3, -1, -1)
+    solver = DDRM(steps=4) if spec != "jpeg:10" else DPS(steps=3)
+    batch = degrade(torch.cat([photos[:1], grey]), spec, 0.05, prior=prior)
+    streams = [stream_of(0, "solver", number) for number in batch.numbers]
+    with torch.no_grad():
+        plain = solver(batch.y, batch.op, prior, sigma_noise=0.05, generator=streams).image
+    assert float((plain[1] - plain[1].mean(dim=0)).abs().max()) > 0.01
+    result = restore(batch, solver, prior)
+    assert torch.equal(result.image[0], plain[0])
+    torch.testing.assert_close(result.image[1], plain[1].mean(dim=0).expand(3, -1, -1), rtol=0, atol=0)
+    assert result.records[1]["psnr"] > score(plain[1:], grey)[0]["psnr"]
+
+
+def test_a_grey_photo_that_came_degraded_is_restored_grey_but_colours_are_put_where_they_are_asked_for(photos, prior):
+    grey = photos[:1].mean(dim=1, keepdim=True).expand(1, 3, -1, -1)
+    for spec, colours in (("sr:2", False), ("denoise", False), ("gray", True)):
+        image = restore(observe(grey, spec, 0.05, prior=prior), DDRM(steps=4), prior).image
+        assert bool(is_grey(image)) != colours
+
+
+def test_the_share_that_a_mask_fills_is_recorded(photos, prior, tmp_path):
+    mask = paint(tmp_path / "mask.png", (32, 32), (slice(4, 7), slice(None)))
+    for spec, share in (("sr:2", None), ("inpaint:0.75", 0.75), (f"mask:{mask}", 3 / 32), (f"oldphoto:{mask}", 3 / 32)):
+        result = restore(degrade(photos, spec), PseudoInverse(), prior)
+        assert result.records[0]["mask_fills"] == share
 
 
 def paint(path, size, lost):

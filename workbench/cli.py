@@ -46,7 +46,7 @@ def restore(
         Path,
         typer.Argument(
             metavar="PHOTO",
-            help="An image file; or a recipe, run.json, which takes no options but --out and --device.",
+            help="An image file; or a recipe, run.json, which takes no options but --out, --bits and --device.",
             show_default=False,
         ),
     ],
@@ -54,7 +54,7 @@ def restore(
         str,
         typer.Option(
             help="How to degrade it ('workbench operators' lists the ways), or 'none' if it is degraded already. Mask "
-            "files are white where pixels are lost, black where they are kept."
+            "files are white where pixels are lost, black where they are kept; or layers, transparent where they are."
         ),
     ] = "sr:4",
     operator: Annotated[
@@ -103,6 +103,7 @@ def restore(
             show_default=False,
         ),
     ] = None,
+    bits: Annotated[int, typer.Option(help="Of each channel of the pictures written, 8 or 16.")] = 8,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; several (cuda:0,cuda:1) share each batch.")
     ] = "cpu",
@@ -112,22 +113,24 @@ def restore(
     Photos of any size: what the prior does not take whole is denoised in overlapping tiles.
 
     Writes original.png, degraded.png, restored.png (restored-2.png, ... of further samples) and metrics.json (scores,
-    cost and all settings) into --out.
+    cost and all settings) into --out. The pictures are sRGB; transparency, EXIF and greyness of the photo are kept.
 
     A recipe (run.json in the demo's download) is run with all its methods, each into a folder of its own in --out.
     """
     settings, prior_settings = parse_settings(set_ or []), parse_settings(prior_set or [], "--prior-set")
     _prepare(out)
     # Names are checked before the slow part, cheapest first.
-    from workbench.images import load_image
+    from workbench.images import check_bits, load_image
     from workbench.models.wrappers import existing_device
+    from workbench.photo_file import read_photo
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import save
     from workbench.restore import usual_prior
 
+    check_bits(bits)
     several = photo.suffix.lower() == ".json"
     if several:
-        _only(ctx, "out", "device")
+        _only(ctx, "out", "bits", "device")
         recipe = load_recipe(photo)
     else:
         method = Method(
@@ -141,12 +144,16 @@ def restore(
         known = {"operator": operator, "noise": noise, "seed": seed, "samples": samples}
         recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
-    given = (load_image(recipe.photo, size), None if initial is None else load_image(initial))
+    file = read_photo(recipe.photo, size)
+    if file.remark:
+        typer.echo(f"Note: {recipe.photo}: {file.remark}")
+    given = (file.image, None if initial is None else load_image(initial))
     results = restore_recipe(recipe, *given, [existing_device(name) for name in device.split(",")], Bar)
     for folder, result in zip(folders, results, strict=True):
         _prepare(folder)
-        result.records[0] |= {"photo": recipe.photo, "initial": None if initial is None else str(initial)}
-        save(result, folder)
+        news = {"photo": recipe.photo, "remark": file.remark, "initial": None if initial is None else str(initial)}
+        result.records[0] |= news
+        save(result, folder, file, bits)
         typer.echo(summary(result.records, folder))
 
 
@@ -352,7 +359,7 @@ def _only(ctx: typer.Context, *allowed: str) -> None:
         given = ctx.get_parameter_source(option.name or "")
         if option.param_type_name == "option" and option.name not in allowed and given and given.name != "DEFAULT":
             raise typer.BadParameter(
-                f"{option.opts[0]} cannot be given with a recipe, only {' and '.join(f'--{name}' for name in allowed)}"
+                f"{option.opts[0]} cannot be given with a recipe, only {', '.join(f'--{name}' for name in allowed)}"
             )
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.images import MAX_PIXELS
 from workbench.operators.base import Operator
 from workbench.operators.compose import Compose, MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
 from workbench.operators.parse import parse_operator, shrink_factor
+from workbench.photo_file import MAX_PIXELS
 from workbench.random import generator, stream_of
 
 
@@ -68,6 +68,12 @@ def fitting_size(spec: str, limit: int) -> int | None:
             continue
         return side
     return None
+
+
+def filled_share(op: Operator) -> float | None:
+    """The share of the pixels that are lost, and filled by a restoration; None for operators without a mask."""
+    mask = _mask_of(op)
+    return None if mask is None else float((mask == 0).double().mean())
 
 
 def _drawn(spec: str, shape: tuple[int, ...], seed: int, numbers: Sequence[int]) -> Operator:

@@ -5,18 +5,17 @@ A tensor is clipped to [0, 1] once, here, when it becomes a picture; algorithms 
 
 from __future__ import annotations
 
-import warnings
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from workbench.photo_file import read_photo
 from workbench.text import replacing, unknown
-
-# 50 million pixels take 600 MB as float32 RGB; a few kilobytes of PNG can claim far more (a decompression bomb).
-MAX_PIXELS = 50_000_000
 
 # Colour photos that lie inside the scikit-image wheel: reading them needs no network.
 SAMPLES = {
@@ -31,84 +30,29 @@ SAMPLES = {
 
 
 def load_image(path: str | Path, size: int | None = None) -> Tensor:
-    """Read a photo as (1, 3, H, W) float32 in [0, 1], RGB, at 8 bits per channel.
+    """Read a photo as (1, 3, H, W) float32 in [0, 1], sRGB; transparent pictures on white.
 
-    Honours the EXIF orientation, puts transparent pictures on white, and takes the first frame of animated ones.
+    :func:`workbench.photo_file.read_photo` says how files are read, and also gives their alpha and EXIF.
 
     Args:
-        path: any format that Pillow reads; grey, palette, CMYK and 16-bit pictures are converted to RGB.
+        path: any format that Pillow reads; grey, palette and CMYK pictures are converted to RGB.
         size: crop the centre square and resize it (antialiased) to ``size`` x ``size``; None keeps the picture whole.
 
     Raises:
-        ValueError: no such file, not an image, empty, damaged, or more than ``MAX_PIXELS`` pixels; one line that
-            begins with the path.
+        ValueError: as ``read_photo``: one line that begins with the path.
     """
-    return from_pillow(open_image(path), size)
+    photo = read_photo(path, size)
+    return photo.image if photo.alpha is None else photo.image * photo.alpha + (1 - photo.alpha)
 
 
-def open_image(
-    path: str | Path, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] | None = None, name: str | None = None
-) -> Image.Image:
-    """Read a photo as an RGB picture; see :func:`load_image`.
-
-    Args:
-        formats: those of Pillow that are tried; None: all. Some start programs (EPS: Ghostscript).
-        name: begins messages; None: the path.
-
-    Raises:
-        ValueError: as :func:`load_image`, or more than ``max_pixels`` pixels.
-    """
-    path, name = Path(path), name or str(path)
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
-        raise ValueError(f"{name}: {kind}" + (", expected an image file" if path.exists() else ""))
-    if path.stat().st_size == 0:
-        raise ValueError(f"{name}: the file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            # Pillow's own warning about large pictures: the limit below is stricter and is an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=formats) as image:
-                width, height = image.size
-                if width * height <= max_pixels:
-                    image.load()
-                    return _to_rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that Pillow can read") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"{name}: claims to be a far larger picture than the limit of {max_pixels:,} pixels") from None
-    except PermissionError:
-        raise ValueError(f"{name}: no permission to read it") from None
-    except ValueError as error:
-        raise ValueError(f"{name}: damaged or unsupported image ({error})") from None
-    except Exception as error:
-        # Pillow's decoders raise whatever their parsing hit: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{name}: damaged or truncated image ({error})") from None
-    raise ValueError(f"{name}: {width}x{height} pixels, the limit is {max_pixels:,}")
+def is_grey(images: Tensor) -> Tensor:
+    """Whether each of ``images`` (B, C, H, W) has no colours, its channels being equal everywhere: bool (B,)."""
+    return (images == images[:, :1]).flatten(1).all(dim=1)
 
 
-def from_pillow(image: Image.Image, size: int | None = None) -> Tensor:
-    """An RGB picture as (1, 3, H, W) float32 in [0, 1]; ``size`` as in :func:`load_image`."""
-    if size is not None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {size}")
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+def from_pillow(image: Image.Image) -> Tensor:
+    """An RGB picture as (1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion to RGB would saturate
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"integer grey values {grey.min()}..{grey.max()} exceed 16 bits")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed white level; save it as 8 or 16 bits")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -117,12 +61,7 @@ def to_uint8(images: Tensor) -> np.ndarray:
     Raises:
         ValueError: a value is not finite, or the shape has not four dimensions.
     """
-    if images.ndim != 4:
-        raise ValueError(f"expected images (B, C, H, W), got shape {tuple(images.shape)}")
-    if not bool(images.isfinite().all()):
-        raise ValueError("the picture has pixels that are NaN or infinite")
-    levels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).cpu().numpy()
+    return _levels(images, torch.uint8)
 
 
 def clipped_pair(restored: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,15 +91,67 @@ def to_pillow(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def save_image(image: Tensor, path: str | Path) -> None:
-    """Write ``image`` (1, C, H, W) with 1 or 3 channels as PNG; a file of that name is replaced in one step."""
+def check_bits(bits: int) -> None:
+    """Raise ValueError unless a channel of a picture can have so many ``bits``."""
+    if bits not in (8, 16):
+        raise ValueError(f"pictures have 8 or 16 bits a channel, got {bits}")
+
+
+def save_image(
+    image: Tensor, path: str | Path, *, alpha: Tensor | None = None, bits: int = 8, exif: bytes = b""
+) -> None:
+    """Write ``image`` (1, C, H, W) with 1 or 3 channels as PNG; a file of that name is replaced in one step.
+
+    The file has no colour profile, which means sRGB.
+
+    Args:
+        alpha: (1, 1, H, W) in [0, 1], 1 is opaque.
+        bits: of each channel, 8 or 16.
+        exif: as ``Photo.exif``.
+
+    Raises:
+        ValueError: as :func:`to_pillow`, or another number of ``bits``.
+    """
+    check_bits(bits)
     picture = to_pillow(image)
+    if alpha is not None:
+        picture.putalpha(to_pillow(alpha))
     with replacing(path) as file:
-        picture.save(file, format="PNG")
+        if bits == 8:
+            picture.save(file, format="PNG", exif=exif)
+        else:
+            whole = image if alpha is None else torch.cat([image, alpha.to(image)], dim=1)
+            file.write_bytes(_png16(_levels(whole, torch.uint16)[0], exif))
 
 
-def sample_photo(name: str, size: int) -> Tensor:
-    """One of the photos named in ``SAMPLES``, centre-cropped and resized: (1, 3, size, size) in [0, 1].
+def _levels(images: Tensor, kind: torch.dtype) -> np.ndarray:
+    """``images`` (B, C, H, W), nominal [0, 1], as unsigned integers (B, H, W, C): clipped and rounded."""
+    if images.ndim != 4:
+        raise ValueError(f"expected images (B, C, H, W), got shape {tuple(images.shape)}")
+    if not bool(images.isfinite().all()):
+        raise ValueError("the picture has pixels that are NaN or infinite")
+    levels = (images.detach().float().clamp(0, 1) * torch.iinfo(kind).max).round().to(kind)
+    return levels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _png16(levels: np.ndarray, exif: bytes) -> bytes:
+    """A PNG file of ``levels``, uint16 (H, W, 1 to 4): Pillow writes 16 bits of grey pictures only."""
+    height, width, channels = levels.shape
+    rows = np.frombuffer(levels.astype(">u2").tobytes(), np.uint8).reshape(height, -1)
+    # Each row is preceded by the number of its filter. 2: the difference to the row above, which packs better.
+    rows = np.insert(np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1])), 0, 2, axis=1)
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))]
+    chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
+    chunks += [(b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
+    parts = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def sample_photo(name: str, size: int | None) -> Tensor:
+    """One of the photos named in ``SAMPLES``, centre-cropped and resized: (1, 3, size, size) in [0, 1]; None: whole.
+
+    Their numbers are taken for sRGB, as in every figure of the documentation, though the rocket is in Adobe RGB.
 
     Raises:
         ValueError: unknown name.
@@ -169,7 +160,7 @@ def sample_photo(name: str, size: int) -> Tensor:
 
     if name not in SAMPLES:
         raise ValueError(unknown("sample photo", name, SAMPLES))
-    return load_image(Path(skimage.__file__).parent / "data" / SAMPLES[name], size)
+    return read_photo(Path(skimage.__file__).parent / "data" / SAMPLES[name], size, to_srgb=False).image
 
 
 def sample_photos(size: int, names: tuple[str, ...] = ("astronaut", "coffee", "cat", "rocket")) -> Tensor:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from workbench.images import save_image
+from workbench.images import is_grey, save_image
 from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
+from workbench.photo_file import Photo
 from workbench.text import write_json
 
 if TYPE_CHECKING:
@@ -52,24 +54,38 @@ def tiles_of(prior: Prior) -> dict[str, Any]:
     return {"tile": 0, "overlap": 0}
 
 
-def save(result: Result, folder: Path) -> None:
+def save(result: Result, folder: Path, photo: Photo | None = None, bits: int = 8) -> None:
     """Write original.png and degraded.png of the first image of ``result``, and every image restored: restored.png,
     restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any.
 
     Each file is replaced in one step, metrics.json last. original.png is removed where there is no original, and what
-    an earlier result with more images left.
+    an earlier result with more images left. Pictures without colours are written as grey ones.
+
+    Args:
+        photo: the file that was restored: its alpha is that of original and restorations, its EXIF that of the latter.
+        bits: of each channel.
     """
+    exif, alpha = (b"", None) if photo is None else (photo.exif, photo.alpha)
     if result.degraded.original is None:
         (folder / "original.png").unlink(missing_ok=True)
     else:
-        save_image(result.degraded.original[:1], folder / "original.png")
-    save_image(result.degraded.picture[:1], folder / "degraded.png")
+        _save(result.degraded.original[:1], folder / "original.png", alpha, bits)
+    _save(result.degraded.picture[:1], folder / "degraded.png", None, bits)
     names = ["restored.png", *(f"restored-{number}.png" for number in range(2, len(result.image) + 1))]
     for name, image in zip(names, result.image.split(1), strict=True):
-        save_image(image, folder / name)
+        _save(image, folder / name, alpha, bits, exif)
     for file in folder.glob("restored-*.png"):
         if re.fullmatch(r"restored-\d+\.png", file.name) and file.name not in names:
             file.unlink()
     first, *others = result.records
     scores = [{key: record[key] for key in OF_EACH_SAMPLE} for record in others]
     write_json(folder / "metrics.json", first | ({"samples": scores} if scores else {}))
+
+
+def _save(image: Tensor, path: Path, alpha: Tensor | None, bits: int, exif: bytes = b"") -> None:
+    """Write ``image`` (1, C, H, W) with the ``alpha`` (1, 1, h, w), resized to it."""
+    if bool(is_grey(image)):
+        image = image[:, :1]
+    if alpha is not None:
+        alpha = torch.nn.functional.interpolate(alpha, image.shape[-2:], mode="bicubic", antialias=True)
+    save_image(image, path, alpha=alpha, bits=bits, exif=exif)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from workbench.evaluation.metrics import consistency, score
 from workbench.evaluation.statistics import METRICS
-from workbench.fitting import operator_behind, operator_for
+from workbench.fitting import filled_share, operator_behind, operator_for
+from workbench.images import is_grey
 from workbench.models.load import DEFAULTS
 from workbench.models.prior import KINDS, Prior
 from workbench.models.wrappers import whole_or_tiles
@@ -242,7 +243,8 @@ def restore(
 
     Photos have any size: a prior that does not take it whole is asked in overlapping tiles (``TiledPrior``; the message
     says so). What photos that came degraded show at their border depends on what is beyond it, which is estimated and
-    cut off again (``workbench.operators.border``).
+    cut off again (``workbench.operators.border``). Photos without colours come back without, by the mean of the
+    channels, unless the operator takes colours away.
 
     Args:
         name: what to call the solver in the records.
@@ -252,30 +254,12 @@ def restore(
     Raises:
         ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
     """
-    y, op = degraded.y, degraded.op
-    started = time.perf_counter()
-    frame = degraded.frame(prior.multiple)
-    if frame is not None:
-        y = continue_beyond(y, op, frame, degraded.noise)
-        initial = None if initial is None else frame.put(initial, frame.factor)
-        callback = None if callback is None else _cutting(callback, frame)
-    fitted = whole_or_tiles(prior, *op.image_shape(y.shape)[-2:], pixels=math.inf)
+    y, started = degraded.y, time.perf_counter()
     seeds = degraded.solver_seeds or (degraded.seed,) * len(y)
-    streams = [stream_of(seed, "solver", number) for seed, number in zip(seeds, degraded.numbers, strict=True)]
-    given: dict[str, Any] = {"callback": callback} | ({} if initial is None else {"initial": initial})
-    with torch.no_grad():
-        restoration = solver(y, op, fitted, sigma_noise=degraded.noise, generator=streams, **given)
+    restoration, misfit, fitted = _solve(degraded, solver, prior, seeds, callback, initial)
     if y.is_cuda:
         torch.cuda.synchronize(y.device)
     seconds = (time.perf_counter() - started) / len(y)
-    misfit = consistency(restoration.image, degraded.y, op if frame is None else lambda x: frame.cut(op(x)))
-    if frame is not None:
-        restoration = replace(restoration, image=frame.cut(restoration.image, frame.factor))
-    notes = [restoration.message, op.remark]
-    if fitted is not prior:
-        sides = " x ".join(map(str, op.image_shape(y.shape)[-2:]))
-        notes.append(f"{prior.name} does not take {sides} pixels: asked in tiles")
-    restoration = replace(restoration, message="; ".join(filter(None, notes)))
     common = {
         "seconds": seconds,
         "message": restoration.message,
@@ -285,6 +269,7 @@ def restore(
         "prior_source": prior.source,
         **tiles_of(fitted),
         "operator": degraded.spec,
+        "mask_fills": filled_share(degraded.op),
         "noise": degraded.noise,
         "seed": degraded.seed,
         "size": list(restoration.image.shape[-2:]),
@@ -307,14 +292,48 @@ def restore(
     return Result(degraded, restoration, records)
 
 
+def _solve(
+    degraded: Degraded,
+    solver: Solver,
+    prior: Prior,
+    seeds: Sequence[int],
+    callback: Callback | None,
+    initial: Tensor | None,
+) -> tuple[Restoration, Tensor, Prior]:
+    """The restoration, its consistency with the measurement (B,), and the prior as it was asked."""
+    y, op = degraded.y, degraded.op
+    # A feed-forward network sees the photo alone.
+    frame = None if prior.kind == "network" else degraded.frame(prior.multiple)
+    if frame is not None:
+        y = continue_beyond(y, op, frame, degraded.noise)
+        initial = None if initial is None else frame.put(initial, frame.factor)
+        callback = None if callback is None else _cutting(callback, frame)
+    height, width = op.image_shape(y.shape)[-2:]
+    fitted = whole_or_tiles(prior, height, width, pixels=math.inf)
+    streams = [stream_of(seed, "solver", number) for seed, number in zip(seeds, degraded.numbers, strict=True)]
+    given: dict[str, Any] = {"callback": callback} | ({} if initial is None else {"initial": initial})
+    with torch.no_grad():
+        found = solver(y, op, fitted, sigma_noise=degraded.noise, generator=streams, **given)
+    image = found.image
+    if degraded.y.shape[1] == 3:
+        grey = is_grey(degraded.y if degraded.original is None else degraded.original).view(-1, 1, 1, 1)
+        image = torch.where(grey, image.mean(dim=1, keepdim=True), image) if bool(grey.any()) else image
+    misfit = consistency(image, degraded.y, op if frame is None else lambda x: frame.cut(op(x)))
+    tiles = f"{prior.name} does not take {height} x {width} pixels: asked in tiles" if fitted is not prior else ""
+    message = "; ".join(filter(None, (found.message, op.remark, tiles)))
+    image = image if frame is None else frame.cut(image, frame.factor)
+    return replace(found, image=image, message=message), misfit, fitted
+
+
 def _cutting(callback: Callback, frame: Frame) -> Callback:
     return lambda step: callback(replace(step, image=frame.cut(step.image, frame.factor)))
 
 
 def check_numbers(noise: float, seed: int) -> None:
-    """Raise ValueError unless ``noise`` is a standard deviation and ``seed`` a seed."""
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise is a standard deviation on the [0, 1] scale, so finite and at least 0, got {noise}")
+    """Raise ValueError unless ``noise`` is a standard deviation for pictures in [0, 1] and ``seed`` a seed."""
+    if not 0 <= noise <= 1:
+        hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
+        raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
 

@@ -42,6 +42,9 @@ def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
     scores = f"{scores or 'no original to compare'}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
     lines = [f"{scores}; written to {folder}"]
+    if (share := record["mask_fills"]) is not None:
+        inverted = share > 0.5 and record["operator"].startswith(("mask:", "oldphoto:"))
+        lines.append(f"The mask fills {100 * share:.1f} % of the photo" + (": is it inverted?" if inverted else ""))
     if record["tile"]:
         lines.append(f"Denoised in tiles of {record['tile']} pixels that share {record['overlap']} (--tile)")
     return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))

@@ -80,7 +80,7 @@ def test_a_recipe_goes_with_no_other_option(refused, tmp_path):
     recipe = recipe_of(tmp_path / "unzipped")
     for option in ("--seed=0", "--degrade=sr:4", "--set=steps=2", "--tile=0", "--samples=2", "--size=32"):
         said = refused("restore", recipe, "--out", "again", option)
-        assert f"{option.split('=')[0]} cannot be given with a recipe, only --out and --device" in said
+        assert f"{option.split('=')[0]} cannot be given with a recipe, only --out, --bits, --device" in said
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
+from tests.colour_profiles import ADOBE_RGB, rgb_profile
 from workbench.cli import main
 from workbench.images import load_image, sample_photo, save_image
 
@@ -108,6 +109,105 @@ def test_an_old_photo_with_a_painted_mask(restored, photo, tmp_path):
     assert done.metrics["operator"] == "oldphoto:my mask, new.png"
 
 
+def read(path: Path) -> tuple[str, np.ndarray]:
+    """Mode and pixels of a picture."""
+    with Image.open(path) as file:
+        return file.mode, np.asarray(file)
+
+
+def test_photos_of_every_kind_are_restored_and_what_they_are_is_kept(restored, photo, tmp_path):
+    """The mode that is written, and what is said of the reading; in metrics.json too."""
+    with Image.open(photo) as file:
+        picture = file.copy()
+    clear = picture.copy()
+    clear.putalpha(Image.fromarray(np.repeat(np.uint8([0, 255]), 16)[None].repeat(32, 0)))
+    kinds = {
+        "palette.png": (picture.quantize(64), {}, "RGB", ""),
+        "palette.gif": (
+            picture,
+            {"save_all": True, "append_images": [picture.rotate(90)]},
+            "RGB",
+            "the first of 2 frames",
+        ),
+        "cmyk.jpg": (picture.convert("CMYK"), {}, "RGB", "CMYK converted to RGB"),
+        "grey.png": (picture.convert("L"), {}, "L", ""),
+        "grey colours.png": (picture.convert("L").convert("RGB"), {}, "L", ""),
+        "bilevel.png": (picture.convert("1"), {}, "L", ""),
+        "deep.png": (
+            Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 256),
+            {},
+            "L",
+            "16 bits a channel",
+        ),
+        "clear.png": (clear, {}, "RGBA", "alpha kept"),
+        "grey and clear.png": (clear.convert("LA"), {}, "LA", "alpha kept"),
+        "adobe.png": (picture, {"icc_profile": rgb_profile("Adobe", ADOBE_RGB, 2.2)}, "RGB", "converted from Adobe"),
+    }
+    for name, (kind, options, mode, remark) in kinds.items():
+        kind.save(tmp_path / name, **options)
+        done = restored(name, "--degrade", "blur:1", "--seed", 1, "--solver", "ddrm", "--set", "steps=4")
+        written, pixels = read(tmp_path / "out" / "restored.png")
+        assert (name, written, pixels.shape[:2]) == (name, mode, (32, 32))
+        assert done.metrics["remark"] == remark
+        assert done.said.startswith(f"Note: {name}: {remark}\n" if remark else "PSNR")
+        if mode.endswith("A"):
+            assert np.array_equal(pixels[..., -1], np.asarray(clear)[..., -1])
+        assert torch.equal(done.images["original"], load_image(tmp_path / name)) or "deep" in name
+
+
+def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
+    with Image.open(photo) as file:
+        file.putalpha(Image.fromarray(np.repeat(np.uint8([0, 255]), 16)[None].repeat(32, 0)))
+        file.save(tmp_path / "clear.png")
+    restored("clear.png", "--degrade", "none", "--operator", "sr:2")
+    alpha = read(tmp_path / "out" / "restored.png")[1][..., 3]
+    assert alpha.shape == (64, 64)
+    assert (alpha[:, :28].max(), alpha[:, 36:].min()) == (0, 255)
+    assert read(tmp_path / "out" / "degraded.png")[0] == "RGB"
+    restored("clear.png", "--degrade", "blur:1", "--size", 16)
+    assert read(tmp_path / "out" / "restored.png")[1][0, :, 3].tolist() == [*7 * [0], 17, 238, *7 * [255]]
+
+
+def test_sixteen_bits_are_written_on_request(restored, photo, tmp_path):
+    ramp = np.linspace(1000, 60000, 32 * 32).reshape(32, 32).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    plain = ("--degrade", "denoise", "--solver", "pinv")
+    deep = restored("deep.png", *plain, "--bits", 16)
+    assert read(tmp_path / "out" / "restored.png")[0] == "I;16"
+    assert np.array_equal(read(tmp_path / "out" / "restored.png")[1], ramp)
+    assert torch.equal(deep.images["original"], load_image(tmp_path / "deep.png"))
+    restored("deep.png", *plain)
+    assert np.array_equal(read(tmp_path / "out" / "restored.png")[1], np.round(ramp / 257))
+    colours = restored(photo, "--bits", 16).images["restored"]
+    eight = restored(photo).images["restored"]
+    torch.testing.assert_close(colours, eight, rtol=0, atol=0.5001 / 255)
+    assert not torch.equal(colours, eight)
+
+
+def test_exif_goes_with_the_restoration(restored, photo, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Model] = 6, "a camera"
+    with Image.open(photo) as file:
+        file.crop((0, 0, 32, 24)).save(tmp_path / "turned.jpg", exif=exif)
+    done = restored("turned.jpg", "--degrade", "blur:1", "--samples", 2)
+    assert done.images["restored"].shape == (1, 3, 32, 24)
+    for name in ("restored.png", "restored-2.png"):
+        with Image.open(tmp_path / "out" / name) as file:
+            assert dict(file.getexif()) == {ExifTags.Base.Orientation: 1, ExifTags.Base.Model: "a camera"}
+
+
+def test_the_share_that_a_mask_fills_is_said(restored, photo, tmp_path):
+    for rows, line in (
+        (4, "The mask fills 12.5 % of the photo\n"),
+        (28, "The mask fills 87.5 % of the photo: is it inverted?\n"),
+    ):
+        Image.fromarray((np.arange(32)[:, None] < rows).repeat(32, 1)).save(tmp_path / "mask.png")
+        done = restored(photo, "--degrade", "mask:mask.png", "--solver", "pinv")
+        assert line in done.said
+        assert done.metrics["mask_fills"] == rows / 32
+    assert "inverted" not in restored(photo, "--degrade", "inpaint:0.8").said
+
+
 def test_start_from_another_restoration(restored, photo):
     """The photo itself as the other restoration: with little noise on it the result is nearer to it."""
     ddnm = ("--solver", "ddnm", "--set", "steps=3", "--set", "eta=0.0")
@@ -156,6 +256,12 @@ BAD = {
     "initial for another solver": ("cat.png --solver pinv --initial cat.png", "pinv takes no initial image; .*ddnm"),
     "no size": ("cat.png --size 0", "at least 1 pixel"),
     "noise": ("cat.png --noise nan", "noise .* got nan"),
+    "noise of 255": ("cat.png --noise 25", r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?"),
+    "bits": ("cat.png --bits 12", "8 or 16 bits a channel, got 12"),
+    "black mask": (
+        "cat.png --degrade mask:black.png",
+        "black.png: the mask fills nothing, its brightest value is 0 of 255",
+    ),
     "noise as text": ("cat.png --noise much", "--noise"),
     "seed": ("cat.png --seed -1", "seed must be 0 or more"),
     "samples": ("cat.png --samples 65", "--samples"),
@@ -182,6 +288,7 @@ def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path, case)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "text.json").write_text("no recipe")
     save_image(sample_photo("cat", 34), tmp_path / "odd.png")
+    Image.new("L", (32, 32)).save(tmp_path / "black.png")
     arguments, message = BAD[case]
     assert re.search(message, refused("restore", *arguments.split()))
     assert not list(tmp_path.glob("restored/*"))

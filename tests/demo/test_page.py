@@ -6,9 +6,12 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
+from tests.colour_profiles import ADOBE_RGB, rgb_profile
 from workbench.demo.controls import TITLES, parameter_updates, spec_of
 from workbench.demo.files import Visits
 from workbench.demo.presets import PRESETS, Preset
@@ -84,6 +87,33 @@ def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(sessions, t
     lost = load_image(sessions.degraded_files(with_mask(tmp_path, *size), "session")[1])
     assert not lost[..., :12, :].any()
     assert lost[..., 13:, :].all()
+
+
+def test_a_mask_may_be_a_layer_on_which_somebody_painted(sessions, tmp_path):
+    wanted = with_mask(tmp_path, 64, 48)
+    layer = np.zeros((48, 64, 4), np.uint8)  # black paint, 24 rows of it
+    layer[:24, :, 3] = 255
+    Image.fromarray(layer).save(wanted.mask)
+    lost = load_image(sessions.degraded_files(wanted, "session")[1])
+    assert not lost[..., :12, :].any()
+    assert lost[..., 13:, :].all()
+
+
+def test_what_a_photo_says_of_its_place_stays_in_its_file_and_what_it_says_of_its_colours_is_text(sessions, photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    with Image.open(photo) as file:
+        file.save(photo, exif=exif, icc_profile=rgb_profile("<img src=x>", ADOBE_RGB, 2.2))
+    wanted = problem(photo, degradation="mask", mask=str(with_mask(photo.parent, 32, 32).mask))
+    assert "converted from &lt;img src=x&gt;" in sessions.preview(wanted, "session")
+    *_, (_, files) = sessions.restore(wanted, [Row("pinv", "photo")], 1, "session")
+    written = [*sessions.degraded_files(wanted, "session"), *files.archive.parent.glob("*.png")]
+    assert len(written) > 5
+    for path in written:
+        with Image.open(path) as file:
+            assert not file.getexif()
+            assert not file.info
 
 
 def test_a_photo_that_came_without_colours_is_taken_home_with_them(sessions, photo):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.images import open_image
 from workbench.models import available_priors, describe_priors, load_prior
 from workbench.models.load import shipped_kind
 from workbench.models.prior import Prior
+from workbench.photo_file import read_photo
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def _on_crops(denoising: ModuleType, prior: Prior, data: Path, count: int, level
     """As the first cards were measured: centres of 128x128 of BSDS500 test, one stream of noise for all."""
     denoise, rng, values = denoising.network(prior), np.random.default_rng(level), []
     for file in denoising.photos(data, sets=["bsds500-test"], count=count)["bsds500-test"]:
-        pixels = np.asarray(open_image(file)) / 255.0
+        pixels = read_photo(file, flat=True).levels / 255.0
         top, left = (pixels.shape[0] - 128) // 2, (pixels.shape[1] - 128) // 2
         clean = pixels[top : top + 128, left : left + 128]
         noisy = clean + rng.normal(0, level / 255, clean.shape)

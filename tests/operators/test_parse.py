@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -180,6 +181,35 @@ def test_paint_of_any_colour_counts(tmp_path: Path) -> None:
     assert not bool(file_mask(file, SIZE)[0, 0, 3].any())
 
 
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_a_layer_counts_by_what_is_painted_on_it(tmp_path: Path, colour: int) -> None:
+    """Also where the colour of what is transparent is another one."""
+    layer = np.full((*SIZE, 4), 255 - colour, np.uint8)
+    layer[..., 3] = 0
+    layer[3] = (colour, colour, colour, 255)
+    layer[5, :2, 3] = (127, 128)
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    expected = torch.ones(1, 1, *SIZE)
+    expected[..., 3, :] = expected[..., 5, 1] = 0
+    assert torch.equal(file_mask(tmp_path / "layer.png", SIZE), expected)
+    layer[..., 3] = 255  # an alpha channel that hides nothing: an ordinary picture
+    layer[..., :3] = 0
+    layer[3] = 255
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    assert file_mask(tmp_path / "layer.png", SIZE).sum() == (SIZE[0] - 1) * SIZE[1]
+
+
+def test_masks_that_change_nothing_are_refused(tmp_path: Path) -> None:
+    rule = r"white \(255\) is filled, black \(0\) is kept"
+    for level in (0, 1, 127):  # 1 of 255: zeros and ones, written as they are
+        file = painted(tmp_path / "ones.png", torch.full(SIZE, level))
+        with pytest.raises(ValueError, match=rf"fills nothing, its brightest value is {level} of 255: {rule}"):
+            parse_operator(f"mask:{file}", SHAPE)
+    Image.new("RGBA", (SIZE[1], SIZE[0]), (255, 255, 255, 0)).save(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match=r"fills nothing, its most opaque value is 0 of 255: opaque \(255\) is filled"):
+        parse_operator(f"mask:{tmp_path / 'empty.png'}", SHAPE)
+
+
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     other = painted(tmp_path / "other.png", torch.zeros(48, 64))
     with pytest.raises(
@@ -187,7 +217,9 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ):
         parse_operator(f"mask:{other}", SHAPE)
     white = painted(tmp_path / "white.png", torch.full(SIZE, 255))
-    with pytest.raises(ValueError, match=r"white.png: the mask is white .* everywhere: white is filled, black is kept"):
+    with pytest.raises(
+        ValueError, match=r"white.png: the mask is white everywhere: white \(255\) is filled, black \(0\) is kept"
+    ):
         parse_operator(f"oldphoto:{white}", SHAPE)
     text = tmp_path / "text.png"
     text.write_text("no picture")

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from workbench.data.sources import Indexed, Sample, Streamed, open_source
-from workbench.images import SAMPLES, load_image, to_uint8
+from workbench.images import sample_photo, to_uint8
 
 CUTS = ("tiles", "halve", "fit")
 NATURAL = ("astronaut", "coffee", "cat", "rocket", "motorcycle")  # of SAMPLES; the others are black for the most part
@@ -29,11 +29,8 @@ class SamplePhotos:
         return len(NATURAL)
 
     def __getitem__(self, index: int) -> Sample:
-        import skimage
-
         name = NATURAL[index]
-        file = Path(skimage.__file__).parent / "data" / SAMPLES[name]
-        return name, lambda: to_uint8(load_image(file))[0]
+        return name, lambda: to_uint8(sample_photo(name, None))[0]
 
 
 def evaluation_photos(

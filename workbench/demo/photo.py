@@ -13,8 +13,10 @@ from gradio_client.utils import is_http_url_like
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from workbench import photo_file
 from workbench.demo.problem import Problem
-from workbench.images import from_pillow, open_image, to_pillow
+from workbench.images import from_pillow, to_pillow
+from workbench.operators.masks import paint_in
 
 FITS = {
     "square": "Crop a square, resize it",
@@ -76,11 +78,23 @@ def read_photo(path: str | Path, max_pixels: int) -> tuple[Image.Image, str]:
         ValueError: no picture, damaged, smaller than 8 or with more than ``max_pixels`` pixels; messages begin with the
             file's name.
     """
-    picture = open_image(path, max_pixels, FORMATS, name=Path(path).name)
-    if min(picture.size) < SMALLEST:
-        size = f"{picture.width}x{picture.height}"
-        raise ValueError(f"{Path(path).name}: {size} pixels are too few, at least {SMALLEST} a side are needed")
-    return picture, _remark(path)
+    photo = _read(path, max_pixels, flat=True)
+    return Image.fromarray(photo.levels), photo.remark
+
+
+def read_mask(path: str | Path, max_pixels: int) -> Image.Image:
+    """What is painted in ``path`` as an RGB picture, white on black. Raises ValueError as :func:`read_photo`."""
+    paint = paint_in(_read(path, max_pixels, flat=False))
+    return Image.fromarray((255 * paint).round().astype(np.uint8)).convert("RGB")
+
+
+def _read(path: str | Path, max_pixels: int, flat: bool) -> photo_file.Photo:
+    name = Path(path).name
+    photo = photo_file.read_photo(path, flat=flat, max_pixels=max_pixels, formats=FORMATS, name=name)
+    height, width = photo.levels.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise ValueError(f"{name}: {width}x{height} pixels are too few, at least {SMALLEST} a side are needed")
+    return photo
 
 
 def frame(picture: Image.Image, problem: Problem, max_pixels: int) -> Tensor:
@@ -124,19 +138,3 @@ def canvas_of(image: Tensor) -> Image.Image:
     shown = to_pillow(image)
     scale = max(1, -(-EDITOR_SIDE // max(shown.size)))
     return shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
-
-
-def _remark(path: str | Path) -> str:
-    with Image.open(path, formats=FORMATS) as image:
-        remarks = []
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            remarks.append(f"the first of {frames} frames")
-        # Cameras and editors write an alpha channel that hides nothing.
-        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            remarks.append("transparent parts on white")
-        if image.mode.startswith("I"):
-            remarks.append("16 bits rounded to 8")
-        if image.mode == "CMYK":
-            remarks.append("CMYK converted to RGB")
-    return ", ".join(remarks)

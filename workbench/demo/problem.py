@@ -111,7 +111,7 @@ class Problem:
             raise ValueError("'none' leaves nothing to restore; write denoise for noise alone")
         if takes_mask(name) and text != name:
             raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
-        elif not takes_mask(name) and file_in(text) is not None:
+        if not takes_mask(name) and file_in(text) is not None:
             raise ValueError("name no file of the server here: upload the kernel")
         if name == "mask" and mask is None:
             raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")

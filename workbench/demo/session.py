@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.demo.compare import Board, compare
 from workbench.demo.controls import takes_mask
 from workbench.demo.files import MASK, Export, Visits, export
-from workbench.demo.photo import frame, read_photo
+from workbench.demo.photo import frame, read_mask, read_photo
 from workbench.demo.problem import Limits, Problem, Row, check_size, methods_of, write_mask
 from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
@@ -163,7 +163,8 @@ class Sessions:
         size = (image.shape[-1], image.shape[-2])
         if not problem.mask:
             return write_mask(problem.layers, size, folder / MASK)
-        drawn, _ = self._picture(problem.mask, session)
+        self.visits.uses(session, problem.mask)
+        drawn = read_mask(problem.mask, self.limits.photo_pixels)
         if drawn.size == photo.size:
             drawn = to_pillow(frame(drawn, problem, self.limits.pixels))
         if drawn.size != size:

@@ -34,7 +34,7 @@ def board_html(board: Board) -> str:
         if board.recipe.samples > 1:
             parts += [_samples(panel) for panel in done]
     if board.remark and not panels:
-        parts.append(f'<p class="remark">Of this file: {board.remark}.</p>')
+        parts.append(f'<p class="remark">Of this file: {escape(board.remark)}.</p>')
     return "".join(parts)
 
 

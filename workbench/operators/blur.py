@@ -19,6 +19,7 @@ from workbench.operators.checks import check_image, check_rcond, check_real
 from workbench.operators.fourier import Memo, from_hartley, hartley, transform, wrap_kernel
 from workbench.operators.least_squares import vjp
 
+Kernel = Tensor | np.ndarray | list[Any]
 BOUNDARIES = ("circular", "reflect", "replicate", "zeros", "valid")
 
 
@@ -50,14 +51,14 @@ class Blur(Operator):
 
     kernel: Tensor
 
-    def __new__(cls, kernel: Tensor | np.ndarray | list[Any] | None = None, *, boundary: str = "circular", **options: Any) -> Blur:
+    def __new__(cls, kernel: Kernel | None = None, *, boundary: str = "circular", **options: Any) -> Blur:
         # Without a kernel it is copy or pickle that calls, with the right class.
         closed = cls is Blur and kernel is not None and boundary == "circular"
         return super().__new__(CircularBlur if closed else cls)
 
     def __init__(
         self,
-        kernel: Tensor | np.ndarray | list[Any],
+        kernel: Kernel,
         *,
         boundary: str = "circular",
         rcond: float | None = None,
@@ -205,7 +206,7 @@ class CircularBlur(Blur, SpectralOperator):
         )
 
 
-def check_kernel(kernel: Tensor | np.ndarray | list[Any]) -> Tensor:
+def check_kernel(kernel: Kernel) -> Tensor:
     """``kernel`` as (1 or B, 1 or C, kh, kw), see :func:`check_real`; ValueError if it is zero.
 
     A UserWarning names the sum of one without negative taps that changes the brightness by more than 1 %.

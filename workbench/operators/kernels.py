@@ -109,8 +109,8 @@ def file_kernel(name: str) -> tuple[Tensor, str]:
     total = float(kernel.sum())
     if not (math.isfinite(total) and total > 0):
         raise ValueError(f"{name}: the kernel's values must be finite with a sum above 0, got {total:g}")
-    remark = "" if abs(total - 1) < 0.01 else f"{Path(name).name}: the kernel summed to {total:.4g} and was divided by it"
-    return kernel / total, remark
+    remark = f"{Path(name).name}: the kernel summed to {total:.4g} and was divided by it"
+    return kernel / total, "" if abs(total - 1) < 0.01 else remark
 
 
 def _read_kernel(path: Path, array: str | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from workbench.images import load_image
+from workbench.photo_file import Photo, read_photo
 
 Size = tuple[int, int]
 
@@ -96,23 +96,37 @@ def scratches_mask(size: Size, count: int = 12, generator: torch.Generator | Non
     return _from_canvas(canvas)
 
 
+def paint_in(photo: Photo) -> np.ndarray:
+    """How much each pixel of a mask's file is painted, float32 (H, W) in [0, 1]; see :func:`file_mask`."""
+    levels = photo.levels
+    paint = levels[..., 3] if levels.shape[2] == 4 else levels.max(axis=2)
+    return paint.astype(np.float32) / np.iinfo(levels.dtype).max
+
+
 def file_mask(path: str | Path, size: Size) -> Tensor:
     """The mask that somebody painted: **white is lost, to be filled; black is kept**, (1, 1, H, W) with 0 where white.
 
     So it is in photo editors, OpenCV and diffusers: the opposite of the masks here. Colours count by their brightest
-    channel (a red stroke is paint), greys of soft brushes from 1/2 on; transparent parts count as white.
+    channel (a red stroke is paint), greys of soft brushes from 1/2 on. On a layer, which is transparent where nobody
+    painted, what is opaque is lost, whatever its colour.
 
     Raises:
-        ValueError: no picture (see ``load_image``), another size than ``size`` (H, W), or nothing is kept.
+        ValueError: no picture (see ``read_photo``), another size than ``size`` (H, W), or nothing is lost, or all.
     """
-    paint = load_image(path).amax(dim=1, keepdim=True)
+    photo = read_photo(path)
+    paint = paint_in(photo)
     _pixels(size)
-    if tuple(paint.shape[2:]) != tuple(size):
-        found, expected = (f"{width}x{height}" for height, width in (paint.shape[2:], size))
+    if paint.shape != tuple(size):
+        found, expected = (f"{width}x{height}" for height, width in (paint.shape, size))
         raise ValueError(f"{path}: the mask has {found} pixels (width x height), the image has {expected}")
-    mask = (paint < 0.5).float()
+    mask = torch.from_numpy(paint < 0.5).float()[None, None]
+    rule = ("white", "black", "brightest") if photo.alpha is None else ("opaque", "transparent", "most opaque")
+    meaning = f"{rule[0]} (255) is filled, {rule[1]} (0) is kept"
     if not bool(mask.any()):
-        raise ValueError(f"{path}: the mask is white (or transparent) everywhere: white is filled, black is kept")
+        raise ValueError(f"{path}: the mask is {rule[0]} everywhere: {meaning}")
+    if bool(mask.all()):
+        most = round(255 * float(paint.max()))
+        raise ValueError(f"{path}: the mask fills nothing, its {rule[2]} value is {most} of 255: {meaning}")
     return mask
 
 

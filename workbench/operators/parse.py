@@ -167,26 +167,25 @@ class Entry:
 
     def arguments(self, spec: str) -> list[str]:
         """The arguments in ``spec``; commas and colons of a file name, always the last one, do not split it."""
-        rest = re.split("[:,]", spec.strip(), maxsplit=1)[1:]
-        if self.file:
-            return rest
-        words = re.split("[:,]", *rest, maxsplit=self.kernel) if rest and self.kernel else rest
-        if self.kernel is not None and len(words) > self.kernel and FILE.match(words[-1]):
-            return words
-        return re.split("[:,]", *rest) if rest else []
+        words = re.split("[:,]", spec.strip())[1:]
+        # What would be a file name, from its place on, as it is written.
+        place = self.kernel or 0
+        last = re.split("[:,]", spec.strip(), maxsplit=place + 1)[place + 1 :]
+        named = self.file or (self.kernel is not None and bool(last) and FILE.match(last[0]) is not None)
+        return [*words[:place], *last] if named else words
 
 
 _ENTRIES = (
     Entry(
         "sr:FACTOR[:KERNEL[,SIGMA]]",
-        "super-resolution, any size; KERNEL bicubic, average, gaussian (SIGMA in pixels, or FACTOR/2) or a file as blur",
+        "super-resolution, any size; KERNEL bicubic, average, gaussian (SIGMA in pixels, or FACTOR/2) or a file",
         _super_resolution,
         kernel=1,
     ),
     Entry(
         "blur:SIGMA[,SIGMA2[,TAPS]]",
-        "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel; or the kernel in a file in "
-        "place of all: .png, .npy, .npz:NAME, .mat:NAME",
+        "Gaussian blur, in pixels; two: along rows, along columns; TAPS: side of the kernel; or in place of these a "
+        "kernel from a file: .png, .npy, .npz:NAME, .mat:NAME",
         _blur,
         kernel=0,
     ),
