@@ -104,7 +104,7 @@ def restore(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; several (cuda:0,cuda:1) share each batch.")
+        str, typer.Option(help="cpu, cuda, cuda:1, ...; several (cuda:0,cuda:1) share each batch.")
     ] = "cpu",
 ) -> None:
     """Degrade a photo and restore it, or restore a photo that is degraded already.
