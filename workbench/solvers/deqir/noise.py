@@ -142,7 +142,7 @@ class OptimiseNoise(Solver):
         Raises:
             ValueError: as ``solver``; a loss that is not (B,) or not finite.
         """
-        unit = p.draw(p.grey).requires_grad_()
+        unit = p.draw(p.grey).clone().requires_grad_()
         fresh: list[Tensor] = []
         optimiser = torch.optim.Adam([unit], lr=self.rate)
         length = unit.detach().flatten(1).norm(dim=1)
