@@ -266,15 +266,15 @@ def damped_gain(a: Tensor, weight: Tensor, rcond: float | None) -> Tensor:
 
     Where ``weight`` is 0: 1/a for the ``a`` that :func:`kept` keeps, else 0.
     """
-    w = column(weight, a)
-    positive = w > 0
+    positive = weight > 0
     if bool(positive.all()):
-        return a.conj() / (square(a) + w)
+        return a.conj() / (square(a) + column(weight, a))
     keep = kept(a, rcond)
     exact = torch.where(keep, 1 / torch.where(keep, a, 1.0), 0.0)
     if not bool(positive.any()):
         return exact
-    return torch.where(positive, a.conj() / (square(a) + torch.where(positive, w, 1.0)), exact)
+    positive_weight = column(torch.where(positive, weight, 1.0), a)
+    return torch.where(column(positive, a), a.conj() / (square(a) + positive_weight), exact)
 
 
 def kept(a: Tensor, rcond: float | None) -> Tensor:
