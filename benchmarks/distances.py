@@ -20,20 +20,20 @@ from torch import Tensor
 from workbench.data.evaluation import evaluation_photos
 from workbench.evaluation.metrics import effnet, psnr
 from workbench.images import to_uint8
-from workbench.random import generator
+from workbench.random import generator, noise_source
 
 Distortion = Callable[[Tensor, float], Tensor]
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of standard deviation ``sigma`` pixels, mirrored at the border; images are (B, C, H, W)."""
-    return torch.from_numpy(gaussian(images.numpy(), sigma=(0, 0, sigma, sigma), mode="mirror", truncate=3)).to(images)
+    pixels = images.cpu().numpy()
+    return torch.from_numpy(gaussian(pixels, sigma=(0, 0, sigma, sigma), mode="mirror", truncate=3)).to(images)
 
 
 def noise(images: Tensor, sigma: float) -> Tensor:
     """White Gaussian noise of standard deviation ``sigma`` of 255 levels, clipped to [0, 1]; always the same."""
-    drawn = torch.randn(images.shape, generator=generator(0), dtype=images.dtype)
-    return (images + sigma / 255 * drawn).clamp(0, 1)
+    return (images + sigma / 255 * noise_source(generator(0))(images)).clamp(0, 1)
 
 
 def jpeg(images: Tensor, quality: float) -> Tensor:
@@ -81,7 +81,7 @@ def rising(distances: Tensor) -> float:
 def beside_noise(distance: Callable[[Tensor, Tensor], Tensor], images: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Distances (B,) of ``other`` from ``images``, and of noise that costs each image the same squared error."""
     error = (other - images).square().mean(dim=(1, 2, 3), keepdim=True)
-    drawn = torch.randn(images.shape, generator=generator(0), dtype=images.dtype)
+    drawn = noise_source(generator(0))(images)
     drawn = drawn / drawn.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return distance(other, images), distance(images + error.sqrt() * drawn, images)
 

@@ -105,7 +105,7 @@ def restore(
     ] = None,
     bits: Annotated[int, typer.Option(help="Of each channel of the pictures written, 8 or 16.")] = 8,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; several (cuda:0,cuda:1) share each batch.")
+        str, typer.Option(help="cpu, cuda, cuda:1, ...; several (cuda:0,cuda:1) share each batch.")
     ] = "cpu",
 ) -> None:
     """Degrade a photo and restore it, or restore a photo that is degraded already.

@@ -48,7 +48,8 @@ def noise_source(generators: Generators) -> NoiseSource:
 
         def draw(like: Tensor) -> Tensor:
             device = like.device if generators is None else generators.device
-            return torch.randn(like.shape, generator=generators, dtype=like.dtype, device=device).to(like.device)
+            drawn = torch.randn(like.shape, generator=generators, dtype=like.dtype, device=device)
+            return drawn.to(like.device, non_blocking=True)
 
         return draw
 
@@ -60,7 +61,7 @@ def noise_source(generators: Generators) -> NoiseSource:
         rows = [
             torch.randn(like.shape[1:], generator=source, dtype=like.dtype, device=source.device) for source in sources
         ]
-        return torch.stack([row.to(like.device) for row in rows])
+        return torch.stack([row.to(like.device, non_blocking=True) for row in rows])
 
     return draw_each
 

@@ -40,7 +40,7 @@ device: str = "cpu"
 import matplotlib.pyplot as plt
 import torch
 
-from workbench.data.evaluation import evaluation_photos
+from workbench.data.evaluation import evaluation_photos, photo_of
 from workbench.evaluation.statistics import (
     METRICS,
     best_combinations,
@@ -114,8 +114,8 @@ for label, _, one in runs:
 
 # %% [markdown]
 # ## Figures
-# Means with 95 % confidence intervals (Student's t over the images). A paired change compares the two priors image by
-# image, so that what differs between images cancels.
+# Means with 95 % confidence intervals (Student's t over the photos; tiles of one photo count as one). A paired change
+# compares the two priors image by image, so that what differs between images cancels.
 
 # %%
 averages = [
@@ -158,7 +158,8 @@ if grid:
     result = {"search": {**common, "grid": grid, "tried": averages, "best": best_combinations(averages, list(priors))}}
 else:
     bare = [{key: value for key, value in row.items() if not key.endswith("_reason")} for row in every]
-    result = {"comparison": {**common, "rows": bare, **summarise(every, list(priors))}}
+    summary = summarise(every, list(priors), clusters=[photo_of(name) for name in names])
+    result = {"comparison": {**common, "rows": bare, **summary}}
 
 # %%
 for change in result.get("comparison", {}).get("changes", []):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workbench.data.evaluation import NATURAL, evaluation_photos
+from workbench.data.evaluation import NATURAL, evaluation_photos, photo_of
 
 
 @pytest.fixture
@@ -100,3 +100,9 @@ def test_what_the_photos_do_not_give_is_said(photos, given, message):
 def test_no_photos_at_all():
     with pytest.raises(ValueError, match="no photos at 'published/nothing'"):
         evaluation_photos(["published/nothing"], count=1)
+
+
+def test_a_tile_knows_its_photo(photos):
+    names = evaluation_photos([photos], count=None, size=8, short_side=0)[1]
+    assert {photo_of(name) for name in names} == {f"{k}.png" for k in range(4)}
+    assert [photo_of(name) for name in ("my photo.png", "a.npz[3]")] == ["my photo.png", "a.npz[3]"]

@@ -127,4 +127,8 @@ def test_lpips_is_computed_once_the_weights_are_there(pair, monkeypatch, tmp_pat
     assert all(row["lpips"] > 0 for row in rows[:4])
     assert all(row["lpips"] == 0 for row in rows[4:])
     assert "lpips_reason" not in rows[0]
+    # The network of one device stays there when another device asks.
+    distance = perceptual.lpips_distance(torch.device("cpu"))
+    perceptual.lpips_distance(torch.device("meta"))
+    assert distance(restored.clamp(0, 1), original).tolist() == pytest.approx([row["lpips"] for row in rows[:4]])
     assert "at least 32" in metrics.lpips_unavailable(original[..., :31])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.evaluation.posterior import Row, check_posterior, compare_samples, exact_posterior, table
+from workbench.evaluation.posterior import Row, check_posterior, compare_samples, dense_matrix, exact_posterior, table
 from workbench.models import GaussianPrior
 from workbench.operators import Blur, Identity, Inpainting, Operator, SuperResolution, gaussian_kernel
 from workbench.operators.masks import random_mask
@@ -202,3 +202,16 @@ def test_dps_without_guidance_samples_the_prior_and_with_it_comes_near_the_data(
     for rows in (none, some):
         assert rows["unseen"].bias < 2 * rows["unseen"].bias_by_chance
         assert rows["unseen"].variance_ratio == pytest.approx(float(expected), abs=0.04)
+
+
+def test_the_posterior_is_where_its_prior_is():
+    """With another default device than that of prior and measurement: nothing is made on the default one."""
+    prior = smooth()
+    op, y = problem("inpaint", 0.05, prior)
+    expected = exact_posterior(op, prior, y, 0.05)
+    draws = expected.sample(3, generator(0))
+    with torch.device("meta"):
+        found = exact_posterior(op, prior, y, 0.05)
+        assert torch.equal(found.sample(3, generator(0)), draws)
+    assert torch.equal(found.mean, expected.mean)
+    assert dense_matrix(Identity(), (1, 2, 2), "meta").device.type == "meta"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.models import Prior, SharedPrior, SplitPrior, load_prior
+from workbench.models.wrappers import existing_device
 from workbench.operators import parse_operator
 from workbench.random import generator
 from workbench.solvers import DeqIR
@@ -85,6 +86,8 @@ def test_devices_that_do_not_exist_are_refused():
     for device in (absent, "gpu"):
         with pytest.raises(ValueError, match=f"device '{re.escape(device)}' cannot be used .*; there are cpu"):
             SplitPrior(prior, ["cpu", device])
+    with pytest.raises(ValueError, match=r"device 'mps' cannot be used \(it has no float64\); there are cpu"):
+        existing_device("mps")
     with pytest.raises(ValueError, match="at least one device"):
         SplitPrior(prior, [])
     with pytest.raises(RuntimeError, match=r"start torch\.distributed first"):

@@ -148,14 +148,6 @@ def test_blocks_are_rectangles_inside(size: tuple[int, int], largest: int) -> No
     assert not largest or (len(tops) > size[0] // 2 and len(lefts) > size[1] // 4)
 
 
-def test_autocast_does_not_reach_the_operators() -> None:
-    op, x = sample(10, (32, 32)), normal((10, 3, 32, 32), 1, torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = op(x), op.prox(x, op(x) + 0.1, 0.01)
-    for result, expected in zip(inside, (op(x), op.prox(x, op(x) + 0.1, 0.01)), strict=True):
-        assert torch.equal(result, expected)
-
-
 def test_no_blur_and_next_to_none_are_the_identity() -> None:
     x = normal((20, 1, 9, 9), 1)
     for largest in (0.0, 1e-9, 1e-3):

@@ -95,6 +95,28 @@ def test_gradient_of_the_weight_and_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(lambda z, y: op.prox(z, y, 0.5).sin(), (z, y), fast_mode=True, atol=1e-6)
 
 
+class Cubic(Operator):
+    """``x + x^3 / 10``, pixel by pixel."""
+
+    linear = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * x**3
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+
+def test_the_gradient_of_a_nonlinear_step_is_that_of_its_minimum() -> None:
+    op = Cubic(max_iterations=2000)
+    z, y = (normal((2, 1, 2, 2), seed).requires_grad_() for seed in (0, 1))
+    weight = torch.tensor([0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    # Differences of the steps themselves, which stop close to the minimum.
+    assert torch.autograd.gradcheck(op.prox, (z, y, weight), eps=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert not op.prox(z, y, weight).requires_grad
+
+
 @pytest.mark.parametrize("name", ["blur", "super-resolution"])
 def test_kernels_can_be_learned(name: str) -> None:
     """A kernel that requires a gradient gets one, through every method, and nothing of it is remembered."""

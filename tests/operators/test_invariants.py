@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.operators.operator_cases import CASES, DTYPES, EACH, ON, SPECTRAL, Case, normal, single
-from workbench.operators import Operator, SpectralOperator
+from workbench.operators import JPEG, Operator, SpectralOperator
 
 # Conjugate gradients that do not reach their tolerance warn.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -273,3 +273,17 @@ def test_the_list_is_complete() -> None:
     listed = {base.__name__ for case in CASES for base in type(case.operator()).__mro__}
     assert classes - listed == {"JPEG"}
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", [*CASES, Case("jpeg", lambda s: JPEG(30))], ids=lambda case: case.name)
+def test_autocast_changes_nothing(case: Case) -> None:
+    """Training in bfloat16 rounds the network's products, not the measurement's."""
+    op, x, z, y = case.data(F32, "cpu")
+    calls = [lambda: op(x), lambda: op.adjoint(y), lambda: op.pinv(y), lambda: op.prox(z, y, 0.5)]
+    calls += [lambda: op.project_null(x)] if op.linear else []
+    calls += [lambda: op.synthesis(op.analysis(x))] if isinstance(op, SpectralOperator) else []
+    for call in calls:
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = call()
+        assert inside.dtype == F32
+        assert torch.equal(inside, call())

@@ -17,7 +17,7 @@ from workbench.reports.report import write_report
 SMALL = "size: 16, steps: 2, batch: 2, priors: {One: photo, Two: photo}"
 JOBS = f"""
 - notebook: compare_priors
-  parameters: {{{SMALL}, count: 3, pictures: 3, degradation: "inpaint:0.8", published_task: 80% pix,
+  parameters: {{{SMALL}, count: 6, pictures: 3, degradation: "inpaint:0.8", published_task: 80% pix,
     settings: {{One: {{zeta: 0.3}}, Two: {{sigma_start: 1.0}}}}}}
 - {{notebook: compare_priors, parameters: {{{SMALL}, count: 2, grid: {{zeta: [0.3, 1.0]}}}}}}
 - {{notebook: sample_prior, parameters: {{{SMALL}, count: 3, pictures: 2, reference_count: 6}}}}
@@ -35,12 +35,12 @@ def ran(tmp_path_factory) -> Ran:
 
 def test_a_comparison_holds_every_image_and_every_change(ran):
     comparison = ran.results[0]["comparison"]
-    assert [row["prior"] for row in comparison["rows"]] == ["One"] * 3 + ["Two"] * 3
+    assert [row["prior"] for row in comparison["rows"]] == ["One"] * 6 + ["Two"] * 6
     assert {row["evaluations"] for row in comparison["rows"]} == {2}
     assert comparison["priors"]["One"]["settings"]["zeta"] == 0.3
     (change,) = (change for change in comparison["changes"] if change["metric"] == "psnr")
     values = {label: [r["psnr"] for r in comparison["rows"] if r["prior"] == label] for label in ("One", "Two")}
-    means = {label: sum(own) / 3 for label, own in values.items()}
+    means = {label: sum(own) / 6 for label, own in values.items()}
     assert change["difference"]["mean"] == pytest.approx(means["Two"] - means["One"], abs=1e-6)
     assert comparison["means"]["Two"]["psnr"]["mean"] == pytest.approx(means["Two"])
     # Equal networks on equal measurements: what differs is the settings' doing, and small.
@@ -84,9 +84,9 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
     assert "−0.19" in text  # the paper's change of PSNR, 27.54 - 27.73
     rows = json.loads((ran.out / "table.json").read_text())
     assert [(row["prior"], row["operator"], row["size"]) for row in rows] == [
-        (label, "inpaint:0.8", [16, 16]) for label in ("One", "Two") for _ in range(3)
+        (label, "inpaint:0.8", [16, 16]) for label in ("One", "Two") for _ in range(6)
     ]
-    assert len((ran.out / "table.csv").read_text().splitlines()) == 7
+    assert len((ran.out / "table.csv").read_text().splitlines()) == 13
 
 
 def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
@@ -135,10 +135,35 @@ def test_every_task_has_its_row_in_the_paper(path):
             (names, (dsm, mupet)) = zip(*tables["mupet-2"].figures(task), strict=True)
             assert names == (["DSM"], ["MUPET"])
             assert dsm["LPIPS"] >= mupet["LPIPS"]
-    # Images for choosing settings are not those that are tested on.
     if any(job.parameters.get("published_task") for job in pipeline.jobs):
         assert "mupet-2" in yaml.safe_load(path.read_text())["published"]
-    for job in pipeline.jobs:
-        if "first" in job.parameters:
-            first, count = job.parameters["first"], job.parameters["count"]
-            assert (first, count) == (0, 10) if "grid" in job.parameters else first >= 10
+
+
+def test_settings_are_chosen_on_other_photos_than_those_tested_on():
+    """Not on other tiles of the same photos: whole ones of another source, or of other numbers."""
+    jobs = [job.parameters for path in ROOT.glob("pipelines/mupet_*.yaml") for job in load_pipeline(path).jobs]
+    searched = [given for given in jobs if "grid" in given]
+    tested = [given for given in jobs if "degradation" in given and "grid" not in given]
+    assert searched
+    assert tested
+    for given in searched:
+        assert given["photos"]  # the sample photos are tested on
+        assert given["cut"] == "fit"
+        for other in tested:
+            assert other["photos"] != given["photos"] or other["first"] >= given["first"] + given["count"]
+
+
+def test_intervals_count_photos_and_not_their_tiles(ran):
+    """Six tiles of five photos: 4 degrees of freedom, Student's t is 2.776."""
+    rows, (change,) = (
+        ran.results[0]["comparison"]["rows"],
+        (one for one in ran.results[0]["comparison"]["changes"] if one["metric"] == "psnr"),
+    )
+    one, two = ([row for row in rows if row["prior"] == label] for label in ("One", "Two"))
+    gaps = {row["photo"]: new["psnr"] - row["psnr"] for row, new in zip(one, two, strict=True)}
+    mean, sums = sum(gaps.values()) / 6, dict.fromkeys((name.split()[0] for name in gaps), 0.0)
+    for name, gap in gaps.items():
+        sums[name.split()[0]] += gap - mean
+    assert len(sums) == 5
+    error = (sum(value**2 for value in sums.values()) * 5 / 4) ** 0.5 / 6
+    assert change["difference"]["high"] - mean == pytest.approx(2.776445 * error, rel=1e-5)

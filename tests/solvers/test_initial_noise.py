@@ -131,6 +131,15 @@ def test_descent_brings_the_image_nearer_to_its_target(method, left):
     torch.testing.assert_close(op(result.image), y, atol=1e-9, rtol=0)
 
 
+def test_the_callers_noise_stays_as_it_was():
+    op, y, _, target = noisy_problem("mask", 0.0)
+    given = torch.randn(STEPS + 1, 2, *SHAPE, generator=generator(0), dtype=y.dtype)
+    kept = given.clone()
+    OptimiseNoise(image_distance(target), DeqIR(STEPS, 3), steps=2)(y, op, PRIOR, noise=replay(given))
+    assert torch.equal(given, kept)
+    assert not given.requires_grad
+
+
 def test_evaluations_count_calls_and_products():
     calls = [0]
     inner = curved_prior()

@@ -85,6 +85,17 @@ def test_the_reported_stationarity_is_that_of_the_image_returned() -> None:
         torch.testing.assert_close(found.extras["stationarity"], expected, atol=1e-6, rtol=0)
 
 
+def test_below_the_levels_of_the_prior_the_stationarity_is_the_solvers() -> None:
+    """The prior answers at its lowest level; a score of that level times a smaller sigma^2 would be another vector."""
+    prior, op = FunctionPrior(lambda x, s: 0.5 + 0.8 * (x - 0.5), sigma_min=0.1), Inpainting(torch.ones(1, 1, 8, 8))
+    y = op(torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(6)))
+    found = MapByProx(tolerance=1e-6, max_steps=30)(y, op, prior, sigma_noise=0.01)
+    assert float(stationarity(prior, op, y, found.image, 0.01).abs().max()) < 1e-7
+    reached = stationarity(prior, op, y, y, 0.01).flatten(1).square().mean(1).sqrt()
+    once = MapByProx(max_steps=1)(y, op, prior, sigma_noise=0.01, initial=y)
+    torch.testing.assert_close(once.extras["stationarity"], reached)
+
+
 def test_a_warm_start_saves_evaluations() -> None:
     prior, op = curved_prior(channels=3), SuperResolution(4)
     y = op(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(7)))

@@ -10,6 +10,8 @@ import torch
 from tests.solvers.solver_problems import gaussian_prior, replay
 from workbench.random import generator
 from workbench.solvers import DDIM, PredictorCorrector
+from workbench.solvers.base import Iterate
+from workbench.solvers.prior_samples import PriorSampler
 from workbench.solvers.schedules import geometric_sigmas, karras_sigmas, sampling_sigmas, vp_sigmas
 
 
@@ -46,6 +48,21 @@ def test_bad_schedules_are_named():
         sampling_sigmas([11.0, 1.0, 0.0], 2, 0.01, 10.0)
     with pytest.raises(ValueError, match="levels must be positive, finite and descending"):
         geometric_sigmas(3, 0.1, 1.0)
+
+
+class Grey(PriorSampler):
+    """Gives back what it starts from."""
+
+    def iterate(self, prior, grey, draw):
+        yield Iterate(grey, None, grey, 1)
+
+
+def test_samples_are_drawn_where_the_prior_is():
+    prior, shape = gaussian_prior(6).to("meta"), (2, 1, 6, 6)
+    assert Grey()(prior, shape).image.device.type == "meta"
+    assert Grey()(prior, shape).image.dtype == torch.float32
+    assert torch.equal(Grey()(prior, shape, like=torch.zeros(0)).image, torch.full(shape, 0.5))
+    assert Grey()(lambda x, sigma: x, shape).image.device.type == "cpu"
 
 
 def test_deterministic_ddim_is_the_probability_flow():

@@ -1,21 +1,25 @@
 """Runs of a few seconds; also a program: ``small_run.py PHOTOS RUNS`` does one after the other.
 
 RUNS is a JSON list of mappings with ``folder``, ``objective`` (dsm, mupet or mtdeq) and options of ``small_run``. It
-prints nothing; the weights of an averaged prior go to ``weights.pt`` in the folder of the run.
+prints nothing; the weights of an averaged prior go to ``weights.pt`` in the folder of the run, and how often gradients
+were shared among processes to ``shared.txt``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from workbench.data import Photos
 from workbench.models import EDMPrecond, NCSNpp, NCSNppConfig, Prior
 from workbench.solvers import ForwardBackward
-from workbench.trainers import DSM, MTDEQ, MUPET, Objective, Progress, TrainSettings, train
+from workbench.trainers import DSM, MTDEQ, MUPET, Objective, Progress, TrainSettings, loop, train
 
 CONFIG = NCSNppConfig(
     width=8, multipliers=(1, 2), blocks=1, attention_levels=(), middle_attention=False, fir=False, fourier_scale=1.0
@@ -29,9 +33,9 @@ OBJECTIVES = {
 }
 
 
-def small_prior() -> Prior:
+def small_prior(dropout: float = 0.0) -> Prior:
     torch.manual_seed(1)
-    net = NCSNpp(CONFIG)
+    net = NCSNpp(replace(CONFIG, dropout=dropout))
     return EDMPrecond(net, sigma_max=10.0, multiple=net.multiple)
 
 
@@ -43,12 +47,13 @@ def small_run(
     batch: int = 4,
     objective: Objective | None = None,
     stop_after: float | None = None,
+    dropout: float = 0.0,
     **changes,
 ) -> tuple[Prior, Progress]:
     options = {"warmup": 2, "log_every": 4, "save_every": 1, "workers": 0} | changes
     settings = TrainSettings(steps=steps, **options)
     return train(
-        small_prior(),
+        small_prior(dropout),
         objective or DSM(),
         Photos(photos, size=8, batch_size=batch),
         settings,
@@ -58,9 +63,27 @@ def small_run(
     )
 
 
+class Counting(DistributedDataParallel):
+    """Counts what is shared; everything of such small networks fits into one message."""
+
+    shared = 0
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.register_comm_hook(None, self.share)
+
+    @classmethod
+    def share(cls, state, bucket):
+        cls.shared += 1
+        return allreduce_hook(None, bucket)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    loop.DistributedDataParallel = Counting
     for run in json.loads(sys.argv[2]):
+        Counting.shared = 0
         target, objective = Path(run.pop("folder")), OBJECTIVES[run.pop("objective")]
         prior, _ = small_run(target, Path(sys.argv[1]), objective=objective, **run)
         torch.save(prior.state_dict(), target / "weights.pt")
+        (target / "shared.txt").write_text(str(Counting.shared))

@@ -46,6 +46,14 @@ def test_levels_are_log_normal_within_the_range() -> None:
     assert 0.01 <= float(levels.min()) < 0.0101 < 99 < float(levels.max()) <= 100
 
 
+def test_a_prior_that_knows_all_low_levels_is_trained_above_zero() -> None:
+    """DRUNet's lowest level is 0, where nothing can be learnt and the loss divides by it."""
+    loss, _ = DSM(weighting="score")(PlainDenoiser(Identity(), sigma_max=0.2), torch.rand(64, 3, 16, 16), draws())
+    assert float(loss) == pytest.approx(1.0, abs=0.02)
+    with pytest.raises(ValueError, match=r"levels of training must be above 0, finite .* sigma_max inf"):
+        DSM()(PlainDenoiser(Identity()), torch.rand(1, 3, 8, 8), draws())
+
+
 def test_gradient_by_finite_differences() -> None:
     class Scaled(torch.nn.Module):
         def __init__(self) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from tests.trainers.small_run import OBJECTIVES, small_prior, small_run
 from workbench.data import Photos
@@ -81,6 +83,30 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
     assert same_weights(whole.state_dict(), again.state_dict())
 
 
+def test_dropout_is_a_function_of_seed_and_step(photos: Path, tmp_path: Path) -> None:
+    whole, _ = small_run(tmp_path / "whole", photos, steps=3, dropout=0.5)
+    for number in range(3):
+        torch.rand(number)  # what others draw does not matter
+        sliced, _ = small_run(tmp_path / "sliced", photos, steps=3, dropout=0.5, stop_after=0.0)
+    assert same_weights(whole.state_dict(), sliced.state_dict())
+    torch.manual_seed(7)
+    small_run(tmp_path / "again", photos, steps=1, dropout=0.5)
+    drawn = torch.rand(3)
+    small_prior()  # as the run's
+    assert torch.equal(drawn, torch.rand(3))  # nor does a run change what others draw
+
+
+def test_one_process_may_train_in_both_precisions(photos: Path, tmp_path: Path) -> None:
+    first, _ = small_run(tmp_path / "first", photos, steps=2)
+    low, _ = small_run(tmp_path / "low", photos, steps=2, precision="bf16")
+    AcceleratorState._reset_state()
+    Accelerator(mixed_precision="bf16")  # of another part of the program
+    again, _ = small_run(tmp_path / "again", photos, steps=2)
+    AcceleratorState._reset_state()
+    assert same_weights(first.state_dict(), again.state_dict())
+    assert not same_weights(first.state_dict(), low.state_dict())
+
+
 @pytest.mark.parametrize(("objective", "steps"), [("dsm", 40), ("mupet", 30), ("mtdeq", 30)])
 def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path, objective: str, steps: int) -> None:
     run = {"folder": str(tmp_path / "killed"), "objective": objective, "steps": steps}
@@ -116,26 +142,30 @@ def two(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs by two processes: four steps with each objective, and one that time stops."""
     folder = tmp_path_factory.mktemp("two")
     runs = [{"folder": str(folder / name), "objective": name, "steps": 4} for name in OBJECTIVES]
+    runs += [{"folder": str(folder / "parts"), "objective": "dsm", "steps": 4, "batch": 2, "accumulate": 2}]
     runs += [{"folder": str(folder / "stopped"), "objective": "dsm", "steps": 1_000_000, "stop_after": 0.5}]
     finished(start(photos, runs, *TWO))
     return folder
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", [*OBJECTIVES, "parts"])
 def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
-    photos: Path, two: Path, tmp_path: Path, objective: str
+    photos: Path, two: Path, tmp_path: Path, name: str
 ) -> None:
     """Photos, noise, levels and degradations are those of the global batch; only sums are in another order."""
-    prior, _ = small_run(tmp_path / "one", photos, steps=4, batch=8, objective=OBJECTIVES[objective])
-    curves = [log_of(folder) for folder in (tmp_path / "one", two / objective)]
+    options = {"batch": 4, "accumulate": 2} if name == "parts" else {"batch": 8, "objective": OBJECTIVES[name]}
+    prior, _ = small_run(tmp_path / "one", photos, steps=4, **options)
+    curves = [log_of(folder) for folder in (tmp_path / "one", two / name)]
     assert curves[1][-1]["images"] == 32
-    for name in sorted(set(curves[0][0]) - {"seconds", "waiting"}):
-        single, double = ([line[name] for line in curve] for curve in curves)
+    for logged in sorted(set(curves[0][0]) - {"seconds", "waiting"}):
+        single, double = ([line[logged] for line in curve] for curve in curves)
         # Gradients are rounded to float32 in another order, and Adam's first steps divide by them.
-        assert double == pytest.approx(single, rel=1e-4), name
-    weights = torch.load(two / objective / "weights.pt", weights_only=True)
-    for name, value in prior.state_dict().items():
-        torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=1e-3)
+        assert double == pytest.approx(single, rel=1e-4), logged
+    weights = torch.load(two / name / "weights.pt", weights_only=True)
+    for key, value in prior.state_dict().items():
+        torch.testing.assert_close(weights[key], value, atol=1e-4, rtol=1e-3)
+    # Once per step, however many parts it has.
+    assert (two / name / "shared.txt").read_text() == "4"
 
 
 def test_two_processes_stop_together_when_time_is_up(two: Path) -> None:

@@ -235,6 +235,8 @@ def test_bad_batches_and_levels() -> None:
         MUPET()(prior, images, draws())
     with pytest.raises(ValueError, match=r"within the prior's range \[0.01, 5\], got sigma_min 0.01 and sigma_max 50"):
         MUPET(sigma_max=50.0)(prior, torch.rand(2, 3, 8, 8), draws())
+    with pytest.raises(ValueError, match=r"levels of training must be above 0, .* got sigma_min 0 and"):
+        MUPET(sigma_min=0.0).noise_levels(FunctionPrior(lambda x, s: x, sigma_min=0.0, sigma_max=50.0), 4, draws())
     with pytest.raises(ValueError, match="takes colour images"):
         MUPET()(prior, torch.rand(2, 1, 8, 8), draws())
     with pytest.raises(ValueError, match="does not fit"):
@@ -257,3 +259,13 @@ def test_several_processes_take_the_jacobian_free_gradient_only(tmp_path) -> Non
         assert bool(loss.isfinite())
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("levels", ["published", "log-uniform"])
+def test_a_prior_that_knows_all_low_levels_is_trained_above_zero(levels: str) -> None:
+    """DRUNet's lowest level is 0, where nothing can be learnt and losses divide by it."""
+    prior = FunctionPrior(lambda x, s: x, sigma_min=0.0, sigma_max=0.2)
+    sigma = MUPET(levels=levels).noise_levels(prior, 2000, draws())
+    assert 1e-3 <= float(sigma.min()) < 3e-3
+    with pytest.raises(ValueError, match=r"levels of training must be above 0, finite .* sigma_max inf"):
+        MUPET(levels=levels).noise_levels(FunctionPrior(lambda x, s: x, sigma_max=float("inf")), 4, draws())

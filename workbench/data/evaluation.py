@@ -7,6 +7,7 @@ any run of numbers spreads over the photos evenly, and ``first`` and ``count`` p
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -74,6 +75,11 @@ def evaluation_photos(
     chosen = found[first:]
     images = torch.from_numpy(np.stack([pixels for _, pixels in chosen])).permute(0, 3, 1, 2).float() / 255
     return images.contiguous(), [name for name, _ in chosen]
+
+
+def photo_of(name: str) -> str:
+    """The photo that the image called ``name`` by :func:`evaluation_photos` is, or is a tile of."""
+    return re.sub(r" \d+,\d+$", "", name)
 
 
 def _in_order(source: Indexed | Streamed, seed: int, most: int | None) -> Iterator[Sample]:

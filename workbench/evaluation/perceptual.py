@@ -185,7 +185,7 @@ def lpips_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     reason = lpips_unavailable()
     if reason is not None:
         raise ValueError(reason)
-    network = _lpips_network(str(_lpips_weights())).to(device).requires_grad_(False)
+    network = _lpips_network(str(_lpips_weights()), str(device))
 
     def distance(restored: Tensor, original: Tensor) -> Tensor:
         return network(restored, original, normalize=True).reshape(-1)
@@ -212,10 +212,10 @@ def _lpips_weights() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS
 
 
-@lru_cache(maxsize=1)
-def _lpips_network(weights: str) -> torch.nn.Module:
+@lru_cache(maxsize=4)
+def _lpips_network(weights: str, device: str) -> torch.nn.Module:
     import lpips as package
 
     with warnings.catch_warnings():  # the package calls torchvision the old way
         warnings.simplefilter("ignore", UserWarning)
-        return package.LPIPS(net="alex", verbose=False).eval()
+        return package.LPIPS(net="alex", verbose=False).eval().requires_grad_(False).to(device)

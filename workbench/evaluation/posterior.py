@@ -25,6 +25,7 @@ from torch import Tensor
 
 from workbench.models.gaussian import GaussianPrior
 from workbench.operators.base import Operator
+from workbench.random import noise_source
 
 if TYPE_CHECKING:
     from workbench.solvers.base import Solver
@@ -72,18 +73,18 @@ class GaussianPosterior:
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Exact samples (count, n)."""
-        white = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64)
+        white = noise_source(generator)(self.mean.expand(count, -1))
         colour = torch.linalg.solve(self.whiten, torch.diag(self.variances.sqrt()))
         return self.mean + white @ colour.T
 
 
-def dense_matrix(op: Operator, shape: Sequence[int]) -> Tensor:
-    """``op`` on flattened images of ``shape`` (C, H, W), float64 (m, n).
+def dense_matrix(op: Operator, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """``op`` on flattened images of ``shape`` (C, H, W), float64 (m, n), computed on ``device``.
 
     One image at a time: operators may hold parameters of the one image.
     """
     n = math.prod(shape)
-    basis = torch.eye(n, dtype=torch.float64).view(n, 1, *shape)
+    basis = torch.eye(n, dtype=torch.float64, device=device).view(n, 1, *shape)
     return torch.cat([op(column).flatten(1) for column in basis]).T
 
 
@@ -103,7 +104,7 @@ def exact_posterior(op: Operator, prior: GaussianPrior, y: Tensor, sigma_noise: 
     if not bool((prior.spectrum > 0).all()):
         raise ValueError("the prior's spectrum must be positive everywhere")
     shape, n = prior.spectrum.shape, prior.spectrum.numel()
-    matrix = dense_matrix(op, shape)
+    matrix = dense_matrix(op, shape, prior.spectrum.device)
     powers, vectors = torch.linalg.eigh(prior.covariance())
     root = (vectors * powers.sqrt()) @ vectors.T
     _, singular, wt = torch.linalg.svd(matrix @ root, full_matrices=True)

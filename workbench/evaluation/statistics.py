@@ -1,6 +1,9 @@
 """Is one prior better than another? Means and paired differences over the same images, with 95 % confidence intervals.
 
 Intervals are Student's t over the images, so they speak about images like these and not about other seeds of training.
+Images cut from one photo resemble one another: with ``clusters``, whole photos are what is independent. The sums of the
+deviations over each photo then give the variance, with as many degrees of freedom as there are photos, less one.
+
 The relative change of a mean, ``mean(new) / mean(old) - 1``, has the interval of the delta method: a ratio of means is,
 to first order, the mean of ``(new_i - ratio * old_i) / mean(old)``, whose spread gives the interval. No interval is
 corrected for the number of comparisons: of twenty true "no difference", one is expected to look like one.
@@ -18,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from workbench.evaluation.metrics import METRICS, Metric
+from workbench.text import require
 
 CONFIDENCE = 0.95
+Clusters = Sequence[str] | None  # the photo that each value is from
 
 
 @dataclass(frozen=True)
@@ -44,27 +49,27 @@ class Interval:
         return int(self.low > 0) - int(self.high < 0)
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean of independent ``values`` (n,) with its Student t interval.
+def mean_interval(values: Sequence[float], clusters: Clusters = None) -> Interval:
+    """Mean of ``values`` (n,) with its Student t interval. They are independent, or those of different ``clusters``.
 
     Raises:
-        ValueError: no values, or one that is not finite.
+        ValueError: no values, one that is not finite, or another number of ``clusters``.
     """
     data = _vector(values)
-    return _interval(float(data.mean()), data)
+    return _interval(float(data.mean()), data, clusters)
 
 
-def paired_difference(new: Sequence[float], old: Sequence[float]) -> Interval:
+def paired_difference(new: Sequence[float], old: Sequence[float], clusters: Clusters = None) -> Interval:
     """Mean of ``new - old`` (n,), image by image, with its Student t interval: what differs between images cancels.
 
     Raises:
         ValueError: different lengths, no values, or one that is not finite.
     """
     first, second = _pair(new, old)
-    return mean_interval(first - second)
+    return mean_interval(first - second, clusters)
 
 
-def relative_change(new: Sequence[float], old: Sequence[float]) -> Interval:
+def relative_change(new: Sequence[float], old: Sequence[float], clusters: Clusters = None) -> Interval:
     """``mean(new) / mean(old) - 1`` over paired values (n,) with the interval of the delta method.
 
     Raises:
@@ -75,7 +80,7 @@ def relative_change(new: Sequence[float], old: Sequence[float]) -> Interval:
     if not base > 0:
         raise ValueError(f"a relative change needs a positive mean to refer to, got {base:g}")
     ratio = float(first.mean()) / base
-    return _interval(ratio - 1, (first - ratio * second) / base)
+    return _interval(ratio - 1, (first - ratio * second) / base, clusters)
 
 
 def measured_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -93,12 +98,13 @@ def missing_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return found
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: Sequence[Mapping[str, Any]], labels: Sequence[str], clusters: Clusters = None) -> dict[str, Any]:
     """Means per prior, and paired changes of the last prior against each other one.
 
     Args:
         rows: one per image and prior, with ``prior``, ``photo`` and metrics as ``metrics.score`` gives them.
         labels: the priors, in order; the last one is the one to be judged.
+        clusters: the photo that each image is cut from, see the module; by default images are independent.
 
     Returns:
         ``means``: label -> metric -> interval; ``changes``: one entry per other prior and metric, with ``prior``,
@@ -115,9 +121,11 @@ def summarise(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[
             raise ValueError(f"{label} and {labels[-1]} were not run on the same photos, so nothing can be paired")
     metrics = measured_metrics(rows)
     values = {label: {key: [row[key] for row in own] for key in metrics} for label, own in by_prior.items()}
-    means = {label: {key: asdict(mean_interval(own[key])) for key in metrics} for label, own in values.items()}
+    means = {
+        label: {key: asdict(mean_interval(own[key], clusters)) for key in metrics} for label, own in values.items()
+    }
     last = labels[-1]
-    changes = [_change(last, other, METRICS[key], values) for other in labels[:-1] for key in metrics]
+    changes = [_change(last, other, METRICS[key], values, clusters) for other in labels[:-1] for key in metrics]
     return {"means": means, "changes": changes}
 
 
@@ -146,12 +154,14 @@ def best_combinations(averages: Sequence[Mapping[str, Any]], labels: Sequence[st
     return rows
 
 
-def _change(new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
+def _change(
+    new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str, list[float]]], clusters: Clusters
+) -> dict[str, Any]:
     pair = values[new][metric.key], values[old][metric.key]
-    difference = paired_difference(*pair)
+    difference = paired_difference(*pair, clusters)
     good = difference.sign if metric.larger_is_better else -difference.sign
     # A mean of 0 (a perfect restoration in every image) has no per cent.
-    relative = relative_change(*pair) if metric.relative and float(np.mean(pair[1])) > 0 else None
+    relative = relative_change(*pair, clusters) if metric.relative and float(np.mean(pair[1])) > 0 else None
     return {
         "prior": new,
         "against": old,
@@ -162,13 +172,18 @@ def _change(new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str
     }
 
 
-def _interval(centre: float, spread: np.ndarray) -> Interval:
+def _interval(centre: float, spread: np.ndarray, clusters: Clusters) -> Interval:
     from scipy.stats import t  # comes with scikit-image; slow to import
 
     n = len(spread)
-    if n < 2:
+    if clusters is not None:
+        require(len(clusters) == n, "clusters", f"a photo for each of {n} values", len(clusters))
+        _, photo = np.unique(clusters, return_inverse=True)
+        # One value per photo, whose mean is that of all: photos that gave more images weigh more.
+        spread = np.bincount(photo, spread - spread.mean()) * (photo.max() + 1) / n
+    if len(spread) < 2:
         return Interval(centre, None, None, n)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(spread.std(ddof=1)) / math.sqrt(n)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(spread) - 1)) * float(spread.std(ddof=1)) / math.sqrt(len(spread))
     return Interval(centre, centre - half, centre + half, n)
 
 

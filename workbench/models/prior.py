@@ -33,11 +33,18 @@ def per_image(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:
     Raises:
         ValueError: ``sigma`` is neither a scalar nor of shape (B,), or not a positive finite number (0 is allowed).
     """
-    levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    if levels.ndim > 1 or (levels.ndim == 1 and levels.shape[0] not in (1, x.shape[0])):
-        raise ValueError(f"{name} must be a number or have shape ({x.shape[0]},), got shape {tuple(levels.shape)}")
-    require(bool(((levels >= 0) & levels.isfinite()).all()), name, "finite and not negative", sigma)
-    return levels.expand(x.shape[0])
+    return _looked_at(sigma, x, name)[0]
+
+
+def _looked_at(sigma: float | Tensor, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """What :func:`per_image` returns, and the same numbers on the CPU, where they are checked: numbers that are there
+    already cost no wait for the device of ``x``, a tensor of that device costs one."""
+    here = torch.as_tensor(sigma, dtype=x.dtype, device="cpu")
+    if here.ndim > 1 or (here.ndim == 1 and here.shape[0] not in (1, x.shape[0])):
+        raise ValueError(f"{name} must be a number or have shape ({x.shape[0]},), got shape {tuple(here.shape)}")
+    require(bool(((here >= 0) & here.isfinite()).all()), name, "finite and not negative", sigma)
+    there = sigma if isinstance(sigma, Tensor) and sigma.device == x.device else here
+    return there.to(x, non_blocking=True).expand(x.shape[0]), here
 
 
 class Prior(nn.Module):
@@ -100,9 +107,9 @@ class Prior(nn.Module):
             ValueError: wrong number of channels or size, or ``sigma`` above ``sigma_max``, negative or not finite.
         """
         self.check(x)
-        levels = per_image(sigma, x)
-        if levels.numel() and float(levels.max()) > self.sigma_max * (1 + 1e-5):
-            raise ValueError(f"{self.name} knows noise up to sigma = {self.sigma_max:g}, got {float(levels.max()):g}")
+        levels, here = _looked_at(sigma, x, "sigma")
+        if here.numel() and float(here.max()) > self.sigma_max * (1 + 1e-5):
+            raise ValueError(f"{self.name} knows noise up to sigma = {self.sigma_max:g}, got {float(here.max()):g}")
         levels = levels.clamp(min=self.sigma_min)
         if x.device.type != "cpu" or torch.is_grad_enabled():
             return self.denoise(x, levels)

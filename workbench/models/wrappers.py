@@ -238,9 +238,11 @@ def _ask(share: tuple[nn.Module, torch.device, Tensor, Tensor]) -> Tensor:
 
 
 def existing_device(device: str | torch.device) -> torch.device:
-    """``device``; ValueError if torch does not know it or this machine does not have it."""
+    """``device``; ValueError if torch does not know it, this machine does not have it, or it has no float64 (MPS)."""
     try:
         known = torch.device(device)
+        if known.type == "mps":  # priors, operators and metrics compute parts in float64
+            raise RuntimeError("it has no float64")
         torch.zeros(1, device=known)
     except (RuntimeError, AssertionError) as error:
         there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])

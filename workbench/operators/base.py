@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +27,32 @@ from workbench.operators.least_squares import LeastSquares, descend, solve_least
 from workbench.operators.least_squares import column as column  # re-exported
 
 Shape = Sequence[int]
+Method = TypeVar("Method", bound=Callable[..., Tensor])
+COMPUTING = {"forward", "adjoint", "damped_pinv", "pinv", "prox", "project_null", "first_estimate"}
+COMPUTING |= {"analysis", "synthesis", "data_analysis", "data_synthesis", "singular_values", "spectral_filter"}
+
+
+def _exact(method: Method) -> Method:
+    """``method`` without autocast: training in bfloat16 rounds the network's products, not the measurement's."""
+
+    @wraps(method)
+    def call(*arguments: Any, **options: Any) -> Tensor:
+        lowered = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        if not lowered:
+            return method(*arguments, **options)
+        with ExitStack() as stack:
+            for kind in lowered:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return method(*arguments, **options)
+
+    return cast(Method, call)
 
 
 class Operator(nn.Module):
     """A forward model ``A`` from images (B, C, H, W) to measurements. A subclass gives ``forward`` and ``adjoint``.
 
     Results have the dtype (float32 or float64) and device of the input, whatever the buffers hold, and never share its
-    memory. Results can be differentiated with respect to images, measurements and weights.
+    memory; autocast does not change them. They can be differentiated with respect to images, measurements and weights.
 
     Attributes:
         linear: False for an operator (JPEG) whose ``adjoint`` and ``pinv`` are stand-ins; solvers that need a linear
@@ -45,6 +67,10 @@ class Operator(nn.Module):
 
     linear: bool = True
     remark: str = ""
+
+    def __init_subclass__(cls) -> None:
+        for name in COMPUTING & vars(cls).keys():
+            setattr(cls, name, _exact(vars(cls)[name]))
 
     def __init__(self, *, tolerance: float | None = None, max_iterations: int = 500) -> None:
         super().__init__()
@@ -86,6 +112,7 @@ class Operator(nn.Module):
         """``A^+ y`` (Moore-Penrose), images (B, C, H, W)."""
         return self.damped_pinv(y, torch.zeros((), dtype=y.dtype))
 
+    @_exact
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         """``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x - z||^2`` for images ``z`` (B, C, H, W).
 
@@ -241,15 +268,15 @@ def damped_gain(a: Tensor, weight: Tensor, rcond: float | None) -> Tensor:
 
     Where ``weight`` is 0: 1/a for the ``a`` that :func:`kept` keeps, else 0.
     """
-    w = column(weight, a)
-    positive = w > 0
+    positive = weight > 0
     if bool(positive.all()):
-        return a.conj() / (square(a) + w)
+        return a.conj() / (square(a) + column(weight, a))
     keep = kept(a, rcond)
     exact = torch.where(keep, 1 / torch.where(keep, a, 1.0), 0.0)
     if not bool(positive.any()):
         return exact
-    return torch.where(positive, a.conj() / (square(a) + torch.where(positive, w, 1.0)), exact)
+    positive_weight = column(torch.where(positive, weight, 1.0), a)
+    return torch.where(column(positive, a), a.conj() / (square(a) + positive_weight), exact)
 
 
 def kept(a: Tensor, rcond: float | None) -> Tensor:

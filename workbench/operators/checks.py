@@ -32,13 +32,13 @@ def check_real(name: str, value: Tensor, shape: str) -> Tensor:
 def check_weight(weight: float | Tensor, x: Tensor) -> Tensor:
     """``weight`` as a tensor () or (B,) of x's dtype; ValueError unless finite and not negative.
 
-    A number stays on the CPU: as a 0-dimensional tensor it mixes with any device, and looking at it costs no wait.
+    It is on the CPU, where looking at it costs no wait for a device; :func:`column` moves it to where it is needed.
     """
     if isinstance(weight, Tensor):
         if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] not in (1, x.shape[0])):
             raise ValueError(f"weight must be a number or have shape ({x.shape[0]},), got shape {tuple(weight.shape)}")
-        fine = bool(((weight >= 0) & weight.isfinite()).all())
-        checked = weight.to(x)
+        checked = weight.to("cpu", x.dtype)
+        fine = bool(((checked >= 0) & checked.isfinite()).all())
     else:
         fine = math.isfinite(weight) and weight >= 0
         checked = torch.tensor(weight, dtype=x.dtype)

@@ -33,12 +33,12 @@ class Grayscale(SpectralOperator):
     def forward(self, x: Tensor) -> Tensor:
         """Grey images (B, 1, H, W) of ``x`` (B, C, H, W)."""
         check_image(x, len(self.weights))
-        return (x.new_tensor(self.weights) @ x.flatten(2)).view(x.shape[0], 1, *x.shape[2:])
+        return (self._weights(x) @ x.flatten(2)).view(x.shape[0], 1, *x.shape[2:])
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``w_c y``, (B, C, H, W), of ``y`` (B, 1, H, W)."""
         check_image(y, 1, "measurements")
-        return y * y.new_tensor(self.weights).view(-1, 1, 1)
+        return y * self._weights(y).view(-1, 1, 1)
 
     def row_gram(self) -> float:
         """``||w||^2``."""
@@ -48,7 +48,7 @@ class Grayscale(SpectralOperator):
         """``z + w (y - w^T z)/(||w||^2 + weight)``, (B, C, H, W); see :meth:`Operator.prox`."""
         checked = self.check_prox(z, y, weight)
         residual = (y - self(z)) / (self.square + column(checked, z))
-        return torch.addcmul(z, z.new_tensor(self.weights).view(-1, 1, 1), residual)
+        return torch.addcmul(z, self._weights(z).view(-1, 1, 1), residual)
 
     def analysis(self, x: Tensor) -> Tensor:
         """Channels rotated so that the first is ``w^T x / ||w||`` and the others are unseen."""
@@ -80,6 +80,9 @@ class Grayscale(SpectralOperator):
         """(B, C, H, W)."""
         return (measurement_shape[0], len(self.weights), *measurement_shape[2:])
 
+    def _weights(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.weights, dtype=like.dtype).to(like.device, non_blocking=True)
+
     def _rotation(self, like: Tensor) -> Tensor:
         """An orthogonal matrix (C, C) whose first row is ``w / ||w||``: a Householder reflection, sign put right."""
         unit = torch.tensor(self.weights, dtype=torch.float64) / math.sqrt(self.square)
@@ -89,4 +92,4 @@ class Grayscale(SpectralOperator):
         reflection = torch.eye(len(unit), dtype=torch.float64) - torch.outer(axis, axis) / (1 + unit[0].abs())
         # The reflection takes w / ||w|| to -sign e_0.
         reflection[0] *= -sign
-        return reflection.to(dtype=like.dtype).to(like.device)
+        return reflection.to(like, non_blocking=True)

@@ -61,7 +61,7 @@ class JPEG(Operator):
         check_image(x, 3)
         height, width = x.shape[-2:]
         to_ycc = torch.tensor(TO_YCC, dtype=torch.float64)
-        ycc = _rounded(torch.einsum("dc,bchw->bdhw", to_ycc.to(x), 255 * x))
+        ycc = _rounded(torch.einsum("dc,bchw->bdhw", to_ycc.to(x, non_blocking=True), 255 * x))
         # Whole blocks of 16 x 16 (8 x 8 at half the resolution), the edge repeated as libjpeg does.
         ycc = pad(ycc, (0, -width % 16, 0, -height % 16), mode="replicate")
         luma = _code(ycc[:, :1] - 128, self._table(LUMA, x))[..., :height, :width]
@@ -72,7 +72,8 @@ class JPEG(Operator):
         # libjpeg's "fancy" upsampling: weights 3/4 and 1/4, over the chroma samples of the picture without its padding.
         chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
         chroma = interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-        decoded = torch.einsum("cd,bdhw->bchw", to_ycc.inverse().to(x), torch.cat([luma + 128, chroma], 1)) / 255
+        to_rgb = to_ycc.inverse().to(x, non_blocking=True)
+        decoded = torch.einsum("cd,bdhw->bchw", to_rgb, torch.cat([luma + 128, chroma], 1)) / 255
         return _straight_through(decoded, decoded.clamp(0, 1))
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class JPEG(Operator):
         """Quantisation steps (8, 8) at this quality."""
         percent = 5000 // self.quality if self.quality < 50 else 200 - 2 * self.quality
         steps = (torch.tensor(base) * percent + 50).div(100, rounding_mode="floor")
-        return steps.clamp(1, 255).to(like)
+        return steps.clamp(1, 255).to(like, non_blocking=True)
 
 
 def _code(plane: Tensor, steps: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def _code(plane: Tensor, steps: Tensor) -> Tensor:
     frequency, sample = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
     cosines = torch.cos((2 * sample + 1) * frequency * math.pi / 16) / 2
     cosines[0] /= math.sqrt(2)
-    cosines = cosines.to(plane)
+    cosines = cosines.to(plane, non_blocking=True)
     blocks = plane.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
     scaled = cosines @ blocks @ cosines.T / steps
     blocks = cosines.T @ (_rounded(scaled) * steps) @ cosines

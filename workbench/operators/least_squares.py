@@ -23,8 +23,9 @@ def vjp(function: Map, x: Tensor, v: Tensor) -> Tensor:
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
-    """``values`` () or (B,), shaped to broadcast against ``like`` (B, ...)."""
-    return values.view(-1, *[1] * (like.ndim - 1)) if values.ndim else values
+    """``values`` () or (B,), shaped to broadcast against ``like`` (B, ...), and where ``like`` is."""
+    # One number on the CPU mixes with any device; copies from the CPU need not be waited for.
+    return values.view(-1, *[1] * (like.ndim - 1)).to(like.device, non_blocking=True) if values.ndim else values
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,7 @@ class TwoSided(SpectralOperator):
 
     def _products(self, x: Tensor, part: str, transposed: bool = False) -> Tensor:
         left, right = (self._part(side, part, x)[:, None] for side in ("left", "right"))
-        # Training in bfloat16 rounds the network's products, not the measurement's.
-        with torch.autocast(x.device.type, enabled=False):
-            return left.mT @ x @ right if transposed else left @ x @ right.mT
+        return left.mT @ x @ right if transposed else left @ x @ right.mT
 
 
 class Separable(TwoSided):

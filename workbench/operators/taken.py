@@ -27,7 +27,7 @@ class Taken(Operator):
 
     def damped_pinv(self, r: Tensor, weight: Tensor) -> Tensor:
         """See :meth:`Operator.damped_pinv`."""
-        return self._apply(self.op.damped_pinv, r, weight.expand(len(r)))
+        return self._apply(self.op.damped_pinv, r, weight.to(r.device).expand(len(r)))
 
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         """See :meth:`Operator.prox`."""

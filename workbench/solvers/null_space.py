@@ -131,7 +131,7 @@ def _spectral(op: SpectralOperator, y: Tensor, sigma_noise: Tensor, eta: float) 
 def proximal(op: Operator, y: Tensor, sigma_noise: Tensor, eta: float) -> Transition:
     """The step of an operator without a spectral form for noisy data, see :func:`transition`."""
     keep = math.sqrt(1 - eta**2)
-    level = torch.where(sigma_noise > 0, sigma_noise, 1.0)
+    level = torch.where(sigma_noise > 0, sigma_noise, 1.0).cpu()
 
     def step(clean: Tensor, seen: Tensor, fresh: Tensor, sigma: float) -> Tensor:
         if sigma == 0:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.limits import Count, Limited, NotNegative, Positive, Share, Whole
 from workbench.models.consistency import TrajectoryModel
@@ -47,14 +47,16 @@ class PriorSampler(Limited, ABC):
         callback: Callback | None = None,
         like: Tensor | None = None,
     ) -> Restoration:
-        """Samples of ``shape`` (B, C, H, W); ``like`` sets dtype and device (float32 on the CPU by default).
+        """Samples of ``shape`` (B, C, H, W); ``like`` sets dtype and device (by default float32, where the prior is).
 
         Raises:
             ValueError: a prior of another kind, or whose levels do not suit the schedule.
         """
         if isinstance(prior, Prior):
             prior.check_kind(type(self).__name__, self.prior_kind)
-        like = torch.empty(0) if like is None else like
+        if like is None:
+            weights = [*prior.parameters(), *prior.buffers()] if isinstance(prior, nn.Module) else []
+            like = torch.empty(0, device=weights[0].device if weights else None)
         grey = torch.full(tuple(shape), 0.5, dtype=like.dtype, device=like.device)
         return collect(self.iterate(prior, grey, draws(generator, noise)), len(grey), callback)
 

@@ -18,6 +18,7 @@ from workbench.random import Draws
 
 # A logged value of this name is the share of samples that could not be used; the loop skips a step that has none left.
 LOST = "lost"
+LOWEST = 1e-3  # the lowest level of priors that know all below; a quarter of a grey level of 255
 
 Values = dict[str, Tensor]
 
@@ -41,6 +42,19 @@ def unwrapped(prior: nn.Module) -> Prior:
     target = prior.module if isinstance(prior, DistributedDataParallel) else prior
     assert isinstance(target, Prior)
     return target
+
+
+def trained_range(prior: Prior, low: float | None = None, high: float | None = None) -> tuple[float, float]:
+    """The lowest and highest level at which ``prior`` is trained: those given, or else those that it knows, above 0,
+    where there is nothing to learn and losses divide by the level. Raises ValueError if there are none like that."""
+    low = (prior.sigma_min or LOWEST) if low is None else low
+    high = prior.sigma_max if high is None else high
+    if not (0 < low <= high < math.inf and prior.sigma_min <= low and high <= prior.sigma_max):
+        raise ValueError(
+            f"levels of training must be above 0, finite and within the prior's range [{prior.sigma_min:g}, "
+            f"{prior.sigma_max:g}], got sigma_min {low:g} and sigma_max {high:g}"
+        )
+    return low, high
 
 
 def check_images(images: Tensor) -> None:
@@ -91,7 +105,7 @@ class DSM:
     ) -> tuple[Tensor, Values]:
         check_images(images)
         target = unwrapped(prior)
-        sigma = self.levels(len(images), target.sigma_min, target.sigma_max, draws)
+        sigma = self.levels(len(images), *trained_range(target), draws)
         if floor is not None:  # levels below are mirrored at it, on the logarithmic scale
             sigma = torch.where(sigma < floor, floor**2 / sigma, sigma).clamp(max=target.sigma_max)
         level = sigma.view(-1, 1, 1, 1)

@@ -11,18 +11,19 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from workbench.data import CropPool, Photos, loader
 from workbench.data.photos import Batch
 from workbench.models.prior import Prior
-from workbench.random import Draws
 from workbench.trainers.dsm import Objective
 from workbench.trainers.run import Progress, Run, Window
 from workbench.trainers.task import Averages, Context, Task, single
@@ -165,7 +166,7 @@ def train_task(
     averages = Averages(task, settings.ema_decay)
     progress = run.resume(task, averages)
     modules = {
-        name: accelerator.prepare_model(module, device_placement=False) if task.trained()[name] else module
+        name: DistributedDataParallel(module) if run.ranks > 1 and task.trained()[name] else module
         for name, module in task.modules.items()
     }
     groups = [group for steppers in task.optimisers.values() for stepper in steppers for group in stepper.param_groups]
@@ -174,12 +175,7 @@ def train_task(
 
     photos = photos.from_batch(progress.step * settings.accumulate, run.rank, run.ranks)
     batches = loader(photos, workers=settings.workers, pin_memory=device.type == "cuda")
-    bar = tqdm(
-        total=settings.steps,
-        initial=progress.step,
-        unit="step",
-        disable=not (progress_bar and accelerator.is_main_process),
-    )
+    bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=not (progress_bar and run.main))
     started, before, waited = time.monotonic(), progress.seconds, 0.0
     windows = {name: Window(accelerator, device) for name, _ in task.turns}
     while progress.step < settings.steps:
@@ -248,11 +244,14 @@ def _step(
     lost = False
     for turn, (name, loss_of) in enumerate(task.turns):
         for part, batch in enumerate(parts):
-            generator = torch.Generator(device).manual_seed(run.noise_seed(step, part, turn))
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                draws = Draws(generator, run.rank, run.ranks)
-                loss, values = loss_of(modules, batch.to(device), draws, Context(step, averages.calls()))
-            (loss / settings.accumulate).backward()
+            with ExitStack() as stack:
+                draws = stack.enter_context(run.drawing(device, step, part, turn))
+                for module in modules.values() if part + 1 < len(parts) else ():
+                    if isinstance(module, DistributedDataParallel):  # gradients are shared once per step
+                        stack.enter_context(module.no_sync())
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    loss, values = loss_of(modules, batch.to(device), draws, Context(step, averages.calls()))
+                (loss / settings.accumulate).backward()
             windows[name].add(loss, values, settings.accumulate)
         lost = not _stepped(task, name, windows[name], settings.clip) or lost
     return lost

@@ -25,7 +25,7 @@ from workbench.random import Draws
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann
 from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, gradient_step, prox_step
 from workbench.trainers.degradations import Degradations
-from workbench.trainers.dsm import Values, check_images, unwrapped
+from workbench.trainers.dsm import Values, check_images, trained_range, unwrapped
 from workbench.trainers.equilibrium import Equilibrium, checked
 
 LEVELS = ("published", "log-uniform")
@@ -97,13 +97,7 @@ class MUPET:
 
         One for the whole batch, as published, if the degradations are.
         """
-        low = prior.sigma_min if self.sigma_min is None else self.sigma_min
-        high = prior.sigma_max if self.sigma_max is None else self.sigma_max
-        if not prior.sigma_min <= low <= high <= prior.sigma_max:
-            raise ValueError(
-                f"levels must lie within the prior's range [{prior.sigma_min:g}, {prior.sigma_max:g}], "
-                f"got sigma_min {low:g} and sigma_max {high:g}"
-            )
+        low, high = trained_range(prior, self.sigma_min, self.sigma_max)
         r = draws.shared(1).expand(count) if self.degradations.per == "batch" else draws.uniform(count)
         if self.levels == "published":
             return ((high - low + 1) ** r - 1 + low).clamp(low, high)

@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.data import CropPool, Photos
+from workbench.random import Draws
 from workbench.text import replacing
 from workbench.trainers.dsm import LOST
 
@@ -140,6 +143,14 @@ class Run:
     @property
     def _checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @contextmanager
+    def drawing(self, device: torch.device, step: int, part: int, turn: int) -> Iterator[Draws]:
+        """The random numbers of one global batch, and torch's own (dropout's) seeded with them and given back after."""
+        seed = self.noise_seed(step, part, turn)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed + self.rank)
+            yield Draws(torch.Generator(device).manual_seed(seed), self.rank, self.ranks)
 
     def noise_seed(self, step: int, part: int, turn: int = 0) -> int:
         """Seed of the random numbers of one global batch: distinct for every (seed, step, accumulation part, turn)."""

@@ -60,7 +60,7 @@ def noise_gradient(
     levels = [level for level in chain.levels[:-1] for _ in image_gradient]
     for _ in range(terms if method == "neumann" else 0):
         x, a = chain.states[:-1].flatten(0, 1), pulls.flatten(0, 1)
-        sigma = torch.tensor(levels, dtype=torch.float64).to(x)
+        sigma = torch.tensor(levels, dtype=x.dtype)
         gaps = (_network_product(chain.prior, x, sigma, a) - _model_product(chain, levels, a)).view_as(pulls)
         top, pulls = _sweep(chain, image_gradient, gaps, range(0))
         products += chain.total
@@ -74,8 +74,7 @@ def _sweep(chain: Chain, gradient: Tensor, gaps: Tensor | None, exact: range) ->
     for s in reversed(range(chain.total)):
         pulls[s], gradient = _step_product(chain, s, gradient)
         if s in exact:
-            sigma = gradient.new_full((len(gradient),), chain.levels[s])
-            answer = _network_product(chain.prior, chain.states[s], sigma, pulls[s])
+            answer = _network_product(chain.prior, chain.states[s], chain.levels[s], pulls[s])
         else:
             answer = _model_product(chain, chain.levels[s], pulls[s])
             answer = answer if gaps is None else answer + gaps[s]
@@ -92,7 +91,7 @@ def _step_product(chain: Chain, s: int, gradient: Tensor) -> tuple[Tensor, Tenso
     return to_clean, to_state
 
 
-def _network_product(prior: Prior, x: Tensor, sigma: Tensor, a: Tensor) -> Tensor:
+def _network_product(prior: Prior, x: Tensor, sigma: float | Tensor, a: Tensor) -> Tensor:
     point = x.detach().requires_grad_()
     with torch.enable_grad():
         (product,) = torch.autograd.grad(prior(point, sigma), point, a)
@@ -142,7 +141,7 @@ class OptimiseNoise(Solver):
         Raises:
             ValueError: as ``solver``; a loss that is not (B,) or not finite.
         """
-        unit = p.draw(p.grey).requires_grad_()
+        unit = p.draw(p.grey).clone().requires_grad_()
         fresh: list[Tensor] = []
         optimiser = torch.optim.Adam([unit], lr=self.rate)
         length = unit.detach().flatten(1).norm(dim=1)
@@ -182,7 +181,7 @@ class Best:
     def __init__(self, noise: Tensor) -> None:
         self.noise = noise.clone()
         self.image = torch.full_like(noise, math.nan)
-        self.converged = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
+        self.converged = torch.zeros(len(noise), dtype=torch.bool)
         self.loss = torch.full((len(noise),), math.inf, dtype=noise.dtype, device=noise.device)
 
     def update(self, loss: Tensor, result: Restoration, noise: Tensor) -> None:
@@ -191,7 +190,7 @@ class Best:
         self.loss = torch.where(better, loss, self.loss)
         self.image[better], self.noise[better] = result.image[better], noise[better]
         if result.converged is not None:
-            self.converged[better] = result.converged[better]
+            self.converged = torch.where(better.cpu(), result.converged, self.converged)
 
 
 def _replay(unit: Tensor, fresh: list[Tensor], draw: NoiseSource) -> NoiseSource:

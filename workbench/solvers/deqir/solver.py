@@ -100,7 +100,7 @@ class DeqIR(Solver, name="deqir"):
         count = torch.zeros_like(chain.front)
         running = torch.ones_like(count, dtype=torch.bool)
         lost = ~running
-        trace = chain.image.new_full((len(count), self.iterations), math.nan)
+        trace = torch.full((len(count), self.iterations), math.nan, dtype=chain.states.dtype)
         while bool(running.any()):
             going = running & ~chain.waiting()
             moves = chain.iterate(going, self.tolerance)
@@ -111,14 +111,14 @@ class DeqIR(Solver, name="deqir"):
             running = running & ~lost & (chain.front < self.steps) & (count < self.iterations)
             chain.slide(running)
             if callback is not None:
-                spent = chain.evaluations.cpu()
+                spent = chain.evaluations.clone()
                 callback(Step(int(count.max()), self.iterations, None, chain.image, spent, moves))
         converged = chain.front == self.steps
         last = trace.gather(1, count[:, None] - 1).squeeze(1)
         return Restoration(
             image=chain.image.clone(),
-            evaluations=chain.evaluations.cpu(),
-            iterations=count.cpu(),
+            evaluations=chain.evaluations,
+            iterations=count,
             residuals=trace[:, : int(count.max())],
             converged=converged,
             message=explain(converged, lost, last, last.new_full(last.shape, self.tolerance), int(count.max())),

@@ -11,7 +11,8 @@ belong to the states, so the chain is the sequential one, whatever the model.
 
 States are numbered as above, the other way round than in the paper. Every image of the batch has a ``front``: its
 states up to there are settled, because one more becomes exact with every iteration (the map is triangular, errata 3),
-or because they no longer move. Only the ``window`` states from the front on are asked about and stored.
+or because they no longer move. Only the ``window`` states from the front on are asked about and stored. Fronts and what
+is decided by them are kept on the CPU: the one thing an iteration waits for is how far the states moved.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Chain:
         self.gaps = top.new_empty(0, *top.shape)
         self.guess = gaps
         self.fresh: list[Tensor] = []
-        self.front = torch.zeros(top.shape[0], dtype=torch.int64, device=top.device)
+        self.front = torch.zeros(top.shape[0], dtype=torch.int64)
         self.evaluations = torch.zeros_like(self.front)
         self.history: deque[Proposal] = deque(maxlen=1 + (mixing.memory if isinstance(mixing, Anderson) else 0))
         self._extend(min(window, self.total))
@@ -109,24 +110,24 @@ class Chain:
 
         A move is the root mean square of the change of a state, in units of ``sqrt(1 + sigma^2)``.
         """
-        state = torch.arange(self.low, self.high, device=self.front.device)[:, None]
+        state = torch.arange(self.low, self.high)[:, None]
         entered = (self.front <= state) & (state < self.front + self.window)  # (S, B): the image's window holds it
         mine = entered & running
         self._ask(mine, state)
-        outputs = self._recur()
+        outputs = self._recur(state)
         moves = outputs - self._stored(self.states, 1)
-        scale = torch.tensor([math.sqrt(1 + level**2) for level in self.levels[self.low + 1 : self.high + 1]]).to(moves)
-        sizes = moves.flatten(2).square().mean(2).sqrt() / scale[:, None]
+        scale = torch.tensor([math.sqrt(1 + level**2) for level in self.levels[self.low + 1 : self.high + 1]])
+        sizes = moves.flatten(2).square().mean(2).sqrt().cpu() / scale.to(moves.dtype)[:, None]
         largest = torch.where(mine, sizes.nan_to_num(math.inf, math.inf), 0.0).amax(0)
         unbroken = (~mine | (self.front == state) | (sizes <= tolerance)).cumprod(0).bool()
         settled = self.front + (mine & unbroken).sum(0)
         update = running & largest.isfinite()
         self.history.append(Proposal(self.low, outputs, moves, entered))
         done = state + 1 <= settled
-        new = torch.where(_wide(done), outputs, self._mixed(~done))
+        new = torch.where(_wide(done, outputs), outputs, self._mixed(~done))
         # Where images ended or wait, nothing changes, and NaN of a lost one stays away.
         change = update & (state + 1 > self.front)
-        self._stored(self.states, 1).copy_(torch.where(_wide(change), new, self._stored(self.states, 1)))
+        self._stored(self.states, 1).copy_(torch.where(_wide(change, new), new, self._stored(self.states, 1)))
         self.front = torch.where(update, settled, self.front)
         return largest
 
@@ -169,20 +170,19 @@ class Chain:
 
     def _ask(self, mine: Tensor, state: Tensor) -> None:
         """The network's answers at the states ``mine`` (S, B), in one batch; states ahead take the last gap."""
-        x, numbers = self._stored(self.states)[mine], state.expand_as(mine)[mine].tolist()
-        levels = [self.levels[s] for s in numbers]
-        sigma = torch.tensor(levels, dtype=torch.float64).to(x)
-        gaps = self._stored(self.gaps)
-        gaps[mine] = self.prior(x, sigma) - self.model(x, levels)
+        levels = [self.levels[s] for s in state.expand_as(mine)[mine].tolist()]
+        where, gaps = _sent(mine.nonzero().unbind(1), self.states), self._stored(self.gaps)
+        x = self._stored(self.states)[where]
+        gaps[where] = self.prior(x, torch.tensor(levels, dtype=x.dtype)) - self.model(x, levels)
         self.evaluations += mine.sum(0)
         last = torch.minimum(state, self.front + self.window - 1) - self.low
-        gaps.copy_(gaps[last, torch.arange(len(self.front), device=last.device)])
+        gaps.copy_(gaps[_sent((last, torch.arange(len(self.front))), gaps)])
 
-    def _recur(self) -> Tensor:
+    def _recur(self, state: Tensor) -> Tensor:
         states, outputs = self._stored(self.states), []
-        u = states[0]
-        for s, stored in zip(range(self.low, self.high), states, strict=True):
-            u = self._step(s, torch.where(_wide(self.front == s), stored, u))
+        u, given = states[0], _wide(self.front == state, states)
+        for s, stored, here in zip(range(self.low, self.high), states, given, strict=True):
+            u = self._step(s, torch.where(here, stored, u))
             outputs.append(u)
         return torch.stack(outputs)
 
@@ -195,10 +195,10 @@ class Chain:
             outputs, move, entered = iterate.since(self.low)
             held = len(outputs)
             output, moved = newest.outputs.clone(), torch.zeros_like(newest.moves)
-            output[:held] = torch.where(_wide(entered), outputs, output[:held])
-            moved[:held] = torch.where(_wide(entered), move, 0.0)
+            output[:held] = torch.where(_wide(entered, output), outputs, output[:held])
+            moved[:held] = torch.where(_wide(entered, moved), move, 0.0)
             past.append(output)
-            moves.append(moved * _wide(mixing))
+            moves.append(moved * _wide(mixing, moved))
         weights = newest.outputs.new_ones(mixing.shape[1], 1)
         if isinstance(self.mixing, Anderson):
             together = torch.stack([move.transpose(0, 1).flatten(1) for move in moves], 1)
@@ -209,6 +209,11 @@ class Chain:
         return mixed
 
 
-def _wide(flags: Tensor) -> Tensor:
-    """``flags`` (..., B), with dimensions for C, H and W."""
-    return flags[..., None, None, None]
+def _sent(indices: Sequence[Tensor], like: Tensor) -> tuple[Tensor, ...]:
+    """``indices`` from the CPU where ``like`` is; nothing has to wait for them."""
+    return tuple(index.to(like.device, non_blocking=True) for index in indices)
+
+
+def _wide(flags: Tensor, like: Tensor) -> Tensor:
+    """``flags`` (..., B), where ``like`` is and with dimensions for C, H and W."""
+    return _sent((flags,), like)[0][..., None, None, None]

@@ -54,7 +54,7 @@ def photo_spectrum(x: Tensor) -> Tensor:
     """``1 / (f0^2 + f^2)^1.3`` on the frequencies of ``rfft2`` of ``x`` (..., H, W), with mean 1 over all of them."""
     rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) ** 2 for side in x.shape[-2:])
     power = (CORNER**2 + rows[:, None] + columns) ** -EXPONENT
-    return (power / power.mean())[:, : x.shape[-1] // 2 + 1].to(x)
+    return (power / power.mean())[:, : x.shape[-1] // 2 + 1].to(x, non_blocking=True)
 
 
 def unchanged(x: Tensor, sigma: float | Sequence[float]) -> Tensor:

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from workbench.limits import Between, Count, NotNegative, Positive, Whole
-from workbench.models.prior import Prior, per_image
-from workbench.operators.base import Operator, column
+from workbench.models.prior import Prior
+from workbench.operators.base import Operator
 from workbench.solvers.base import Problem, initial_image
 from workbench.solvers.fixed_point.iterated import Iterated
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Picard
@@ -217,6 +217,5 @@ def prox_step(prior: Network, op: Operator, y: Tensor, sigma: Tensor) -> Map:
 
 
 def stationarity(prior: Prior, op: Operator, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """``A^T (A x - y) - sigma^2 s(x, sigma)`` (B, C, H, W): zero at a MAP estimate (MUPET, eq. 2, 3)."""
-    level = per_image(sigma, y)
-    return data_gradient(x, op, y) - column(level, x) ** 2 * prior.score(x, level)
+    """``A^T (A x - y) + x - D(x, sigma)`` (B, C, H, W): zero at a MAP estimate (MUPET, eq. 2, 3)."""
+    return data_gradient(x, op, y) + x - prior(x, sigma)

@@ -110,11 +110,10 @@ class Anderson(Limited):
     def mix(self, residuals: Tensor, newest: int) -> Tensor:
         """Weights (b, m) of residuals (b, m, n), summing to 1, that make the mixed residual small."""
         batch, size, _ = residuals.shape
-        others = [i for i in range(size) if i != newest]
         weights = residuals.new_zeros(batch, size)
-        if others:
+        if size > 1:
             current = residuals[:, newest : newest + 1]
-            differences = current - residuals[:, others]
+            differences = current - torch.cat([residuals[:, :newest], residuals[:, newest + 1 :]], 1)
             # Unit columns: residuals shrink over many orders of magnitude, and the old ones must not drown the new.
             lengths = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
             differences = differences / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
@@ -124,7 +123,8 @@ class Anderson(Limited):
             ridge = max(self.regularisation, 4 * torch.finfo(residuals.dtype).eps)
             gram.diagonal(dim1=1, dim2=2).add_(ridge)
             solution = torch.linalg.solve_ex(gram, right)[0].to(residuals.dtype)
-            weights[:, others] = (solution / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).squeeze(2)
+            others = (solution / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).squeeze(2)
+            weights[:, :newest], weights[:, newest + 1 :] = others[:, :newest], others[:, newest:]
         weights[:, newest] = 1 - weights.sum(1)
         return weights
 

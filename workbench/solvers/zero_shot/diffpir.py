@@ -54,7 +54,7 @@ class DiffPIR(Sampler, name="diffpir"):
         schedule: "geometric", as ``sigma_start`` and ``sigma_end`` say; "vp", the quadratic time steps of the DDPM
             schedule (Zhu et al. 2023), from the highest level the prior knows down to 0.005 whatever the noise; or the
             levels themselves, ``steps`` numbers above 0 that do not rise, taken as they are.
-        data_step: ``(op, z, y, weight)`` to the image, ``weight`` (B,), 0 for noise-free data; the operator's exact
+        data_step: ``(op, z, y, weight)`` to the image, ``weight`` (B,) on the CPU, 0 for noise-free data; the exact
             proximal step by default.
     """
 
@@ -78,12 +78,13 @@ class DiffPIR(Sampler, name="diffpir"):
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """The chain starts from ``initial`` (by default ``initial_image``) plus the first level times the first draw;
         then one draw per step but the last."""
-        levels = self.levels(p.sigma_noise, p.prior)
+        noise = p.sigma_noise.cpu()  # looked at there, at no wait in the loop
+        levels = self.levels(noise, p.prior)
         estimate = initial_image(p.op, p.y, p.sigma_noise) if p.initial is None else p.initial
         x = estimate + column(levels[0], estimate) * p.draw(estimate)
         for i, sigma in enumerate(levels):
             denoised = p.prior(x, sigma)
-            estimate = self.data_step(p.op, denoised, p.y, self.lambda_ * (p.sigma_noise / sigma) ** 2)
+            estimate = self.data_step(p.op, denoised, p.y, self.lambda_ * (noise / sigma) ** 2)
             yield Iterate(estimate, float(sigma.max()), estimate, self.steps)
             if i + 1 < self.steps:
                 seen = (x - estimate) / column(sigma, x)
