@@ -238,11 +238,6 @@ BAD = {
     "unknown operator": ("cat.png --degrade blurr:2", "'blurr'.*blur"),
     "bad operator": ("cat.png --degrade inpaint:1.5", "1.5"),
     "size and operator": ("odd.png --degrade hadamard:0.5", r"34x34.*size 32 would do"),
-    "size and prior": (
-        "odd.png --degrade blur:1 --tile 0",
-        r"multiples of 8, got 34x34; size 32 would do; or in tiles \(--tile",
-    ),
-    "degraded, size and prior": ("odd.png --degrade none --operator blur:1 --tile 0", "multiples of 8, got 34x34"),
     "bad tile": ("cat.png --tile 30", "tiles of photo must be positive multiples of 8, got 30"),
     "no mask": ("cat.png --degrade mask:none.png", "none.png: no such file"),
     "mask of another size": (
