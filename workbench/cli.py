@@ -89,7 +89,8 @@ def restore(
     tile: Annotated[
         int | None,
         typer.Option(
-            help="Denoise in overlapping tiles of this many pixels a side; 0: the whole photo at once, if the prior takes its size.  [default: in "
+            help="Denoise in overlapping tiles of this many pixels a side; 0: the whole photo at once, if the prior "
+            "takes its size.  [default: in "
             "tiles where the prior does not take the photo's size, or it has more than 512x512 pixels]",
             show_default=False,
         ),
