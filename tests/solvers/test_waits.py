@@ -46,18 +46,19 @@ def waits(solver: Solver, make, noise: float | Tensor) -> tuple[int, int]:
 def test_no_step_waits(name: str, noise: float | Tensor) -> None:
     for kind in (DiffPIR, DDNM, DDRM):
         few, many = (waits(kind(steps=steps), OPERATORS[name], noise)[0] for steps in (3, 6))
-        assert few == many <= 8, kind
+        assert few == many <= 10, kind  # those of the start
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("noise", [0.0, 0.05], ids=["exact", "noisy"])
 def test_an_iteration_of_deqir_waits_once_for_how_far_the_states_moved(name: str, noise: float) -> None:
     count, iterations = waits(DeqIR(steps=8, window=5, tolerance=1e-5), OPERATORS[name], noise)
-    assert count <= iterations + 5
+    assert count <= iterations + 7  # those of the start
 
 
-def test_guidance_through_a_nonlinear_operator_waits_for_nothing() -> None:
-    assert waits(DPS(steps=3), lambda: JPEG(50), 0.0)[0] == 0
+def test_no_step_of_guidance_through_a_nonlinear_operator_waits() -> None:
+    few, many = (waits(DPS(steps=steps), lambda: JPEG(50), 0.0)[0] for steps in (3, 6))
+    assert few == many
 
 
 def test_what_is_a_wait_and_what_is_not() -> None:
