@@ -197,9 +197,10 @@ def test_the_first_estimate_is_the_posterior_mean_of_a_white_prior(sigma_noise):
     torch.testing.assert_close(got.flatten(1), expected, atol=1e-9, rtol=0)
 
 
-def test_diffpir_levels_never_fall_below_the_noise_of_each_image():
-    prior = curved_prior(sigma_max=5.0)
-    levels = DiffPIR(30, sigma_start=10.0).levels(torch.tensor([0.0, 0.2, 9.0], dtype=torch.float64), prior)
+def test_published_levels_of_diffpir_never_fall_below_the_noise_of_each_image():
+    prior, noise = curved_prior(sigma_max=5.0), torch.tensor([0.0, 0.2, 9.0], dtype=torch.float64)
+    assert (DiffPIR(30, sigma_start=10.0).levels(noise, prior)[-1] == 0.01).all()
+    levels = DiffPIR(30, sigma_start=10.0, sigma_end=0.01).levels(noise, prior)
     assert levels.shape == (30, 3)
     assert (levels[0] == 5.0).all()
     assert levels[-1].tolist() == pytest.approx([0.01, 0.2, 5.0])

@@ -32,7 +32,8 @@ class LATINO(Sampler, name="latino"):
     Attributes:
         steps: evaluations of the consistency model.
         sigma_start, sigma_end: levels fall between them on the grid of Karras et al. What the first estimate lacks must
-            drown in the first level, and all else with it: a large hole needs a higher one.
+            drown in the first level, and all else with it: a large hole needs a higher one. A start of None is 0.2, or
+            4 times the noise of the measurement if that is more, as far as the prior knows.
         schedule: "karras", or the levels themselves, ``steps`` numbers above 0 that do not rise.
         delta: step size of the likelihood, in units of ``t^2 / (1 + 4 t^2)``: the variance that is left of an image
             with standard deviation 1/2 when noise of level t is on it (1/2 is
@@ -51,7 +52,7 @@ class LATINO(Sampler, name="latino"):
     prior_kind: ClassVar[str] = "consistency"
 
     steps: Count = 8
-    sigma_start: Positive = 0.2
+    sigma_start: Positive | None = None
     sigma_end: Positive = 0.03
     schedule: str | Sequence[float] = "karras"
     delta: float | Sequence[float] = 0.5
@@ -67,20 +68,20 @@ class LATINO(Sampler, name="latino"):
         require(bool((torch.as_tensor(self.delta) > 0).all()), "delta", "positive", self.delta)
         require((self.encode is None) == (self.decode is None), "encode and decode", "both or none", "one")
 
-    def levels(self, sigma_max: float) -> list[float]:
+    def levels(self, sigma_max: float, noise: float = 0.0) -> list[float]:
         """The noise levels, falling. Raises ValueError for ones that a prior up to ``sigma_max`` does not know."""
         if self.schedule != "karras":
             return check_levels(self.schedule, self.steps, sigma_max).tolist()
-        fits = self.sigma_end <= self.sigma_start <= sigma_max
-        require(fits, "sigma_start", f"from sigma_end to {sigma_max:g}", self.sigma_start)
-        return karras_sigmas(self.steps, self.sigma_start, self.sigma_end).tolist()
+        start = min(max(0.2, 4 * noise), sigma_max) if self.sigma_start is None else self.sigma_start
+        require(self.sigma_end <= start <= sigma_max, "sigma_start", f"from sigma_end to {sigma_max:g}", start)
+        return karras_sigmas(self.steps, start, self.sigma_end).tolist()
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers; one draw per step."""
         encode, decode = self.encode or _same, self.decode or _same
         image = first_estimate(p)
         deltas = torch.as_tensor(self.delta, dtype=torch.float64).expand(self.steps).tolist()
-        for level, delta in zip(self.levels(p.prior.sigma_max), deltas, strict=True):
+        for level, delta in zip(self.levels(p.prior.sigma_max, float(p.sigma_noise.max())), deltas, strict=True):
             if not self.prior_first:
                 image = self._data_step(p, image, level, delta)
             latent = encode(image)

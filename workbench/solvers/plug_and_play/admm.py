@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.limits import Count, Positive
+from workbench.limits import Count, NotNegative, Positive
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import running
 from workbench.solvers.fixed_point.solve import Map
@@ -33,6 +33,7 @@ class ADMM(Annealed, name="admm"):
     denoiser, at whatever ``penalty``.
 
     Attributes:
+        lambda_: 1, the model's own; on pure noise it then gives what the prior gives. HQS's 0.23 leaves noise in.
         relaxation: 1 for none, up to 2.
         denoise_first: the denoiser comes before the data step, and the image agrees with the data: ``w = D(v - u)``,
             ``v = prox(w + u)``, ``u = u + w - v``.
@@ -42,6 +43,7 @@ class ADMM(Annealed, name="admm"):
     paper: ClassVar[str] = "Venkatakrishnan et al. 2013; Chan et al. 2016"
 
     max_steps: Count = 20
+    lambda_: NotNegative = 1.0
     relaxation: Positive = 1.0
     denoise_first: bool = False
 

@@ -32,6 +32,7 @@ from workbench.solvers.base import Iterate, Problem, Sampler, initial_image
 from workbench.solvers.schedules import check_levels, geometric_sigmas, vp_quad_sigmas
 from workbench.text import require
 
+LOWEST = 0.01  # of the levels if no end is given
 DataStep = Callable[[Operator, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -48,8 +49,10 @@ class DiffPIR(Sampler, name="diffpir"):
         steps: network evaluations.
         zeta: share of fresh noise, in [0, 1]. Published choices are 0.3 and 0.6; 1 measured 0.3-1.3 dB better in PSNR
             than 0.6 (small photo prior, 32x32; x4, blur, 80 % missing, block; noise 0.01).
-        sigma_start, sigma_end: levels run geometrically between them, never below the noise of the measurement and
-            never above what the prior knows.
+        sigma_start, sigma_end: levels run geometrically between them, never above what the prior knows. An end that is
+            given is raised to the noise of the measurement, as published (errata 11); there ``rho = lambda``, and a
+            pixel that is seen as it is keeps half of its noise. None: 0.01, whatever the noise. On pixels with noise
+            0.2 that is 25.9 dB instead of 19.4 (three photos of 64x64, 30 steps; the prior once has 27.8).
         lambda_: weight of the prior against the data; 1 is the model's own.
         schedule: "geometric", as ``sigma_start`` and ``sigma_end`` say; "vp", the quadratic time steps of the DDPM
             schedule (Zhu et al. 2023), from the highest level the prior knows down to 0.005 whatever the noise; or the
@@ -66,14 +69,14 @@ class DiffPIR(Sampler, name="diffpir"):
     steps: Count = 100
     zeta: Share = 1.0
     sigma_start: Positive = 3.0
-    sigma_end: Positive = 0.01
+    sigma_end: Positive | None = None
     lambda_: NotNegative = 1.0
     schedule: str | Sequence[float] = "geometric"
     data_step: DataStep = exact_data_step
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.sigma_end <= self.sigma_start, "sigma_start", "at least sigma_end", self.sigma_start)
+        require((self.sigma_end or LOWEST) <= self.sigma_start, "sigma_start", "at least sigma_end", self.sigma_start)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """The chain starts from ``initial`` (by default ``initial_image``) plus the first level times the first draw;
@@ -100,17 +103,18 @@ class DiffPIR(Sampler, name="diffpir"):
         return f"{p.prior.name} knows noise up to sigma = {known}: levels were lowered to that from {wanted:g}"
 
     def levels(self, sigma_noise: Tensor, prior: Prior) -> Tensor:
-        """Noise levels (steps, B), at most ``prior.sigma_max``; geometric ones at least ``sigma_noise`` (B,).
+        """Noise levels (steps, B), at most ``prior.sigma_max``; with a ``sigma_end`` at least ``sigma_noise`` (B,).
 
         Raises:
             ValueError: unknown schedule, or levels that do not fit ``steps`` or the prior.
         """
         if self.schedule == "geometric":
             start = min(self.sigma_start, prior.sigma_max)
-            ladder = geometric_sigmas(self.steps, start, min(self.sigma_end, start)).to(sigma_noise)
-            return torch.maximum(ladder[:, None], sigma_noise).clamp(max=prior.sigma_max)
-        if self.schedule == "vp":
+            ladder = geometric_sigmas(self.steps, start, min(self.sigma_end or LOWEST, start))
+        elif self.schedule == "vp":
             ladder = vp_quad_sigmas(self.steps, prior.sigma_max)
         else:
             ladder = check_levels(self.schedule, self.steps, prior.sigma_max)
-        return ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))
+        ladder = ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))
+        stops = self.schedule == "geometric" and self.sigma_end is not None
+        return torch.maximum(ladder, sigma_noise).clamp(max=prior.sigma_max) if stops else ladder
