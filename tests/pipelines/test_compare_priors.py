@@ -81,6 +81,7 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
     paper = ("paper (80% pix), MUPET", "27.54", "another scale")
     for said in ("Mind it.", "Two − One", "ζ 0.3", *paper, "Every combination"):
         assert said in text, said
+    assert "three RGB channels of the whole picture, not rounded to 8 bits" in " ".join(text.split())
     assert "−0.19" in text  # the paper's change of PSNR, 27.54 - 27.73
     rows = json.loads((ran.out / "table.json").read_text())
     assert [(row["prior"], row["operator"], row["size"]) for row in rows] == [
