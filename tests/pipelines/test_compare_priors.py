@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_here, run_to_report
+from workbench.evaluation.statistics import mean_interval, paired_difference
 from workbench.pipelines.published import find_published, read_published
 from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
@@ -45,6 +46,23 @@ def test_a_comparison_holds_every_image_and_every_change(ran):
     assert comparison["means"]["Two"]["psnr"]["mean"] == pytest.approx(means["Two"])
     # Equal networks on equal measurements: what differs is the settings' doing, and small.
     assert values["One"] != values["Two"]
+
+
+def test_intervals_count_photos_not_their_tiles(ran):
+    """Six tiles of five photos."""
+    comparison = ran.results[0]["comparison"]
+    one, two = ([row for row in comparison["rows"] if row["prior"] == label] for label in ("One", "Two"))
+    photos = [row["photo"].split()[0] for row in two]
+    assert (len(photos), len(set(photos))) == (6, 5)
+    for change in comparison["changes"]:
+        values = [[row[change["metric"]] for row in rows] for rows in (two, one)]
+        expected = paired_difference(*values, photos)
+        assert (change["difference"]["low"], change["difference"]["high"]) == pytest.approx(
+            (expected.low, expected.high)
+        )
+    values = [row["psnr"] for row in two]
+    assert comparison["means"]["Two"]["psnr"]["high"] == pytest.approx(mean_interval(values, photos).high)
+    assert mean_interval(values, photos).half != pytest.approx(mean_interval(values).half, rel=0.01)
 
 
 def test_a_search_names_the_best_of_what_it_tried(ran):
