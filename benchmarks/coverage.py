@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from workbench.data.evaluation import evaluation_photos
+from workbench.data.evaluation import evaluation_photos, photo_of
 from workbench.evaluation.statistics import mean_interval
 from workbench.models import load_prior
 from workbench.random import stream
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    images, _ = evaluation_photos(options.photos, count=options.count, size=options.size, seed=options.seed)
+    images, names = evaluation_photos(options.photos, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} crops of {options.size}x{options.size}, noise {options.noise:g}")
     print(f"{'operator':14}{'solver':22}{'50 %':>16}{'90 %':>16}{'error/spread':>14}{'evaluations':>12}{'seconds':>9}")
     for spec in options.degrade:
@@ -65,7 +65,7 @@ def main() -> None:
             shares = []
             for out in (5, 1):
                 inside = ((ranks >= out) & (ranks <= SAMPLES - out)).double().mean(1)
-                interval = mean_interval(inside.tolist())
+                interval = mean_interval(inside.tolist(), [photo_of(name) for name in names])
                 shares.append(f"{100 * interval.mean:.1f} ± {100 * (interval.half or 0):.1f}")
             ratio = float(((samples.mean(0) - images).square().mean() / samples.var(0).mean()).sqrt())
             ratio /= (1 + 1 / SAMPLES) ** 0.5

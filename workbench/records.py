@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.evaluation.metrics import for_json, paper_scores
 from workbench.images import is_grey, save_image
 from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
+from workbench.operators.parse import shrink_factor
 from workbench.photo_file import Photo
 from workbench.text import write_json
 
@@ -56,7 +58,8 @@ def tiles_of(prior: Prior) -> dict[str, Any]:
 
 def save(result: Result, folder: Path, photo: Photo | None = None, bits: int = 8) -> None:
     """Write original.png and degraded.png of the first image of ``result``, and every image restored: restored.png,
-    restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any.
+    restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any;
+    of super-resolution also with what papers on it count (``paper_scores``).
 
     Each file is replaced in one step, metrics.json last. original.png is removed where there is no original, and what
     an earlier result with more images left. Pictures without colours are written as grey ones.
@@ -79,7 +82,18 @@ def save(result: Result, folder: Path, photo: Photo | None = None, bits: int = 8
             file.unlink()
     first, *others = result.records
     scores = [{key: record[key] for key in OF_EACH_SAMPLE} for record in others]
-    write_json(folder / "metrics.json", first | ({"samples": scores} if scores else {}))
+    write_json(folder / "metrics.json", first | _as_papers(result) | ({"samples": scores} if scores else {}))
+
+
+def _as_papers(result: Result) -> dict[str, Any]:
+    """The ``paper_scores`` of the first image of super-resolution, cropped by its factor; of all else nothing."""
+    original, crop = result.degraded.original, shrink_factor(result.degraded.spec)
+    if original is None or crop == 1 or 2 * crop >= min(original.shape[-2:]):
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in paper_scores(result.image[:1], original[:1], crop).items():
+        found |= for_json(key, float(value))
+    return found
 
 
 def _save(image: Tensor, path: Path, alpha: Tensor | None, bits: int, exif: bytes = b"") -> None:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 from tests.colour_profiles import ADOBE_RGB, rgb_profile
 from workbench.cli import main
+from workbench.evaluation.metrics import paper_scores
 from workbench.images import load_image, sample_photo, save_image
 
 COMMAND = Path(sys.executable).parent / "workbench"
@@ -37,6 +38,18 @@ def test_restore_writes_pictures_and_metrics(restored, photo):
     assert metrics["environment"]["torch"] == torch.__version__
     assert f"PSNR {metrics['psnr']:.2f}" in done.said
     assert "diffpir: 100%" in done.errors  # the progress bar
+
+
+def test_super_resolution_is_also_scored_as_its_papers_do(restored, photo):
+    """From the pictures that are written; nothing where the border is all there is, or for other degradations."""
+    done = restored(photo, "--degrade", "sr:4", "--solver", "pinv")
+    found = paper_scores(done.images["restored"], done.images["original"], crop=4)
+    assert {"psnr_y_crop4", "ssim_y_crop4"} < set(found)
+    assert {key: done.metrics[key] for key in found} == pytest.approx({k: float(v) for k, v in found.items()})
+    whole = restored(photo, "--degrade", "sr:1", "--solver", "pinv")
+    tiny = restored(photo, "--degrade", "sr:16", "--solver", "pinv")
+    other = restored(photo, "--degrade", "blur:1", "--solver", "pinv")
+    assert not [key for one in (whole, tiny, other) for key in one.metrics if "psnr_y" in key]
 
 
 def test_the_seed_decides_and_results_are_replaced(restored, photo):

@@ -106,3 +106,16 @@ def test_a_tile_knows_its_photo(photos):
     names = evaluation_photos([photos], count=None, size=8, short_side=0)[1]
     assert {photo_of(name) for name in names} == {f"{k}.png" for k in range(4)}
     assert [photo_of(name) for name in ("my photo.png", "a.npz[3]")] == ["my photo.png", "a.npz[3]"]
+
+
+def test_photos_of_one_name_in_two_folders_are_two(tmp_path):
+    """Their tiles must not count as those of one photo; the same photo given twice must."""
+    for folder, value in (("a", 50), ("b", 200)):
+        (tmp_path / folder).mkdir()
+        for name in ("1.png", f"{folder}.png"):
+            Image.fromarray(np.full((8, 16, 3), value, dtype=np.uint8)).save(tmp_path / folder / name)
+    names = evaluation_photos([str(tmp_path)], count=None, size=8, short_side=0)[1]
+    one, other = (str(tmp_path / folder / "1.png") for folder in ("a", "b"))
+    assert sorted(map(photo_of, names)) == sorted(2 * [one, other, "a.png", "b.png"])
+    twice = evaluation_photos([str(tmp_path / "a")] * 2, count=None, size=8, short_side=0)[1]
+    assert {photo_of(name) for name in twice} == {"1.png", "a.png"}

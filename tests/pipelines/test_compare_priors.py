@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_here, run_to_report
+from workbench.evaluation.statistics import mean_interval, paired_difference
 from workbench.pipelines.published import find_published, read_published
 from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
@@ -47,6 +48,23 @@ def test_a_comparison_holds_every_image_and_every_change(ran):
     assert values["One"] != values["Two"]
 
 
+def test_intervals_count_photos_not_their_tiles(ran):
+    """Six tiles of five photos."""
+    comparison = ran.results[0]["comparison"]
+    one, two = ([row for row in comparison["rows"] if row["prior"] == label] for label in ("One", "Two"))
+    photos = [row["photo"].split()[0] for row in two]
+    assert (len(photos), len(set(photos))) == (6, 5)
+    for change in comparison["changes"]:
+        values = [[row[change["metric"]] for row in rows] for rows in (two, one)]
+        expected = paired_difference(*values, photos)
+        assert (change["difference"]["low"], change["difference"]["high"]) == pytest.approx(
+            (expected.low, expected.high)
+        )
+    values = [row["psnr"] for row in two]
+    assert comparison["means"]["Two"]["psnr"]["high"] == pytest.approx(mean_interval(values, photos).high)
+    assert mean_interval(values, photos).half != pytest.approx(mean_interval(values).half, rel=0.01)
+
+
 def test_a_search_names_the_best_of_what_it_tried(ran):
     search = ran.results[1]["search"]
     assert [(row["prior"], row["settings"]["zeta"]) for row in search["tried"]] == [
@@ -81,6 +99,7 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
     paper = ("paper (80% pix), MUPET", "27.54", "another scale")
     for said in ("Mind it.", "Two − One", "ζ 0.3", *paper, "Every combination"):
         assert said in text, said
+    assert "three RGB channels of the whole picture, not rounded to 8 bits" in " ".join(text.split())
     assert "−0.19" in text  # the paper's change of PSNR, 27.54 - 27.73
     rows = json.loads((ran.out / "table.json").read_text())
     assert [(row["prior"], row["operator"], row["size"]) for row in rows] == [

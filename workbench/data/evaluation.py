@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def evaluation_photos(
     short_side: int = 128,
     seed: int = 0,
 ) -> tuple[Tensor, list[str]]:
-    """Images number ``first`` to ``first + count - 1``: (count, 3, size, size) in [0, 1], and their names.
+    """Images number ``first`` to ``first + count - 1``: (count, 3, size, size) in [0, 1], and their names: those of the
+    photos' files, or whole paths where several photos have one name, and of tiles also their row and column.
 
     Args:
         specs: sources (``sources.py``); empty: the natural sample photos.
@@ -68,7 +70,7 @@ def evaluation_photos(
     wanted = None if count is None else first + count
     turns = itertools.zip_longest(*(_in_order(source, seed, wanted) for source in sources))
     photos = [photo for turn in turns for photo in turn if photo is not None]
-    found = list(itertools.islice(_dealt(photos, size, cut, short_side, seed), wanted))
+    found = list(itertools.islice(_dealt(_named(photos), size, cut, short_side, seed), wanted))
     if len(found) < (first + 1 if wanted is None else wanted):
         skipped = f" after the first {first}" if first else ""
         raise ValueError(f"asked for {count or 'all'} images{skipped}, but the photos give only {len(found)} in all")
@@ -90,14 +92,20 @@ def _in_order(source: Indexed | Streamed, seed: int, most: int | None) -> Iterat
     return (source[int(index)] for index in order)
 
 
+def _named(photos: list[Sample]) -> list[Sample]:
+    """``photos`` by the names of their files; by whole paths where files of several folders share one."""
+    shared = Counter(Path(path).name for path in {path for path, _ in photos})
+    return [(name if shared[name := Path(path).name] == 1 else path, decode) for path, decode in photos]
+
+
 def _dealt(photos: list[Sample], size: int, cut: str, short_side: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """Round by round, one image of each photo that still has one. Photos are decoded when their turn comes."""
     opened: list[list[tuple[str, np.ndarray]]] = []
     for turn in itertools.count():
         given = 0
-        for number, (path, decode) in enumerate(photos):
+        for number, (name, decode) in enumerate(photos):
             if turn == 0:
-                opened.append(_images(Path(path).name, decode(), size, cut, short_side, (seed, number)))
+                opened.append(_images(name, decode(), size, cut, short_side, (seed, number)))
             if turn < len(opened[number]):
                 given += 1
                 yield opened[number][turn]

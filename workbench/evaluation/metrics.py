@@ -1,5 +1,6 @@
 """How close a restored photo is to the original: PSNR, SSIM, LPIPS, EfficientNet distances and HaarPSI, one value per
-image; and how close it is to the measurement: Consistency. ``FIGURES`` is the one table of them all.
+image; and how close it is to the measurement: Consistency. ``FIGURES`` is the one table of them all; ``paper_scores``
+gives PSNR and SSIM by the other conventions of published tables.
 
 All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees.
 """
@@ -18,8 +19,11 @@ from torch import Tensor
 
 from workbench.evaluation.perceptual import checked_pair, effnet, effnet_unavailable, lpips, lpips_unavailable
 from workbench.images import clipped_pair
+from workbench.text import require
 
 SSIM_WINDOW = 11  # pixels
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what R, G and B of 1 add to the limited range of BT.601
+BLACK = 16 / 255  # of that range; white is 235/255
 INFINITE = "infinite: the restored image equals the original"
 
 
@@ -81,8 +85,9 @@ def psnr(restored: Tensor, original: Tensor) -> Tensor:
 def ssim(restored: Tensor, original: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5), (B,), averaged over the channels.
 
-    As in the reference implementation and scikit-image, only windows that lie inside the picture count; torchmetrics
-    by itself also averages over windows that see the mirrored border, which matters for small pictures.
+    K1 is 0.01, K2 0.03, and nothing is shrunk first. As in the reference implementation (``ssim_index.m``) and
+    scikit-image, only windows that lie inside the picture count; torchmetrics by itself also averages over windows that
+    see the mirrored border, which matters for small pictures.
 
     Raises:
         ValueError: the shapes differ, or a side is shorter than the window.
@@ -95,6 +100,45 @@ def ssim(restored: Tensor, original: Tensor) -> Tensor:
     )
     border = SSIM_WINDOW // 2
     return windows[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+
+
+def luma(images: Tensor) -> Tensor:
+    """Luma Y of BT.601 in its limited range, as MATLAB's ``rgb2ycbcr`` has it, of sRGB ``images`` (B, 3, H, W) in
+    [0, 1]: (B, 1, H, W) from 16/255 to 235/255, not rounded."""
+    return BLACK + (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def paper_scores(restored: Tensor, original: Tensor, crop: int = 0) -> dict[str, Tensor]:
+    """PSNR in dB and SSIM as papers count them, of the pictures that an 8-bit file holds: by convention, (B,) each.
+
+    The key names the convention, such as ``psnr_y_crop4``; docs/metrics/psnr.md measures what each changes.
+
+    ``psnr_rgb``, ``ssim_rgb``: over the three channels, as ``psnr`` and ``ssim`` but for the rounding.
+    ``psnr_y``, ``ssim_y``: of :func:`luma` alone with a peak of 255, as papers on super-resolution count. Its range of
+    219 of 255 levels makes every PSNR 1.32 dB larger; for a grey photo that is all the difference.
+
+    Args:
+        restored, original: (B, 3, H, W), clipped and rounded here.
+        crop: pixels to leave out along each border; papers on super-resolution leave out the factor.
+
+    Returns:
+        No SSIM where less than its window is left.
+
+    Raises:
+        ValueError: the shapes differ or have not three channels, or nothing is left by ``crop``.
+    """
+    restored, original = clipped_pair(restored, original)
+    channels, height, width = original.shape[1:]
+    require(channels == 3, "the number of channels", "3 (RGB)", channels)
+    require(0 <= 2 * crop < min(height, width), "crop", f"0 to less than half of {height}x{width} pixels", crop)
+    inside = (..., slice(crop, height - crop), slice(crop, width - crop))
+    rgb = [images[inside].mul(255).round().div(255) for images in (restored, original)]
+    measures = {"psnr": psnr} | ({} if _ssim_unavailable(rgb[1]) else {"ssim": ssim})
+    return {
+        f"{key}_{name}" + (f"_crop{crop}" if crop else ""): measure(*pair)
+        for name, pair in (("rgb", rgb), ("y", [luma(images) for images in rgb]))
+        for key, measure in measures.items()
+    }
 
 
 def consistency(restored: Tensor, y: Tensor, op: Callable[[Tensor], Tensor]) -> Tensor:
@@ -142,9 +186,14 @@ def score(restored: Tensor, original: Tensor, judge: bool = False) -> list[dict[
         reason = metric.unavailable(original)
         values = [None] * len(rows) if reason else metric.measure(restored, original).tolist()
         for row, value in zip(rows, values, strict=True):
-            why = INFINITE if value == math.inf else reason
-            row |= {key: None, f"{key}_reason": why} if why else {key: value}
+            row |= for_json(key, value, reason)
     return rows
+
+
+def for_json(key: str, value: float | None, reason: str | None = None) -> dict[str, float | str | None]:
+    """``value`` under its ``key``; None with ``reason`` as ``*_reason`` where there is one, or it is infinite."""
+    why = INFINITE if value == math.inf else reason
+    return {key: None, f"{key}_reason": why} if why else {key: value}
 
 
 def as_text(value: float | None, kind: str, signed: bool = False) -> str:
