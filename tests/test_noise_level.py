@@ -1,0 +1,40 @@
+"""The noise of a photo, estimated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from workbench.images import sample_photo
+from workbench.noise_level import estimate_noise, noise_of
+
+
+@pytest.mark.parametrize("level", [0.05, 0.1, 0.3])
+def test_white_noise_on_photos_is_measured_to_a_tenth(level):
+    photos = torch.cat([sample_photo(name, 128) for name in ("cat", "coffee")])
+    noisy = photos + level * torch.randn(photos.shape, generator=torch.Generator().manual_seed(0))
+    estimated = estimate_noise(noisy)
+    assert estimated.shape == (2, 3)
+    torch.testing.assert_close(estimated, torch.full_like(estimated, level), rtol=0.15, atol=0)
+
+
+def test_channels_are_told_apart_where_they_differ():
+    photo = sample_photo("cat", 128)
+    unit = torch.randn(photo.shape, generator=torch.Generator().manual_seed(1))
+    strengths = torch.tensor([0.2, 0.1, 0.1]).view(1, 3, 1, 1)
+    level, text = noise_of(photo + strengths * unit)
+    assert level == pytest.approx(float(strengths.square().mean().sqrt()), rel=0.1)
+    assert text.startswith("noise estimated: 0.1")
+    assert "(red 0.2" in text
+    assert "(" not in noise_of(photo + 0.1 * unit)[1]
+
+
+def test_an_even_area_has_none():
+    level, text = noise_of(torch.full((1, 3, 32, 32), 0.3))
+    assert level == pytest.approx(0, abs=1e-9)
+    assert text == "noise estimated: 0.000"
+
+
+def test_what_is_no_photo_is_refused():
+    with pytest.raises(ValueError, match=r"8 pixels a side at least, got shape \(1, 3, 4, 9\)"):
+        estimate_noise(torch.zeros(1, 3, 4, 9))

@@ -1,0 +1,42 @@
+"""How much noise a photo has, from the photo alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+CHANNELS = ("red", "green", "blue")
+ALIKE = 0.1  # channels whose levels differ by less than this share have one
+
+
+def estimate_noise(photo: Tensor) -> Tensor:
+    """The standard deviation of the noise in each channel of photos (B, C, H, W), (B, C), in their units.
+
+    From the median of the finest diagonal wavelet coefficients (Donoho and Johnstone 1994), by scikit-image. It is right
+    for white noise. Fine texture counts as noise: clean photos of BSDS500 give 0.01, with 0.02 added 0.026, with 0.05
+    or more it is right within 10 %. Noise that JPEG or a camera's own processing has smoothed is underestimated.
+
+    Raises:
+        ValueError: not (B, C, H, W), or sides below 8 pixels.
+    """
+    from skimage.restoration import estimate_sigma
+
+    if photo.ndim != 4 or min(photo.shape[-2:]) < 8:
+        raise ValueError(f"expected photos (B, C, H, W) of 8 pixels a side at least, got shape {tuple(photo.shape)}")
+    planes = photo.detach().cpu().double().flatten(0, 1).numpy()
+    levels = [float(estimate_sigma(plane)) for plane in planes]
+    # Where all coefficients are zero (a drawing, an even area) there is nothing to take the median of.
+    return torch.tensor(levels, dtype=torch.float64).nan_to_num(0.0).view(photo.shape[:2])
+
+
+def noise_of(photo: Tensor) -> tuple[float, str]:
+    """One level for solvers, which take noise of equal strength in all channels, for ``photo`` (1, C, H, W); and a line
+    that says it, channel by channel where they differ."""
+    levels = estimate_noise(photo)[0]
+    level = math.sqrt(float(levels.square().mean()))
+    each = zip(CHANNELS, levels.tolist(), strict=False)
+    differ = len(levels) == len(CHANNELS) and float(levels.max() - levels.min()) > ALIKE * level
+    parts = f" ({', '.join(f'{name} {value:.3f}' for name, value in each)})" if differ else ""
+    return level, f"noise estimated: {level:.3f}{parts}"
