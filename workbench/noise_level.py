@@ -14,9 +14,9 @@ ALIKE = 0.1  # channels whose levels differ by less than this share have one
 def estimate_noise(photo: Tensor) -> Tensor:
     """The standard deviation of the noise in each channel of photos (B, C, H, W), (B, C), in their units.
 
-    From the median of the finest diagonal wavelet coefficients (Donoho and Johnstone 1994), by scikit-image. It is right
-    for white noise. Fine texture counts as noise: clean photos of BSDS500 give 0.01, with 0.02 added 0.026, with 0.05
-    or more it is right within 10 %. Noise that JPEG or a camera's own processing has smoothed is underestimated.
+    From the median of the finest diagonal wavelet coefficients (Donoho and Johnstone 1994), by scikit-image. It is for
+    white noise. Fine texture counts as noise: clean photos of BSDS500 give 0.01, with 0.02 added 0.026; from 0.05 on
+    the estimate is right within 10 %. Noise that JPEG or a camera's own processing has smoothed is underestimated.
 
     Raises:
         ValueError: not (B, C, H, W), or sides below 8 pixels.
