@@ -45,7 +45,7 @@ def restore(
     photos: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PHOTO...",
+            metavar="PHOTO",
             help="An image file; or several, or folders of them; or a recipe, run.json, which takes no options but "
             "--out, --bits and --device.",
             show_default=False,

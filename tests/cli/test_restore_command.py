@@ -273,7 +273,7 @@ BAD = {
     "no device": ("cat.png --device cpu,abacus", "device 'abacus' cannot be used"),
     "out is a file": ("cat.png --out text.png", "cannot write to the folder text.png"),
     "out in a file": ("cat.png --out text.png/x", "cannot write to the folder"),
-    "no photo": ("", "Missing argument 'PHOTO...'"),
+    "no photo": ("", "Missing argument 'PHOTO'"),
     "unknown option": ("cat.png --sed 1", "No such option: --sed"),
 }
 
