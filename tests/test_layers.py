@@ -17,7 +17,7 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"records", "exam"},
     {"restore"},
     {"recipe", "pipelines"},
-    {"reports", "demo", "terminal"},
+    {"reports", "demo", "terminal", "folder"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -6,9 +6,10 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from workbench.images import to_uint8
-from workbench.plots import curves, show, strip
+from workbench.plots import contact_sheet, curves, show, strip
 
 matplotlib.use("Agg")
 
@@ -48,3 +49,16 @@ def test_a_strip_puts_pictures_side_by_side_on_white():
     assert float(sheet[0, 0, 0, 5]) == 1  # the gap
     assert float(sheet[0, 0, 5:, 6:].min()) == 1  # no fourth image
     assert strip(images).shape == (1, 3, 4, 19)
+
+
+def test_a_contact_sheet_shows_pairs_of_any_size_and_kind_with_their_names():
+    red, grey, wide = Image.new("RGB", (400, 400), "red"), Image.new("L", (8, 8), 99), Image.new("RGB", (8, 2), "blue")
+    names = ["a.png", "a long name, longer than there is room for below it.png", "Ελλάδα.png"]
+    sheet = contact_sheet(names, ([red, grey], [wide, wide], [grey, grey]), columns=2)
+    assert sheet.size == (2 * 336, 2 * 192)
+    colours = [sheet.getpixel(at) for at in ((87, 88), (249, 88), (336 + 87, 88), (336 + 87, 20), (87, 192 + 88))]
+    assert colours == [(255, 0, 0), (99, 99, 99), (0, 0, 255), (255, 255, 255), (99, 99, 99)]
+    assert sheet.getpixel((336 + 87, 192 + 88)) == (255, 255, 255)  # no fourth pair
+    names_of = [np.asarray(sheet)[170:190, left : left + 336].min() for left in (0, 336)]
+    assert max(names_of) < 100  # black text on white
+    assert np.asarray(sheet)[170:190, 336:].min(axis=(0, 2))[[*range(7), *range(-7, 0)]].min() == 255  # within its cell

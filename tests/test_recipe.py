@@ -213,7 +213,9 @@ def test_how_a_photo_lies_in_memory_changes_no_bit(degradation):
         images = [run_method(measure(recipe, photo), some, prior).image for photo in layouts]
         assert all(torch.equal(image, images[0]) for image in images)
         assert samples == 2 or torch.equal(images[0], expected)
-    with pytest.raises(ValueError, match="one photo, got a batch of 2"):
+    both = measure(recipe.model_copy(update={"samples": 1}), torch.cat([loaded.flip(3), loaded]))
+    torch.testing.assert_close(both.y[1:], degrade(loaded, degradation, 0.02).y, rtol=0, atol=1e-6)  # each as if alone
+    with pytest.raises(ValueError, match="samples are of one measurement, got a batch of 2"):
         measure(recipe, larger)
 
 

@@ -123,6 +123,20 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         observe(photos[:1], "hadamard:0.5")
 
 
+@pytest.mark.parametrize("spec", ["blur:2", "sr:4", "oldphoto"])
+def test_photos_that_came_degraded_give_in_a_batch_what_they_give_alone(photos, prior, spec, tmp_path):
+    """Also at their border: how long it is estimated must not depend on the others, here a dark one."""
+    if spec == "oldphoto":
+        spec = f"oldphoto:{paint(tmp_path / 'mask.png', (32, 32), (slice(4, 7), slice(None)))}"
+    some = torch.cat([photos, photos[:1] / 20])
+    solver = DDRM(steps=3)
+    together = restore(observe(some, spec, 0.02, seed=5, prior=prior), solver, prior)
+    assert together.degraded.numbers == (0, 0, 0)
+    for index in range(3):
+        alone = restore(observe(some[index : index + 1], spec, 0.02, seed=5, prior=prior), solver, prior)
+        torch.testing.assert_close(together.image[index], alone.image[0], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("spec", ["sr:2", "hadamard:0.5", "jpeg:10"])
 def test_grey_photos_are_restored_grey_and_others_as_before(photos, prior, spec):
     """Each photo of a batch by itself. The mean of the channels is that of the solver's result."""

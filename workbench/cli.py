@@ -42,11 +42,12 @@ PRIOR_SET = typer.Option(
 @app.command()
 def restore(
     ctx: typer.Context,
-    photo: Annotated[
-        Path,
+    photos: Annotated[
+        list[Path],
         typer.Argument(
             metavar="PHOTO",
-            help="An image file; or a recipe, run.json, which takes no options but --out, --bits and --device.",
+            help="An image file; or several, or folders of them; or a recipe, run.json, which takes no options but "
+            "--out, --bits and --device.",
             show_default=False,
         ),
     ],
@@ -90,8 +91,8 @@ def restore(
         int | None,
         typer.Option(
             help="Denoise in overlapping tiles of this many pixels a side; 0: the whole photo at once, if the prior "
-            "takes its size.  [default: in "
-            "tiles where the prior does not take the photo's size, or it has more than 512x512 pixels]",
+            "takes its size.  [default: in tiles where the prior does not take the photo's size, or it has more than "
+            "512x512 pixels]",
             show_default=False,
         ),
     ] = None,
@@ -116,6 +117,10 @@ def restore(
     Writes original.png, degraded.png, restored.png (restored-2.png, ... of further samples) and metrics.json (scores,
     cost and all settings) into --out. The pictures are sRGB; transparency, EXIF and greyness of the photo are kept.
 
+    Of several photos and of folders each is restored by itself, NAME.jpg to --out/NAME.png (NAME.jpg.png where another
+    has that name), folders in folders; with summary.csv and thumbnails in contact.png. What cannot be read is skipped
+    and named; the exit code is 1 unless all are restored. The same call goes on after an interruption.
+
     A recipe (run.json in the demo's download) is run with all its methods, each into a folder of its own in --out.
     """
     settings, prior_settings = parse_settings(set_ or []), parse_settings(prior_set or [], "--prior-set")
@@ -129,7 +134,8 @@ def restore(
     from workbench.restore import usual_prior
 
     check_bits(bits)
-    several = photo.suffix.lower() == ".json"
+    photo, many = photos[0], len(photos) > 1 or photos[0].is_dir()
+    several = photo.suffix.lower() == ".json" and not many
     if several:
         _only(ctx, "out", "bits", "device")
         recipe = load_recipe(photo)
@@ -144,12 +150,22 @@ def restore(
         )
         known = {"operator": operator, "noise": noise, "seed": seed, "samples": samples}
         recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
+    known_devices = [existing_device(name) for name in device.split(",")]
+    if many:
+        if initial is not None:
+            raise typer.BadParameter("--initial is for one photo")
+        from workbench.data.listing import find_photos
+        from workbench.folder import restore_photos
+
+        said, all_restored = restore_photos(find_photos(photos, out, samples), recipe, out, known_devices, size, bits)
+        typer.echo(said)
+        raise typer.Exit(0 if all_restored else 1)
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
     file = read_photo(recipe.photo, size)
     if file.remark:
         typer.echo(f"Note: {recipe.photo}: {file.remark}")
     given = (file.image, None if initial is None else load_image(initial))
-    results = restore_recipe(recipe, *given, [existing_device(name) for name in device.split(",")], Bar)
+    results = restore_recipe(recipe, *given, known_devices, Bar)
     for folder, result in zip(folders, results, strict=True):
         _prepare(folder)
         news = {"photo": recipe.photo, "remark": file.remark, "initial": None if initial is None else str(initial)}

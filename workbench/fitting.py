@@ -34,21 +34,21 @@ def operator_for(spec: str, photos: Tensor, seed: int, numbers: Sequence[int] = 
         raise ValueError(f"{error}; size {side} would do") from None
 
 
-def operator_behind(spec: str, photo: Tensor, seed: int) -> tuple[Operator, Tensor]:
-    """The operator that measures ``photo`` (1, 3, h, w), and a blank image of the size that it takes.
+def operator_behind(spec: str, photos: Tensor, seed: int) -> tuple[Operator, Tensor]:
+    """The operator that measures ``photos`` (B, 3, h, w), and blank images of the size that it takes.
 
     Raises:
         ValueError: bad ``spec``; a measurement that is no picture of that shape, or one that depends on chance.
     """
-    height, width = (shrink_factor(spec) * side for side in photo.shape[-2:])
-    if height * width > max(MAX_PIXELS, photo.shape[-2] * photo.shape[-1]):
+    height, width = (shrink_factor(spec) * side for side in photos.shape[-2:])
+    if height * width > max(MAX_PIXELS, photos.shape[-2] * photos.shape[-1]):
         raise ValueError(f"{spec!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
-    blank = photo.new_zeros(()).expand(*photo.shape[:2], height, width)  # without memory: only its shape counts
+    blank = photos.new_zeros(()).expand(*photos.shape[:2], height, width)  # without memory: only its shape counts
     chance = stream_of(seed, "operator")
     before = chance.get_state()
-    op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photo.device)
+    op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photos.device)
     measured = op.measurement_shape(blank.shape)
-    if len(measured) != 4 or measured[-2:] != photo.shape[-2:]:
+    if len(measured) != 4 or measured[-2:] != photos.shape[-2:]:
         raise ValueError(f"{spec!r} does not turn pictures into pictures, so a photo is not its result")
     if not torch.equal(before, chance.get_state()):
         raise ValueError(

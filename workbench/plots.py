@@ -1,11 +1,13 @@
-"""Figures of the notebooks: pictures side by side with their scores, and curves of what a solver did."""
+"""Figures: pictures side by side with their scores, curves of what a solver did, sheets of thumbnails."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from workbench.images import to_uint8
@@ -89,6 +91,29 @@ def curves(
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
+
+
+def contact_sheet(names: Sequence[str], pairs: Iterable[Sequence[Image.Image]], columns: int = 4) -> Image.Image:
+    """Thumbnails of two pictures side by side, the name below; ``columns`` pairs in a row.
+
+    Small pictures are enlarged, with visible pixels.
+    """
+    import matplotlib
+
+    # Pillow's own font knows few letters beyond English.
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 11)
+    side, columns = MAX_PIXELS_SHARP, min(columns, len(names))
+    wide, high = 2 * side + 16, side + 32
+    sheet = Image.new("RGB", (columns * wide, -(-len(names) // columns) * high), "white")
+    for index, (name, pair) in enumerate(zip(names, pairs, strict=True)):
+        left, top = index % columns * wide, index // columns * high
+        for place, picture in enumerate(pair):
+            way = Image.Resampling.LANCZOS if max(picture.size) > side else Image.Resampling.NEAREST
+            square = ImageOps.pad(picture.convert("RGB"), (side, side), way, "white")
+            sheet.paste(square, (left + 7 + place * (side + 2), top + 8))
+        text = name if len(name) <= 44 else f"{name[:21]}…{name[-22:]}"
+        ImageDraw.Draw(sheet).text((left + wide // 2, top + side + 18), text, "black", font, "mm")
+    return sheet
 
 
 def strip(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:

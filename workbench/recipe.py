@@ -156,38 +156,49 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
 def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degraded:
     """What the methods restore: ``image`` (1, 3, H, W) degraded or taken as it is, once for each sample.
 
+    If one sample is wanted, ``image`` may be several photos of one size (B, 3, H, W), each measured as if alone.
+
     Raises:
-        ValueError: more than one image, and as :func:`workbench.restore.degrade` and :func:`workbench.restore.observe`.
+        ValueError: samples of several photos, and as :func:`workbench.restore.degrade` and
+            :func:`workbench.restore.observe`.
     """
-    if len(image) != 1:
-        raise ValueError(f"a recipe has one photo, got a batch of {len(image)}")
-    image = _as_loaded(image)
+    image = _as_loaded(image) if len(image) == 1 else image
     if recipe.operator is None:
-        measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior)
+        measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior, numbers=(0,) * len(image))
     else:
         measured = observe(image, recipe.operator, recipe.noise, recipe.seed, prior)
-    return samples(measured, recipe.samples)
+    return measured if recipe.samples == 1 else samples(measured, recipe.samples)
+
+
+def result_size(recipe: Recipe, height: int, width: int) -> tuple[int, int]:
+    """Height and width of what restoring a photo of that size gives."""
+    factor = 1 if recipe.operator is None else shrink_factor(recipe.operator)
+    return factor * height, factor * width
+
+
+def load_method_prior(method: Method, devices: Sequence[torch.device]) -> Prior:
+    """The prior of ``method`` on the first of ``devices``; if there are more, all share what is asked at once.
+
+    Raises:
+        ValueError: see :func:`workbench.models.load_prior`.
+    """
+    prior = load_prior(method.prior, device=devices[0], **method.prior_settings)
+    return SplitPrior(prior, devices) if len(devices) > 1 else prior
 
 
 def load_priors(recipe: Recipe, image: Tensor, devices: Sequence[torch.device]) -> list[Prior]:
     """The prior of each method, fitted to what restoring ``image`` (1, 3, h, w) gives; equal ones are loaded once.
 
-    Args:
-        devices: the first holds the priors; if there are more, all share what is asked at once.
-
     Raises:
-        ValueError: see :func:`workbench.models.load_prior` and :func:`fit_prior`.
+        ValueError: see :func:`load_method_prior` and :func:`fit_prior`.
     """
-    factor = 1 if recipe.operator is None else shrink_factor(recipe.operator)
-    height, width = (factor * side for side in image.shape[-2:])
     loaded: dict[str, Prior] = {}
     fitted = []
     for method in recipe.methods:
         key = f"{method.prior} {method.prior_settings}"
         if key not in loaded:
-            prior = load_prior(method.prior, device=devices[0], **method.prior_settings)
-            loaded[key] = SplitPrior(prior, devices) if len(devices) > 1 else prior
-        fitted.append(fit_prior(loaded[key], method.tile, height, width))
+            loaded[key] = load_method_prior(method, devices)
+        fitted.append(fit_prior(loaded[key], method.tile, *result_size(recipe, *image.shape[-2:])))
     return fitted
 
 
@@ -213,7 +224,7 @@ def restore_recipe(
 
     Args:
         initial: see :func:`workbench.restore.restore`.
-        devices: see :func:`load_priors`.
+        devices: see :func:`load_method_prior`.
         bar: shows the progress of the method with that label.
 
     Raises:

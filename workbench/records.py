@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +21,12 @@ from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
 from workbench.operators.parse import shrink_factor
 from workbench.photo_file import Photo
-from workbench.text import write_json
+from workbench.text import replacing, write_json
 
 if TYPE_CHECKING:
     from workbench.restore import Result
+
+Record = dict[str, Any]
 
 # What metrics.json holds of every further sample; the first has its whole record.
 OF_EACH_SAMPLE = (
@@ -72,17 +77,22 @@ def save(result: Result, folder: Path, photo: Photo | None = None, bits: int = 8
     if result.degraded.original is None:
         (folder / "original.png").unlink(missing_ok=True)
     else:
-        _save(result.degraded.original[:1], folder / "original.png", alpha, bits)
-    _save(result.degraded.picture[:1], folder / "degraded.png", None, bits)
+        save_picture(result.degraded.original[:1], folder / "original.png", alpha, bits)
+    save_picture(result.degraded.picture[:1], folder / "degraded.png", None, bits)
     names = ["restored.png", *(f"restored-{number}.png" for number in range(2, len(result.image) + 1))]
     for name, image in zip(names, result.image.split(1), strict=True):
-        _save(image, folder / name, alpha, bits, exif)
+        save_picture(image, folder / name, alpha, bits, exif)
     for file in folder.glob("restored-*.png"):
         if re.fullmatch(r"restored-\d+\.png", file.name) and file.name not in names:
             file.unlink()
-    first, *others = result.records
+    write_json(folder / "metrics.json", with_samples(result.records) | _as_papers(result))
+
+
+def with_samples(records: Sequence[Record]) -> Record:
+    """The record of the first of several samples, with the scores of the others as its ``samples``, if any."""
+    first, *others = records
     scores = [{key: record[key] for key in OF_EACH_SAMPLE} for record in others]
-    write_json(folder / "metrics.json", first | _as_papers(result) | ({"samples": scores} if scores else {}))
+    return first | ({"samples": scores} if scores else {})
 
 
 def _as_papers(result: Result) -> dict[str, Any]:
@@ -96,10 +106,65 @@ def _as_papers(result: Result) -> dict[str, Any]:
     return found
 
 
-def _save(image: Tensor, path: Path, alpha: Tensor | None, bits: int, exif: bytes = b"") -> None:
+def save_picture(image: Tensor, path: Path, alpha: Tensor | None, bits: int, exif: bytes = b"") -> None:
     """Write ``image`` (1, C, H, W) with the ``alpha`` (1, 1, h, w), resized to it."""
     if bool(is_grey(image)):
         image = image[:, :1]
     if alpha is not None:
         alpha = torch.nn.functional.interpolate(alpha, image.shape[-2:], mode="bicubic", antialias=True)
     save_image(image, path, alpha=alpha, bits=bits, exif=exif)
+
+
+class Records:
+    """What became of each photo of a folder: a file of lines in JSON, first the options, then records.
+
+    Attributes:
+        of: the last record of each photo, by its name ``file``.
+
+    Raises:
+        ValueError: the file is of other options.
+    """
+
+    def __init__(self, out: Path, options: dict[str, Any]) -> None:
+        self.out, self.path, self.of = out, out / "records.jsonl", dict[str, Record]()
+        options = json.loads(_line(options))
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # half a line: the end of an interrupted run
+                continue
+            if "file" in entry:
+                self.of[entry["file"]] = entry
+            elif entry != options:
+                key = next(key for key in {**entry, **options} if entry.get(key) != options.get(key))
+                came = f"{key} {entry.get(key)}, not {options.get(key)}"
+                raise ValueError(f"{out} holds results of other settings ({came}): choose another --out")
+        with replacing(self.path) as file:
+            file.write_text("".join(map(_line, [options, *self.of.values()])), encoding="utf-8")
+
+    def hold(self, name: str, stamp: str, written: list[str]) -> bool:
+        """Whether the photo is done in that state of its file, and the pictures ``written`` are there."""
+        record = self.of.get(name, {})
+        same = record | {"state": "done", "stamp": stamp, "written": written} == record
+        return same and all((self.out / each).is_file() for each in written)
+
+    def add(self, record: Record) -> None:
+        """Keep ``record``, also if the power fails next."""
+        self.of[record["file"]] = record
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_table(records: Sequence[Record], columns: Sequence[str], path: Path) -> None:
+    """Write ``columns`` of ``records`` as CSV; the size as HEIGHTxWIDTH, and nothing where there is nothing."""
+    import pandas
+
+    rows = [record | {"size": "x".join(map(str, record.get("size", [])))} for record in records]
+    with replacing(path) as file:
+        pandas.DataFrame(rows, columns=list(columns), dtype=object).to_csv(file, index=False)
+
+
+def _line(content: Record) -> str:
+    return json.dumps(content, default=str) + "\n"

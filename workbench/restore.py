@@ -184,24 +184,24 @@ def degrade(
     return Degraded(op, y, photos, spec, noise, seed, numbers)
 
 
-def observe(photo: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
-    """Take ``photo`` (1, 3, h, w) as it is for the measurement of operator ``spec``; ``noise`` is what it contains.
+def observe(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+    """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain.
 
-    Grey operators take its mean over channels, and what a mask says is lost is blanked.
+    Grey operators take the mean over channels, and what a mask says is lost is blanked. Each photo is number 0.
 
     Raises:
         ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
             chance (which pixels are missing?) and cannot be that of an existing photo.
     """
     check_numbers(noise, seed)
-    op, blank = operator_behind(spec, photo, seed)
+    op, blank = operator_behind(spec, photos, seed)
     if prior is not None:
         whole_or_tiles(prior, *blank.shape[-2:]).check(blank)
-    y = photo if op.measurement_shape(blank.shape)[1] == photo.shape[1] else photo.mean(dim=1, keepdim=True)
+    y = photos if op.measurement_shape(blank.shape)[1] == photos.shape[1] else photos.mean(dim=1, keepdim=True)
     mask = op.outer if isinstance(op, MaskedGrayscale) else op
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
-    return Degraded(op, y, None, spec, noise, seed, (0,))
+    return Degraded(op, y, None, spec, noise, seed, (0,) * len(y))
 
 
 def samples(degraded: Degraded, count: int) -> Degraded:

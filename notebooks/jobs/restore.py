@@ -58,19 +58,29 @@ print(network.summary())
 # %% [markdown]
 # ## Photos
 # Photos of one size are restored in batches. Each photo has missing pixels and noise of its own, drawn from `seed` and
-# its number in the list, whatever the batch size.
+# its number in the list, whatever the batch size. What cannot be read is named and left out.
 
 # %%
 sizes: dict[int, list[str]] = {}
 for entry in photos:
     name, _, size = entry.rpartition(":")
     folder = input_path(name)
+    if name not in SAMPLES and not folder.exists():
+        raise ValueError(f"photos: {folder}: no such file")
     files = [f"{name}/{file.relative_to(folder)}" for file in Folder(folder).files] if folder.is_dir() else [name]
     sizes.setdefault(int(size), []).extend(files)
 
 
+skipped: list[str] = []
+
+
 def load(name, size):
-    return sample_photo(name, size) if name in SAMPLES else load_image(input_path(name), size)
+    """The photo, or None if it cannot be read."""
+    try:
+        return sample_photo(name, size) if name in SAMPLES else load_image(input_path(name), size)
+    except ValueError as error:
+        skipped.append(str(error))
+        print(f"left out: {error}")
 
 
 # %% [markdown]
@@ -83,12 +93,19 @@ first = 0  # number of the batch's first photo
 with torch.no_grad():
     network(torch.full((1, 3, batches[0][0], batches[0][0]), 0.5, device=device), torch.tensor(1.0, device=device))
 
-records, sets, shown = [], {}, dict.fromkeys(sizes, 0)
+records, sets, shown, read = [], {}, dict.fromkeys(sizes, 0), {size: [] for size in sizes}
 done, total = 0, len(batches) * len(methods)
 for size, names in batches:
-    originals = torch.cat([load(name, size) for name in names]).to(device)
-    degraded = degrade(originals, degradation, noise, seed, network, range(first, first + len(names)))
+    loaded = [(number, name, load(name, size)) for number, name in enumerate(names, start=first)]
+    loaded = [each for each in loaded if each[2] is not None]
     first += len(names)
+    if not loaded:
+        total -= len(made)
+        continue
+    numbers, names, images = zip(*loaded)
+    read[size] += names
+    originals = torch.cat(images).to(device)
+    degraded = degrade(originals, degradation, noise, seed, network, numbers)
     drawn = max(0, min(pictures - shown[size], len(names)))  # photos of this batch whose pictures are kept
     stems = [f"{name.replace('/', '-')}-{size}" for name in names]
     sets.setdefault((size, "original"), []).append(originals.cpu())
@@ -108,12 +125,17 @@ for size, names in batches:
         done += 1
         progress(done, total)
     shown[size] += drawn
+if not records:
+    raise ValueError(f"photos: none can be read: {'; '.join(skipped)}")
 sets = {key: torch.cat(images) for key, images in sets.items()}
 
 # %%
 if with_fid:
     distances = {
-        (size, method): fid_record(sets[size, method], sets[size, "original"]) for size in sizes for method in methods
+        (size, method): fid_record(sets[size, method], sets[size, "original"])
+        for size in sizes
+        for method in methods
+        if read[size]
     }
     records = [record | distances[record["size"][0], record["solver"]] for record in records]
 
@@ -126,10 +148,12 @@ for record in records:
     print(f"{record['photo']:12} {record['size'][0]:4} {record['solver']:10} {scores}")
 
 # %%
-for size, names in sizes.items():
+for size, names in read.items():
+    if not names:
+        continue
     count = min(shown[size], 8)
     show({kind: sets[size, kind][:count] for kind in ("original", "degraded", *methods)}, names[:count])
     plt.show()
 
 # %%
-write_result({"records": records})
+write_result({"records": records, "skipped": skipped})

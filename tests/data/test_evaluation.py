@@ -97,6 +97,14 @@ def test_what_the_photos_do_not_give_is_said(photos, given, message):
         evaluation_photos([photos], **({"size": 8, "short_side": 0} | given))
 
 
+def test_a_broken_file_is_named_and_left_out(photos, tmp_path):
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
+    with pytest.warns(UserWarning, match=r"left out: .*2\.png: "):
+        images, names = evaluation_photos([photos], count=None, size=8, short_side=0)
+    assert len(images) == len(names) == 45
+    assert {photo_of(name) for name in names} == {"0.png", "1.png", "3.png"}
+
+
 def test_no_photos_at_all():
     with pytest.raises(ValueError, match="no photos at 'published/nothing'"):
         evaluation_photos(["published/nothing"], count=1)

@@ -113,7 +113,7 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     text = """
 - notebook: restore
   parameters:
-    photos: ["cat:32", "mine/dog.png:32", "mine/dog.png:16"]
+    photos: ["cat:32", "mine:32", "mine/cut.png:24", "mine/dog.png:16"]
     degradation: sr:4
     methods: [pinv, diffpir]
     settings: {diffpir: {steps: 2}}
@@ -124,9 +124,11 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     # A file of the user's own, which holds what the command line below takes by default.
     save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
+    (tmp_path / "mine" / "cut.png").write_bytes((tmp_path / "mine" / "dog.png").read_bytes()[:99])  # left out
     page = run_to_report(pipeline_of(tmp_path, text), Path("out"), kernels=True).page
     assert page.outside == []
     assert len(page.pictures) == 3 * 4
+    assert page.text.count(f"Left out: {tmp_path}/mine/cut.png: damaged or truncated image") == 1
     rows = json.loads((tmp_path / "out" / "table.json").read_text())
     assert len(rows) == 3 * 2
     assert all(5 < row["psnr"] < 50 for row in rows)

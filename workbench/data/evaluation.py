@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,13 +100,20 @@ def _named(photos: list[Sample]) -> list[Sample]:
 
 
 def _dealt(photos: list[Sample], size: int, cut: str, short_side: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Round by round, one image of each photo that still has one. Photos are decoded when their turn comes."""
+    """Round by round, one image of each photo that still has one. Photos are decoded when their turn comes; a warning
+    names those that cannot be."""
     opened: list[list[tuple[str, np.ndarray]]] = []
     for turn in itertools.count():
         given = 0
         for number, (name, decode) in enumerate(photos):
             if turn == 0:
-                opened.append(_images(name, decode(), size, cut, short_side, (seed, number)))
+                try:
+                    pixels = decode()
+                except Exception as error:  # decoders raise anything
+                    warnings.warn(f"left out: {name}: {error}", stacklevel=2)
+                    opened.append([])
+                    continue
+                opened.append(_images(name, pixels, size, cut, short_side, (seed, number)))
             if turn < len(opened[number]):
                 given += 1
                 yield opened[number][turn]

@@ -82,6 +82,11 @@ def frame_of(op: Operator, size: tuple[int, int], multiple: int = 1) -> Frame | 
 
 def continue_beyond(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tensor:
     """Measurements ``y`` (B, C, h, w) with noise ``sigma``, continued to the size ``frame.wide``; see the module."""
+    # One by one: when conjugate gradients stop must not depend on the others.
+    return torch.cat([_continued(one, op, frame, sigma) for one in y.split(1)])
+
+
+def _continued(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tensor:
     seen = y.detach().cpu().double()
     mean, sides = seen.mean((2, 3), keepdim=True), frame.wide
     centred, noise = seen - mean, max(sigma, FAINTEST) ** 2

@@ -83,7 +83,7 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         environments=distinct(record["environment"] for record in records),
         priors=distinct(record["prior"] for record in records),
         cards={card["name"]: card for card in describe_priors()},
-        unavailable=_unavailable(records),
+        unavailable=_unavailable(records) + distinct(f"Left out: {s}." for r in results for s in r.get("skipped", ())),
         out=out,
         date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
     )
