@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from workbench.images import sample_photo
+from workbench.models import load_prior
 from workbench.noise_level import estimate_noise, noise_of
+from workbench.restore import observe, restore, solver_of
 
 
 @pytest.mark.parametrize("level", [0.05, 0.1, 0.3])
@@ -38,3 +40,16 @@ def test_an_even_area_has_none():
 def test_what_is_no_photo_is_refused():
     with pytest.raises(ValueError, match=r"8 pixels a side at least, got shape \(1, 3, 4, 9\)"):
         estimate_noise(torch.zeros(1, 3, 4, 9))
+
+
+def test_a_photo_that_came_noisy_is_restored_at_its_own_level():
+    noisy = sample_photo("cat", 64) + 0.1 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    measured = observe(noisy, "denoise", "auto")
+    level, said = noise_of(noisy)
+    assert measured.noise == level
+    record = restore(measured, solver_of("hqs", {"max_steps": 2}), load_prior("photo")).records[0]
+    assert (record["noise"], record["message"]) == (level, said)
+    with pytest.raises(ValueError, match="auto for one photo at a time, got 'auto', 2 photos"):
+        observe(torch.cat([noisy, noisy]), "denoise", "auto")
+    with pytest.raises(ValueError, match="got 'much'"):
+        observe(noisy, "denoise", "much")

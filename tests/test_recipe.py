@@ -112,7 +112,7 @@ BAD = {
     "no methods": (LEAST | {"methods": []}, r"methods: .* at least 1 item .* got \[\]"),
     "many methods": (LEAST | {"methods": [PINV] * 17}, r"methods: .* at most 16 items .*, not 17, got .{60}$"),
     "a method as text": (LEAST | {"methods": ["pinv"]}, r"methods\[0\]: input should be an object, got 'pinv'"),
-    "number as text": (LEAST | {"noise": "0.1"}, "noise: input should be a valid number, got '0.1'"),
+    "number as text": (LEAST | {"noise": "0.1"}, "noise.float: input should be a valid number, got '0.1'"),
     "no seed": (LEAST | {"seed": -1}, "seed must be 0 or more, got -1"),
     "noise nan": (LEAST | {"noise": math.nan}, "noise is .* got nan"),
     "many samples": (LEAST | {"samples": 65}, "samples: input should be less than or equal to 64, got 65"),

@@ -62,9 +62,13 @@ def restore(
         str | None, typer.Option(help="With --degrade none: the operator that degraded it.", show_default=False)
     ] = None,
     noise: Annotated[
-        float,
-        typer.Option(help="Standard deviation of the noise on the [0, 1] scale: added; with --degrade none, present."),
-    ] = 0.0,
+        str,
+        typer.Option(
+            metavar="SIGMA",
+            help="Standard deviation of the noise on the [0, 1] scale: added; with --degrade none, present, or auto: "
+            "estimated from the photo.",
+        ),
+    ] = "0",
     solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
     prior: Annotated[
         str | None,
@@ -148,7 +152,7 @@ def restore(
             prior_settings=prior_settings,
             tile=tile,
         )
-        known = {"operator": operator, "noise": noise, "seed": seed, "samples": samples}
+        known = {"operator": operator, "noise": _noise(noise), "seed": seed, "samples": samples}
         recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
     known_devices = [existing_device(name) for name in device.split(",")]
     if many:
@@ -368,6 +372,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _noise(text: str) -> float | str:
+    """``text`` as a number, or auto."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--noise is a number or auto, got {text!r}") from None
 
 
 def _only(ctx: typer.Context, *allowed: str) -> None:

@@ -106,8 +106,9 @@ def _batches(
                 reason = str(error).removeprefix(f"{photo.name}: ")
                 skip({"file": photo.name, "state": "skipped", "reason": reason})
 
+    alike = recipe.samples == 1 and recipe.noise != "auto"
     for sides, group in groupby(readable(), lambda each: each[1].levels.shape[:2]):
-        most = min(TOGETHER, PIXELS_TOGETHER // math.prod(result_size(recipe, *sides))) if recipe.samples == 1 else 1
+        most = min(TOGETHER, PIXELS_TOGETHER // math.prod(result_size(recipe, *sides))) if alike else 1
         while batch := list(islice(group, max(1, most))):
             yield batch
 
@@ -145,7 +146,7 @@ def _check(recipe: Recipe, solver: Solver, prior: Prior) -> None:
         try:
             measured = measure(recipe, torch.zeros(1, 3, side, side))
             fitted = fit_prior(prior, recipe.methods[0].tile, side, side)
-            solver.problem(measured.y, measured.op, fitted, recipe.noise, noise_source(None))
+            solver.problem(measured.y, measured.op, fitted, measured.noise, noise_source(None))
         except ValueError as error:
             said.add(str(error))
     if len(said) == 1:

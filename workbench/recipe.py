@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -69,7 +69,7 @@ class Recipe(BaseModel):
         photo: an image file.
         degrade: how to degrade it, or "none": it came degraded, by ``operator``.
         operator: None unless ``degrade`` is "none".
-        noise: standard deviation, on the [0, 1] scale.
+        noise: standard deviation, on the [0, 1] scale; or "auto" for that of a photo that came degraded, estimated.
         seed: fixes degradation and restorations.
         samples: restorations by each method.
         workbench: the version that made the file.
@@ -82,7 +82,7 @@ class Recipe(BaseModel):
     photo: Annotated[str, Field(min_length=1)]
     degrade: str
     operator: str | None = None
-    noise: float = 0.0
+    noise: float | Literal["auto"] = 0.0
     seed: int = 0
     samples: Annotated[int, Field(ge=1, le=64)] = 1
     methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=16)]
@@ -97,7 +97,9 @@ class Recipe(BaseModel):
                 "degrade none and an operator go together: the latter says what degraded the photo (denoise: noise "
                 f"alone); got degrade {self.degrade}, operator {self.operator or 'not given'}"
             )
-        check_numbers(self.noise, self.seed)
+        if self.noise == "auto" and self.operator is None:
+            raise ValueError("noise auto is for photos that came degraded (degrade none): here it is added")
+        check_numbers(0.0 if self.noise == "auto" else self.noise, self.seed)
         return self
 
 
@@ -164,7 +166,7 @@ def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degrad
     """
     image = _as_loaded(image) if len(image) == 1 else image
     if recipe.operator is None:
-        measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior, numbers=(0,) * len(image))
+        measured = degrade(image, recipe.degrade, float(recipe.noise), recipe.seed, prior, numbers=(0,) * len(image))
     else:
         measured = observe(image, recipe.operator, recipe.noise, recipe.seed, prior)
     return measured if recipe.samples == 1 else samples(measured, recipe.samples)

@@ -27,6 +27,7 @@ from workbench.images import is_grey
 from workbench.models.load import DEFAULTS
 from workbench.models.prior import KINDS, Prior
 from workbench.models.wrappers import whole_or_tiles
+from workbench.noise_level import noise_of
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame, continue_beyond, frame_of
 from workbench.operators.compose import MaskedGrayscale
@@ -50,6 +51,7 @@ class Degraded:
         original: (B, 3, H, W), or None for photos that came degraded.
         spec, noise, seed: how they were made.
         numbers: of the images, B of them; they choose the random streams.
+        remark: what should be known of them, a line for messages; often empty.
         solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
 
     Raises:
@@ -64,6 +66,7 @@ class Degraded:
     seed: int
     numbers: tuple[int, ...]
     solver_seeds: tuple[int, ...] | None = None
+    remark: str = ""
 
     def __post_init__(self) -> None:
         for what, given in (("number", self.numbers), ("solver seed", self.solver_seeds)):
@@ -184,8 +187,9 @@ def degrade(
     return Degraded(op, y, photos, spec, noise, seed, numbers)
 
 
-def observe(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
-    """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain.
+def observe(photos: Tensor, spec: str, noise: float | str = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+    """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain,
+    or "auto" for what :func:`estimate_noise` finds, in one photo at a time.
 
     Grey operators take the mean over channels, and what a mask says is lost is blanked. Each photo is number 0.
 
@@ -193,6 +197,11 @@ def observe(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior:
         ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
             chance (which pixels are missing?) and cannot be that of an existing photo.
     """
+    remark = ""
+    if isinstance(noise, str):
+        if noise != "auto" or len(photos) != 1:
+            raise ValueError(f"noise is a number, or auto for one photo at a time, got {noise!r}, {len(photos)} photos")
+        noise, remark = noise_of(photos)
     check_numbers(noise, seed)
     op, blank = operator_behind(spec, photos, seed)
     if prior is not None:
@@ -201,7 +210,7 @@ def observe(photos: Tensor, spec: str, noise: float = 0.0, seed: int = 0, prior:
     mask = op.outer if isinstance(op, MaskedGrayscale) else op
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
-    return Degraded(op, y, None, spec, noise, seed, (0,) * len(y))
+    return Degraded(op, y, None, spec, noise, seed, (0,) * len(y), remark=remark)
 
 
 def samples(degraded: Degraded, count: int) -> Degraded:
@@ -320,7 +329,7 @@ def _solve(
         image = torch.where(grey, image.mean(dim=1, keepdim=True), image) if bool(grey.any()) else image
     misfit = consistency(image, degraded.y, op if frame is None else lambda x: frame.cut(op(x)))
     tiles = f"{prior.name} does not take {height} x {width} pixels: asked in tiles" if fitted is not prior else ""
-    message = "; ".join(filter(None, (found.message, op.remark, tiles)))
+    message = "; ".join(filter(None, (found.message, degraded.remark, op.remark, tiles)))
     image = image if frame is None else frame.cut(image, frame.factor)
     return replace(found, image=image, message=message), misfit, fitted
 
