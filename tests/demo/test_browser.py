@@ -146,7 +146,7 @@ def test_nothing_is_cut_off_on_small_screens(context: BrowserContext, server: Se
     demo.page.locator(DEGRADED).wait_for()
     document, window = demo.width()
     assert document <= window
-    ids = "preset photo samples fit side across down came kind first word degradation noise seed count go stop board"
+    ids = "preset photo samples fit side across down came kind first word degradation kernel noise estimate seed count go stop board"
     ids += " slider left right download scores curves reference"
     for name in [*ids.split(), *(f"{what}{k}" for what in ("solver", "prior", "settings") for k in range(1, 5))]:
         box = demo.part(name).bounding_box()

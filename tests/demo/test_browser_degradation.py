@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.demo.browser import Demo, drop, needs_chromium
-from workbench.demo.controls import CONTROLS, TITLES, Parameter, takes_mask
+from tests.demo.browser import Demo, drop, needs_chromium, photo, pixels
+from workbench.demo.controls import CONTROLS, TITLES, Parameter, takes_kernel, takes_mask
 from workbench.demo.presets import PRESETS, Preset
 
 pytestmark = needs_chromium
@@ -170,6 +173,7 @@ def _shows(demo: Demo, preset: Preset) -> None:
     kind = preset.degradation.partition(":")[0]
     assert demo.value("kind") == CONTROLS[kind][0]
     expect(demo.part("painting")).to_have_count(int(takes_mask(kind)))
+    expect(demo.part("kernel")).to_have_count(int(takes_kernel(kind)))
     assert float(demo.value("noise")) == preset.noise
     assert int(demo.value("side")) == preset.side
     assert int(demo.value("count")) == preset.samples
@@ -226,3 +230,61 @@ def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
     assert lost.mean() < 0.01
     drop(demo, "mask", tmp_path / "half.png")
     demo.says("the mask has 128x50 pixels")
+
+
+def test_a_kernel_is_uploaded_seen_and_taken_home(demo: Demo, tmp_path: Path) -> None:
+    """Of a photo that came degraded; it counts until it is removed, or a preset is chosen."""
+    drawn = np.diag([51, 102, 153, 204, 255]).astype(np.uint8)
+    Image.fromarray(drawn).save(tmp_path / "motion.png")
+    np.savez(tmp_path / "two.npz", first=drawn, second=drawn)
+    demo.methods(("pinv", "photo-control", ""))
+    demo.unfold("framing")
+    with demo.changes():
+        demo.part("came", "input").check()
+    with demo.changes():
+        demo.number("side", 32)
+    with demo.changes():
+        drop(demo, "photo", photo(tmp_path / "mine.png", 64, 64))
+    demo.choose("kind", "Gaussian blur")
+    expect(demo.part("degradation", "input")).to_have_value("blur:1.5:1.5")
+    demo.part("kernel", "input[type=file]").set_input_files(tmp_path / "motion.png")
+    demo.page.locator("#board img[alt=Kernel]").wait_for()
+    expect(demo.part("board", ".kernel")).to_contain_text("Kernel 5×5")
+    expect(demo.part("board", ".kernel")).to_contain_text("kernel.png: the kernel summed to 3 and was divided by it")
+    assert (demo.picture("Kernel")[..., 0] == np.kron(drawn, np.ones((19, 19)))).all()
+    demo.restore()
+    assert [row["Method"] for row in demo.scores()] == ["pinv, photo-control"]
+    assert (demo.picture("Kernel")[..., 0] == np.kron(drawn, np.ones((19, 19)))).all()
+    with demo.page.expect_download() as download:
+        demo.part("download").click()
+    archive = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes()))
+    assert {"photo.png", "kernel.png", "run.json"} <= {*archive.namelist()}
+    assert json.loads(archive.read("run.json"))["operator"] == "blur:kernel.png"
+    assert (pixels(archive.read("kernel.png"))[..., 0] == drawn).all()
+    demo.part("kernel", "[aria-label=Clear]").click()
+    expect(demo.page.locator("#board img[alt=Kernel]")).to_have_count(0)
+    demo.part("kernel", "input[type=file]").set_input_files(tmp_path / "two.npz")
+    demo.says("one of first, second")
+    demo.choose("preset", "MTDEQ: Gaussian against equilibrium prior")
+    expect(demo.part("kernel", "input[type=file]")).to_have_count(1)  # empty again
+    demo.page.locator("#board img[alt=Degraded]").wait_for()
+    assert demo.page.locator("#board img[alt=Kernel]").count() == 0
+
+
+def test_the_noise_of_the_photo_is_estimated(demo: Demo, tmp_path: Path) -> None:
+    """The slider takes it, and the line stands until the noise is another."""
+    noise = np.random.default_rng(0).normal(128, 0.08 * 255, (64, 64, 3))
+    Image.fromarray(noise.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "noise.png")
+    demo.unfold("framing")
+    with demo.changes():
+        demo.part("came", "input").check()
+    with demo.changes():
+        drop(demo, "photo", tmp_path / "noise.png")
+    demo.part("estimate").click()
+    demo.status("Noise estimated: 0.0")
+    expect(demo.part("noise", "input[type=number]")).not_to_have_value("0.01")
+    level = float(demo.value("noise"))
+    assert level == pytest.approx(0.08, rel=0.06)
+    demo.status(f"Noise estimated: {level:.3f}")
+    demo.number("noise", 0.2)
+    expect(demo.page.locator("#status .prose", has_text="estimated")).to_have_count(0)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
+from scipy.io import savemat
 
 from tests.demo.visitor import SMALL, defaults, pixels, raw_call, refusal, save, unpack, visit
 from workbench.images import sample_photo, save_image
@@ -50,13 +51,15 @@ def test_the_named_endpoints_are_these_and_say_what_they_take(client):
     described = client.view_api(print_info=False, return_format="dict")
     assert described["unnamed_endpoints"] == {}
     endpoints = described["named_endpoints"]
-    assert set(endpoints) == {"/restore", "/degrade", "/before_after", "/methods"}
-    problem = ["photo", "fit", "side", "across", "down", "came", "degradation", "noise", "painting", "mask", "seed"]
+    assert set(endpoints) == {"/restore", "/degrade", "/estimate_noise", "/before_after", "/methods"}
+    problem = ["photo", "fit", "side", "across", "down", "came", "degradation", "noise"]
+    problem += ["painting", "mask", "seed", "kernel"]
     rows = [f"{what}_{number}" for number in (1, 2, 3, 4) for what in ("solver", "prior", "settings")]
     taken = {name: [p["parameter_name"] for p in about["parameters"]] for name, about in endpoints.items()}
     assert taken == {
         "/restore": [*problem, *rows, "samples"],
         "/degrade": problem,
+        "/estimate_noise": problem,
         "/before_after": ["before", "after"],
         "/methods": [],
     }
@@ -107,6 +110,14 @@ def test_degrade_gives_the_photo_as_prepared_and_as_degraded(client, photo):
     assert np.abs(pixels(degraded).reshape(40, 40, -1)[..., 0] - grey).max() <= 1
 
 
+def test_estimate_noise_gives_a_level_and_says_it(client, folder):
+    noise = np.random.default_rng(0).normal(128, 0.05 * 255, (64, 64, 3)).round().clip(0, 255).astype(np.uint8)
+    level, line = client.predict(photo=save(noise, folder / "noise.png"), fit="whole", api_name="/estimate_noise")
+    assert level == pytest.approx(0.05, rel=0.1)
+    assert line == f"Noise estimated: {level:.3f}"
+    assert "choose a photo" in refusal(client, "/estimate_noise", photo=None)
+
+
 def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, folder):
     values = SMALL | {"solver_2": "diffpir", "settings_1": "steps=12", "settings_2": "steps=12"}
     told = list(client.submit(photo=photo, **values, api_name="/restore"))
@@ -152,6 +163,10 @@ def taken_home(client, photo, folder) -> dict[str, Path]:
     mask[24:57, 15:42] = 255
     uploaded = save(mask, folder / "a mask.png")
     old = save((pixels(photo["path"])[:24, :24].mean(axis=-1)).astype(np.uint8), folder / "old.png")
+    motion = np.diag([50, 100, 150, 200, 255]).astype(np.uint8)
+    drawn = save(motion, folder / "a kernel.png")
+    savemat(folder / "estimated.mat", {"psf": motion / motion.sum()})
+    estimated = handle_file(str(folder / "estimated.mat"))
     cases: dict[str, dict[str, Any]] = {
         "two methods": {"solver_2": "ddnm", "prior_2": "photo", "settings_2": "steps=2 eta=0.85"},
         "painted mask": {"degradation": "mask", "painting": painting},
@@ -159,6 +174,8 @@ def taken_home(client, photo, folder) -> dict[str, Path]:
         "came degraded": {"photo": old, "came": True, "fit": "crop", "degradation": "gray", "noise": 0.02},
         "three samples": {"samples": 3, "degradation": "inpaint:0.6", "seed": 7},
         "jpeg": {"degradation": "jpeg:15"},
+        "kernel": {"degradation": "sr:2:bicubic", "kernel": drawn},
+        "kernel, came degraded": {"came": True, "fit": "crop", "degradation": "blur", "kernel": estimated},
         "tiles": {"side": 42, "fit": "resize"},  # no multiple of what the network takes
     }
     folders = {}
@@ -179,6 +196,7 @@ def taken_home(client, photo, folder) -> dict[str, Path]:
 
 
 KINDS = ["two methods", "painted mask", "mask file", "came degraded", "three samples", "jpeg", "tiles"]
+KINDS += ["kernel", "kernel, came degraded"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,7 +217,9 @@ def test_the_downloaded_recipe_gives_the_same_pictures_to_the_last_bit(kind, tak
 def test_the_zip_holds_what_it_should_and_no_more(taken_home):
     names = {kind: {path.name for path in home.iterdir()} - {"again"} for kind, home in taken_home.items()}
     assert {kind for kind in names if "mask.png" in names[kind]} == {"painted mask", "mask file"}
-    assert {kind for kind in names if "photo.png" in names[kind]} == {"came degraded"}
+    assert {kind for kind in names if "photo.png" in names[kind]} == {"came degraded", "kernel, came degraded"}
+    assert {kind for kind in names if "kernel.png" in names[kind]} == {"kernel"}
+    assert {kind for kind in names if "kernel.mat" in names[kind]} == {"kernel, came degraded"}
     assert len([name for name in names["three samples"] if name.startswith("1-")]) == 3
     assert not any(name.startswith(("view-", ".")) for files in names.values() for name in files)
 
@@ -239,6 +259,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a mask that is not painted": ({"degradation": "mask"}, "paint over"),
     "sr:1000000": ({"degradation": "sr:1000000"}, "from 1 to 32"),
     "a result too large": ({"degradation": "sr:16", "came": True, "side": 96}, "the limit is"),
+    "a kernel that is a file here": ({"degradation": "blur:/etc/k.npy"}, "name no file of the server"),
     "no photo": ({"photo": None}, "choose a photo"),
     "too much memory": ({"solver_1": "deqir", "settings_1": "steps=1000", "side": 512}, "GB of states"),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,9 +20,11 @@ from workbench.demo.files import Visits
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import Limits, Problem, Row, methods_of
 from workbench.demo.session import Sessions
+from workbench.demo.view import board_html
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import available_priors
 from workbench.operators.parse import OPERATORS, parse_operator
+from workbench.recipe import load_recipe, measure
 from workbench.restore import steps_of
 from workbench.solvers import SOLVERS
 
@@ -122,6 +127,98 @@ def test_a_photo_that_came_without_colours_is_taken_home_with_them(sessions, pho
     with zipfile.ZipFile(files.archive) as archive:
         archive.extract("photo.png", photo.parent)
     assert torch.equal(load_image(photo.parent / "photo.png"), load_image(photo))
+
+
+MOTION = np.zeros((3, 5))
+MOTION[1], MOTION[2, 4] = 2.0, 4.0
+
+
+def drawn_kernel(board: str) -> np.ndarray:
+    """The kernel's picture on the board, (h, w)."""
+    source = re.search(r'src="data:image/png;base64,([^"]+)" alt="Kernel"', board)
+    assert source
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source[1]))))
+
+
+@pytest.mark.parametrize(("degradation", "came"), [("blur:2", False), ("sr:2:bicubic", False), ("sr:2", True)])
+def test_an_uploaded_kernel_counts_is_shown_and_is_taken_home(sessions, photo, degradation, came):
+    np.save(photo.parent / "mine.npy", MOTION)
+    wanted = problem(
+        photo, degradation=degradation, came=came, fit="crop", noise=0.0, kernel=str(photo.parent / "mine.npy")
+    )
+    shown = sessions.preview(wanted, "session")
+    assert np.array_equal(drawn_kernel(shown), np.kron(255 * MOTION / 4, np.ones((19, 19))).round())  # 96 // 5 times
+    assert "<b>Kernel</b> 5×3<br>kernel.npy: the kernel summed to 14 and was divided by it" in shown
+    *_, (board, files) = sessions.restore(wanted, [Row("pinv", "photo")], 1, "session")
+    assert drawn_kernel(board_html(board)).shape == (57, 95)
+    with zipfile.ZipFile(files.archive) as archive:
+        archive.extractall(photo.parent / "home")
+    assert np.array_equal(np.load(photo.parent / "home" / "kernel.npy"), MOTION)
+    recipe = json.loads(files.recipe)
+    assert recipe["operator" if came else "degrade"] == ("blur" if degradation[0] == "b" else "sr:2") + ":kernel.npy"
+    again = load_recipe(photo.parent / "home" / "run.json")
+    measured = measure(again, load_image(again.photo))
+    assert torch.equal(measured.op.kernel[0, 0], torch.from_numpy(MOTION / 14))
+    assert torch.equal(measured.y, board.degraded.y)
+
+
+def test_no_kernel_is_shown_where_none_was_uploaded_or_none_counts(sessions, photo):
+    np.save(photo.parent / "mine.npy", MOTION)
+    for changes in ({"degradation": "blur:2"}, {"degradation": "gray", "kernel": str(photo.parent / "mine.npy")}):
+        assert 'alt="Kernel"' not in sessions.preview(problem(photo, **changes), "session")
+
+
+def test_a_kernel_larger_than_the_picture_is_said_without_the_server_s_folders(sessions, photo):
+    np.save(photo.parent / "mine.npy", np.ones((33, 5)))
+    wanted = problem(photo, degradation="blur:2", kernel=str(photo.parent / "mine.npy"))
+    with pytest.raises(ValueError, match=r"^'blur:kernel\.npy' .*the kernel has 33x5 pixels, the image 32x32"):
+        sessions.preview(wanted, "session")
+
+
+def noisy(path: Path, *levels: float) -> Path:
+    """An even grey with noise of these ``levels`` in its channels."""
+    noise = (
+        torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * torch.tensor(levels)[:, None, None]
+    )
+    save_image((0.5 + noise).clamp(0, 1), path)
+    return path
+
+
+def test_the_noise_of_the_framed_photo_is_estimated(sessions, tmp_path):
+    wanted = problem(noisy(tmp_path / "a.png", 0.06, 0.06, 0.06), fit="whole", degradation="sr:4")
+    level, line = sessions.estimate(wanted, "session")
+    assert level == pytest.approx(0.06, rel=0.05)
+    assert line == f"Noise estimated: {level:.3f}"
+    resized, _ = sessions.estimate(problem(tmp_path / "a.png", fit="resize", side=32), "session")
+    assert resized < 0.03  # averaged away
+    _, line = sessions.estimate(problem(noisy(tmp_path / "b.png", 0.02, 0.08, 0.02), fit="whole"), "session")
+    found = re.fullmatch(r"Noise estimated: ([\d.]+) \(red ([\d.]+), green ([\d.]+), blue ([\d.]+)\)", line)
+    assert found
+    together = ((2 * 0.02**2 + 0.08**2) / 3) ** 0.5
+    assert [float(value) for value in found.groups()] == pytest.approx([together, 0.02, 0.08, 0.02], rel=0.1)
+    with pytest.raises(ValueError, match="choose a photo"):
+        sessions.estimate(Problem(None), "session")
+
+
+def test_an_estimate_above_what_the_slider_takes_is_cut(sessions, tmp_path):
+    black_and_white = torch.randint(2, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
+    save_image(black_and_white, tmp_path / "a.png")
+    level, line = sessions.estimate(problem(tmp_path / "a.png", fit="whole"), "session")
+    assert level == 0.5
+    assert float(line.split()[2]) > 0.5
+
+
+def test_what_was_estimated_stands_until_photo_frame_or_noise_change(sessions, photo):
+    wanted = problem(photo)
+    level, line = sessions.estimate(wanted, "session")
+    found = problem(photo, noise=level)
+    assert sessions.estimated(found, "session") == line
+    assert sessions.estimated(problem(photo, noise=level, degradation="blur:2", seed=3), "session") == line
+    for other in (wanted, problem(photo, noise=level, side=40), problem(photo.with_name("b.png"), noise=level)):
+        assert sessions.estimated(other, "session") == ""
+    assert sessions.estimated(found, "another") == ""
+    sessions.leave("session")
+    assert sessions.estimated(found, "session") == ""
 
 
 def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(sessions, photo):

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from workbench.demo.compare import Stopped, follow
+from workbench.demo.kernel import take_kernel
 from workbench.demo.photo import frame
 from workbench.demo.problem import Limits, Problem, check_size, write_mask
 from workbench.recipe import Method, Recipe, make_recipe
@@ -170,6 +172,70 @@ def test_operators_take_the_painted_mask_and_no_file_of_the_server():
         for given in (None, mask):
             with pytest.raises(ValueError, match="no file name"):
                 spec(text, given)
+
+
+# Kernels
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("blur:1.5:1.5", "blur:/f/kernel.npy"),
+        ("blur", "blur:/f/kernel.npy"),
+        (" blur:20,1,9 ", "blur:/f/kernel.npy"),
+        ("sr:4:bicubic", "sr:4:/f/kernel.npy"),
+        ("sr:2", "sr:2:/f/kernel.npy"),
+        ("motion:9:45", "motion:9:45"),
+        ("mask", "mask:/f/mask.png"),
+    ],
+)
+def test_operators_with_a_kernel_take_the_uploaded_one_and_the_others_stay(text, written):
+    assert Problem(None, degradation=text).spec(Path("/f/mask.png"), Path("/f/kernel.npy")) == written
+
+
+@pytest.mark.parametrize("text", ["blur:/etc/k.npy", "sr:4:k.npz:kernel1", "blur:kernel.png"])
+def test_an_uploaded_kernel_lets_nobody_name_a_file(text):
+    for kernel in (None, Path("/f/kernel.npy")):
+        with pytest.raises(ValueError, match="name no file of the server"):
+            Problem(None, degradation=text).spec(None, kernel)
+
+
+def test_a_kernel_is_copied_under_a_name_of_its_own(tmp_path):
+    np.save(tmp_path / "mine.npy", np.eye(3))
+    (tmp_path / "MINE.NPY").write_bytes((tmp_path / "mine.npy").read_bytes())
+    (tmp_path / "to").mkdir()
+    path = take_kernel(tmp_path / "MINE.NPY", tmp_path / "to", 100)
+    assert path == tmp_path / "to" / "kernel.npy"
+    assert path.read_bytes() == (tmp_path / "mine.npy").read_bytes()
+
+
+def test_what_is_no_kernel_is_said_by_its_name_alone(tmp_path):
+    np.savez(tmp_path / "two.npz", first=np.eye(3), second=np.eye(5))
+    np.savez_compressed(tmp_path / "packed.npz", np.ones((400, 400)))  # a small file, 1.28 MB in memory
+    savemat(tmp_path / "packed.mat", {"k": np.ones((400, 400))}, do_compression=True)
+    np.save(tmp_path / "large.npy", np.ones((400, 400)))
+    Image.new("L", (11, 11), 255).save(tmp_path / "wide.png")
+    Image.new("L", (3, 3), 255).save(tmp_path / "drawn.png", "EPS")
+    (tmp_path / "kernel.txt").write_text("1 2 1")
+    (tmp_path / "words.npy").write_text("1 2 1")
+    (tmp_path / "broken.npz").write_bytes(b"PK" + bytes(30))
+    expected = {
+        "two.npz": "upload a file that holds one kernel: two.npz: which kernel.*one of first, second",
+        "packed.npz": "packed.npz: 1.3 MB, a kernel has at most 1 MB",
+        "packed.mat": "packed.mat: 1.3 MB, a kernel has at most 1 MB",
+        "large.npy": "large.npy: 1.3 MB, a kernel has at most 1 MB",
+        "wide.png": "wide.png: 11x11 pixels, the limit is 100",
+        "drawn.png": "drawn.png: not an image",  # Pillow would have Ghostscript read it
+        "kernel.txt": "kernel.txt: expected a kernel as .png, .npy, .npz, .mat",
+        "words.npy": "one kernel: words.npy: no kernel can be read from it",
+        "broken.npz": "one kernel: broken.npz: no kernel can be read from it",
+    }
+    for name, message in expected.items():
+        with pytest.raises(ValueError, match=message) as said:
+            take_kernel(tmp_path / name, tmp_path, 100)
+        assert str(tmp_path) not in str(said.value)
+        assert "\n" not in str(said.value)
+    assert not list(tmp_path.glob("kernel.[!t]*"))
 
 
 # check_size

@@ -186,12 +186,12 @@ FOREIGN_FILES = [
 ]
 
 
-@pytest.mark.parametrize("where", ["photo", "layers"])
+@pytest.mark.parametrize("where", ["photo", "layers", "kernel"])
 @pytest.mark.parametrize("number", range(len(FOREIGN_FILES)))
 def test_files_that_were_not_uploaded_are_refused(number, where, server, client):
     file = FOREIGN_FILES[number] | {"orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
-    values = defaults(client, "/degrade") | {"degradation": "mask"}
-    if where == "photo":
+    values = defaults(client, "/degrade") | {"degradation": "mask" if where == "layers" else "blur:1"}
+    if where != "layers":
         values[where] = file
     else:
         values["painting"] = {"background": None, "layers": [file], "composite": None}

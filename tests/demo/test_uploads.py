@@ -151,6 +151,22 @@ def test_a_mask_that_is_no_picture_gets_a_sentence(client, folder):
     assert "the mask fills nothing" in refusal(client, photo=photo, mask=black, **masked)
 
 
+def test_what_is_no_kernel_gets_a_sentence(client, folder):
+    np.savez(folder / "two.npz", first=np.eye(3), second=np.eye(5))
+    kernels = {
+        "two.npz": ((folder / "two.npz").read_bytes(), "which kernel? write two.npz:NAME with one of first, second"),
+        "text.npy": (b"1 2 1\n2 4 2\n1 2 1\n", "no kernel can be read from it"),
+        "text.mat": (b"1 2 1\n2 4 2\n1 2 1\n", "no kernel can be read from it"),
+        "kernel.txt": (b"1 2 1", "expected a kernel as .png"),
+        "large.npy": (bytes(1_000_001), "at most 1 MB"),
+        "empty.png": (b"", "empty"),
+    }
+    for name, (data, words) in kernels.items():
+        said = refusal(client, kernel=written(folder, name, data), degradation="blur:1")
+        assert words in said
+        assert name in said
+
+
 def test_what_is_larger_than_the_limit_is_refused_and_not_kept(server, client, folder):
     large = written(folder, "large.bmp", encoded(Image.new("RGB", (2700, 2700)), "BMP"))
     assert (folder / "large.bmp").stat().st_size > 20e6

@@ -33,8 +33,8 @@ _TITLES: dict[str, tuple[str, *tuple[Parameter, ...]]] = {
     "sr": ("Super-resolution", Parameter("Factor", 4, 2, 8), Parameter("Kernel", "bicubic", choices=tuple(KERNELS))),
     "blur": (
         "Gaussian blur",
-        Parameter("Standard deviation along rows, pixels", 1.5, 0.1, 8, 0.1),
-        Parameter("Along columns, pixels", 1.5, 0.1, 8, 0.1),
+        Parameter("σ along rows, pixels", 1.5, 0.1, 8, 0.1),
+        Parameter("σ along columns, pixels", 1.5, 0.1, 8, 0.1),
     ),
     "motion": ("Motion blur", Parameter("Length, pixels", 9, 1, 31), Parameter("Angle, degrees", 45, 0, 180)),
     "inpaint": ("Missing pixels", Parameter("Share missing", 0.8, 0.05, 0.98, 0.01)),
@@ -50,12 +50,18 @@ _TITLES: dict[str, tuple[str, *tuple[Parameter, ...]]] = {
 }
 CONTROLS = {name: _TITLES.get(name, (name,)) for name in OPERATORS if name != "none"}
 TITLES = {title: name for name, (title, *_) in CONTROLS.items()}
+MOST_NOISE = 0.5  # of the slider
 HIDDEN: dict[str, Any] = {"minimum": 0, "maximum": 1, "value": 0, "step": 1, "label": "", "visible": False}
 
 
 def takes_mask(name: str) -> bool:
     """Whether the operator ``name`` is one of those with a painted mask."""
     return name in OPERATORS and OPERATORS[name].file
+
+
+def takes_kernel(name: str) -> bool:
+    """Whether the operator ``name`` is one of those with a kernel, which may be a file."""
+    return name in OPERATORS and OPERATORS[name].kernel is not None
 
 
 def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

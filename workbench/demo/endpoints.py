@@ -67,6 +67,12 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
             prepared, degraded = sessions.degraded_files(Problem(*values), request.session_hash or "")
             return str(prepared), str(degraded)
 
+    @taking(PROBLEM)
+    def estimate_noise(request: gr.Request, *values: Any) -> tuple[float, str]:
+        """Estimate the noise of a photo as it is framed: its standard deviation, and a line that says it."""
+        with said():
+            return sessions.estimate(Problem(*values), request.session_hash or "")
+
     @taking(PROBLEM + _method_parameters())
     def restore(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Degrade a photo and restore it by up to four methods; pictures come as they are computed.
@@ -124,7 +130,7 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
         """The page was closed."""
         sessions.leave(request.session_hash or "")
 
-    answers = {"degrade": degrade, "restore": restore, "before_after": before_after}
+    answers = {"degrade": degrade, "estimate_noise": estimate_noise, "restore": restore, "before_after": before_after}
     return answers | {"methods": methods, "leave": leave}
 
 

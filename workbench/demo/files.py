@@ -158,7 +158,7 @@ class Export:
 def export(board: Board, folder: Path) -> Export:
     """Write the pictures of ``board`` and run.json into ``folder``, and a zip file of them.
 
-    What failed is left out. A painted mask lies in ``folder`` as mask.png already; in run.json file names are relative,
+    What failed is left out. A mask or kernel lies in ``folder`` already; in run.json file names are relative,
     so that it works wherever the zip file is unpacked.
     """
     degraded, recipe = board.degraded, board.recipe

@@ -1,7 +1,7 @@
 """The page: what stands where, and which function each control calls.
 
-Endpoints for ``gradio_client``: /restore, /degrade, /before_after and /methods. Parameters are named as in
-``problem.py``, and what is left out is as when the page opens.
+Endpoints for ``gradio_client``: /restore, /degrade, /estimate_noise, /before_after and /methods. Parameters are named
+as in ``problem.py``, and what is left out is as when the page opens.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any
 import gradio as gr
 import skimage
 
-from workbench.demo.controls import CONTROLS, TITLES, parameter_updates, spec_of, takes_mask
+from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
+from workbench.demo.degradation import PRIVATE, QUICK, Controls, degradation_controls, help_writing
 from workbench.demo.endpoints import endpoints
-from workbench.demo.photo import FITS, Painting, Photo, canvas_of
+from workbench.demo.kernel import KernelFile
+from workbench.demo.photo import FITS, Photo, canvas_of
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
@@ -31,10 +33,6 @@ from workbench.solvers import SOLVERS
 
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
-# A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
-PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
-Controls = dict[str, Any]  # name -> component
 
 
 def asset(name: str) -> str:
@@ -54,7 +52,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320):
                 preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
                 about = gr.Markdown(start.about, elem_id="about")
-                controls = _photo(start, sessions.limits.upload_megabytes) | _degradation(start)
+                controls = _photo(start, sessions.limits.upload_megabytes) | degradation_controls(start)
                 methods = _methods(start, sessions)
                 with gr.Row():
                     controls["seed"] = gr.Number(
@@ -72,13 +70,15 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             gr.Markdown(_reference(sessions))
         problem = [controls[field.name] for field in fields(Problem)]
         answers = endpoints(sessions)
-        _help_writing(controls)
+        help_writing(controls)
         _choose_preset(preset, controls, {"about": about, "methods": methods, "samples": samples})
         _preview(sessions, controls, problem, shown)
         files = [
             gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")
         ]
         gr.Button(visible=False).click(answers["degrade"], problem, files, api_name="degrade", **QUICK)
+        estimated = [controls["noise"], shown["status"]]
+        controls["estimate"].click(answers["estimate_noise"], problem, estimated, api_name="estimate_noise", **QUICK)
         run = go.click(
             answers["restore"],
             [*problem, *methods, samples],
@@ -124,45 +124,6 @@ def _photo(start: Preset, megabytes: float) -> Controls:
             across = gr.Slider(0, 1, 0.5, step=0.05, label="Crop: left to right", elem_id="across")
             down = gr.Slider(0, 1, 0.5, step=0.05, label="Crop: top to bottom", elem_id="down")
     return {"photo": photo, "fit": fit, "side": side, "across": across, "down": down}
-
-
-def _degradation(start: Preset) -> Controls:
-    """How the photo is, or was, degraded; and controls that only help to write it."""
-    name = start.degradation.partition(":")[0]
-    with gr.Group():
-        came = gr.Checkbox(False, label="The photo is degraded already, by:", elem_id="came")
-        kind = gr.Dropdown(list(TITLES), value=CONTROLS[name][0], label="Degradation", elem_id="kind")
-        first, second, word = parameter_updates(name, start.degradation)
-        with gr.Row():
-            helpers = [gr.Slider(**first, elem_id="first"), gr.Slider(**second, elem_id="second")]
-            choice = gr.Dropdown(**word, elem_id="word")
-        with gr.Row():
-            degradation = gr.Textbox(
-                start.degradation, label="As on the command line", max_lines=1, max_length=60, elem_id="degradation"
-            )
-            noise = gr.Slider(0, 0.5, start.noise, step=0.005, label="Noise σ", elem_id="noise")
-    with gr.Group(visible=False, elem_id="masking") as masking:
-        painting = Painting(
-            label="Paint over what is to be filled",
-            type="numpy",
-            image_mode="RGBA",
-            sources=[],
-            transforms=[],
-            brush=gr.Brush(default_size=24, colors=["#ff2d55"], default_color="#ff2d55", color_mode="fixed"),
-            layers=False,
-            height=420,
-            elem_id="painting",
-        )
-        mask = Photo(
-            label="Or upload a mask: white is filled, black is kept",
-            sources=["upload", "clipboard"],
-            type="filepath",
-            image_mode=None,
-            height=120,
-            elem_id="mask",
-        )
-    measured = {"came": came, "degradation": degradation, "noise": noise, "painting": painting, "mask": mask}
-    return measured | {"kind": kind, "helpers": [*helpers, choice], "masking": masking}
 
 
 def _methods(start: Preset, sessions: Sessions) -> list[Any]:
@@ -230,22 +191,6 @@ def _opening(sessions: Sessions, photo: Photo, start: Preset) -> str:
     return shown
 
 
-def _help_writing(controls: Controls) -> None:
-    """The list of degradations and its sliders write the text that counts."""
-
-    def choose(title: str) -> list[Any]:
-        first, second, word = parameter_updates(TITLES[title])
-        text = spec_of(title, first["value"], second["value"], word["value"])
-        masking = gr.Group(visible=takes_mask(TITLES[title]))
-        return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, masking]
-
-    kind, helpers, degradation = controls["kind"], controls["helpers"], controls["degradation"]
-    kind.select(choose, kind, [*helpers, degradation, controls["masking"]], **PRIVATE)
-    gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
-    # A photo that came degraded must not be resized: that would change what degraded it.
-    controls["came"].input(lambda came: "crop" if came else "square", controls["came"], controls["fit"], **PRIVATE)
-
-
 def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) -> None:
     def choose(name: str) -> list[Any]:
         chosen = PRESETS[name]
@@ -256,10 +201,11 @@ def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) ->
             *(value for row in chosen.rows for value in row),
             chosen.samples,
             *(False, "square", chosen.side, CONTROLS[kind][0], chosen.degradation, chosen.noise),
-            *(gr.Group(visible=takes_mask(kind)), gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
+            *(gr.Group(visible=takes_mask(kind)), KernelFile(None, visible=takes_kernel(kind))),
+            *(gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
         ]
 
-    names = ("came", "fit", "side", "kind", "degradation", "noise", "masking")
+    names = ("came", "fit", "side", "kind", "degradation", "noise", "masking", "kernel")
     written = [others["about"], *others["methods"], others["samples"], *(controls[name] for name in names)]
     preset.select(choose, preset, [*written, *controls["helpers"]], **PRIVATE)
 
@@ -272,7 +218,7 @@ def _preview(sessions: Sessions, controls: Controls, inputs: list[Any], shown: C
         if sessions.shows_results_of(problem, session):
             return gr.skip(), gr.skip()
         try:
-            return sessions.preview(problem, session), ""
+            return sessions.preview(problem, session), sessions.estimated(problem, session)
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
             return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from workbench.demo.controls import takes_mask
-from workbench.operators.parse import file_in, shrink_factor
+from workbench.demo.controls import takes_kernel, takes_mask
+from workbench.operators.parse import OPERATORS, file_in, shrink_factor
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.solvers import SOLVERS, DeqIR
@@ -61,7 +62,7 @@ class Problem:
     """A photo and how it is, or was, degraded. Names and order are those of the endpoints' parameters.
 
     Attributes:
-        photo, mask: uploaded files.
+        photo, mask, kernel: uploaded files.
         fit: one of :data:`workbench.demo.photo.FITS`; ``side`` in pixels; ``across``, ``down``: where the crop lies,
             from 0 (left, top) to 1 (right, bottom).
         came: the photo is degraded already.
@@ -81,6 +82,7 @@ class Problem:
     painting: dict[str, Any] | None = None
     mask: str | None = None
     seed: float | None = 0
+    kernel: str | None = None
 
     @property
     def layers(self) -> list[np.ndarray]:
@@ -97,8 +99,8 @@ class Problem:
         """Name of the operator."""
         return (self.degradation or "").strip().partition(":")[0]
 
-    def spec(self, mask: Path | None) -> str:
-        """The operator as on the command line, with the file of the ``mask`` for those that take one.
+    def spec(self, mask: Path | None, kernel: Path | None = None) -> str:
+        """The operator as on the command line, with the file of the ``mask`` or ``kernel`` for those that take one.
 
         Raises:
             ValueError: it names a file (visitors paint masks, they do not name files of the server), or takes a mask
@@ -115,6 +117,9 @@ class Problem:
             raise ValueError("name no file of the server here: upload the kernel")
         if name == "mask" and mask is None:
             raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
+        place = OPERATORS[name].kernel if takes_kernel(name) else None
+        if place is not None and kernel is not None:
+            return ":".join([*re.split("[:,]", text)[: 1 + place], str(kernel)])
         return f"{name}:{mask}" if takes_mask(name) and mask is not None else text
 
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,14 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.demo.compare import Board, compare
-from workbench.demo.controls import takes_mask
+from workbench.demo.controls import MOST_NOISE, takes_kernel, takes_mask
 from workbench.demo.files import MASK, Export, Visits, export
+from workbench.demo.kernel import take_kernel
 from workbench.demo.photo import frame, read_mask, read_photo
 from workbench.demo.problem import Limits, Problem, Row, check_size, methods_of, write_mask
 from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
 from workbench.models import Prior, describe_priors, load_prior
 from workbench.models.load import DEFAULTS
+from workbench.noise_level import noise_of
 from workbench.recipe import Method, make_recipe, measure
 from workbench.solvers import SOLVERS, describe_solvers
 
@@ -43,6 +46,7 @@ class Sessions:
         self._loading = threading.Lock()
         self._few = threading.Semaphore(PREVIEWS)
         self._shown: dict[str, str] = {}  # session -> the problem whose results it sees
+        self._estimated: dict[str, tuple[Problem, str]] = {}  # session -> of which framing, and what was found
 
     def prior(self, method: Method) -> Prior:
         """The prior of ``method``, read once."""
@@ -75,7 +79,7 @@ class Sessions:
         """The measurement that ``problem`` describes, and the recipe of all.
 
         Args:
-            folder: where a painted mask is written.
+            folder: where a mask or kernel is written.
 
         Raises:
             ValueError: whatever is wrong with it, in a sentence.
@@ -83,7 +87,8 @@ class Sessions:
         self.visits.brought(session, problem.files)
         picture, remark = self._picture(problem.photo, session)
         image = frame(picture, problem, self.limits.pixels)
-        spec = problem.spec(self._mask(problem, picture, image, session, folder))
+        mask = self._mask(problem, picture, image, session, folder)
+        spec = problem.spec(mask, self._kernel(problem, session, folder))
         recipe = make_recipe(
             photo="photo.png" if problem.came else "original.png",
             degrade="none" if problem.came else spec,
@@ -103,6 +108,24 @@ class Sessions:
         """What of the photo is restored, (1, 3, h, w)."""
         return frame(self._picture(problem.photo, session)[0], problem, self.limits.pixels)
 
+    def estimate(self, problem: Problem, session: str) -> tuple[float, str]:
+        """The noise that the framed photo has, for the slider, and a line that says it.
+
+        Raises:
+            ValueError: no photo, or a framing that is none.
+        """
+        with self._few:
+            level, line = noise_of(self.framed(problem, session))
+        level = round(min(level, MOST_NOISE), 3)
+        line = line.capitalize()
+        self._estimated[session] = _framing(replace(problem, noise=level)), line
+        return level, line
+
+    def estimated(self, problem: Problem, session: str) -> str:
+        """What was last estimated, as long as the photo is framed so and its noise is that; else nothing."""
+        framing, line = self._estimated.get(session, (None, ""))
+        return line if framing == _framing(problem) else ""
+
     def preview(self, problem: Problem, session: str) -> str:
         """The board before anything is restored, without any file."""
         with self._few, TemporaryDirectory(dir=self.visits.root) as folder:
@@ -118,6 +141,7 @@ class Sessions:
     def leave(self, session: str) -> None:
         """The visitor closed the page."""
         self._shown.pop(session, None)
+        self._estimated.pop(session, None)
         self.visits.leave(session)
 
     def degraded_files(self, problem: Problem, session: str) -> tuple[Path, Path]:
@@ -172,6 +196,18 @@ class Sessions:
             raise ValueError(f"the mask has {sizes[0]} pixels, the photo {sizes[1]}, what is restored of it {sizes[2]}")
         drawn.save(folder / MASK)
         return folder / MASK
+
+    def _kernel(self, problem: Problem, session: str, folder: Path) -> Path | None:
+        """What was uploaded, as a file in ``folder``, for degradations that take a kernel."""
+        if not (problem.kernel and takes_kernel(problem.operator)):
+            return None
+        self.visits.uses(session, problem.kernel)
+        return take_kernel(problem.kernel, folder, self.limits.pixels)
+
+
+def _framing(problem: Problem) -> Problem:
+    """What of ``problem`` an estimate of the noise depends on, and that noise."""
+    return Problem(problem.photo, problem.fit, problem.side, problem.across, problem.down, noise=problem.noise)
 
 
 def _objective(card: Mapping[str, Any]) -> str:

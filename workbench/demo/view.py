@@ -16,8 +16,11 @@ from torch import Tensor
 from workbench.demo.compare import Board, Panel
 from workbench.evaluation.metrics import METRICS, as_text
 from workbench.images import to_pillow
+from workbench.operators import Blur, SuperResolution
+from workbench.operators.parse import file_in
 
 AMPLIFY = 4  # of difference maps
+KERNEL_SIDE = 96  # the longer side of a small kernel's picture, at most
 LIVE_SIDE = 256  # pictures on their way are shown no larger than this
 INK = "#010203"  # in curves, stands for the colour of the page's text
 WIDTHS: list[str | int] = ["150px", *["110px"] * 8]  # of the table's columns: names take more than figures
@@ -28,6 +31,7 @@ def board_html(board: Board) -> str:
     given, panels = _given(board), board.panels
     over = all(panel.state in ("done", "failed") for panel in panels)
     parts = [_row([*given, *(_panel(panel, over) for panel in panels)], len(given) + len(panels) if panels else 4)]
+    parts.append(_kernel(board))
     done = [panel for panel in panels if panel.state == "done"]
     if over and done:
         parts.append(_differences(board, len(given)))
@@ -45,6 +49,19 @@ def _given(board: Board) -> list[str]:
     if came and torch.equal(measured, photo):
         return [first]
     return [first, _figure("What counts of it" if came else "Degraded", picture(measured), _size(measured))]
+
+
+def _kernel(board: Board) -> str:
+    """The kernel that was uploaded, the brightest tap white and taps as squares, its size, and what was done to it."""
+    op = board.degraded.op
+    if not isinstance(op, Blur | SuperResolution) or file_in(board.recipe.operator or board.recipe.degrade) is None:
+        return ""
+    height, width = op.kernel.shape[-2:]
+    scale = max(1, KERNEL_SIDE // max(height, width))
+    taps = (op.kernel / op.kernel.max()).repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    remark = f"<br>{escape(op.remark)}" if op.remark else ""
+    shown = f'<img src="{picture(taps)}" alt="Kernel" draggable="false">'
+    return f'<p class="remark kernel">{shown}<span><b>Kernel</b> {width}×{height}{remark}</span></p>'
 
 
 def picture(image: Tensor, live: bool = False) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,8 @@ def file_kernel(name: str) -> tuple[Tensor, str]:
     found = FILE.match(name)
     if found is None:
         raise ValueError(f"{name}: expected a kernel file, .png, .npy, .npz:NAME or .mat:NAME")
-    array = _read_kernel(Path(found["path"]).expanduser(), found["array"])
+    # A sparse matrix, and the text that a .npz may hold, become arrays of no dimensions.
+    array = np.asarray(_read_kernel(Path(found["path"]).expanduser(), found["array"]))
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected a kernel (kh, kw) of real numbers, got shape {array.shape}, {array.dtype}")
     kernel = torch.from_numpy(array.astype(np.float64))
@@ -113,7 +115,7 @@ def file_kernel(name: str) -> tuple[Tensor, str]:
     return kernel / total, "" if abs(total - 1) < 0.01 else remark
 
 
-def _read_kernel(path: Path, array: str | None) -> np.ndarray:
+def _read_kernel(path: Path, array: str | None) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     kind = path.suffix.lower()
@@ -123,10 +125,11 @@ def _read_kernel(path: Path, array: str | None) -> np.ndarray:
         return load_image(path)[0].double().mean(0).numpy()
     try:
         if kind == ".npy":
-            return np.load(path, allow_pickle=False)
+            with path.open("rb") as file:  # np.load would take a .npz of this name
+                return np.lib.format.read_array(file, allow_pickle=False)
         if kind == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
+            with np.load(path, allow_pickle=False) as package:
+                arrays = dict(package)
         else:
             from scipy.io import loadmat
 

@@ -1,0 +1,81 @@
+"""The part of the page that says how the photo is, or was, degraded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from workbench.demo.controls import CONTROLS, MOST_NOISE, TITLES, parameter_updates, spec_of, takes_kernel, takes_mask
+from workbench.demo.kernel import SUFFIXES, KernelFile
+from workbench.demo.photo import Painting, Photo
+from workbench.demo.presets import Preset
+
+# A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
+Controls = dict[str, Any]  # name -> component
+
+
+def degradation_controls(start: Preset) -> Controls:
+    """How the photo is, or was, degraded; and controls that only help to write it."""
+    name = start.degradation.partition(":")[0]
+    with gr.Group():
+        came = gr.Checkbox(False, label="The photo is degraded already, by:", elem_id="came")
+        kind = gr.Dropdown(list(TITLES), value=CONTROLS[name][0], label="Degradation", elem_id="kind")
+        first, second, word = parameter_updates(name, start.degradation)
+        with gr.Row():
+            helpers = [gr.Slider(**first, elem_id="first"), gr.Slider(**second, elem_id="second")]
+            choice = gr.Dropdown(**word, elem_id="word")
+        degradation = gr.Textbox(
+            start.degradation, label="As on the command line", max_lines=1, max_length=60, elem_id="degradation"
+        )
+        kernel = KernelFile(
+            label="Or upload its kernel (.png, .npy, .npz, .mat)",
+            file_types=[*SUFFIXES],
+            height=80,
+            visible=takes_kernel(name),
+            elem_id="kernel",
+        )
+        with gr.Row(equal_height=True):
+            noise = gr.Slider(0, MOST_NOISE, start.noise, step=0.001, label="Noise σ", elem_id="noise")
+            estimate = gr.Button("Estimate", size="sm", min_width=90, scale=0, elem_id="estimate")
+    with gr.Group(visible=False, elem_id="masking") as masking:
+        painting = Painting(
+            label="Paint over what is to be filled",
+            type="numpy",
+            image_mode="RGBA",
+            sources=[],
+            transforms=[],
+            brush=gr.Brush(default_size=24, colors=["#ff2d55"], default_color="#ff2d55", color_mode="fixed"),
+            layers=False,
+            height=420,
+            elem_id="painting",
+        )
+        mask = Photo(
+            label="Or upload a mask: white is filled, black is kept",
+            sources=["upload", "clipboard"],
+            type="filepath",
+            image_mode=None,
+            height=120,
+            elem_id="mask",
+        )
+    measured = {"came": came, "degradation": degradation, "noise": noise, "painting": painting, "mask": mask}
+    others = {"kind": kind, "helpers": [*helpers, choice], "masking": masking, "estimate": estimate}
+    return measured | {"kernel": kernel} | others
+
+
+def help_writing(controls: Controls) -> None:
+    """The list of degradations and its sliders write the text that counts."""
+
+    def choose(title: str) -> list[Any]:
+        first, second, word = parameter_updates(TITLES[title])
+        text = spec_of(title, first["value"], second["value"], word["value"])
+        files = [gr.Group(visible=takes_mask(TITLES[title])), KernelFile(visible=takes_kernel(TITLES[title]))]
+        return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, *files]
+
+    kind, helpers, degradation = controls["kind"], controls["helpers"], controls["degradation"]
+    kind.select(choose, kind, [*helpers, degradation, controls["masking"], controls["kernel"]], **PRIVATE)
+    gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
+    # A photo that came degraded must not be resized: that would change what degraded it.
+    controls["came"].input(lambda came: "crop" if came else "square", controls["came"], controls["fit"], **PRIVATE)
