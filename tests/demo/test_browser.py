@@ -146,8 +146,8 @@ def test_nothing_is_cut_off_on_small_screens(context: BrowserContext, server: Se
     demo.page.locator(DEGRADED).wait_for()
     document, window = demo.width()
     assert document <= window
-    ids = "preset photo samples fit side across down came kind first word degradation kernel noise estimate seed count go stop board"
-    ids += " slider left right download scores curves reference"
+    ids = "preset photo samples fit side across down came kind first word degradation kernel noise estimate seed count"
+    ids += " go stop board slider left right download scores curves reference"
     for name in [*ids.split(), *(f"{what}{k}" for what in ("solver", "prior", "settings") for k in range(1, 5))]:
         box = demo.part(name).bounding_box()
         assert box is not None, name
