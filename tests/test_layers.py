@@ -14,10 +14,11 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"data", "evaluation", "deepinv_bridge"},
     {"solvers"},
     {"trainers", "fitting", "plots"},
-    {"records", "exam"},
+    {"records", "exam", "measurement"},
     {"restore"},
     {"recipe", "pipelines"},
     {"reports", "demo", "terminal", "folder"},
+    {"commands"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -21,9 +21,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
+from workbench.measurement import Degraded, check_numbers, degrade, observe, samples
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
 from workbench.operators.parse import file_in, shrink_factor
-from workbench.restore import Degraded, Result, check_numbers, degrade, observe, restore, samples, solver_of
+from workbench.restore import Result, restore, solver_of
 from workbench.solvers.base import Callback
 from workbench.text import check_prior_settings, unknown, write_json
 

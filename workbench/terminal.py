@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from workbench.solvers.base import Step
@@ -68,3 +71,14 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
                 values = " / ".join(f"{value:.2f}" for value in methods[method])
                 lines.append(f"    denoising {photos}, sigma {levels} of 255, {method}: {values} dB")
     return lines
+
+
+def writable(out: Path) -> None:
+    """Find out before the slow part whether results can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to the folder {out} ({error.strerror})") from None

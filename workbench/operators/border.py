@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
-from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
 from workbench.operators.base import Operator
@@ -89,6 +87,8 @@ def continue_beyond(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tens
 
 
 def _continued(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tensor:
+    from scipy.sparse.linalg import LinearOperator, cg
+
     seen = y.detach().cpu().float()
     mean, sides = seen.mean((2, 3), keepdim=True), frame.wide
     centred, noise = seen - mean, max(sigma, FAINTEST) ** 2
@@ -99,7 +99,7 @@ def _continued(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tensor:
         frame.cut(planes).copy_(torch.as_tensor(values, dtype=torch.float32).view(seen.shape))
         return torch.fft.irfft2(torch.fft.rfft2(planes) * gain, s=sides)
 
-    def inside(gain: Tensor, ridge: float = 0.0) -> LinearOperator:
+    def inside(gain: Tensor, ridge: float = 0.0) -> Any:
         def product(v: Any) -> Any:
             return frame.cut(masked(v, gain)).reshape(-1).numpy() + ridge * v
 
@@ -127,6 +127,8 @@ def _measured_spectrum(op: Operator, frame: Frame, channels: int) -> Tensor:
 
 def _fast(least: int, step: int) -> int:
     """A multiple of ``step``; a long one without large factors, which would slow Fourier transforms down."""
+    from scipy.fft import next_fast_len
+
     count = math.ceil(least / step)
     return step * (count if count < 64 else next_fast_len(count))
 

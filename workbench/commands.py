@@ -1,0 +1,132 @@
+"""The smaller commands: priors are listed, described, converted and published, samplers examined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.terminal import card_lines, writable
+from workbench.text import parse_settings
+
+PRIOR = (
+    "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME, "
+    "deepinv:NAME or spandrel:FILE."
+)
+PRIOR_SET = typer.Option(
+    metavar="NAME=VALUE",
+    help="A setting of the prior, such as weights=raw or head_channels=64; may be repeated.",
+    show_default=False,
+)
+
+
+def models(
+    prior: Annotated[
+        str | None, typer.Argument(metavar="PRIOR", help=f"Say what this one is. {PRIOR}", show_default=False)
+    ] = None,
+    prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
+) -> None:
+    """List the priors that come with the package, or say what a checkpoint is."""
+    if prior is not None:
+        from workbench.models import load_prior
+
+        typer.echo(load_prior(prior, **parse_settings(prior_set or [], "--prior-set")).summary())
+        return
+    from workbench.models import describe_priors
+
+    cards = describe_priors()
+    for card in cards:
+        typer.echo("\n".join(card_lines(card)))
+    typer.echo(f"Or a {PRIOR.partition(', a ')[2]} 'workbench models PRIOR' says what one is.")
+
+
+def convert(
+    prior: Annotated[str, typer.Argument(metavar="PRIOR", help=PRIOR, show_default=False)],
+    to: Annotated[Path, typer.Option(help="The file to write, NAME.safetensors.", show_default=False)],
+    half: Annotated[bool, typer.Option(help="Store in half precision: half the size, rounded to 11 bits.")] = False,
+    prior_set: Annotated[list[str] | None, PRIOR_SET] = None,
+) -> None:
+    """Write a published checkpoint as one file of this package, which holds its own configuration.
+
+    The card in it names the original file and its SHA-256. Networks of diffusers and deepinv stay in their own formats.
+    """
+    if to.suffix != ".safetensors":
+        raise typer.BadParameter(f"--to must end with .safetensors, got {to}")
+    writable(to.parent)
+    import torch
+
+    from workbench.models import load_prior, save_prior
+
+    network = load_prior(prior, **parse_settings(prior_set or [], "--prior-set"))
+    card = {"summary": f"converted from {prior}", **network.card, "converted_from": network.source}
+    save_prior(network, to, card=card, dtype=torch.float16 if half else torch.float32)
+    typer.echo(f"{network.summary()}\nwritten to {to} ({to.stat().st_size / 1e6:.1f} MB)")
+
+
+def push(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of this package.", show_default=False)],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hub.", show_default=False)],
+    private: Annotated[bool, typer.Option(help="Create the repository as a private one.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.", show_default=False)] = None,
+) -> None:
+    """Publish a prior and its card on the Hugging Face Hub; 'hf:USER/NAME' loads it again."""
+    from workbench.models.hub import push as push_file
+
+    typer.echo(push_file(file, repository, private=private, message=message))
+
+
+def exam(
+    solver: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOLVER",
+            help="One of 'workbench solvers'; or a control: exact (passes), point (fails).",
+            show_default=False,
+        ),
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="Such as mixture-blur; may be repeated.  [default: all]", show_default=False),
+    ] = None,
+    repetitions: Annotated[
+        int, typer.Option(min=20, help="Images and measurements of each task; 400 settle 3 % of coverage.")
+    ] = 100,
+    learned: Annotated[
+        bool, typer.Option(help="Also with a small network trained on the task's prior, whose errors add up.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Fixes everything.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures there, as JSON.", show_default=False)
+    ] = None,
+) -> None:
+    """Compare a sampler's samples with posteriors that are known exactly, also those of several modes.
+
+    Coverages are those of intervals of 50 and 90 %. docs/exam.md says what the figures are.
+    """
+    settings = parse_settings(set_ or [])
+    if out is not None:
+        writable(out.parent)
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from workbench.exam import TASKS, make_candidate, make_task, sit, table
+    from workbench.exam.learned import learn
+    from workbench.text import write_json
+
+    candidate = make_candidate(solver, **settings)
+    tasks = [make_task(name) for name in task or TASKS]
+    grades = []
+    for each in tqdm(tasks, desc=solver, unit="task"):
+        priors = [None, learn(each.prior, seed=seed)] if learned else [None]
+        grades += [sit(candidate, each, repetitions=repetitions, seed=seed, learned=prior) for prior in priors]
+    typer.echo(table(grades))
+    if out is not None:
+        write_json(out, [asdict(grade) | {"passed": grade.passed} for grade in grades])

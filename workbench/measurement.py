@@ -1,0 +1,170 @@
+"""Measurements of photos: degraded by a forward operator and noise, or taken as they came.
+
+    photos -> degrade (forward operator, noise) or observe -> Degraded
+
+One seed fixes everything, see ``restore.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from workbench.fitting import operator_behind, operator_for
+from workbench.models.prior import Prior
+from workbench.models.wrappers import whole_or_tiles
+from workbench.noise_level import noise_of
+from workbench.operators.base import Operator
+from workbench.operators.border import Frame, frame_of
+from workbench.operators.compose import MaskedGrayscale
+from workbench.operators.inpainting import Inpainting
+from workbench.random import noise_source, stream_of
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """The measurements of B images, and what is known about them.
+
+    Attributes:
+        op: the forward model, for images of the original's size.
+        y: the measurements ``op(original) + noise * eps``.
+        original: (B, 3, H, W), or None for photos that came degraded.
+        spec, noise, seed: how they were made.
+        numbers: of the images, B of them; they choose the random streams.
+        remark: what should be known of them, a line for messages; often empty.
+        solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
+
+    Raises:
+        ValueError: ``numbers`` or ``solver_seeds`` are not one per image.
+    """
+
+    op: Operator
+    y: Tensor
+    original: Tensor | None
+    spec: str
+    noise: float
+    seed: int
+    numbers: tuple[int, ...]
+    solver_seeds: tuple[int, ...] | None = None
+    remark: str = ""
+
+    def __post_init__(self) -> None:
+        for what, given in (("number", self.numbers), ("solver seed", self.solver_seeds)):
+            if given is not None and len(given) != len(self.y):
+                raise ValueError(f"expected one {what} per image ({len(self.y)}), got {len(given)}")
+
+    def frame(self, multiple: int = 1) -> Frame | None:
+        """The frame in which photos that came degraded are restored, see ``workbench.operators.border``; else None."""
+        if self.original is not None or self.y.ndim != 4:
+            return None
+        return frame_of(self.op, (self.y.shape[-2], self.y.shape[-1]), multiple)
+
+    def predicted(self, image: Tensor) -> Tensor:
+        """The measurement of an ``image`` (B, 3, H, W), like ``y``; what is beyond an unknown border is its border."""
+        frame = self.frame()
+        return self.op(image) if frame is None else frame.cut(self.op(frame.put(image, frame.factor)))
+
+    @property
+    def picture(self) -> Tensor:
+        """The measurements as pictures (B, 1 or 3, h, w): ``y`` where it is one, else its adjoint image."""
+        return self.y if self.y.ndim == 4 and self.y.shape[1] in (1, 3) else self.op.adjoint(self.y)
+
+
+def degrade(
+    photos: Tensor,
+    spec: str,
+    noise: float = 0.0,
+    seed: int = 0,
+    prior: Prior | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Degraded:
+    """Degrade ``photos`` (B, 3, H, W) in [0, 1] by the operator written ``spec`` ("sr:4"), then add noise.
+
+    Missing pixels are drawn for every image by itself; a Walsh-Hadamard pattern is the instrument's, one for all.
+
+    Args:
+        noise: standard deviation, in units of the [0, 1] range.
+        prior: if given, also check that it takes pictures with so many channels.
+        numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
+
+    Raises:
+        ValueError: bad ``spec``, ``noise`` or ``seed``, not one number per image, or a size that the operator cannot
+            take; the message names one that it can.
+    """
+    check_numbers(noise, seed)
+    numbers = tuple(range(len(photos)) if numbers is None else numbers)
+    if len(numbers) != len(photos):
+        raise ValueError(f"expected one number per image ({len(photos)}), got {len(numbers)}")
+    op = operator_for(spec, photos, seed, numbers)
+    if prior is not None:
+        whole_or_tiles(prior, *photos.shape[-2:]).check(photos)
+    clean = op(photos)
+    y = (
+        clean + noise * noise_source([stream_of(seed, "noise", number) for number in numbers])(clean)
+        if noise
+        else clean
+    )
+    return Degraded(op, y, photos, spec, noise, seed, numbers)
+
+
+def observe(photos: Tensor, spec: str, noise: float | str = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+    """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain,
+    or "auto" for what :func:`estimate_noise` finds, in one photo at a time.
+
+    Grey operators take the mean over channels, and what a mask says is lost is blanked. Each photo is number 0.
+
+    Raises:
+        ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
+            chance (which pixels are missing?) and cannot be that of an existing photo.
+    """
+    remark = ""
+    if isinstance(noise, str):
+        if noise != "auto" or len(photos) != 1:
+            raise ValueError(f"noise is a number, or auto for one photo at a time, got {noise!r}, {len(photos)} photos")
+        noise, remark = noise_of(photos)
+    check_numbers(noise, seed)
+    op, blank = operator_behind(spec, photos, seed)
+    if prior is not None:
+        whole_or_tiles(prior, *blank.shape[-2:]).check(blank)
+    y = photos if op.measurement_shape(blank.shape)[1] == photos.shape[1] else photos.mean(dim=1, keepdim=True)
+    mask = op.outer if isinstance(op, MaskedGrayscale) else op
+    if isinstance(mask, Inpainting):
+        y = mask(y)  # what is under the scratches of a photo is no measurement
+    return Degraded(op, y, None, spec, noise, seed, (0,) * len(y), remark=remark)
+
+
+def samples(degraded: Degraded, count: int) -> Degraded:
+    """One measurement ``count`` times, with solver seeds ``seed``, ``seed + 1``, ...: :func:`restore` samples them.
+
+    Missing pixels and noise stay those of ``seed``, so image 0 is that of a restoration without this.
+
+    Raises:
+        ValueError: not one image, or a ``count`` below 1.
+    """
+    if len(degraded.y) != 1:
+        raise ValueError(f"samples are of one measurement, got a batch of {len(degraded.y)}")
+    if count < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {count}")
+    seeds = tuple(range(degraded.seed, degraded.seed + count))
+    if count == 1:  # a copy may lie otherwise in memory, on which the last bit of a convolution depends
+        return replace(degraded, solver_seeds=seeds)
+    original = degraded.original
+    return replace(
+        degraded,
+        y=torch.cat([degraded.y] * count),
+        original=None if original is None else torch.cat([original] * count),
+        numbers=degraded.numbers * count,
+        solver_seeds=seeds,
+    )
+
+
+def check_numbers(noise: float, seed: int) -> None:
+    """Raise ValueError unless ``noise`` is a standard deviation for pictures in [0, 1] and ``seed`` a seed."""
+    if not 0 <= noise <= 1:
+        hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
+        raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
