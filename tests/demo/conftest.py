@@ -87,7 +87,7 @@ def context(server: Server) -> Iterator[BrowserContext]:
         context = browser.new_context(
             viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write", "camera"]
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(45_000)
         yield context
         browser.close()
 

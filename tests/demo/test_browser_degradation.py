@@ -83,7 +83,7 @@ def test_on_a_slow_line_the_last_choice_counts(demo: Demo) -> None:
     slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
     network.send("Network.emulateNetworkConditions", slow)
     demo.choose("kind", "JPEG")
-    demo.choose("kind", "Gaussian blur")
+    demo.choose("kind", "Blur")
     expect(demo.part("degradation", "input")).to_have_value("blur:1.5:1.5")
     first, second, *_ = [name for name, preset in PRESETS.items() if preset is not next(iter(PRESETS.values()))]
     demo.choose("preset", first)
@@ -245,7 +245,7 @@ def test_a_kernel_is_uploaded_seen_and_taken_home(demo: Demo, tmp_path: Path) ->
         demo.number("side", 32)
     with demo.changes():
         drop(demo, "photo", photo(tmp_path / "mine.png", 64, 64))
-    demo.choose("kind", "Gaussian blur")
+    demo.choose("kind", "Blur")
     expect(demo.part("degradation", "input")).to_have_value("blur:1.5:1.5")
     demo.part("kernel", "input[type=file]").set_input_files(tmp_path / "motion.png")
     demo.page.locator("#board img[alt=Kernel]").wait_for()

@@ -10,7 +10,7 @@ import skimage
 from playwright.sync_api import expect
 
 from tests.demo.browser import Demo, copy, drop, needs_chromium, photo, pixels
-from workbench.images import SAMPLES, sample_photo
+from workbench.images import SAMPLES, load_image
 
 pytestmark = needs_chromium
 REMOVE = "[aria-label='Remove Image']"
@@ -77,7 +77,7 @@ def test_samples_are_a_click_away(demo: Demo) -> None:
             continue
         with demo.changes():
             samples.nth(number).click()
-        expected = sample_photo(name, 128)[0].permute(1, 2, 0).numpy() * 255
+        expected = load_image(SAMPLE_FILES[name], 128)[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(demo.picture("Original") - expected).max() <= 1
 
 

@@ -32,7 +32,7 @@ class Parameter:
 _TITLES: dict[str, tuple[str, *tuple[Parameter, ...]]] = {
     "sr": ("Super-resolution", Parameter("Factor", 4, 2, 8), Parameter("Kernel", "bicubic", choices=tuple(KERNELS))),
     "blur": (
-        "Gaussian blur",
+        "Blur",
         Parameter("σ along rows, pixels", 1.5, 0.1, 8, 0.1),
         Parameter("σ along columns, pixels", 1.5, 0.1, 8, 0.1),
     ),
