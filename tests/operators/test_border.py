@@ -43,7 +43,7 @@ def test_the_continuation_is_the_conditional_mean_of_a_gaussian_field(name):
     field = torch.fft.ifft2(torch.fft.fft2(eye) / torch.from_numpy(squared)).real
     first = op(field).flatten(1)  # A K, one row per pixel
     covariance = op(first.T.reshape(-1, 1, *frame.image_size)).flatten(1)  # A K A^T
-    covariance = covariance / covariance[0, 0] * y.var()
+    covariance = covariance / covariance[0, 0] * y.var(correction=0)
     seen = frame.cut(torch.arange(math.prod(frame.wide)).view(frame.wide)).flatten()
     inner = covariance[seen][:, seen] + 0.05**2 * torch.eye(len(seen), dtype=torch.float64)
     expected = covariance[:, seen] @ torch.linalg.solve(inner, (y - y.mean()).flatten()) + y.mean()
@@ -67,6 +67,13 @@ def test_what_needs_no_frame_has_none():
     """Nothing of these measurements depends on what is outside the picture."""
     for op in (Identity(), Inpainting(torch.ones(8, 8)), SuperResolution(4, "average"), Blur(torch.ones(1, 1))):
         assert frame_of(op, (8, 8), 8) is None
+
+
+def test_even_areas_and_single_pixels_are_continued():
+    op = Blur(gaussian_kernel(1.0))
+    for y in (torch.full((1, 3, 6, 6), 0.4), torch.full((1, 1, 1, 1), 0.4)):
+        continued = continue_beyond(y, op, frame_of(op, tuple(y.shape[-2:])), 0.0)
+        torch.testing.assert_close(continued, torch.full_like(continued, 0.4))
 
 
 def test_cut_undoes_put():

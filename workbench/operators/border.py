@@ -86,13 +86,14 @@ def continue_beyond(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tens
     return torch.cat([_continued(one, op, frame, sigma) for one in y.split(1)])
 
 
+@torch.no_grad()
 def _continued(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tensor:
     from scipy.sparse.linalg import LinearOperator, cg
 
     seen = y.detach().cpu().float()
     mean, sides = seen.mean((2, 3), keepdim=True), frame.wide
     centred, noise = seen - mean, max(sigma, FAINTEST) ** 2
-    spectrum = _measured_spectrum(op, frame, seen.shape[1]).float() * seen.var((2, 3), keepdim=True)
+    spectrum = _measured_spectrum(op, frame, seen.shape[1]).float() * seen.var((2, 3), correction=0, keepdim=True)
 
     def masked(values: Any, gain: Tensor) -> Tensor:
         planes = torch.zeros(*seen.shape[:2], *sides, dtype=torch.float32)
