@@ -280,7 +280,7 @@ print("twenty-five steps gain at least 3 dB:", quality["after"] > quality["befor
 tiles, _ = evaluation_photos([], count=4, first=40, size=48, short_side=192, seed=1)
 tasks = {"completion 80%": ("inpaint:0.8", 0.0), "deblur 2.0": ("blur:2", 0.01), "2x SR bicubic 0.01": ("sr:2", 0.01)}
 published = read_published(find_published(Path.cwd()))
-admm = ADMM(max_steps=15, sigma_start=0.2, sigma_end=0.015)
+admm = ADMM(max_steps=15, sigma_start=0.2, sigma_end=0.015, lambda_=0.23)
 for task, (spec, noise) in tasks.items():
     degraded = degrade(tiles, spec, noise, seed=0)
     ours = [

@@ -33,7 +33,6 @@ class ADMM(Annealed, name="admm"):
     denoiser, at whatever ``penalty``.
 
     Attributes:
-        lambda_: 1, the model's own; on pure noise it then gives what the prior gives. HQS's 0.23 leaves noise in.
         relaxation: 1 for none, up to 2.
         denoise_first: the denoiser comes before the data step, and the image agrees with the data: ``w = D(v - u)``,
             ``v = prox(w + u)``, ``u = u + w - v``.
@@ -43,7 +42,7 @@ class ADMM(Annealed, name="admm"):
     paper: ClassVar[str] = "Venkatakrishnan et al. 2013; Chan et al. 2016"
 
     max_steps: Count = 20
-    lambda_: NotNegative = 1.0
+    lambda_: NotNegative | None = None
     relaxation: Positive = 1.0
     denoise_first: bool = False
 

@@ -27,6 +27,7 @@ from workbench.solvers.fixed_point.solve import FixedPointResult, Map, solve_fix
 from workbench.text import require
 
 LOWEST = 1 / 255  # of the levels that a schedule ends at
+LITTLE, NOISY = 0.23, 0.05  # DPIR's weight, and the noise from which on it is 1 by default
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,15 @@ class Annealed(PlugAndPlay):
         sigma_start, sigma_end: the first and the last of ``max_steps`` levels, spaced geometrically. An end of None is
             the noise of the measurement, at least 1/255 and what the prior knows; a start below it is raised to it.
         lambda_: the data step of level ``sigma`` has the weight ``lambda_ max(sigma_noise, noise_floor)^2 / sigma^2``.
+            None: DPIR's 0.23 where there is little noise, growing with it to the model's own 1 at noise of 0.05. In
+            ADMM 0.23 leaves noise in pixels that are seen as they are, and 1 costs detail where there is little.
         noise_floor: noise-free data are taken to have this noise.
         penalty: if given, the weight of all data steps.
     """
 
     sigma_start: Positive = 49 / 255
     sigma_end: Positive | None = None
-    lambda_: NotNegative = 0.23
+    lambda_: NotNegative | None = LITTLE
     noise_floor: NotNegative = 0.001
     penalty: Positive | None = None
 
@@ -115,6 +118,10 @@ class Annealed(PlugAndPlay):
         super().__post_init__()
         if self.sigma_end is not None:
             require(self.sigma_end <= self.sigma_start, "sigma_end", "at most sigma_start", self.sigma_end)
+
+    def strength(self, p: Problem) -> float | Tensor:
+        """``lambda_``, or what None stands for, (B,)."""
+        return (p.sigma_noise / NOISY).clamp(LITTLE, 1) if self.lambda_ is None else self.lambda_
 
     def schedule(self, p: Problem) -> tuple[Tensor, Tensor]:
         """Levels and weights of all steps, (max_steps, B) each. Raises ValueError for levels unknown to the prior."""
@@ -126,7 +133,7 @@ class Annealed(PlugAndPlay):
         levels = start.log().lerp(end.log(), share).exp() if self.max_steps > 1 else end[None]
         if self.penalty is not None:
             return levels, torch.full_like(levels, self.penalty)
-        return levels, self.lambda_ * (p.sigma_noise.clamp(min=self.noise_floor) / levels) ** 2
+        return levels, self.strength(p) * (p.sigma_noise.clamp(min=self.noise_floor) / levels) ** 2
 
 
 def check_known(prior: Prior, low: float, high: float) -> None:
