@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -119,8 +120,14 @@ class Demo:
     def small(self, side: int = 32) -> None:
         """Restore a small picture, so that runs are short."""
         self.unfold("framing")
-        with self.changes():
+        shown = self.page.locator("#board figcaption", has_text=f"{side}×{side} pixels").first
+        for _ in range(3):
             self.number("side", side)
+            try:
+                return shown.wait_for(timeout=15_000)
+            except TimeoutError:  # the page draws its first pictures before it listens
+                self.number("side", side + 8)
+        raise AssertionError(f"the page shows no picture of {side} pixels")
 
     def restore(self) -> None:
         """Press Restore and wait for the results: each comparison has its own files."""
