@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from workbench.data.listing import Source, stamp_of
 from workbench.models import Prior
+from workbench.operators.kernels import FILE as KERNEL_FILE
 from workbench.operators.parse import file_in
 from workbench.photo_file import Photo, read_photo
 from workbench.plots import contact_sheet
@@ -66,7 +67,9 @@ def restore_photos(
     options = recipe.model_dump(include={"degrade", "operator", "noise", "seed", "samples"})
     options |= method.model_dump(include={"solver", "prior", "prior_settings", "tile"}) | {"size": size, "bits": bits}
     options |= {f"{method.solver} {name}": value for name, value in solver_settings(solver).items()}
-    mask = Path(file_in(recipe.operator or recipe.degrade) or "").expanduser()
+    named = file_in(recipe.operator or recipe.degrade) or ""
+    array = None if Path(named).expanduser().is_file() else KERNEL_FILE.match(named)  # kernels.npz:NAME
+    mask = Path(array["path"] if array else named).expanduser()
     records = Records(out, options | {"weights": prior.source, "mask or kernel": stamp_of(mask)})
     missing = [photo for photo in photos if not records.hold(photo.name, photo.stamp, photo.written)]
 

@@ -273,6 +273,12 @@ def test_results_of_other_settings_are_not_mixed(many, refused, cat, tmp_path):
     cat.rotate(90).convert("1").save(tmp_path / "mask.png")
     said = refused("restore", *photos, "--degrade", "mask:mask.png", "--out", "masked", *FAST)
     assert "(mask or kernel " in said
+    # A kernel among several in a file is told by that file too.
+    np.savez(tmp_path / "k.npz", small=np.ones((3, 3)), large=np.ones((5, 5)))
+    assert many(*photos, "--degrade", "blur:k.npz:small", out="blurred").code == 0
+    np.savez(tmp_path / "k.npz", small=np.eye(3))
+    said = refused("restore", *photos, "--degrade", "blur:k.npz:small", "--out", "blurred", *FAST)
+    assert "(mask or kernel " in said
 
 
 # What follows restore, and the line that it ends with; nothing is written.
