@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
@@ -37,15 +39,29 @@ OF_EACH_SAMPLE = (
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware that a figure depends on."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
         "workbench": version("restoration-workbench"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device.type,
-        "hardware": hardware,
+        "processor": processor(),
+        **gpu,
         "threads": torch.get_num_threads(),
     }
+
+
+@functools.cache
+def processor() -> str:
+    """The processor's name, or its architecture where the system does not say more."""
+    try:
+        if platform.system() == "Darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, subprocess.CalledProcessError):
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def solver_settings(solver: Any) -> dict[str, Any]:

@@ -7,14 +7,14 @@ import json
 from tests.pipelines.small_project import ROOT, pipeline_of, report_of, restoration
 from workbench.evaluation.statistics import METRICS
 from workbench.pipelines.published import read_published
-from workbench.reports.report import beside_paper, overview
+from workbench.reports.report import beside_paper
 
 TABLES = read_published(ROOT / "pipelines" / "published.yaml")
 FIGURES = [*METRICS, "consistency", "fid", "frechet_effnet", "evaluations", "iterations", "seconds"]
 
 
 def _average(solver: str, **figures: float) -> dict:
-    return {**dict.fromkeys(FIGURES), "solver": solver, **figures}
+    return {**dict.fromkeys(FIGURES), "method": solver, "solver": solver, **figures}
 
 
 def _row(paper: dict, method: str) -> dict:
@@ -57,25 +57,17 @@ def test_a_whole_table_can_be_a_task():
     assert _row(times, "deqir-10")["paper"] == ["12.11", "38.58"]
 
 
+def test_settings_of_one_label_each_stand_beside_the_papers_figures():
+    averages = [_average("ddrm", psnr=20.0) | {"method": f"ddrm, steps {steps}"} for steps in (3, 60)]
+    rows = beside_paper(averages, "SR x4", list(TABLES.values()))["rows"]
+    assert [row["method"] for row in rows[:2]] == ["ddrm, steps 3", "ddrm, steps 60"]
+    assert rows[0]["paper"] == rows[1]["paper"] != [""] * 6
+    assert not any(row["method"].casefold() == "ddrm" for row in rows)
+
+
 def test_no_task_and_unknown_tasks_have_no_paper():
     for task in ("", "SR x8", "deqir-9"):
         assert beside_paper([_average("ddnm")], task, list(TABLES.values())) is None
-
-
-def test_the_overview_has_every_method_and_task_and_marks_the_best():
-    groups = [
-        {"methods": [m for m, _ in found], "averages": [_average(m, psnr=v) for m, v in found], "best": {"psnr": best}}
-        for found, best in (
-            ([("a", 20.0), ("b", 21.0)], "21.00"),
-            ([("a", 30.0)], None),
-            ([("b", 10.0), ("c", 9.0)], "10.00"),
-        )
-    ]
-    rows = {row["method"]: row["cells"] for row in overview(groups)["rows"]}
-    assert rows["a"] == [("20.00", False), ("30.00", False), ("", False)]
-    assert rows["b"] == [("21.00", True), ("", False), ("10.00", True)]
-    assert list(rows) == ["a", "b", "c"]
-    assert overview(groups[:2]) is None
 
 
 def test_priors_are_not_averaged_and_photos_need_no_pictures(tmp_path):

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from workbench.pipelines.job import JOB, LOG, NOTEBOOK, PROGRESS, RESULT, RESUME, is_done
-from workbench.pipelines.schema import Job, Pipeline
+from workbench.pipelines.schema import Job, Pipeline, commit_of
 from workbench.text import write_json
 
 POLL = 0.2  # seconds between looks at a running job
@@ -131,7 +131,7 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running) -> Outcome:
     _clear(folder, RESUME)
     needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
     specification = {"id": job.id, "notebook": str(job.notebook), "parameters": job.parameters, "needs": needs}
-    write_json(folder / JOB, specification | {"started_in": str(Path.cwd())})
+    write_json(folder / JOB, specification | {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd())})
     started = time.monotonic()
     running.shares[job.id] = 0.0
     try:

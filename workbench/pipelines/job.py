@@ -37,7 +37,8 @@ def write_result(result: dict[str, Any]) -> None:
         print("Not run by a pipeline, so no result file is written.")
         return
     job = json.loads(Path(JOB).read_text(encoding="utf-8"))
-    write_json(Path(RESULT), {"job": job["id"], "parameters": job["parameters"], **result})
+    facts = {"job": job["id"], "parameters": job["parameters"], "commit": job.get("commit")}
+    write_json(Path(RESULT), facts | result)
 
 
 def input_path(path: str | Path) -> Path:

@@ -20,6 +20,7 @@ import ast
 import hashlib
 import itertools
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ class PipelineFile(BaseModel):
     description: str = ""
     note: str = Field(default="", description="what a reader of the report must bear in mind, such as its scale")
     published: list[str] = Field(default=[], description="ids of the papers' tables that the report shows beside")
+    reference: str = Field(default="", description="the method that the report compares others with; the best if empty")
     jobs: list[Entry] = Field(min_length=1)
 
 
@@ -88,6 +90,7 @@ class Pipeline:
     jobs: list[Job]
     code: str
     published: list[Published] = field(default_factory=list)
+    reference: str = ""
 
 
 def load_pipeline(
@@ -128,7 +131,10 @@ def load_pipeline(
                 raise ValueError(f"{where}: the name {entry.name!r} is taken by an earlier job")
             named[entry.name] = [job.id for job in new]
     published = _published(file.published, path, folder)
-    return Pipeline(file.name, file.title, file.description, file.note, jobs, code, published)
+    methods = sorted({name for job in jobs for name in job.parameters.get("methods", ())})
+    if file.reference and not any(f"{file.reference}, ".startswith(f"{name}, ") for name in methods):
+        raise ValueError(f"{path}: reference: {unknown('method', file.reference, methods)}")
+    return Pipeline(file.name, file.title, file.description, file.note, jobs, code, published, file.reference)
 
 
 def _known_parameters(entry: Entry, folder: Path) -> dict[str, Any]:
@@ -144,6 +150,16 @@ def code_version() -> str:
     for file in sorted([*package.rglob("*.py"), *package.rglob("*.safetensors")]):
         digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def commit_of(folder: Path) -> str | None:
+    """The git commit of the working tree that ``folder`` is in, with "+changes" where files that git knows differ from
+    it; None where there is no commit or no git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def notebook_parameters(path: Path) -> dict[str, Any]:

@@ -74,11 +74,13 @@ def samples_view(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def comparison_records(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of all comparisons as the report's tables hold them: one per image and prior."""
     return [
-        {**row, **{key: comparison[key] for key in ("operator", "noise", "seed")}}
+        {**row, **{key: comparison[key] for key in ("operator", "noise", "seed", "environment")}}
         | {
             "size": [comparison["size"]] * 2,
             "solver": _solver(comparison["priors"][row["prior"]]),
+            "solver_settings": comparison["priors"][row["prior"]]["settings"],
             "job": result["job"],
+            "commit": result.get("commit"),
         }
         for result in results
         for comparison in [result.get("comparison", {})]
@@ -92,6 +94,13 @@ def with_margin(interval: Mapping[str, Any] | None, metric: Metric, signed: bool
         return "–"
     margin = "" if interval["high"] is None else f" ± {as_text(interval['high'] - interval['mean'], metric.key)}"
     return as_text(interval["mean"], metric.key, signed) + margin
+
+
+def as_range(interval: Mapping[str, Any] | None, kind: str, signed: bool = False) -> str:
+    """``low to high``; a dash where there is none."""
+    if interval is None or interval["low"] is None:
+        return "–"
+    return " to ".join(as_text(interval[end], kind, signed) for end in ("low", "high"))
 
 
 def in_percent(interval: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from workbench.pipelines.job import RESULT, is_done
 from workbench.pipelines.published import Published
 from workbench.pipelines.schema import Pipeline
 from workbench.reports.comparison import (
+    as_range,
     best_texts,
     comparison_records,
     comparison_view,
@@ -36,12 +37,20 @@ from workbench.reports.comparison import (
     search_view,
     with_margin,
 )
+from workbench.reports.rows import FIGURES, SCORES, averages, with_methods
+from workbench.reports.tables import (
+    COLUMNS,
+    MARKS,
+    as_fact,
+    common_facts,
+    count,
+    latex,
+    long_rows,
+    measured_scores,
+    overview,
+)
 from workbench.text import replacing, write_json
 
-SCORES = ("psnr", "ssim", "lpips", "effnet")  # with a best; Consistency of noisy data has none, FID needs many
-COSTS = ("evaluations", "iterations", "seconds")
-FIGURES = (*SCORES, "consistency", "fid", "frechet_effnet", *COSTS)
-COLUMNS = ("photo", "size", "operator", "noise", "solver", *FIGURES, "effnet2", "haarpsi", "prior", "seed", "job")
 # Figures that have a column only where some record has them, or this reason why not.
 OPTIONAL = {"fid": "fid_reason", "frechet_effnet": "", "consistency": "", "iterations": ""}
 PAPER_NAMES = {metric.paper: key for key, metric in metrics.FIGURES.items() if metric.paper}
@@ -49,29 +58,29 @@ BASELINE = {"pinv": "Baseline"}  # the paper's name; of super-resolution its bas
 
 
 def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -> Path:
-    """Write ``report.html``, ``table.csv`` and ``table.json`` into ``out`` and return the path of the first.
+    """Write ``report.html``, ``table.csv``, ``table.json`` and, of restorations, ``table.tex`` into ``out`` and return
+    the path of the first.
 
     What is not done yet is missing from the tables and named as such.
     """
     out = Path(out).resolve()
     folders = [folder for job in pipeline.jobs if is_done(folder := out / "jobs" / job.id)]
     results = [json.loads((folder / RESULT).read_text(encoding="utf-8")) | {"folder": folder} for folder in folders]
-    # A result of before a score existed lacks it.
-    records = [
-        dict.fromkeys(FIGURES) | record | {"job": result["job"]}
-        for result in results
-        for record in result.get("records", [])
-    ]
+    records = with_methods([_of_result(record, result) for result in results for record in result.get("records", [])])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("workbench.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"figure": as_text, "inline": _inline, "margin": with_margin, "percent": in_percent}
-    groups = _groups(records, out, pipeline.published)
+    environment.filters["range"] = as_range
+    groups = _groups(records, out, pipeline)
     html = environment.get_template("report.html.j2").render(
         pipeline=pipeline,
         outcomes=outcomes,
         groups=groups,
         overview=overview(groups),
+        common=common_facts(groups) if groups else "",
+        marks=MARKS,
+        uncertain=measured_scores(g for g in groups if len(g["photos"]) > 1 or g["seeds"] > 1),
         headings={key: metrics.FIGURES[key].column for key in FIGURES if _shown(key, records)},
         scores=SCORES,
         comparison=comparison_view(results, pipeline.published),
@@ -79,7 +88,7 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         samples=samples_view(results),
         sweeps=_sweeps(results),
         exam=_exam(results),
-        methods=_settings(records),
+        methods=_settings(groups),
         environments=distinct(record["environment"] for record in records),
         priors=distinct(record["prior"] for record in records),
         cards={card["name"]: card for card in describe_priors()},
@@ -89,26 +98,17 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
     )
     with replacing(out / "report.html") as file:
         file.write_text(html, encoding="utf-8")
-    rows = records + comparison_records(results)
-    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    rows = long_rows(records + comparison_records(results), pipeline.code)
+    table = pd.DataFrame(rows, columns=distinct(column for row in rows for column in row) or COLUMNS, dtype=object)
     table["size"] = ["x".join(map(str, row["size"])) for row in rows]
     with replacing(out / "table.csv") as file:
         table.to_csv(file, index=False, lineterminator="\n")
-    write_json(out / "table.json", [{column: row.get(column) for column in COLUMNS} for row in rows])
+    write_json(out / "table.json", rows)
+    (out / "table.tex").unlink(missing_ok=True)
+    if groups:
+        with replacing(out / "table.tex") as file:
+            file.write_text(latex(groups, pipeline.name), encoding="utf-8")
     return out / "report.html"
-
-
-def overview(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Mean PSNR of every method (rows) in every group (columns), or None for fewer than three groups."""
-    if len(groups) < 3:
-        return None
-    means = pd.concat([pd.DataFrame(group["averages"]).set_index("solver")["psnr"] for group in groups], axis=1)
-    rows = []
-    for method in distinct(row["solver"] for group in groups for row in group["averages"]):
-        texts = ["" if pd.isna(mean) else as_text(mean, "psnr") for mean in means.loc[method]]
-        best = [text != "" and text == group["best"]["psnr"] for text, group in zip(texts, groups, strict=True)]
-        rows.append({"method": method, "cells": list(zip(texts, best, strict=True))})
-    return {"groups": groups, "rows": rows}
 
 
 def beside_paper(
@@ -117,7 +117,7 @@ def beside_paper(
     """Measured and published figures of one task, a row per method; methods of the paper alone are marked.
 
     Args:
-        averages: a row per method, with ``solver`` and the means.
+        averages: a row per method, with ``method``, its label ``solver`` and the means.
         task: see the module; "" for none.
 
     Returns:
@@ -137,13 +137,14 @@ def beside_paper(
             figures.setdefault(method, {})[owner or " ".join(groups), metric] = values[name]
     shown = distinct(metric for _, metric in columns.values())
     sets = distinct(owner for values in figures.values() for owner, _ in values)
-    measured = {_paper_name(row["solver"], task, figures): row for row in averages}
+    own_rows = [(_paper_name(row["solver"], task, figures), row) for row in averages]
+    others = [(name, None) for name in figures if name not in dict(own_rows)]
     rows = []
-    for method in distinct([*measured, *figures]):
-        own, theirs = measured.get(method), figures.get(method)
+    for method, own in [*own_rows, *others]:
+        theirs = figures.get(method)
         rows.append(
             {
-                "method": own["solver"] if own else method,
+                "method": own["method"] if own else method,
                 "measured": [as_text(own[PAPER_NAMES[metric]], PAPER_NAMES[metric]) if own else "" for metric in shown],
                 "paper": [
                     as_text(theirs.get((owner, metric)), PAPER_NAMES[metric]) if theirs else ""
@@ -201,6 +202,13 @@ def _exam(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"tasks": tasks, "parts": parts} if parts else None
 
 
+def _of_result(record: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with what its job says; a result of before a score existed lacks it."""
+    prior = result.get("parameters", {}).get("prior_settings", {})
+    facts = {"job": result["job"], "commit": result.get("commit"), "prior_settings": prior}
+    return dict.fromkeys(FIGURES) | facts | dict(record)
+
+
 def _shown(key: str, records: list[dict[str, Any]]) -> bool:
     """Whether the figure has a column: FID where it was asked for, what results of before it existed lack not."""
     return key not in OPTIONAL or any(r[key] is not None or r.get(OPTIONAL[key]) for r in records)
@@ -212,55 +220,67 @@ def _unavailable(records: list[dict[str, Any]]) -> list[str]:
     return [f"{metrics.FIGURES[key].title} is {reason}." for key, reason in said if reason]
 
 
-def _groups(records: list[dict[str, Any]], out: Path, published: list[Published]) -> list[dict[str, Any]]:
+def _groups(records: list[dict[str, Any]], out: Path, pipeline: Pipeline) -> list[dict[str, Any]]:
     """One group per operator, size, noise and prior: its averages per method, and its photos with their pictures."""
-    operators = distinct(record["operator"] for record in records)
+    operators, priors = (distinct(record[key] for record in records) for key in ("operator", "prior"))
     # Operators as the jobs have them, small pictures first, then much noise first.
     records = sorted(records, key=lambda r: (operators.index(r["operator"]), r["size"], -r["noise"]))
-    table = pd.DataFrame(records, columns=["operator", "noise", "prior", "photo", "job", "solver", *FIGURES])
-    table["size"] = ["{1}×{0}".format(*record["size"]) for record in records]
     groups: list[dict[str, Any]] = []
-    for (operator, noise, size, prior), rows in table.groupby(["operator", "noise", "size", "prior"], sort=False):
-        means = rows.groupby("solver", sort=False)[list(FIGURES)].agg(lambda v: v.astype(float).mean(skipna=False))
-        averages = means.reset_index().to_dict("records")
-        shots = rows.groupby(["photo", "job"], sort=False).groups.values()
-        task = records[rows.index[0]].get("published_task", "")
-        groups.append(
-            {
-                "anchor": f"group{len(groups) + 1}",
-                "operator": operator,
-                "noise": noise,
-                "size": size,
-                "prior": prior if table["prior"].nunique() > 1 else "",
-                "averages": averages,
-                "best": best_texts(averages, SCORES),
-                "paper": beside_paper(averages, task, published),
-                "photos": [_photo([records[k] for k in places], out) for places in shots],
-                "methods": list(means.index),
-            }
-        )
+    for task in distinct(record["task"] for record in records):
+        own = [record for record in records if record["task"] == task]
+        photos = {name: [r for r in own if r["photo"] == name] for name in distinct(r["photo"] for r in own)}
+        own = [record for shots in photos.values() for record in shots]
+        numbers = {"photos": len(photos), "seeds": len({record["seed"] for record in own})}
+        rows, first = averages(own, pipeline.reference), own[0]
+        for row in rows:
+            lacking = [f"{row[key]} of {count([n], key)}" for key, n in numbers.items() if row[key] < n]
+            row["lacks"] = ", ".join(lacking)
+        group = {
+            "anchor": f"group{len(groups) + 1}",
+            "operator": first["operator"],
+            "noise": first["noise"],
+            "size": "{1}×{0}".format(*first["size"]),
+            "prior": first["prior"] if len(priors) > 1 else "",
+            "averages": rows,
+            "paper": beside_paper(rows, first.get("published_task", ""), pipeline.published),
+            "photos": photos,
+            "seeds": numbers["seeds"],
+            "strips": [strip for shots in photos.values() for strip in _strips(shots, out)],
+        }
+        said = [count([n], key) for key, n in numbers.items() if key == "photos" or n > 1]
+        said += [as_fact(group, key) for key in ("size", "prior") if group[key]]
+        groups.append(group | {"facts": [as_fact(group, "noise"), *said]})
     return groups
 
 
-def _photo(shots: list[dict[str, Any]], out: Path) -> dict[str, Any]:
-    """A photo and its restorations; of many photos, the first ones alone have pictures."""
-    photo, folder = {"photo": shots[0]["photo"], "original": None, "shots": shots}, out / "jobs" / shots[0]["job"]
-    if "image" not in shots[0]:
-        return photo
-    return photo | {
-        "original": _inline(folder / shots[0]["original"]),
-        "degraded": _inline(folder / shots[0]["degraded"]),
-        "shots": [shot | {"picture": _inline(folder / shot["image"])} for shot in shots],
-        "best": best_texts(shots, SCORES),
-    }
+def _strips(shots: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """The pictures of a photo's first seed, original, degraded and restored: one strip, or several where jobs degraded
+    the photo differently. Of many photos, the first ones alone have pictures."""
+    strips: dict[str, dict[str, Any]] = {}
+    shots = [shot for shot in shots if "image" in shot and shot["seed"] == shots[0]["seed"]]
+    for job in distinct(shot["job"] for shot in shots):
+        folder, own = out / "jobs" / job, [shot for shot in shots if shot["job"] == job]
+        original, degraded = (_inline(folder / own[0][kind]) for kind in ("original", "degraded"))
+        strip = {"photo": own[0]["photo"], "original": original, "degraded": degraded, "shots": []}
+        shown = strips.setdefault(degraded, strip)["shots"]
+        shown += [shot | {"picture": _inline(folder / shot["image"])} for shot in own]
+    return [strip | {"best": best_texts(strip["shots"], SCORES)} for strip in strips.values()]
 
 
-def _settings(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Each method with its settings, once per distinct setting; a label of the pipeline's with the solver's name."""
-    said = distinct((r["solver"], r.get("solver_kind", r["solver"]), r["solver_settings"]) for r in records)
+def _settings(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each method with its settings, once per distinct setting; a label of the pipeline's with the solver's name, and
+    where one method has several settings, with the tasks of each."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        for record in (record for shots in group["photos"].values() for record in shots):
+            kind, settings = record.get("solver_kind", record["solver"]), dict(record["solver_settings"])
+            settings |= {f"prior {name}": value for name, value in record["prior_settings"].items()}
+            text = ", ".join([kind] * (kind != record["method"]) + [f"{k} = {v}" for k, v in settings.items()])
+            said.setdefault((record["method"], text), []).append(f"{group['operator']}, {group['facts'][0]}")
+    methods = [method for method, _ in said]
     return [
-        (label, ", ".join([kind] * (kind != label) + [f"{k} = {v}" for k, v in settings.items()]))
-        for label, kind, settings in said
+        (method, f"{text} ({'; '.join(distinct(tasks))})" if methods.count(method) > 1 else text)
+        for (method, text), tasks in said.items()
     ]
 
 
