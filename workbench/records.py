@@ -53,15 +53,14 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @functools.cache
 def processor() -> str:
-    """The processor's name, or its architecture where the system does not say more."""
+    """The processor's name, or its architecture where the system says no more."""
+    mac = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    command = mac if platform.system() == "Darwin" else ["grep", "-m1", "^model name", "/proc/cpuinfo"]
     try:
-        if platform.system() == "Darwin":
-            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        said = platform.processor()
+    return said.rpartition(": ")[2].strip() or platform.machine()
 
 
 def solver_settings(solver: Any) -> dict[str, Any]:

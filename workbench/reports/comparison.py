@@ -96,13 +96,6 @@ def with_margin(interval: Mapping[str, Any] | None, metric: Metric, signed: bool
     return as_text(interval["mean"], metric.key, signed) + margin
 
 
-def as_range(interval: Mapping[str, Any] | None, kind: str, signed: bool = False) -> str:
-    """``low to high``; a dash where there is none."""
-    if interval is None or interval["low"] is None:
-        return "–"
-    return " to ".join(as_text(interval[end], kind, signed) for end in ("low", "high"))
-
-
 def in_percent(interval: Mapping[str, Any]) -> str:
     """A relative change and half its confidence interval in per cent."""
     margin = "" if interval["high"] is None else f" ± {100 * (interval['high'] - interval['mean']):.1f}"

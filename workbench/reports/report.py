@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from workbench.evaluation import metrics
 from workbench.evaluation.metrics import as_text
@@ -26,8 +25,8 @@ from workbench.pipelines.engine import Outcome
 from workbench.pipelines.job import RESULT, is_done
 from workbench.pipelines.published import Published
 from workbench.pipelines.schema import Pipeline
+from workbench.records import write_table
 from workbench.reports.comparison import (
-    as_range,
     best_texts,
     comparison_records,
     comparison_view,
@@ -38,17 +37,7 @@ from workbench.reports.comparison import (
     with_margin,
 )
 from workbench.reports.rows import FIGURES, SCORES, averages, with_methods
-from workbench.reports.tables import (
-    COLUMNS,
-    MARKS,
-    as_fact,
-    common_facts,
-    count,
-    latex,
-    long_rows,
-    measured_scores,
-    overview,
-)
+from workbench.reports.tables import COLUMNS, MARKS, as_html, as_latex, count, long_rows
 from workbench.text import replacing, write_json
 
 # Figures that have a column only where some record has them, or this reason why not.
@@ -58,8 +47,7 @@ BASELINE = {"pinv": "Baseline"}  # the paper's name; of super-resolution its bas
 
 
 def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -> Path:
-    """Write ``report.html``, ``table.csv``, ``table.json`` and, of restorations, ``table.tex`` into ``out`` and return
-    the path of the first.
+    """Write ``report.html``, ``table.csv``, ``table.json``, ``table.tex`` into ``out``, return the first's path.
 
     What is not done yet is missing from the tables and named as such.
     """
@@ -71,16 +59,13 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         loader=jinja2.PackageLoader("workbench.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"figure": as_text, "inline": _inline, "margin": with_margin, "percent": in_percent}
-    environment.filters["range"] = as_range
     groups = _groups(records, out, pipeline)
     html = environment.get_template("report.html.j2").render(
         pipeline=pipeline,
         outcomes=outcomes,
         groups=groups,
-        overview=overview(groups),
-        common=common_facts(groups) if groups else "",
+        overview=as_html(groups),
         marks=MARKS,
-        uncertain=measured_scores(g for g in groups if len(g["photos"]) > 1 or g["seeds"] > 1),
         headings={key: metrics.FIGURES[key].column for key in FIGURES if _shown(key, records)},
         scores=SCORES,
         comparison=comparison_view(results, pipeline.published),
@@ -99,15 +84,10 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
     with replacing(out / "report.html") as file:
         file.write_text(html, encoding="utf-8")
     rows = long_rows(records + comparison_records(results), pipeline.code)
-    table = pd.DataFrame(rows, columns=distinct(column for row in rows for column in row) or COLUMNS, dtype=object)
-    table["size"] = ["x".join(map(str, row["size"])) for row in rows]
-    with replacing(out / "table.csv") as file:
-        table.to_csv(file, index=False, lineterminator="\n")
+    write_table(rows, distinct(column for row in rows for column in row) or COLUMNS, out / "table.csv")
     write_json(out / "table.json", rows)
-    (out / "table.tex").unlink(missing_ok=True)
-    if groups:
-        with replacing(out / "table.tex") as file:
-            file.write_text(latex(groups, pipeline.name), encoding="utf-8")
+    with replacing(out / "table.tex") as file:
+        file.write_text(as_latex(groups, pipeline.name), encoding="utf-8")
     return out / "report.html"
 
 
@@ -233,23 +213,26 @@ def _groups(records: list[dict[str, Any]], out: Path, pipeline: Pipeline) -> lis
         numbers = {"photos": len(photos), "seeds": len({record["seed"] for record in own})}
         rows, first = averages(own, pipeline.reference), own[0]
         for row in rows:
-            lacking = [f"{row[key]} of {count([n], key)}" for key, n in numbers.items() if row[key] < n]
-            row["lacks"] = ", ".join(lacking)
-        group = {
-            "anchor": f"group{len(groups) + 1}",
+            row["lacks"] = ", ".join(f"{row[k]} of {count([n], k)}" for k, n in numbers.items() if row[k] < n)
+        levels = {
             "operator": first["operator"],
-            "noise": first["noise"],
+            "noise": f"noise {first['noise']}" if first["noise"] else "no noise",
             "size": "{1}×{0}".format(*first["size"]),
             "prior": first["prior"] if len(priors) > 1 else "",
-            "averages": rows,
-            "paper": beside_paper(rows, first.get("published_task", ""), pipeline.published),
-            "photos": photos,
-            "seeds": numbers["seeds"],
-            "strips": [strip for shots in photos.values() for strip in _strips(shots, out)],
         }
         said = [count([n], key) for key, n in numbers.items() if key == "photos" or n > 1]
-        said += [as_fact(group, key) for key in ("size", "prior") if group[key]]
-        groups.append(group | {"facts": [as_fact(group, "noise"), *said]})
+        groups.append(
+            {
+                "anchor": f"group{len(groups) + 1}",
+                "levels": levels,
+                "facts": list(filter(None, [levels["noise"], *said, levels["size"], levels["prior"]])),
+                "averages": rows,
+                "paper": beside_paper(rows, first.get("published_task", ""), pipeline.published),
+                "photos": photos,
+                "seeds": numbers["seeds"],
+                "strips": [strip for shots in photos.values() for strip in _strips(shots, out)],
+            }
+        )
     return groups
 
 
@@ -276,7 +259,7 @@ def _settings(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
             kind, settings = record.get("solver_kind", record["solver"]), dict(record["solver_settings"])
             settings |= {f"prior {name}": value for name, value in record["prior_settings"].items()}
             text = ", ".join([kind] * (kind != record["method"]) + [f"{k} = {v}" for k, v in settings.items()])
-            said.setdefault((record["method"], text), []).append(f"{group['operator']}, {group['facts'][0]}")
+            said.setdefault((record["method"], text), []).append(", ".join(list(group["levels"].values())[:2]))
     methods = [method for method, _ in said]
     return [
         (method, f"{text} ({'; '.join(distinct(tasks))})" if methods.count(method) > 1 else text)

@@ -6,7 +6,6 @@ are averaged within a photo first, so that means, standard deviations and interv
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +16,6 @@ import pandas as pd
 from workbench.evaluation.metrics import FIGURES as METRICS
 from workbench.evaluation.metrics import Metric
 from workbench.evaluation.statistics import Interval, mean_interval, paired_difference
-from workbench.reports.comparison import distinct
 
 SCORES = ("psnr", "ssim", "lpips", "effnet")  # with a best; Consistency of noisy data has none, FID needs many
 FIGURES = (*SCORES, "consistency", "fid", "frechet_effnet", "evaluations", "iterations", "seconds")
@@ -26,29 +24,23 @@ Record = dict[str, Any]
 
 
 def with_methods(records: Sequence[Record]) -> list[Record]:
-    """Each record once, with ``method``: its label, and the settings that differ between rows of that label in a block.
-
-    Records are the same where task, photo, seed and complete setting are; the first one counts. A label of several
-    solvers has the solver's name in it.
-    """
-    solvers = distinct((record["solver"], _kind(record)) for record in records)
-    rows: dict[str, Record] = {}
-    for record in records:
-        label, task, setting = record["solver"], _text([record[key] for key in TASK]), _setting(record)
-        method = label if sum(label == other for other, _ in solvers) == 1 else f"{label}, {_kind(record)}"
-        key = _text([task, method, setting, record["photo"], record["seed"]])
-        rows.setdefault(key, record | {"method": method, "task": task, "setting": setting})
-    differing: dict[str, list[str]] = {}
-    for (method, _), own in itertools.groupby(sorted(rows.values(), key=_block), key=_block):
-        settings = distinct(row["setting"] for row in own)
-        names = distinct(name for setting in settings for name in setting)
-        found = [name for name in names if len({_text(setting.get(name)) for setting in settings}) > 1]
-        differing[method] = distinct([*differing.get(method, []), *found])
-    for row in rows.values():
-        known = {name: row["setting"][name] for name in differing[row["method"]] if name in row["setting"]}
-        shown = [f"{name} {str(value)[:8] if name == 'prior sha256' else value}" for name, value in known.items()]
-        row["method"] = ", ".join([row["method"], *shown])
-    return list(rows.values())
+    """Each record once, with ``task`` and ``method``: its label, and the settings in which rows of that label differ in
+    some task. Of records that agree in task, photo, seed and complete setting, the first one counts."""
+    if not records:
+        return []
+    settings = [_setting(record) for record in records]
+    texts = pd.DataFrame(settings, dtype=object).map(_text)
+    facts = [(record["solver"], _text([record[key] for key in TASK])) for record in records]
+    rows = pd.DataFrame(facts, columns=["label", "task"])
+    differs = texts.groupby([rows["label"], rows["task"]]).nunique().gt(1).groupby("label").any()
+    single = [[record["photo"], record["seed"]] for record in records]
+    again = pd.concat([texts, rows, pd.DataFrame(single)], axis=1).duplicated()
+    kept = []
+    for record, setting, (label, task), repeated in zip(records, settings, facts, again, strict=True):
+        named = {name: value for name, value in setting.items() if differs.loc[label, name]}
+        shown = [f"{name} {str(value)[:8] if name == 'prior sha256' else value}" for name, value in named.items()]
+        kept += [] if repeated else [record | {"task": task, "method": ", ".join([label, *shown])}]
+    return kept
 
 
 def prior_facts(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,63 +49,58 @@ def prior_facts(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def averages(records: Sequence[Record], reference: str) -> list[dict[str, Any]]:
-    """The rows of one block, in order of their first records.
+    """The rows of one task, in order of their first records.
 
     Args:
         reference: a method, or the label of one, which the others are compared with; "" is the best by mean PSNR.
 
     Returns:
-        One per method: ``method``, ``solver``, the mean of each figure (NaN where a photo lacks it), numbers of
-        ``photos`` and ``seeds``, ``reference`` (a method's name, or None) and ``spread``: of each score the ``std``
-        over photos, the ``interval`` of the mean, ``seeds`` (the standard deviation over seeds, averaged over photos),
-        the ``difference`` from the reference (intervals as dictionaries; None where there is nothing) and ``mark``:
-        "best", "level" or "", see :func:`marks`.
+        One per method: ``method``, ``solver``, the mean of each figure (NaN where a photo lacks it), the numbers of
+        ``photos`` and ``seeds``, ``reference`` (a method or None) and ``spread``: of each score the ``std`` over
+        photos, ``seeds`` (the standard deviation over seeds, averaged over photos), the ``interval`` of the mean, the
+        ``difference`` from the reference (both as dictionaries or None) and the ``mark``, see :func:`marks`.
     """
-    table = pd.DataFrame(records)
-    cells = table[list(FIGURES)].astype(float).groupby([table["method"], table["photo"]], sort=False)
-    photos, spread = cells.agg(lambda column: column.mean(skipna=False)), cells.std()
-    counts = table.groupby("method", sort=False)[["photo", "seed"]].nunique()
-    solvers = table.groupby("method", sort=False)["solver"].first()
+    table = pd.DataFrame(records).astype(dict.fromkeys(FIGURES, float))
+    cells = table.groupby(["method", "photo"], sort=False)[list(FIGURES)]
+    photos, seeds = cells.agg(lambda column: column.mean(skipna=False)), cells.std()
+    methods = table.groupby("method", sort=False)
     means = photos.groupby("method", sort=False).agg(lambda column: column.mean(skipna=False))
-    chosen = _reference(reference, means["psnr"], solvers)
-    values = {key: {method: photos.loc[method][key] for method in means.index} for key in SCORES}
-    marked = {key: marks(own, METRICS[key]) for key, own in values.items()}
-    return [
-        {
-            **mean.to_dict(),
-            "method": method,
-            "solver": solvers[method],
-            "photos": int(counts.loc[method, "photo"]),
-            "seeds": int(counts.loc[method, "seed"]),
-            "reference": chosen,
-            "spread": {
-                key: {
-                    "std": own[method].std(),
-                    "interval": None if own[method].isna().any() else asdict(mean_interval(own[method])),
-                    "seeds": spread.loc[method][key].mean(),
-                    "difference": _dict(_paired(own[method], own[chosen])) if chosen else None,
-                    "mark": marked[key].get(method, ""),
-                }
-                for key, own in values.items()
-            },
-        }
-        for method, mean in means.iterrows()
-    ]
+    named = [method for method, own in methods if reference in (method, own["solver"].iloc[0])]
+    best = means["psnr"].idxmax() if not reference and means["psnr"].notna().any() else None
+    chosen = named[0] if named else best
+    rows = []
+    for method, own in methods:
+        row = {"method": method, "solver": own["solver"].iloc[0], "reference": chosen, "spread": {}}
+        row |= {"photos": own["photo"].nunique(), "seeds": own["seed"].nunique()}
+        rows.append(means.loc[method].to_dict() | row)
+    for key in SCORES:
+        values = photos[key].unstack("method")
+        marked = marks(values[means.index[means[key].notna()]], METRICS[key])
+        for row in rows:
+            method, known = row["method"], pd.notna(row[key])
+            difference = _paired(values[method], values[chosen]) if chosen else None
+            row["spread"][key] = {
+                "std": values[method].std(),
+                "seeds": seeds.loc[method][key].mean(),
+                "interval": asdict(mean_interval(values[method].dropna())) if known else None,
+                "difference": difference and asdict(difference),
+                "mark": marked.get(method, ""),
+            }
+    return rows
 
 
-def marks(values: Mapping[str, pd.Series], metric: Metric) -> dict[str, str]:
+def marks(values: pd.DataFrame, metric: Metric) -> dict[str, str]:
     """Which methods to mark in a column: {the best: "best"} where its paired difference from every other method has a
-    95 % interval without 0, otherwise "level" for it and all that it cannot be told from. None where nothing can be
+    95 % interval without 0, otherwise "level" for it and all that it cannot be told from. Nothing where nothing can be
     told, as with a single photo.
 
     Args:
-        values: of each method a figure per photo, indexed by photo; methods with a missing one do not take part.
+        values: a row per photo and a column per method, NaN where a method lacks the photo.
     """
-    means = {method: own.mean() for method, own in values.items() if not own.isna().any()}
-    if len(means) < 2:
+    if values.shape[1] < 2:
         return {}
-    best = metric.best(means, key=means.__getitem__)
-    differences = {method: _paired(values[best], values[method]) for method in means if method != best}
+    best = metric.best(values, key=values.mean().__getitem__)
+    differences = {method: _paired(values[best], values[method]) for method in values if method != best}
     if all(each is None or each.low is None for each in differences.values()):
         return {}
     better = 1 if metric.larger_is_better else -1
@@ -123,34 +110,16 @@ def marks(values: Mapping[str, pd.Series], metric: Metric) -> dict[str, str]:
 
 def _paired(new: pd.Series, old: pd.Series) -> Interval | None:
     """The mean difference over the photos that both have."""
-    both = pd.concat([new, old], axis=1, join="inner").dropna()
-    return paired_difference(both.iloc[:, 0], both.iloc[:, 1]) if len(both) else None
-
-
-def _reference(wanted: str, psnr: pd.Series, solvers: pd.Series) -> str | None:
-    """The method to compare with: the first of that name or label, else the best; None where there is none such."""
-    if not wanted:
-        return None if psnr.isna().all() else str(psnr.idxmax())
-    return next(iter([*solvers.index[solvers.index == wanted], *solvers.index[solvers == wanted]]), None)
+    both = new.notna() & old.notna()
+    return paired_difference(new[both], old[both]) if both.any() else None
 
 
 def _setting(record: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a figure depends on beside solver, task and photo, by name."""
+    """All that a figure depends on beside task and photo, by name."""
+    kind = {"solver": record.get("solver_kind", record["solver"])}
     prior = {f"prior {name}": value for name, value in prior_facts(record).items()}
     tiles = {key: record[key] for key in ("tile", "overlap") if key in record}
-    return {**record["solver_settings"], **prior, **tiles, "device": record["environment"].get("device")}
-
-
-def _block(row: Mapping[str, Any]) -> tuple[str, str]:
-    return row["method"], row["task"]
-
-
-def _kind(record: Mapping[str, Any]) -> str:
-    return str(record.get("solver_kind", record["solver"]))
-
-
-def _dict(interval: Interval | None) -> dict[str, Any] | None:
-    return None if interval is None else asdict(interval)
+    return {**kind, **record["solver_settings"], **prior, **tiles, "device": record["environment"].get("device")}
 
 
 def _text(value: Any) -> str:
