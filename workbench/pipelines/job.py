@@ -12,9 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.pipelines.identity import named_paths
 from workbench.text import write_json
 
 if TYPE_CHECKING:
@@ -28,35 +30,53 @@ RESUME = "resume"  # what a job keeps here survives its failure: it goes on from
 def write_result(result: dict[str, Any]) -> None:
     """Say that this job is done: the last cell of a job notebook calls it, once, with what the report needs.
 
-    Writes ``result.json`` in one step, stamped with the job's id. In a notebook opened by hand it writes nothing.
+    Writes ``result.json`` in one step, stamped with the job's id and the time. In a notebook opened by hand it writes
+    nothing.
 
     Raises:
         ValueError: ``result`` holds NaN or infinity, which JSON cannot.
     """
-    if not Path(JOB).is_file():
+    if not (job := this_job()):
         print("Not run by a pipeline, so no result file is written.")
         return
-    job = json.loads(Path(JOB).read_text(encoding="utf-8"))
-    write_json(Path(RESULT), {"job": job["id"], "parameters": job["parameters"], **result})
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    write_json(Path(RESULT), {"job": job["id"], "parameters": job["parameters"], "finished": now, **result})
+
+
+def this_job() -> dict[str, Any]:
+    """What the runner says of the job in the working directory; empty in a notebook opened by hand."""
+    return dict(json.loads(Path(JOB).read_text(encoding="utf-8"))) if Path(JOB).is_file() else {}
 
 
 def input_path(path: str | Path) -> Path:
     """A path that a parameter gives: a relative one starts where the pipeline was started, not in the job's folder."""
-    if Path(JOB).is_file():
-        return Path(json.loads(Path(JOB).read_text(encoding="utf-8"))["started_in"]) / path
-    return Path(path)
+    return Path(this_job().get("started_in", "")) / path
 
 
 def input_source(source: str) -> str:
-    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:``, is an :func:`input_path`.
+    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:`` or before ``:NAME`` of what it
+    holds, is an :func:`input_path`.
 
     ``job:NAME`` is the prior that the job NAME trained, which this one needs.
     """
-    kind, colon, rest = source.rpartition(":")
+    kind, _, rest = source.partition(":")
     if kind == "job":
         return str(needed(rest)[0] / RESUME / "prior.safetensors")
-    path = input_path(rest)
-    return f"{kind}{colon}{path}" if path.exists() else source
+    for start, end in named_paths(source, input_path("")):
+        path = input_path(os.path.expanduser(source[start:end]))
+        if end == len(source) or path.is_file():
+            return f"{source[:start]}{path}{source[end:]}"
+    return source
+
+
+def input_operator(spec: str) -> str:
+    """An operator as ``degrade`` takes it; the file of a mask or kernel, or of its code, is an :func:`input_path`."""
+    from workbench.operators.parse import OPERATORS, file_in, operator_name
+
+    if operator_name(spec) not in OPERATORS:
+        return input_source(spec)
+    file = file_in(spec) or ""
+    return f"{spec.strip().removesuffix(file)}{input_path(os.path.expanduser(file))}" if file else spec
 
 
 def training_photos(
@@ -104,7 +124,7 @@ def needed(name: str) -> list[Path]:
     Raises:
         ValueError: this job does not need an entry of that name.
     """
-    needs = json.loads(Path(JOB).read_text(encoding="utf-8"))["needs"]
+    needs = this_job()["needs"]
     if name not in needs:
         raise ValueError(f"this job does not need {name!r}, it needs {', '.join(needs) or 'nothing'}")
     return [Path(folder) for folder in needs[name]]
