@@ -14,7 +14,8 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 from workbench.pipelines.identity import named_paths
 from workbench.text import write_json
@@ -149,6 +150,7 @@ def is_done(folder: Path) -> bool:
 
 def main(folder: Path) -> int:
     """Execute the notebook of the job in ``folder``; the last line printed says what went wrong."""
+    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))  # jsonschema would build its grammar: a second
     import papermill
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
