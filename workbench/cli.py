@@ -180,8 +180,7 @@ def run(
     notebooks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline, or the "
-            "shipped]",
+            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline, else ours]",
             show_default=False,
         ),
     ] = None,
@@ -197,8 +196,7 @@ def run(
 ) -> None:
     """Run the jobs of a pipeline and write its report.
 
-    Jobs that are done already are kept, unless their code or what their files hold has changed. Ends with a table of
-    the jobs, and with exit code 1 if any failed.
+    Jobs that are done are kept until their files or code change. Ends with a table, and exit code 1 if any failed.
     """
     from workbench.pipelines.engine import run_pipeline, table
     from workbench.pipelines.schema import load_pipeline

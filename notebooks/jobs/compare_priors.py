@@ -52,8 +52,8 @@ from workbench.evaluation.statistics import (
 )
 from workbench.images import save_image
 from workbench.models import load_prior
-from workbench.pipelines import input_operator, input_path, input_source, progress, write_result
-from workbench.pipelines.cells import Cells
+from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines.cells import Cells, input_operator
 from workbench.plots import show, strip
 from workbench.records import environment, solver_settings
 from workbench.restore import degrade, restore, solver_of, steps_of
@@ -115,7 +115,7 @@ for label, _, one in runs:
         progress(done, len(runs) * len(batches))
     tried.append(rows)
     images[label] = torch.cat(restored)[:pictures]
-print(f"{cells.computed} restorations computed, {cells.kept} kept")
+print("{computed} restorations computed, {kept} kept".format(**cells.counts))
 
 # %% [markdown]
 # ## Figures

@@ -40,8 +40,8 @@ from workbench.data.sources import Folder
 from workbench.evaluation.metrics import as_text
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import load_prior
-from workbench.pipelines import input_operator, input_path, input_source, progress, write_result
-from workbench.pipelines.cells import Cells
+from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines.cells import Cells, input_operator
 from workbench.plots import show
 from workbench.restore import degrade, solver_of
 from workbench.text import check_labels
@@ -130,7 +130,7 @@ for size, part in batches:
 if not records:
     raise ValueError(f"photos: none can be read: {'; '.join(skipped)}")
 sets = {key: torch.cat(images) for key, images in sets.items()}
-print(f"{cells.computed} restorations computed, {cells.kept} kept")
+print("{computed} restorations computed, {kept} kept".format(**cells.counts))
 
 # %%
 if with_fid:

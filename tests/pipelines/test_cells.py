@@ -117,7 +117,7 @@ def test_another_prior_or_half_a_cell_is_not_taken(tmp_path, monkeypatch):
     def kept(**given: Any) -> int:
         cells = Cells()
         cells.restore(degraded, solver, prior, name="x", **{"given": None, **given})
-        return cells.kept
+        return cells.counts["kept"]
 
     assert [kept(), kept(), kept(judge=True), kept(given={"step": "nearest"})] == [0, 1, 0, 0]
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_a_solver_of_ones_own_counts_by_its_code(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, "own_solver", raising=False)
         cells = Cells()
         cells.restore(degraded, import_module("own_solver").Mine(steps=1), prior, name="x", given=None)
-        assert cells.kept == expected, body
+        assert cells.counts["kept"] == expected, body
 
 
 def test_by_hand_nothing_is_kept(tmp_path, monkeypatch):

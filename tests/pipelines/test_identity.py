@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from tests.pipelines.small_project import LAST, notebook, project, yaml_of
-from workbench.pipelines import identity, input_operator, input_source
+from workbench.pipelines import identity, input_source
+from workbench.pipelines.cells import input_operator
 from workbench.pipelines.identity import Contents, code_of, code_version
 from workbench.pipelines.schema import SHIPPED, load_pipeline
 
-PARAMETERS = 'names: list[str] = ["a"]'
+PARAMETERS = 'names: list[str] = ["a"]\nnoise: float = 1 / 255'
 
 # How a parameter may name the file that the test changes.
 NAMED = {
@@ -63,22 +65,20 @@ def test_a_job_is_another_once_a_file_that_it_names_holds_something_else(files, 
         assert load_pipeline(path).jobs[0].id == ids[2]
 
 
-def test_a_new_photo_and_another_name_count_and_results_and_hidden_files_do_not(files):
-    (files / "cats" / "results").mkdir()
-
+def test_a_new_photo_and_another_name_count_and_hidden_files_do_not(files):
     def found() -> dict[str, str]:
-        return Contents(files, files / "cats" / "results" / ".hashes.json").named({"cats": [1, None]})
+        return Contents(files).named({"cats": [1, None]})
 
     before = found()
-    (files / "cats" / "results" / "report.html").touch()
     (files / "cats" / ".DS_Store").touch()
     assert found() == before
     (files / "cats" / "a.png").rename(files / "cats" / "c.png")
-    assert found() != before
+    renamed = found()
+    (files / "cats" / "d.png").touch()
+    assert len({str(each) for each in (before, renamed, found())}) == 3
 
 
 def test_a_file_is_read_once_and_again_when_it_was_written(files, monkeypatch):
-    monkeypatch.setattr(identity, "FRESH", -(10**18))
     kept, read = files / "out" / ".hashes.json", []
     monkeypatch.setattr(
         identity.hashlib,
@@ -96,6 +96,7 @@ def test_a_file_is_read_once_and_again_when_it_was_written(files, monkeypatch):
     first = found()
     assert (len(read), found(), len(read)) == (3, first, 3)
     times = (files / "prior.safetensors").stat()
+    time.sleep(0.02)  # longer than a tick of the clock of files
     (files / "prior.safetensors").write_text('"""Said."""\nvalue = 2  # so\n')
     os.utime(files / "prior.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))  # the same size and time
     assert found() != first

@@ -93,21 +93,14 @@ def ssim(restored: Tensor, original: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ, or a side is shorter than the window.
     """
-    pair = checked_pair(restored, original, _ssim_unavailable)
-    weights = torch.exp(-((torch.arange(SSIM_WINDOW).to(original) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2))
-    weights = weights / weights.sum()
-
-    def mean(image: Tensor) -> Tensor:
-        """Over each window."""
-        rows = conv2d(image.flatten(0, 1)[:, None], weights.view(1, 1, -1, 1))
-        return conv2d(rows, weights.view(1, 1, 1, -1)).view(*image.shape[:2], -1)
-
-    x, y = pair
-    mx, my = mean(x), mean(y)
-    vx, vy, covariance = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
-    values = (2 * mx * my + 0.01**2) * (2 * covariance + 0.03**2)
-    values = values / ((mx * mx + my * my + 0.01**2) * (vx + vy + 0.03**2))
-    return values.mean(dim=(1, 2))
+    x, y = checked_pair(restored, original, _ssim_unavailable)
+    weights = torch.exp(-((torch.arange(SSIM_WINDOW).to(x) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2))
+    down, across = (weights / weights.sum()).view(1, 1, -1, 1), (weights / weights.sum()).view(1, 1, 1, -1)
+    means = conv2d(conv2d(torch.stack([x, y, x * x, y * y, x * y]).flatten(0, 2)[:, None], down), across)
+    mx, my, xx, yy, xy = means.view(5, *x.shape[:2], -1)
+    above = (2 * mx * my + 0.01**2) * (2 * (xy - mx * my) + 0.03**2)
+    below = (mx**2 + my**2 + 0.01**2) * (xx - mx**2 + yy - my**2 + 0.03**2)
+    return (above / below).mean(dim=(1, 2))
 
 
 def luma(images: Tensor) -> Tensor:

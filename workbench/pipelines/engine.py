@@ -28,8 +28,7 @@ POLL = 0.2  # seconds between looks at a running job
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``state`` is done, kept (from an earlier run), failed or skipped; ``note`` says why, of what is
-    kept from when it is, and of what is done which part was there already."""
+    """How a job ended: ``state`` is done, kept (``note``: since when), failed or skipped (``note``: why)."""
 
     id: str
     label: str
@@ -153,13 +152,11 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running, code: str) ->
 
 
 def _note(folder: Path, key: str) -> str:
-    """What the result says under ``key``: when it was "finished", or which of its "cells" were there; often nothing."""
+    """What the result says under ``key``: when it was "finished", or how many of its "cells" were there, if any."""
     said = json.loads((folder / RESULT).read_text(encoding="utf-8")).get(key)
-    if not said:
-        return ""
-    if key == "finished":
+    if said and key == "finished":
         return f"from {datetime.fromisoformat(said):%-d %B %Y, %H:%M}"
-    return f"{said['computed']} restorations computed, {said['kept']} kept" if said["kept"] else ""
+    return "{computed} restorations computed, {kept} kept".format(**said) if said and said["kept"] else ""
 
 
 def _clear(folder: Path, *kept: str) -> None:

@@ -70,16 +70,6 @@ def input_source(source: str) -> str:
     return source
 
 
-def input_operator(spec: str) -> str:
-    """An operator as ``degrade`` takes it; the file of a mask or kernel, or of its code, is an :func:`input_path`."""
-    from workbench.operators.parse import OPERATORS, file_in, operator_name
-
-    if operator_name(spec) not in OPERATORS:
-        return input_source(spec)
-    file = file_in(spec) or ""
-    return f"{spec.strip().removesuffix(file)}{input_path(os.path.expanduser(file))}" if file else spec
-
-
 def training_photos(
     data: Sequence[str],
     folder: Path,

@@ -17,7 +17,6 @@ papermill only warns of an unknown parameter and passes any type; here both are 
 from __future__ import annotations
 
 import ast
-import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from workbench.pipelines.identity import PACKAGE, Contents, code_of, code_version, imported
+from workbench.pipelines.identity import PACKAGE, Contents, code_of, code_version, hash_of, imported
 from workbench.pipelines.published import NAME, Published, find_published, read_published
 from workbench.text import unknown
 
@@ -147,7 +146,7 @@ def _known_parameters(entry: Entry, folder: Path) -> dict[str, Any]:
 
 
 def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Types and defaults, by name, in the cell tagged ``parameters``: annotations, else the types of the defaults.
+    """By name, types in the cell tagged ``parameters``, annotations or else of the defaults; and constants in these.
 
     ``papermill.inspect_notebook`` reads the same line by line and loses annotations such as ``int | None``.
 
@@ -164,9 +163,9 @@ def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for node in ast.parse(sources[0]).body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 types[node.target.id] = eval(ast.unparse(node.annotation), {"Any": Any, "Literal": Literal})
-                defaults[node.target.id] = None if node.value is None else ast.literal_eval(node.value)
+                defaults[node.target.id] = _constants(node)
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                default = defaults[node.targets[0].id] = ast.literal_eval(node.value)
+                default, defaults[node.targets[0].id] = ast.literal_eval(node.value), _constants(node)
                 types[node.targets[0].id] = Any if default is None else type(default)
     except (KeyError, TypeError, ValueError, SyntaxError, NameError) as error:
         raise ValueError(f"{path}: not a job notebook ({error})") from None
@@ -240,8 +239,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
             _check_type(key, value, types[key], where)
         label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
         identity = [code, parameters, contents.named(defaults | parameters), needs]
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-        jobs.append(Job(f"{entry.notebook}-{digest}", notebook, parameters, label, needs, entry.timeout))
+        name = f"{entry.notebook}-{hash_of(identity)[:12]}"
+        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout))
     if not jobs:
         raise ValueError(f"{where}: the grid has an empty list, so there is no job")
     return jobs
@@ -268,6 +267,10 @@ def _is_number(text: str) -> bool:
 
 def _short(key: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
+
+
+def _constants(tree: ast.AST) -> list[Any]:
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
 def _code_cells(notebook: Path) -> list[str]:
