@@ -20,6 +20,7 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"reports", "demo", "terminal", "folder"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -180,7 +180,7 @@ def run(
     notebooks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline]",
+            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline, else ours]",
             show_default=False,
         ),
     ] = None,
@@ -196,13 +196,14 @@ def run(
 ) -> None:
     """Run the jobs of a pipeline and write its report.
 
-    Jobs that are done already are kept. Ends with a table of the jobs, and with exit code 1 if any failed.
+    Jobs that are done are kept until their files or code change. Ends with a table, and exit code 1 if any failed.
     """
     from workbench.pipelines.engine import run_pipeline, table
     from workbench.pipelines.schema import load_pipeline
     from workbench.reports.report import write_report
 
-    plan = load_pipeline(pipeline, notebooks, parse_settings(change or []))
+    hashes = (out or Path("results")).absolute() / ".hashes.json"
+    plan = load_pipeline(pipeline, notebooks, parse_settings(change or []), hashes)
     folder = out or Path("results") / plan.name
     outcomes = run_pipeline(plan, folder, workers)
     report = write_report(plan, outcomes, folder)

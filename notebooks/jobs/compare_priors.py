@@ -53,6 +53,7 @@ from workbench.evaluation.statistics import (
 from workbench.images import save_image
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines.cells import Cells, input_operator
 from workbench.plots import show, strip
 from workbench.records import environment, solver_settings
 from workbench.restore import degrade, restore, solver_of, steps_of
@@ -87,30 +88,34 @@ specs = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in p
 originals, names = evaluation_photos(
     specs, count=count, first=first, size=size, cut=cut, short_side=short_side, seed=seed
 )
+operator = input_operator(degradation)
 batches = [
-    degrade(part.to(device), degradation, noise, seed, numbers=range(first + start, first + start + len(part)))
+    degrade(part.to(device), operator, noise, seed, numbers=range(first + start, first + start + len(part)))
     for start, part in zip(range(0, count, batch), originals.split(batch))
 ]
 print(f"{count} images of {size}x{size}, number {first} to {first + count - 1}, {degradation}, noise {noise:g}")
 
 # %% [markdown]
 # ## Restore
-# The last prior in the last place: it is the one compared with all others.
+# The last prior in the last place: it is the one compared with all others. In a pipeline, what an earlier job restored
+# from the same image in the same way is taken from there.
 
 # %%
 runs = [(label, choice, one) for label in priors for choice, one in zip(choices, made[label])]
 tried, images = [], {}  # rows of each run; restored images of the last run of each prior
-done = 0
+done, cells = 0, Cells()
 for label, _, one in runs:
+    given = [priors[label], prior_settings.get(label, {})]
     rows, restored = [], []
     for degraded in batches:
-        result = restore(degraded, one, networks[label], judge=True)
+        result = cells.restore(degraded, one, networks[label], name=label, judge=True, given=given)
         rows += [{"prior": label, **row} for row in result.rows(names[len(rows) : len(rows) + len(degraded.y)])]
         restored.append(result.image.cpu())
         done += 1
         progress(done, len(runs) * len(batches))
     tried.append(rows)
     images[label] = torch.cat(restored)[:pictures]
+print("{computed} restorations computed, {kept} kept".format(**cells.counts))
 
 # %% [markdown]
 # ## Figures
@@ -191,7 +196,7 @@ if pictures and not grid:
 
 # %%
 if samples > 1 and not grid:
-    one = repeated(degrade(originals[:1].to(device), degradation, noise, seed, numbers=(first,)), samples)
+    one = repeated(degrade(originals[:1].to(device), operator, noise, seed, numbers=(first,)), samples)
     for number, label in enumerate(priors):
         drawn = restore(one, made[label][0], networks[label]).image.cpu()
         spread = drawn.std(dim=0).mean(dim=0)
@@ -206,4 +211,4 @@ if samples > 1 and not grid:
         plt.show()
 
 # %%
-write_result(result)
+write_result({**result, "cells": cells.counts})

@@ -37,13 +37,13 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.data.sources import Folder
-from workbench.evaluation.fid import fid_record
 from workbench.evaluation.metrics import as_text
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import load_prior
 from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines.cells import Cells, input_operator
 from workbench.plots import show
-from workbench.restore import degrade, restore, solver_of
+from workbench.restore import degrade, solver_of
 from workbench.text import check_labels
 
 if not methods or len(set(methods)) != len(methods):
@@ -58,18 +58,20 @@ print(network.summary())
 # %% [markdown]
 # ## Photos
 # Photos of one size are restored in batches. Each photo has missing pixels and noise of its own, drawn from `seed` and
-# its number in the list, whatever the batch size. What cannot be read is named and left out.
+# its number in the list, whatever the batch size: one more at the end changes none of the others. What cannot be read
+# is named and left out.
 
 # %%
-sizes: dict[int, list[str]] = {}
+sizes: dict[int, list[tuple[int, str]]] = {}  # number and name of each photo
+total = 0
 for entry in photos:
     name, _, size = entry.rpartition(":")
     folder = input_path(name)
     if name not in SAMPLES and not folder.exists():
         raise ValueError(f"photos: {folder}: no such file")
     files = [f"{name}/{file.relative_to(folder)}" for file in Folder(folder).files] if folder.is_dir() else [name]
-    sizes.setdefault(int(size), []).extend(files)
-
+    sizes.setdefault(int(size), []).extend(enumerate(files, start=total))
+    total += len(files)
 
 skipped: list[str] = []
 
@@ -85,33 +87,33 @@ def load(name, size):
 
 # %% [markdown]
 # ## Degrade and restore
-# The prior is asked once before the clock runs: its first answer also sets up the device.
+# The prior is asked once before the clock runs: its first answer also sets up the device. In a pipeline, what an earlier
+# job restored from the same photo in the same way is taken from there.
 
 # %%
-batches = [(size, names[i : i + batch]) for size, names in sizes.items() for i in range(0, len(names), batch)]
-first = 0  # number of the batch's first photo
+batches = [(size, part[i : i + batch]) for size, part in sizes.items() for i in range(0, len(part), batch)]
+cells, operator = Cells(), input_operator(degradation)
 with torch.no_grad():
     network(torch.full((1, 3, batches[0][0], batches[0][0]), 0.5, device=device), torch.tensor(1.0, device=device))
 
 records, sets, shown, read = [], {}, dict.fromkeys(sizes, 0), {size: [] for size in sizes}
 done, total = 0, len(batches) * len(methods)
-for size, names in batches:
-    loaded = [(number, name, load(name, size)) for number, name in enumerate(names, start=first)]
+for size, part in batches:
+    loaded = [(number, name, load(name, size)) for number, name in part]
     loaded = [each for each in loaded if each[2] is not None]
-    first += len(names)
     if not loaded:
         total -= len(made)
         continue
     numbers, names, images = zip(*loaded)
     read[size] += names
     originals = torch.cat(images).to(device)
-    degraded = degrade(originals, degradation, noise, seed, network, numbers)
+    degraded = degrade(originals, operator, noise, seed, network, numbers)
     drawn = max(0, min(pictures - shown[size], len(names)))  # photos of this batch whose pictures are kept
     stems = [f"{name.replace('/', '-')}-{size}" for name in names]
     sets.setdefault((size, "original"), []).append(originals.cpu())
     sets.setdefault((size, "degraded"), []).append(degraded.picture.cpu())
     for number, (method, solver) in enumerate(made.items()):
-        result = restore(degraded, solver, network, name=method)
+        result = cells.restore(degraded, solver, network, name=method, given=[prior, prior_settings])
         sets.setdefault((size, method), []).append(result.image.cpu())
         for index, (name, stem) in enumerate(zip(names, stems)):
             files = {}
@@ -121,16 +123,19 @@ for size, names in batches:
                 for kind, images in (("original", originals), ("degraded", degraded.picture), ("image", result.image)):
                     save_image(images[index : index + 1], files[kind])
             facts = {"photo": name, "solver_kind": kinds[method], "published_task": published_task}
-            records.append({**facts, **files, **result.records[index]})
+            records.append({**facts, **files, **result.records[index], "operator": degradation})
         done += 1
         progress(done, total)
     shown[size] += drawn
 if not records:
     raise ValueError(f"photos: none can be read: {'; '.join(skipped)}")
 sets = {key: torch.cat(images) for key, images in sets.items()}
+print("{computed} restorations computed, {kept} kept".format(**cells.counts))
 
 # %%
 if with_fid:
+    from workbench.evaluation.fid import fid_record  # slow to import
+
     distances = {
         (size, method): fid_record(sets[size, method], sets[size, "original"])
         for size in sizes
@@ -156,4 +161,4 @@ for size, names in read.items():
     plt.show()
 
 # %%
-write_result({"records": records, "skipped": skipped})
+write_result({"records": records, "skipped": skipped, "cells": cells.counts})

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ POLL = 0.2  # seconds between looks at a running job
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``state`` is done, kept (from an earlier run), failed or skipped; ``note`` says why."""
+    """How a job ended: ``state`` is done, kept (``note``: since when), failed or skipped (``note``: why)."""
 
     id: str
     label: str
@@ -62,6 +63,8 @@ def run_pipeline(pipeline: Pipeline, out: str | Path, workers: int = 1) -> list[
         (out / "jobs").mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock", timeout=0)
         with lock:
+            for half in (out / "cells").glob(".*"):  # of a run that was killed
+                half.unlink()
             return _run(pipeline, out, workers)
     except Timeout:
         raise ValueError(f"{out}: another run is writing there") from None
@@ -98,11 +101,11 @@ def _run(pipeline: Pipeline, out: Path, workers: int) -> list[Outcome]:
                 for job in list(waiting):
                     needed = [outcomes.get(need) for ids in job.needs.values() for need in ids]
                     if is_done(out / "jobs" / job.id):
-                        finish(Outcome(job.id, job.label, "kept", 0.0))
+                        finish(Outcome(job.id, job.label, "kept", 0.0, _note(out / "jobs" / job.id, "finished")))
                     elif any(other is not None and other.state in ("failed", "skipped") for other in needed):
                         finish(Outcome(job.id, job.label, "skipped", 0.0, "a job it needs failed"))
                     elif all(other is not None for other in needed):
-                        futures[pool.submit(_run_job, job, out, workers, running)] = job
+                        futures[pool.submit(_run_job, job, out, workers, running, pipeline.code)] = job
                     else:
                         continue
                     waiting.remove(job)
@@ -125,13 +128,14 @@ def _run(pipeline: Pipeline, out: Path, workers: int) -> list[Outcome]:
     return [outcomes[job.id] for job in pipeline.jobs]
 
 
-def _run_job(job: Job, out: Path, workers: int, running: _Running) -> Outcome:
+def _run_job(job: Job, out: Path, workers: int, running: _Running, code: str) -> Outcome:
     folder = out / "jobs" / job.id
     folder.mkdir(exist_ok=True)
     _clear(folder, RESUME)
     needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
     specification = {"id": job.id, "notebook": str(job.notebook), "parameters": job.parameters, "needs": needs}
-    write_json(folder / JOB, specification | {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd())})
+    specification |= {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd())}
+    write_json(folder / JOB, specification | {"code": code, "cells": str(out / "cells")})
     started = time.monotonic()
     running.shares[job.id] = 0.0
     try:
@@ -141,10 +145,18 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running) -> Outcome:
         (folder / PROGRESS).unlink(missing_ok=True)
     seconds = time.monotonic() - started
     if note == "" and is_done(folder):
-        return Outcome(job.id, job.label, "done", seconds)
+        return Outcome(job.id, job.label, "done", seconds, _note(folder, "cells"))
     _clear(folder, NOTEBOOK, LOG, JOB, RESUME)
     note = note or f"the notebook ended without writing {RESULT}"
     return Outcome(job.id, job.label, "failed", seconds, f"{note} [{folder / LOG}]")
+
+
+def _note(folder: Path, key: str) -> str:
+    """What the result says under ``key``: when it was "finished", or how many of its "cells" were there, if any."""
+    said = json.loads((folder / RESULT).read_text(encoding="utf-8")).get(key)
+    if said and key == "finished":
+        return f"from {datetime.fromisoformat(said):%-d %B %Y, %H:%M}"
+    return "{computed} restorations computed, {kept} kept".format(**said) if said and said["kept"] else ""
 
 
 def _clear(folder: Path, *kept: str) -> None:

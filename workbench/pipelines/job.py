@@ -12,9 +12,12 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
+from workbench.pipelines.identity import named_paths
 from workbench.text import write_json
 
 if TYPE_CHECKING:
@@ -28,36 +31,44 @@ RESUME = "resume"  # what a job keeps here survives its failure: it goes on from
 def write_result(result: dict[str, Any]) -> None:
     """Say that this job is done: the last cell of a job notebook calls it, once, with what the report needs.
 
-    Writes ``result.json`` in one step, stamped with the job's id. In a notebook opened by hand it writes nothing.
+    Writes ``result.json`` in one step, stamped with the job's id and the time. In a notebook opened by hand it writes
+    nothing.
 
     Raises:
         ValueError: ``result`` holds NaN or infinity, which JSON cannot.
     """
-    if not Path(JOB).is_file():
+    if not (job := this_job()):
         print("Not run by a pipeline, so no result file is written.")
         return
-    job = json.loads(Path(JOB).read_text(encoding="utf-8"))
-    facts = {"job": job["id"], "parameters": job["parameters"], "commit": job.get("commit")}
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    facts = {"job": job["id"], "parameters": job["parameters"], "commit": job.get("commit"), "finished": now}
     write_json(Path(RESULT), facts | result)
+
+
+def this_job() -> dict[str, Any]:
+    """What the runner says of the job in the working directory; empty in a notebook opened by hand."""
+    return dict(json.loads(Path(JOB).read_text(encoding="utf-8"))) if Path(JOB).is_file() else {}
 
 
 def input_path(path: str | Path) -> Path:
     """A path that a parameter gives: a relative one starts where the pipeline was started, not in the job's folder."""
-    if Path(JOB).is_file():
-        return Path(json.loads(Path(JOB).read_text(encoding="utf-8"))["started_in"]) / path
-    return Path(path)
+    return Path(this_job().get("started_in", "")) / path
 
 
 def input_source(source: str) -> str:
-    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:``, is an :func:`input_path`.
+    """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:`` or before ``:NAME`` of what it
+    holds, is an :func:`input_path`.
 
     ``job:NAME`` is the prior that the job NAME trained, which this one needs.
     """
-    kind, colon, rest = source.rpartition(":")
+    kind, _, rest = source.partition(":")
     if kind == "job":
         return str(needed(rest)[0] / RESUME / "prior.safetensors")
-    path = input_path(rest)
-    return f"{kind}{colon}{path}" if path.exists() else source
+    for start, end in named_paths(source, input_path("")):
+        path = input_path(os.path.expanduser(source[start:end]))
+        if end == len(source) or path.is_file():
+            return f"{source[:start]}{path}{source[end:]}"
+    return source
 
 
 def training_photos(
@@ -105,7 +116,7 @@ def needed(name: str) -> list[Path]:
     Raises:
         ValueError: this job does not need an entry of that name.
     """
-    needs = json.loads(Path(JOB).read_text(encoding="utf-8"))["needs"]
+    needs = this_job()["needs"]
     if name not in needs:
         raise ValueError(f"this job does not need {name!r}, it needs {', '.join(needs) or 'nothing'}")
     return [Path(folder) for folder in needs[name]]
@@ -130,6 +141,7 @@ def is_done(folder: Path) -> bool:
 
 def main(folder: Path) -> int:
     """Execute the notebook of the job in ``folder``; the last line printed says what went wrong."""
+    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))  # jsonschema would build its grammar: a second
     import papermill
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))

@@ -17,7 +17,6 @@ papermill only warns of an unknown parameter and passes any type; here both are 
 from __future__ import annotations
 
 import ast
-import hashlib
 import itertools
 import json
 import subprocess
@@ -29,6 +28,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from workbench.pipelines.identity import PACKAGE, Contents, code_of, code_version, hash_of, imported
 from workbench.pipelines.published import NAME, Published, find_published, read_published
 from workbench.text import unknown
 
@@ -60,12 +60,15 @@ class PipelineFile(BaseModel):
     jobs: list[Entry] = Field(min_length=1)
 
 
+SHIPPED = PACKAGE.parent / "notebooks" / "jobs"  # where the package runs from its repository
+
+
 @dataclass(frozen=True)
 class Job:
     """A notebook and one set of parameters.
 
     Attributes:
-        id: notebook name and a hash of notebook, parameters, code version and of the jobs it needs; also its folder.
+        id: notebook name and a hash of what decides its result, see ``identity``, and the jobs it needs; its folder.
         label: what tells it from the other jobs, for people.
         needs: ids of the jobs that must be done first, by entry name.
         timeout: seconds.
@@ -94,13 +97,17 @@ class Pipeline:
 
 
 def load_pipeline(
-    path: str | Path, notebooks: str | Path | None = None, changes: Mapping[str, Any] | None = None
+    path: str | Path,
+    notebooks: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    kept: Path | None = None,
 ) -> Pipeline:
     """Read and check a pipeline file.
 
     Args:
-        notebooks: folder of the job notebooks; by default the nearest ``notebooks/jobs`` above ``path``.
+        notebooks: folder of the job notebooks; by default the nearest ``notebooks/jobs`` above ``path``, else ours.
         changes: parameters to set in every job whose notebook has them.
+        kept: a file that keeps the hashes of the files that parameters name, see :class:`Contents`.
 
     Raises:
         ValueError: one line that says what is wrong and where, with the nearest name for an unknown one.
@@ -116,12 +123,12 @@ def load_pipeline(
             raise ValueError(f"{path}: none of its notebooks has a parameter {name!r}")
         for entry in entries:
             entry.parameters = {**entry.parameters, name: (changes or {})[name]}
-    code = code_version()
+    code, contents = code_version(), Contents(Path.cwd(), kept)
     named: dict[str, list[str]] = {}
     jobs: list[Job] = []
     for index, entry in enumerate(file.jobs, start=1):
         where = f"{path}: job {index} ({entry.notebook})"
-        new = _expand(entry, folder, named, code, where)
+        new = _expand(entry, folder, named, contents, where)
         for job in new:
             if any(job.id == other.id for other in jobs):
                 raise ValueError(f"{where}: the same notebook and parameters as an earlier job ({job.label})")
@@ -130,6 +137,7 @@ def load_pipeline(
             if entry.name in named:
                 raise ValueError(f"{where}: the name {entry.name!r} is taken by an earlier job")
             named[entry.name] = [job.id for job in new]
+    contents.save()
     published = _published(file.published, path, folder)
     methods = sorted({name for job in jobs for name in job.parameters.get("methods", ())})
     if file.reference and not any(f"{file.reference}, ".startswith(f"{name}, ") for name in methods):
@@ -140,16 +148,7 @@ def load_pipeline(
 def _known_parameters(entry: Entry, folder: Path) -> dict[str, Any]:
     """Of the notebook of an entry; none where there is no such notebook, which is said later."""
     notebook = folder / f"{entry.notebook}.ipynb"
-    return notebook_parameters(notebook) if notebook.is_file() else {}
-
-
-def code_version() -> str:
-    """A hash of the package's source and shipped weights: results of other code are not reused."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for file in sorted([*package.rglob("*.py"), *package.rglob("*.safetensors")]):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:12]
+    return notebook_parameters(notebook)[0] if notebook.is_file() else {}
 
 
 def commit_of(folder: Path) -> str | None:
@@ -162,8 +161,8 @@ def commit_of(folder: Path) -> str | None:
         return None
 
 
-def notebook_parameters(path: Path) -> dict[str, Any]:
-    """Names and types in the cell tagged ``parameters``: annotations, else the types of the defaults.
+def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By name, types in the cell tagged ``parameters``, annotations or else of the defaults; and constants in these.
 
     ``papermill.inspect_notebook`` reads the same line by line and loses annotations such as ``int | None``.
 
@@ -176,15 +175,17 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
         if len(sources) != 1:
             raise ValueError(f"expected one cell tagged 'parameters', found {len(sources)}")
         types: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
         for node in ast.parse(sources[0]).body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 types[node.target.id] = eval(ast.unparse(node.annotation), {"Any": Any, "Literal": Literal})
+                defaults[node.target.id] = _constants(node)
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                default = ast.literal_eval(node.value)
+                default, defaults[node.targets[0].id] = ast.literal_eval(node.value), _constants(node)
                 types[node.targets[0].id] = Any if default is None else type(default)
     except (KeyError, TypeError, ValueError, SyntaxError, NameError) as error:
         raise ValueError(f"{path}: not a job notebook ({error})") from None
-    return types
+    return types, defaults
 
 
 def _read(path: Path) -> PipelineFile:
@@ -224,15 +225,15 @@ def _published(ids: list[str], path: Path, notebooks: Path) -> list[Published]:
 
 def _nearest_notebooks(path: Path) -> Path:
     folders = [parent / "notebooks" / "jobs" for parent in path.parents]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return next((folder for folder in (*folders, SHIPPED) if folder.is_dir()), folders[0])
 
 
-def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], code: str, where: str) -> list[Job]:
+def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: Contents, where: str) -> list[Job]:
     notebook = folder / f"{entry.notebook}.ipynb"
     if not notebook.is_file():
         known = [file.stem for file in folder.glob("*.ipynb")]
         raise ValueError(f"{where}: {unknown('notebook', entry.notebook, known)}")
-    types = notebook_parameters(notebook)
+    types, defaults = notebook_parameters(notebook)
     for key in (*entry.parameters, *entry.grid):
         if key not in types:
             raise ValueError(f"{where}: {unknown('parameter', key, list(types))}")
@@ -243,6 +244,9 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], code: str, 
         if need not in named:
             raise ValueError(f"{where}: needs {unknown('earlier job', need, list(named))}")
     needs = {need: named[need] for need in entry.needs}
+    cells = _code_cells(notebook)
+    own = [contents.code(module) for text in cells for module in imported(text, folder)]
+    code = [code_version(), [code for text in cells if (code := code_of(text)) != code_of("")], own]
     jobs = []
     for values in itertools.product(*entry.grid.values()):
         varied = dict(zip(entry.grid, values, strict=True))
@@ -250,9 +254,9 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], code: str, 
         for key, value in parameters.items():
             _check_type(key, value, types[key], where)
         label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
-        identity = [_code_cells(notebook), parameters, code, needs]
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-        jobs.append(Job(f"{entry.notebook}-{digest}", notebook, parameters, label, needs, entry.timeout))
+        identity = [code, parameters, contents.named(defaults | parameters), needs]
+        name = f"{entry.notebook}-{hash_of(identity)[:12]}"
+        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout))
     if not jobs:
         raise ValueError(f"{where}: the grid has an empty list, so there is no job")
     return jobs
@@ -279,6 +283,10 @@ def _is_number(text: str) -> bool:
 
 def _short(key: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
+
+
+def _constants(tree: ast.AST) -> list[Any]:
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
 def _code_cells(notebook: Path) -> list[str]:
