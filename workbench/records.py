@@ -21,7 +21,7 @@ from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
 from workbench.operators.parse import shrink_factor
 from workbench.photo_file import Photo
-from workbench.text import replacing, write_json
+from workbench.text import is_json, replacing, write_json
 
 if TYPE_CHECKING:
     from workbench.restore import Result
@@ -49,9 +49,9 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def solver_settings(solver: Any) -> dict[str, Any]:
-    """All settings of a solver, defaults too, ready for JSON."""
+    """All settings of a solver, defaults too, ready for JSON: what that does not have by its name, or as text."""
     values = {field.name: getattr(solver, field.name) for field in fields(solver)}
-    return {name: getattr(value, "__name__", value) for name, value in values.items()}
+    return {name: getattr(value, "__name__", value if is_json(value) else str(value)) for name, value in values.items()}
 
 
 def tiles_of(prior: Prior) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from workbench.exam.figures import Grade, Share, grade, table
 from workbench.exam.tasks import TASKS, Task, make_task
 from workbench.models.consistency import Flow
 from workbench.models.prior import Prior
+from workbench.own import named
 from workbench.random import stream
 from workbench.solvers import SOLVERS, make_solver
 from workbench.text import unknown
@@ -55,7 +56,7 @@ def make_candidate(name: str, **settings: Any) -> Candidate:
         if settings:
             raise ValueError(f"the control {name} has no settings, got {', '.join(settings)}")
         return CONTROLS[name]
-    if name not in SOLVERS:
+    if name not in SOLVERS and not named(name):
         raise ValueError(unknown("solver", name, [*SOLVERS, *CONTROLS]))
     solver = make_solver(name, **settings)
     if solver.prior_kind in ("unfolded", "network"):

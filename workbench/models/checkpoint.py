@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.consistency import ConsistencyModel
 from workbench.models.difference import decode, digest, encode
-from workbench.models.files import about, assign, build, check_finite, check_tensors, read_weights
+from workbench.models.files import about, assign, build, check_finite, check_names, check_tensors, read_weights
 from workbench.models.formats import FAMILIES
 from workbench.models.lora import adapter_header
 from workbench.models.prior import Prior
@@ -34,7 +34,7 @@ ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
     "consistency": (ConsistencyModel, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
     "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", "channels", "multiple")),
     "vp_noise": (VPNoise, ("prediction", "step", "channels", "multiple", "image_size")),
-    "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple")),
+    "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple", "data_range")),
 }
 
 SCHEDULE = ("alphas_cumprod", "times")
@@ -50,6 +50,8 @@ def save_prior(
 ) -> None:
     """Write ``prior`` (an adapter around one of our networks) to ``path``, atomically.
 
+    Of one that was loaded from one's own code, ``FILE.py:NAME`` and so on, the weights are written, and that name.
+
     Args:
         card: what a reader should know; must be JSON (no NaN).
         dtype: storage precision of the weights.
@@ -62,20 +64,18 @@ def save_prior(
     net = getattr(prior, "net", None)
     adapter = next((name for name, (kind, _) in ADAPTERS.items() if type(prior) is kind), None)
     network = next((name for name, family in FAMILIES.items() if type(net) is family.network), None)
-    if adapter is None or network is None or net is None:
+    header: dict[str, Any] = {"format": FORMAT, "trained_size": prior.trained_size, "card": dict(card or {})}
+    if adapter is not None and network is not None and net is not None:
+        header |= {"network": network, "network_config": asdict(net.config)}
+        header |= {"adapter": adapter, "settings": _settings(prior, adapter)}
+    elif "code" in prior.source and base is None:
+        net, code = prior, {key: prior.source[key] for key in ("code", "code_sha256")}
+        header |= code | {"code_settings": json.loads(prior.source.get("code_settings", "{}"))}
+    else:
         raise ValueError(
             f"can save adapters {', '.join(ADAPTERS)} around networks {', '.join(FAMILIES)}, "
             f"got {type(prior).__name__} around {type(net).__name__}"
         )
-    header = {
-        "format": FORMAT,
-        "network": network,
-        "network_config": asdict(net.config),
-        "adapter": adapter,
-        "settings": _settings(prior, adapter),
-        "trained_size": prior.trained_size,
-        "card": dict(card or {}),
-    }
     if base is not None:
         start = _weights(base)
         header["base"] = {"prior": base, "sha256": digest(start)}
@@ -96,6 +96,8 @@ def _settings(prior: Prior, adapter: str) -> dict[str, Any]:
     settings = {name: getattr(prior, name) for name in ADAPTERS[adapter][1]}
     if settings.get("sigma_max") == float("inf"):
         del settings["sigma_max"]  # JSON has no infinity, and it is the default of a plain denoiser
+    if settings.get("data_range") == (0, 1):
+        del settings["data_range"]
     if adapter == "vp_noise":
         settings |= {name: prior.get_buffer(name).tolist() for name in SCHEDULE}
     return settings
@@ -153,14 +155,35 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"its header 'workbench' is not JSON ({error})") from None
     if not isinstance(header, dict):
         raise ValueError(f"its header 'workbench' is no JSON object, but {type(header).__name__}")
-    for key, known in (("format", [FORMAT]), ("network", list(FAMILIES)), ("adapter", list(ADAPTERS))):
+    own = "code" in header
+    parts = {"format": [FORMAT]} | ({} if own else {"network": list(FAMILIES), "adapter": list(ADAPTERS)})
+    for key, known in parts.items():
         if header.get(key) not in known:
             raise ValueError(f"expected {key} {' or '.join(map(str, known))}, found {header.get(key)!r}")
-    objects = dict.fromkeys(("network_config", "settings", "card"), (dict, "a JSON object"))
-    for key, (kind, words) in {**objects, "trained_size": (int | None, "a number of pixels")}.items():
+    names = ("code_settings", "card") if own else ("network_config", "settings", "card")
+    objects: dict[str, Any] = dict.fromkeys(names, (dict, "a JSON object"))
+    texts: dict[str, Any] = dict.fromkeys(("code", "code_sha256") if own else (), (str, "text"))
+    for key, (kind, words) in {**objects, **texts, "trained_size": (int | None, "a number of pixels")}.items():
         if not isinstance(header.get(key), kind):
             raise ValueError(f"expected {key} as {words}, found {header.get(key)!r}")
     return header
+
+
+def code_header(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The header of a file of one's own prior, which names the code ``code``; None of any other file."""
+    header = _header(metadata) if '"code"' in metadata.get("workbench", "") else {}
+    return header if "code" in header else None
+
+
+def fill(prior: Prior, tensors: Mapping[str, Tensor]) -> None:
+    """Make ``tensors`` the weights and buffers of ``prior``. Raises ValueError unless they are all, and finite."""
+    expected = prior.state_dict()
+    check_names(expected.keys() - tensors.keys(), tensors.keys() - expected.keys())
+    check_finite(tensors)
+    try:
+        prior.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def prior_from_checkpoint(
@@ -185,7 +208,7 @@ def prior_from_checkpoint(
     check_tensors(tensors, net.state_dict())
     assign(net, tensors)
     adapter, known = ADAPTERS[header["adapter"]]
-    settings = dict(header["settings"])
+    settings = {key: tuple(value) if key == "data_range" else value for key, value in header["settings"].items()}
     if step is not None:
         if "step" not in settings:
             raise ValueError(f"a variance-exploding network has no steps, got step={step!r}")

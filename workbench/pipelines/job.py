@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import own
 from workbench.text import write_json
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def input_path(path: str | Path) -> Path:
     if Path(JOB).is_file():
         return Path(json.loads(Path(JOB).read_text(encoding="utf-8"))["started_in"]) / path
     return Path(path)
+
+
+own.place_of = input_path  # FILE.py:NAME too
 
 
 def input_source(source: str) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from workbench.solvers.base import SOLVERS, Callback, Iterate, Problem, Restoration, Sampler, Solver, Step
+from workbench.models.prior import KINDS
+from workbench.own import imported, named
+from workbench.solvers.base import (
+    SOLVERS,
+    Callback,
+    Iterate,
+    Problem,
+    Restoration,
+    Sampler,
+    Solver,
+    Step,
+    checked_solver,
+)
 from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
 from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.feed_forward import FeedForward
@@ -88,23 +100,54 @@ __all__ = [
     "implicit_fixed_point",
     "make_solver",
     "noise_gradient",
+    "runs_with",
     "solve_fixed_point",
+    "solver_class",
     "stationarity",
 ]
 
 
+def solver_class(name: str) -> type[Solver]:
+    """The class of the solver ``name``, or that of one's own, ``FILE.py:NAME`` or ``package.module:NAME``.
+
+    Raises:
+        ValueError: an unknown name, with the nearest; code that fails, or is no solver.
+    """
+    if name in SOLVERS:
+        return checked_solver(SOLVERS[name], name)
+    if named(name):
+        return checked_solver(imported(name)[0], name)
+    raise ValueError(f"{unknown('solver', name, SOLVERS)}; or give FILE.py:NAME")
+
+
 def make_solver(name: str, /, **settings: Any) -> Solver:
     """The solver ``name`` with ``settings``. Raises ValueError for an unknown name or setting, naming the nearest."""
-    if name not in SOLVERS:
-        raise ValueError(unknown("solver", name, SOLVERS))
-    kind = SOLVERS[name]
+    kind = solver_class(name)
     known = [field.name for field in fields(kind)]
     for setting in settings:
         if setting not in known:
             raise ValueError(unknown(f"setting of {name}", setting, known))
-    return kind(**settings)
+    try:
+        return kind(**settings)
+    except TypeError as error:  # a setting without default, a method that is missing
+        raise ValueError(f"{name}: {error}") from error
 
 
 def describe_solvers() -> list[tuple[str, str, str]]:
     """(name, one line, paper) of every solver."""
-    return [(name, kind.summary, kind.paper) for name, kind in SOLVERS.items()]
+    return [
+        (name, getattr(kind, "summary", "") or "no summary", getattr(kind, "paper", ""))
+        for name, kind in SOLVERS.items()
+    ]
+
+
+def runs_with(name: str) -> str:
+    """What the solver ``name`` needs, a few words: which operators, which prior, and whether it takes a start."""
+    kind = solver_class(name)
+    return ", ".join(
+        (
+            "linear operators" if kind.linear else "all operators, JPEG too",
+            KINDS[kind.prior_kind][1].partition(",")[0] if kind.needs_prior else "no prior",
+            *(["--initial"] if kind.takes_initial else []),
+        )
+    )
