@@ -15,7 +15,7 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"solvers"},
     {"trainers", "fitting", "plots"},
     {"records", "exam", "measurement"},
-    {"restore"},
+    {"restore", "provenance"},
     {"recipe", "pipelines"},
     {"reports", "demo", "terminal", "folder"},
     {"commands"},

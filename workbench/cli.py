@@ -127,7 +127,8 @@ def restore(
     from workbench.images import check_bits, load_image
     from workbench.models.wrappers import existing_device
     from workbench.photo_file import read_photo
-    from workbench.recipe import Method, changes, folder_name, load_recipe, make_recipe, restore_recipe
+    from workbench.provenance import changes
+    from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import save
     from workbench.restore import usual_prior
 
@@ -166,11 +167,9 @@ def restore(
     results = restore_recipe(recipe, *given, known_devices, Bar)
     for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
         writable(folder)
-        result.records[0]["message"] = "; ".join(
-            filter(None, (result.records[0]["message"], changes(recipe, index, result.records[0])))
-        )
         news = {"photo": recipe.photo, "remark": file.remark, "initial": None if initial is None else str(initial)}
-        result.records[0] |= news
+        remarks = (result.records[0]["message"], changes(recipe, index, result.records[0]))
+        result.records[0] |= news | {"message": "; ".join(filter(None, remarks))}
         save(result, folder, file, bits)
         typer.echo(summary(result.records, folder))
 

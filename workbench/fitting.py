@@ -42,11 +42,10 @@ def operator_behind(spec: Any, photos: Tensor, seed: int) -> tuple[Operator, Ten
     Raises:
         ValueError: bad ``spec``; a measurement that is no picture of that shape, or one that depends on chance.
     """
-    name = spec_of(spec)
-    if is_own(spec):
-        height, width = shape_behind(spec, photos.shape)[-2:]
-    else:
-        height, width = (shrink_factor(spec) * side for side in photos.shape[-2:])
+    name, factor = spec_of(spec), 1 if is_own(spec) else shrink_factor(spec)
+    height, width = (
+        factor * side for side in (shape_behind(spec, photos.shape) if is_own(spec) else photos.shape)[-2:]
+    )
     if height * width > max(MAX_PIXELS, photos.shape[-2] * photos.shape[-1]):
         raise ValueError(f"{name!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
     blank = photos.new_zeros(()).expand(*photos.shape[:2], height, width)  # without memory: only its shape counts

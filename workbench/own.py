@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from importlib.metadata import entry_points
@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 from workbench.text import unknown
 
 T = TypeVar("T")
-Source = dict[str, str]
 _NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
-_FORM = re.compile(rf"(?:(?P<file>.+\.py)|(?P<module>{_NAME})):(?P<name>{_NAME})")
+_FORM = re.compile(rf"(?:.+\.py|(?P<module>{_NAME})):{_NAME}")
 _ELSEWHERE = ("<", sys.prefix, sys.base_prefix, str(Path(__file__).parent))  # lines there say nothing of one's own code
-_sources: dict[str, Source] = {}  # of the files that were run, by the name of their module
+_installed: set[str] = set()
+_sources: dict[str, dict[str, str]] = {}  # of the files that were run, by the name of their module
 
 place_of: Callable[[str | Path], Path] = Path  # where a FILE.py lies; a job's folder is not where it was started
 
@@ -36,13 +36,11 @@ place_of: Callable[[str | Path], Path] = Path  # where a FILE.py lies; a job's f
 def named(text: str) -> bool:
     """Whether ``text`` is FILE.py:NAME, or module:NAME of a package that is there. Other uses of colons go first."""
     match = _FORM.fullmatch(text.strip())
-    if match is None or match["file"]:
-        return match is not None
-    package = match["module"].partition(".")[0]
-    return package in sys.modules or importlib.util.find_spec(package) is not None
+    package = match["module"].partition(".")[0] if match and match["module"] else "sys"
+    return match is not None and (package in sys.modules or importlib.util.find_spec(package) is not None)
 
 
-def imported(text: str) -> tuple[Any, Source]:
+def imported(text: str) -> tuple[Any, dict[str, str]]:
     """What ``FILE.py:NAME`` or ``package.module:NAME`` names, and ``file`` and ``sha256`` of the code.
 
     A file is run once for each content; modules beside it can be imported by it.
@@ -50,21 +48,17 @@ def imported(text: str) -> tuple[Any, Source]:
     Raises:
         ValueError: no such file, module or name (the nearest is named), or what the code raises, with its line.
     """
-    match = _FORM.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"expected FILE.py:NAME or package.module:NAME, got {text!r}")
+    place, _, name = text.strip().rpartition(":")
     with telling(text):
-        module = _run(match["file"]) if match["file"] else importlib.import_module(match["module"])
+        module = _run(place) if place.endswith(".py") else importlib.import_module(place)
     try:
-        return reduce(getattr, match["name"].split("."), module), _source(module)
+        return reduce(getattr, name.split("."), module), _source(module)
     except AttributeError:
-        defined = [
-            name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__
-        ]
-        raise ValueError(f"{text}: {unknown('name', match['name'], defined)}") from None
+        own = [key for key, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__]
+        raise ValueError(f"{text}: {unknown('name', name, own)}") from None
 
 
-def source_of(thing: object) -> Source:
+def source_of(thing: object) -> dict[str, str]:
     """``file`` and ``sha256`` of the code of an object, class or function; empty for this package and without file."""
     code = thing if isinstance(thing, type | FunctionType) else type(thing)
     module = sys.modules.get(code.__module__)
@@ -84,51 +78,22 @@ def telling(text: str) -> Iterator[None]:
         raise ValueError(reason.removeprefix(f"{text}: {text}: ") + place) from error
 
 
-def what(thing: object) -> str:
-    """``thing`` in messages about things of the wrong kind."""
-    return f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"
+def install(kind: str, known: dict[str, T], take: Callable[[str, str], T]) -> dict[str, T]:
+    """``known`` with what installed packages register as ``workbench.KIND``; once, and late: they import this package.
 
-
-class Registry(MutableMapping[str, T]):
-    """Things by name, and those that installed packages register as ``workbench.KIND``.
-
-    Packages are looked at when it is first read, for they import this one. What cannot be used is left out, and named
-    with its error in a warning.
-
-    Args:
-        take: makes a thing of the name and what stands for it, ``package.module:NAME``; raises ValueError.
+    ``take`` makes a thing of its name and ``package.module:NAME``. What cannot be used is named in a warning.
     """
-
-    def __init__(self, kind: str, take: Callable[[str, str], T], shipped: Mapping[str, T] | None = None) -> None:
-        self.kind, self.take, self.known, self.looked = kind, take, dict(shipped or {}), False
-
-    def __getitem__(self, name: str) -> T:
-        return self._all()[name]
-
-    def __setitem__(self, name: str, thing: T) -> None:
-        self.known[name] = thing
-
-    def __delitem__(self, name: str) -> None:
-        del self.known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def _all(self) -> dict[str, T]:
-        if not self.looked:
-            self.looked = True
-            for entry in entry_points(group=f"workbench.{self.kind}"):
-                try:
-                    thing = self.take(entry.name, entry.value)
-                    if self.known.setdefault(entry.name, thing) is not thing:
-                        raise ValueError("the name is taken")
-                except ValueError as error:
-                    package = entry.dist.name if entry.dist else entry.value
-                    warnings.warn(f"{entry.name}, {self.kind} of {package}, left out: {error}", stacklevel=3)
-        return self.known
+    entries = () if kind in _installed else entry_points(group=f"workbench.{kind}")
+    _installed.add(kind)
+    for entry in entries:
+        try:
+            thing = take(entry.name, entry.value)
+            if known.setdefault(entry.name, thing) is not thing:
+                raise ValueError("the name is taken")
+        except ValueError as error:
+            package = entry.dist.name if entry.dist else entry.value
+            warnings.warn(f"{entry.name}, {kind} of {package}, left out: {error}", stacklevel=2)
+    return known
 
 
 def _run(file: str) -> ModuleType:
@@ -137,14 +102,15 @@ def _run(file: str) -> ModuleType:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    name = f"{path.stem}-{hashlib.sha256(bytes(path) + content).hexdigest()[:16]}"
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"{path}-{digest}"
     if name not in sys.modules:
         module = ModuleType(name)
         module.__file__ = str(path)
         # Dataclasses and annotations are looked up there. What is installed goes before what lies beside the file.
         sys.modules[name] = module
         sys.path += [str(path.parent)] if str(path.parent) not in sys.path else []
-        _sources[name] = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+        _sources[name] = {"file": path.name, "sha256": digest}
         try:
             exec(compile(content, str(path), "exec"), vars(module))
         except BaseException:
@@ -153,7 +119,7 @@ def _run(file: str) -> ModuleType:
     return sys.modules[name]
 
 
-def _source(module: ModuleType) -> Source:
+def _source(module: ModuleType) -> dict[str, str]:
     file = Path(getattr(module, "__file__", None) or "")
     if module.__name__ in _sources or not file.is_file():
         return _sources.get(module.__name__, {})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,11 +23,10 @@ from torch import Tensor
 
 from workbench.measurement import Degraded, check_numbers, degrade, observe, samples
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
-from workbench.models.load import runs_code
-from workbench.operators.parse import file_in, is_own, shrink_factor
-from workbench.own import named
+from workbench.operators.parse import shrink_factor
+from workbench.provenance import code_in, located, method_in
 from workbench.restore import Result, restore, solver_of
-from workbench.solvers.base import SOLVERS, Callback
+from workbench.solvers.base import Callback
 from workbench.text import check_prior_settings, unknown, write_json
 
 MAX_BYTES = 10_000_000
@@ -117,8 +116,7 @@ def make_recipe(**values: Any) -> Recipe:
 def load_recipe(path: str | Path, trust_code: bool = False) -> Recipe:
     """The recipe in a JSON file. The files it names, of photo, mask and code, are taken from the file's folder.
 
-    Args:
-        trust_code: running the recipe may run the code that it names, ``FILE.py:NAME`` or ``package.module:NAME``.
+    ``trust_code``: running it may run the code that it names, ``FILE.py:NAME`` or ``package.module:NAME``.
 
     Raises:
         ValueError: no such file, more than 10 MB, no JSON, no recipe, or code that is not trusted; one line that begins
@@ -142,27 +140,13 @@ def load_recipe(path: str | Path, trust_code: bool = False) -> Recipe:
     folder = path.parent
     files = {
         "photo": str(folder / os.path.expanduser(recipe.photo)),
-        "degrade": _located(recipe.degrade, folder),
-        "operator": None if recipe.operator is None else _located(recipe.operator, folder),
-        "methods": tuple(
-            method.model_copy(update={key: _located(getattr(method, key), folder) for key in ("solver", "prior")})
-            for method in recipe.methods
-        ),
+        "degrade": located(recipe.degrade, folder),
+        "operator": None if recipe.operator is None else located(recipe.operator, folder),
+        "methods": tuple(method_in(method, folder) for method in recipe.methods),
     }
-    code = [text for text in (recipe.degrade, recipe.operator or "none") if is_own(text)]
-    code += [method.solver for method in recipe.methods if method.solver not in SOLVERS and named(method.solver)]
-    code += [method.prior for method in recipe.methods if runs_code(method.prior, method.prior_settings)]
-    if code and not trust_code:
+    if not trust_code and (code := code_in(recipe)):
         raise ValueError(f"{path}: running it runs the code {', '.join(code)}: if you trust that, say --trust-code")
     return recipe.model_copy(update=files)
-
-
-def changes(recipe: Recipe, index: int, record: Mapping[str, Any]) -> str:
-    """A line if method number ``index``, from 0, ran with other code or weights than the recipe's results; or empty."""
-    before: dict[str, Any] = dict(*(recipe.results or [])[index * recipe.samples :][:1])
-    kinds = ("solver", "operator", "prior")
-    news = [kind for kind in kinds if before.get(key := f"{kind}_source", record[key]) != record[key]]
-    return f"not what the recipe's results came from: the code or weights of {', '.join(news)}" if news else ""
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -294,14 +278,6 @@ def folder_name(index: int, method: Method) -> str:
 def _as_loaded(image: Tensor) -> Tensor:
     """``image`` (1, C, H, W) laid out in memory as ``load_image`` does: the last bit of a convolution depends on it."""
     return image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
-
-
-def _located(spec: str, folder: Path) -> str:
-    """The operator or code ``spec`` with the file it names, if it does, in ``folder``."""
-    spec, file = spec.strip(), file_in(spec)
-    if spec.rpartition(":")[0].endswith(".py") and file is None:
-        return spec if os.path.isabs(spec) else f"{folder / os.path.expanduser(spec)}"
-    return f"{spec.removesuffix(file)[:-1]}:{folder / os.path.expanduser(file)}" if file else spec
 
 
 def _line(error: ValidationError) -> str:

@@ -21,12 +21,13 @@ from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
 from workbench.operators.parse import shrink_factor
 from workbench.photo_file import Photo
-from workbench.text import is_json, replacing, write_json
+from workbench.text import replacing, write_json
 
 if TYPE_CHECKING:
     from workbench.restore import Result
 
 Record = dict[str, Any]
+JSON = (bool, int, float, str, list, tuple, dict, type(None))
 
 # What metrics.json holds of every further sample; the first has its whole record.
 OF_EACH_SAMPLE = (
@@ -50,8 +51,10 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def solver_settings(solver: Any) -> dict[str, Any]:
     """All settings of a solver, defaults too, ready for JSON: what that does not have by its name, or as text."""
-    values = {field.name: getattr(solver, field.name) for field in fields(solver)}
-    return {name: getattr(value, "__name__", value if is_json(value) else str(value)) for name, value in values.items()}
+    values = ((field.name, getattr(solver, field.name)) for field in fields(solver))
+    return {
+        name: value if isinstance(value, JSON) else getattr(value, "__name__", str(value)) for name, value in values
+    }
 
 
 def tiles_of(prior: Prior) -> dict[str, Any]:

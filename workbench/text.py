@@ -67,15 +67,6 @@ def write_json(path: Path, content: Any) -> None:
         file.write_text(text + "\n", encoding="utf-8")
 
 
-def is_json(value: object) -> bool:
-    """Whether JSON can hold ``value``."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def check_types(settings: Mapping[str, Any], types: Mapping[str, Any], what: str) -> None:
     """Raise ValueError unless every setting has its type in ``types`` (annotations; names that are missing may be any).
 

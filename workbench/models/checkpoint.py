@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.consistency import ConsistencyModel
 from workbench.models.difference import decode, digest, encode
-from workbench.models.files import about, assign, build, check_finite, check_names, check_tensors, read_weights
+from workbench.models.files import about, assign, build, check_finite, check_tensors, read_weights
 from workbench.models.formats import FAMILIES
 from workbench.models.lora import adapter_header
 from workbench.models.prior import Prior
@@ -142,10 +142,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
     with about(path):
         metadata = read_weights(path)[1]
         adapter = adapter_header(metadata)
-        return adapter if "unfolding" in adapter else _header(metadata)
+        return adapter if "unfolding" in adapter else checkpoint_header(metadata)
 
 
-def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
+def checkpoint_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     if "workbench" not in metadata:
         found = ", ".join(sorted(metadata)) or "none"
         raise ValueError(f"not a checkpoint of this package: expected header 'workbench', found {found}")
@@ -155,35 +155,17 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"its header 'workbench' is not JSON ({error})") from None
     if not isinstance(header, dict):
         raise ValueError(f"its header 'workbench' is no JSON object, but {type(header).__name__}")
-    own = "code" in header
-    parts = {"format": [FORMAT]} | ({} if own else {"network": list(FAMILIES), "adapter": list(ADAPTERS)})
-    for key, known in parts.items():
+    own = isinstance(header.get("code"), str)
+    parts: dict[str, list[Any]] = {} if own else {"network": list(FAMILIES), "adapter": list(ADAPTERS)}
+    for key, known in {"format": [FORMAT], **parts}.items():
         if header.get(key) not in known:
             raise ValueError(f"expected {key} {' or '.join(map(str, known))}, found {header.get(key)!r}")
     names = ("code_settings", "card") if own else ("network_config", "settings", "card")
-    objects: dict[str, Any] = dict.fromkeys(names, (dict, "a JSON object"))
-    texts: dict[str, Any] = dict.fromkeys(("code", "code_sha256") if own else (), (str, "text"))
-    for key, (kind, words) in {**objects, **texts, "trained_size": (int | None, "a number of pixels")}.items():
+    objects = dict.fromkeys(names, (dict, "a JSON object"))
+    for key, (kind, words) in {**objects, "trained_size": (int | None, "a number of pixels")}.items():
         if not isinstance(header.get(key), kind):
             raise ValueError(f"expected {key} as {words}, found {header.get(key)!r}")
     return header
-
-
-def code_header(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The header of a file of one's own prior, which names the code ``code``; None of any other file."""
-    header = _header(metadata) if '"code"' in metadata.get("workbench", "") else {}
-    return header if "code" in header else None
-
-
-def fill(prior: Prior, tensors: Mapping[str, Tensor]) -> None:
-    """Make ``tensors`` the weights and buffers of ``prior``. Raises ValueError unless they are all, and finite."""
-    expected = prior.state_dict()
-    check_names(expected.keys() - tensors.keys(), tensors.keys() - expected.keys())
-    check_finite(tensors)
-    try:
-        prior.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(" ".join(str(error).split())) from None
 
 
 def prior_from_checkpoint(
@@ -200,7 +182,7 @@ def prior_from_checkpoint(
     Raises:
         ValueError: as :func:`read_header`; tensors missing, left over, of another shape, or not finite, by name.
     """
-    header = _header(metadata)
+    header = checkpoint_header(metadata)
     family = FAMILIES[header["network"]]
     net = build(family.network, lambda: family.config(**header["network_config"]), len(tensors))
     if "base" in header:

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.checkpoint import code_header, fill, prior_from_checkpoint, read_header
+from workbench.models.checkpoint import checkpoint_header, prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers, prior_from_unet
 from workbench.models.feed_forward import load_spandrel
-from workbench.models.files import FLOATS, about, read_weights, sha256
+from workbench.models.files import FLOATS, about, check_finite, read_weights, sha256
 from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.lora import adapter_from_checkpoint, is_adapter
 from workbench.models.prior import Prior
 from workbench.models.published_files import prior_from_published
-from workbench.own import Registry, imported, named, telling, what
+from workbench.own import imported, install, named, telling
 from workbench.text import require, unknown
 
 SUFFIX = ".safetensors"
@@ -37,13 +37,17 @@ def _shipped() -> dict[str, Path]:
 DEFAULTS = {"denoiser": "photo", "consistency": "photo-cm", "unfolded": "photo-ud2m"}
 
 
-# What installed packages register: the names FILE.py:NAME of their code.
-REGISTERED: Registry[str] = Registry("priors", lambda name, text: imported(text) and text)
+_REGISTERED: dict[str, str] = {}
+
+
+def _registered() -> dict[str, str]:
+    """What installed packages register: ``package.module:NAME`` by name."""
+    return install("priors", _REGISTERED, lambda name, text: text)
 
 
 def available_priors() -> list[str]:
     """Names of the shipped priors, and of those that installed packages register."""
-    return list(dict.fromkeys((*_shipped(), *REGISTERED)))
+    return list(dict.fromkeys((*_shipped(), *_registered())))
 
 
 def shipped_kind(name: str) -> str | None:
@@ -62,7 +66,7 @@ def describe_priors() -> list[dict[str, Any]]:
         {"name": name, "megabytes": round(file.stat().st_size / 1e6, 2), **read_header(file)["card"]}
         for name, file in _shipped().items()
     ]
-    return shipped + [{"name": name, "summary": f"registered as {text}"} for name, text in REGISTERED.items()]
+    return shipped + [{"name": name, "summary": f"registered as {text}"} for name, text in _registered().items()]
 
 
 def load_prior(
@@ -125,7 +129,7 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
         unet = any(kind.__module__.startswith("diffusers.") for kind in type(source).__mro__)
         return _with(settings, prior_from_unet, source) if unet else _deepinv(source, settings)
     if not isinstance(source, str | Path):
-        raise ValueError(f"a prior is a name, a file or an object that denoises, got something {what(source)}")
+        raise ValueError(f"a prior is a name, a file or an object that denoises, got {type(source).__name__}")
     name = str(source)
     kind, colon, rest = name.partition(":")
     if colon and kind in KINDS:
@@ -143,8 +147,8 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
         return _folder(path, settings)
     if exists or path.suffix in SUFFIXES:
         return load_file(path, settings)
-    if name in REGISTERED or named(name):
-        return _own(name, REGISTERED.get(name, name), settings)
+    if named(text := _registered().get(name, name)):
+        return _own(name, text, settings)
     raise ValueError(
         f"{unknown('prior', name, available_priors())}; or give a file, a folder, hf:USER/NAME, diffusers:NAME, "
         "deepinv:NAME, spandrel:FILE or FILE.py:NAME"
@@ -154,31 +158,27 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
 def _own(name: str, text: str, settings: dict[str, Any]) -> Prior:
     """The prior in one's own code, ``text``; the settings are those of a function."""
     made, code = imported(text)
+    told = {"code_settings": json.dumps(settings, default=str)} if settings else {}
     with telling(name):
         if callable(made) and not isinstance(made, nn.Module):
-            inspect.signature(made).bind(**settings)
-            made, given = made(**settings), {}
-        else:
-            given = settings
-        prior = made if isinstance(made, Prior) and not given else _find(made, given)
+            made, settings = made(**settings), {}
+        prior = made if isinstance(made, Prior) and not settings else _find(made, settings)
     if prior.name == type(prior).__name__:
         prior.name = text.rpartition(":")[2]
-    told = {"code_settings": json.dumps(settings)} if settings else {}
     prior.source = prior.source | {"code": text, "code_sha256": code.get("sha256", "")} | told
     return prior.eval().requires_grad_(False)
 
 
 def _saved(tensors: Mapping[str, Tensor], header: dict[str, Any], settings: dict[str, Any]) -> Prior:
     """The prior of one's own with the weights that ``save_prior`` wrote."""
-    code = header["code"]
-    if settings.get("trust_code") is not True:
-        raise ValueError(
-            f"it is a prior of one's own, and loading it runs {code}: if you trust that, set trust_code=True"
-        )
-    given = {name: value for name, value in settings.items() if name != "trust_code"}
+    given, code = dict(settings), header["code"]
+    if given.pop("trust_code", False) is not True:
+        raise ValueError(f"a prior of one's own: loading it runs {code}; if you trust that, set trust_code=True")
     prior = _own(code, code, header["code_settings"] | given)
-    fill(prior, tensors)
-    if prior.source["code_sha256"] != header["code_sha256"]:
+    check_finite(tensors)
+    with telling(code):
+        prior.load_state_dict(tensors)
+    if prior.source["code_sha256"] != header.get("code_sha256"):
         warnings.warn(f"{code} is not what it was when the weights were saved", stacklevel=2)
     prior.card, prior.trained_size = header["card"], header["trained_size"]
     return prior
@@ -199,7 +199,7 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
     with about(path):
         if is_adapter(metadata):
             prior: Prior = _with(settings, adapter_from_checkpoint, content, metadata, path.stem)
-        elif (header := code_header(metadata)) is not None:
+        elif "workbench" in metadata and "code" in (header := checkpoint_header(metadata)):
             prior = _saved(content, header, settings)
         elif "workbench" in metadata:
             prior = _with(settings, prior_from_checkpoint, content, metadata, path.stem)
@@ -239,12 +239,7 @@ def _deepinv(source: str | nn.Module, settings: dict[str, Any]) -> Prior:
     return prior_from_deepinv(source, **settings)
 
 
-KINDS: dict[str, Callable[[str, dict[str, Any]], Prior]] = {
-    "hf": _hub,
-    "diffusers": _diffusers,
-    "deepinv": _deepinv,
-    "spandrel": _spandrel,
-}
+KINDS = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv, "spandrel": _spandrel}
 
 
 def _with(settings: dict[str, Any], function: Callable[..., Prior], *arguments: Any) -> Prior:

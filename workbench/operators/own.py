@@ -9,27 +9,23 @@ from torch import Tensor, nn
 
 from workbench.operators.base import Operator, Shape
 from workbench.operators.function import FunctionOperator
-from workbench.own import imported, source_of, telling, what
+from workbench.own import imported, source_of, telling
 
 
 def operator_from(spec: Any, image_shape: Shape) -> Operator:
     """The operator that ``spec`` stands for, on images of ``image_shape`` (C, H, W).
 
-    Args:
-        spec: ``FILE.py:NAME`` or ``package.module:NAME`` of one of the following, or one of them: an :class:`Operator`;
-            a linear deepinv physics; a function, or class, called with ``image_shape``, that returns one of these or a
-            linear function of image batches, for :class:`FunctionOperator`.
+    ``spec`` is, or names (``FILE.py:NAME``, ``package.module:NAME``): an :class:`Operator`; a linear deepinv physics; a
+    function, or class, called with ``image_shape``, that returns one of these or a linear function of image batches.
 
     Raises:
         ValueError: anything else, or what the code raises, in one line.
     """
     made, source = imported(spec) if isinstance(spec, str) else (spec, source_of(spec))
-    name, (channels, height, width) = spec_of(spec), image_shape
-    shape = (channels, height, width)
+    name, shape = spec_of(spec), (image_shape[0], image_shape[1], image_shape[2])
     with telling(name if isinstance(made, nn.Module) else f"{name}({shape})"):
         op = made if isinstance(made, nn.Module) or not callable(made) else made(shape)
-        deepinv = sys.modules.get("deepinv")
-        if deepinv is not None and isinstance(op, deepinv.physics.Physics):
+        if "deepinv" in sys.modules and isinstance(op, sys.modules["deepinv"].physics.Physics):
             from workbench.deepinv_bridge import operator_from_deepinv  # a layer above: it imports this one
 
             op = operator_from_deepinv(op, shape)
@@ -37,29 +33,23 @@ def operator_from(spec: Any, image_shape: Shape) -> Operator:
             op = FunctionOperator(op, shape)
     if not isinstance(op, Operator):
         kinds = "an operator, a deepinv physics, or a function of the image shape (C, H, W) that returns one"
-        raise ValueError(f"{name} is, or returns, something {what(op)}, expected {kinds} or a linear function")
+        raise ValueError(f"{name}: expected {kinds} or a linear function, got {type(op).__name__}")
     op.source = source
     return op
 
 
 def shape_behind(spec: Any, measured: Shape) -> tuple[int, ...]:
-    """(B, C, H, W) of the images behind measurements, if ``spec`` is or names an operator; else that of ``measured``.
-
-    Raises:
-        ValueError: the operator has measurements of another size.
-    """
+    """(B, C, H, W) of the images behind ``measured``, which is itself that unless ``spec`` is or names an operator."""
     made = imported(spec)[0] if isinstance(spec, str) else spec
     return made.image_shape(measured) if isinstance(made, Operator) else tuple(measured)
 
 
 def measure_own(op: Operator, photos: Tensor, name: str) -> Tensor:
     """``op(photos)``. Raises ValueError, one line, where an operator of one's own does not take their size."""
-    shape = tuple(photos.shape)
-    with telling(f"{name} on images {shape}"):
+    with telling(f"{name} on images {tuple(photos.shape)}"):
         y = op(photos)
-        behind = tuple(op.image_shape(y.shape))
-    if behind != shape:
-        raise ValueError(f"{name} says that measurements {tuple(y.shape)} are of images {behind}, they are of {shape}")
+        if (behind := tuple(op.image_shape(y.shape))) != photos.shape:
+            raise ValueError(f"its image_shape says that measurements {tuple(y.shape)} are of images {behind}")
     return y
 
 

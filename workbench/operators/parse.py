@@ -23,7 +23,7 @@ from workbench.operators.masks import block_mask, file_mask, random_mask, scratc
 from workbench.operators.own import operator_from
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution, named_kernel
-from workbench.own import Registry, imported, named
+from workbench.own import imported, install, named
 from workbench.text import unknown
 
 # Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
@@ -209,6 +209,7 @@ _ENTRIES = (
     Entry("denoise", "nothing but the noise", lambda p: Identity()),
     Entry("none", "nothing: the photo is taken as it is", lambda p: Identity()),
 )
+OPERATORS = {re.split(r"[:\[]", entry.syntax)[0]: entry for entry in _ENTRIES}
 
 
 def _registered(name: str, text: str) -> Entry:
@@ -216,13 +217,14 @@ def _registered(name: str, text: str) -> Entry:
     return Entry(name, about, lambda problem: operator_from(text, problem.shape))
 
 
-_SHIPPED = {re.split(r"[:\[]", entry.syntax)[0]: entry for entry in _ENTRIES}
-OPERATORS: Registry[Entry] = Registry("operators", _registered, _SHIPPED)
+def known_operators() -> dict[str, Entry]:
+    """``OPERATORS``, with those that installed packages register."""
+    return install("operators", OPERATORS, _registered)
 
 
 def is_own(spec: object) -> bool:
     """Whether ``spec`` is an object, FILE.py:NAME or package.module:NAME, and none of ``OPERATORS``."""
-    return not isinstance(spec, str) or (operator_name(spec) not in OPERATORS and named(spec))
+    return not isinstance(spec, str) or (operator_name(spec) not in known_operators() and named(spec))
 
 
 def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
@@ -283,4 +285,4 @@ def shrink_factor(spec: str) -> int:
 
 def describe_operators() -> list[tuple[str, str]]:
     """(how it is written, one line that says what it does) for every operator that :func:`parse_operator` knows."""
-    return [(entry.syntax, entry.description) for entry in OPERATORS.values()]
+    return [(entry.syntax, entry.description) for entry in known_operators().values()]
