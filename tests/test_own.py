@@ -37,6 +37,7 @@ from workbench.solvers import (
     make_solver,
     runs_with,
 )
+from workbench.terminal import card_lines
 
 DAPS = '''
 """A sampler in the manner of DAPS: an image given the data at every level, and fresh noise."""
@@ -288,14 +289,15 @@ def registered(mine, monkeypatch):
     (mine / "plugin_of_mine.py").write_text(DAPS + OTHERS)
     monkeypatch.syspath_prepend(mine)
     entries = {
-        "solvers": {"theirs": "Mine", "diffpir": "Mine", "lost": "Gone"},
+        "solvers": {"theirs": "Mine", "diffpir": "Mine", "lost": "Gone", "away": "nowhere.x:Mine"},
         "operators": {"columns": "every_second", "sr": "every_second"},
         "priors": {"flat": "grey"},
     }
 
     def found(group):
         kind = group.removeprefix("workbench.")
-        return [EntryPoint(key, f"plugin_of_mine:{value}", group) for key, value in entries[kind].items()]
+        places = {key: value if ":" in value else f"plugin_of_mine:{value}" for key, value in entries[kind].items()}
+        return [EntryPoint(key, place, group) for key, place in places.items()]
 
     before = [(known, dict(known)) for known in (SOLVERS, OPERATORS, CONTROLS)]
     monkeypatch.setattr(own, "entry_points", found)
@@ -308,9 +310,10 @@ def registered(mine, monkeypatch):
 
 
 def test_installed_packages_register_what_they_have(registered):
-    with pytest.warns(UserWarning, match="unknown name 'Gone'|name is taken") as said:
+    with pytest.warns(UserWarning, match="unknown name 'Gone'|name is taken|nowhere") as said:
         assert make_solver("theirs", steps=3).steps == 3
-    assert [str(each.message).partition(",")[0] for each in said] == ["diffpir", "lost"]
+    assert [str(each.message).partition(",")[0] for each in said] == ["diffpir", "lost", "away"]
+    assert "No module named 'nowhere'" in str(said[-1].message)
     assert make_solver("diffpir") == DiffPIR()
     assert "theirs" in [name for name, _, _ in describe_solvers()]
     with pytest.warns(UserWarning, match="sr, operators of plugin_of_mine:every_second, left out: the name is taken"):
@@ -320,6 +323,7 @@ def test_installed_packages_register_what_they_have(registered):
     assert degraded.y.shape[-1] == 16
     assert degraded.op.source["file"] == "plugin_of_mine.py"
     assert available_priors()[-1] == describe_priors()[-1]["name"] == "flat"
+    assert card_lines(describe_priors()[-1]) == ["flat  registered as plugin_of_mine:grey"]
     assert load_prior("flat").source["code"] == "plugin_of_mine:grey"
 
 

@@ -87,6 +87,7 @@ def install(kind: str, known: dict[str, T], take: Callable[[str, str], T]) -> di
     _installed.add(kind)
     for entry in entries:
         try:
+            imported(entry.value)
             thing = take(entry.name, entry.value)
             if known.setdefault(entry.name, thing) is not thing:
                 raise ValueError("the name is taken")
