@@ -8,14 +8,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = (  # from the bottom; the packages of one layer do not import one another
     {"text", "random", "photo_file", "noise_level"},
-    {"images", "limits"},
+    {"images", "limits", "own"},
     {"operators"},
     {"models"},
     {"data", "evaluation", "deepinv_bridge"},
     {"solvers"},
     {"trainers", "fitting", "plots"},
     {"records", "exam", "measurement"},
-    {"restore"},
+    {"restore", "provenance"},
     {"recipe", "pipelines"},
     {"reports", "demo", "terminal", "folder"},
     {"commands"},

@@ -37,15 +37,16 @@ def restore(
         typer.Argument(
             metavar="PHOTO",
             help="An image file; or several, or folders of them; or a recipe, run.json, which takes no options but "
-            "--out, --bits and --device.",
+            "--out, --bits, --device and --trust-code.",
             show_default=False,
         ),
     ],
     degrade: Annotated[
         str,
         typer.Option(
-            help="How to degrade it ('workbench operators' lists the ways), or 'none' if it is degraded already. Mask "
-            "files are white where pixels are lost, black where they are kept; or layers, transparent where they are."
+            help="How to degrade it: one of 'workbench operators', FILE.py:NAME or package.module:NAME of your own, or "
+            "'none' if it is degraded already. Mask files are white where pixels are lost, black where they are kept; "
+            "or layers, transparent where they are."
         ),
     ] = "sr:4",
     operator: Annotated[
@@ -59,7 +60,9 @@ def restore(
             "estimated from the photo.",
         ),
     ] = "0",
-    solver: Annotated[str, typer.Option(help="How to restore ('workbench solvers' lists them).")] = "deqir",
+    solver: Annotated[
+        str, typer.Option(help="How to restore ('workbench solvers' lists them), or FILE.py:NAME of your own.")
+    ] = "deqir",
     prior: Annotated[
         str | None,
         typer.Option(help=f"{PRIOR} [default: photo, or of the kind that the solver needs]", show_default=False),
@@ -103,6 +106,7 @@ def restore(
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, ...; several (cuda:0,cuda:1) share each batch.")
     ] = "cpu",
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Run the code that a recipe names.")] = False,
 ) -> None:
     """Degrade a photo and restore it, or restore a photo that is degraded already.
 
@@ -123,6 +127,7 @@ def restore(
     from workbench.images import check_bits, load_image
     from workbench.models.wrappers import existing_device
     from workbench.photo_file import read_photo
+    from workbench.provenance import changes
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import save
     from workbench.restore import usual_prior
@@ -131,8 +136,8 @@ def restore(
     photo, many = photos[0], len(photos) > 1 or photos[0].is_dir()
     several = photo.suffix.lower() == ".json" and not many
     if several:
-        _only(ctx, "out", "bits", "device")
-        recipe = load_recipe(photo)
+        _only(ctx, "out", "bits", "device", "trust_code")
+        recipe = load_recipe(photo, trust_code)
     else:
         method = Method(
             name=solver,
@@ -160,10 +165,11 @@ def restore(
         typer.echo(f"Note: {recipe.photo}: {file.remark}")
     given = (file.image, None if initial is None else load_image(initial))
     results = restore_recipe(recipe, *given, known_devices, Bar)
-    for folder, result in zip(folders, results, strict=True):
+    for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
         writable(folder)
         news = {"photo": recipe.photo, "remark": file.remark, "initial": None if initial is None else str(initial)}
-        result.records[0] |= news
+        remarks = (result.records[0]["message"], changes(recipe, index, result.records[0]))
+        result.records[0] |= news | {"message": "; ".join(filter(None, remarks))}
         save(result, folder, file, bits)
         typer.echo(summary(result.records, folder))
 
@@ -222,9 +228,9 @@ app.command()(exam)
 @app.command()
 def solvers() -> None:
     """List the methods that restore."""
-    from workbench.solvers import describe_solvers
+    from workbench.solvers import describe_solvers, runs_with
 
-    _list([(name, f"{summary}; {paper}") for name, summary, paper in describe_solvers()])
+    _list([(name, f"{'; '.join(filter(None, said))} ({runs_with(name)})") for name, *said in describe_solvers()])
 
 
 @app.command()
@@ -266,12 +272,11 @@ def _noise(text: str) -> float | str:
 
 def _only(ctx: typer.Context, *allowed: str) -> None:
     """Refuse options beside a recipe, which says the rest itself."""
+    names = ", ".join(f"--{name.replace('_', '-')}" for name in allowed)
     for option in ctx.command.params:
         given = ctx.get_parameter_source(option.name or "")
         if option.param_type_name == "option" and option.name not in allowed and given and given.name != "DEFAULT":
-            raise typer.BadParameter(
-                f"{option.opts[0]} cannot be given with a recipe, only {', '.join(f'--{name}' for name in allowed)}"
-            )
+            raise typer.BadParameter(f"{option.opts[0]} cannot be given with a recipe, only {names}")
 
 
 def _list(rows: Sequence[tuple[str, str]]) -> None:

@@ -12,7 +12,7 @@ from workbench.text import parse_settings
 
 PRIOR = (
     "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME, "
-    "deepinv:NAME or spandrel:FILE."
+    "deepinv:NAME, spandrel:FILE, or your own FILE.py:NAME or package.module:NAME."
 )
 PRIOR_SET = typer.Option(
     metavar="NAME=VALUE",
@@ -81,7 +81,7 @@ def exam(
         str,
         typer.Argument(
             metavar="SOLVER",
-            help="One of 'workbench solvers'; or a control: exact (passes), point (fails).",
+            help="One of 'workbench solvers', or FILE.py:NAME; or a control: exact (passes), point (fails).",
             show_default=False,
         ),
     ],

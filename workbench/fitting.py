@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +11,14 @@ from torch import Tensor
 from workbench.operators.base import Operator
 from workbench.operators.compose import Compose, MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
-from workbench.operators.parse import parse_operator, shrink_factor
+from workbench.operators.own import shape_behind, spec_of
+from workbench.operators.parse import is_own, parse_operator, shrink_factor
 from workbench.photo_file import MAX_PIXELS
 from workbench.random import generator, stream_of
 
 
-def operator_for(spec: str, photos: Tensor, seed: int, numbers: Sequence[int] = (0,)) -> Operator:
-    """The operator written ``spec`` for ``photos`` (B, C, H, W), on their device.
+def operator_for(spec: Any, photos: Tensor, seed: int, numbers: Sequence[int] = (0,)) -> Operator:
+    """The operator written ``spec``, or one's own (``operator_from``), for ``photos`` (B, C, H, W), on their device.
 
     Args:
         seed, numbers: what is drawn at random, see :func:`workbench.random.stream_of`. Each image has a mask of its
@@ -28,31 +30,34 @@ def operator_for(spec: str, photos: Tensor, seed: int, numbers: Sequence[int] = 
     try:
         return _drawn(spec, tuple(photos.shape[1:]), seed, numbers).to(photos.device)
     except ValueError as error:
-        side = fitting_size(spec, min(photos.shape[-2:]))
+        side = None if is_own(spec) else fitting_size(spec, min(photos.shape[-2:]))
         if side is None or photos.shape[-2:] == (side, side):
             raise
         raise ValueError(f"{error}; size {side} would do") from None
 
 
-def operator_behind(spec: str, photos: Tensor, seed: int) -> tuple[Operator, Tensor]:
+def operator_behind(spec: Any, photos: Tensor, seed: int) -> tuple[Operator, Tensor]:
     """The operator that measures ``photos`` (B, 3, h, w), and blank images of the size that it takes.
 
     Raises:
         ValueError: bad ``spec``; a measurement that is no picture of that shape, or one that depends on chance.
     """
-    height, width = (shrink_factor(spec) * side for side in photos.shape[-2:])
+    name, factor = spec_of(spec), 1 if is_own(spec) else shrink_factor(spec)
+    height, width = (
+        factor * side for side in (shape_behind(spec, photos.shape) if is_own(spec) else photos.shape)[-2:]
+    )
     if height * width > max(MAX_PIXELS, photos.shape[-2] * photos.shape[-1]):
-        raise ValueError(f"{spec!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
+        raise ValueError(f"{name!r} would make a picture of {height}x{width} pixels, the limit is {MAX_PIXELS:,}")
     blank = photos.new_zeros(()).expand(*photos.shape[:2], height, width)  # without memory: only its shape counts
     chance = stream_of(seed, "operator")
     before = chance.get_state()
     op = parse_operator(spec, tuple(blank.shape[1:]), chance).to(photos.device)
     measured = op.measurement_shape(blank.shape)
     if len(measured) != 4 or measured[-2:] != photos.shape[-2:]:
-        raise ValueError(f"{spec!r} does not turn pictures into pictures, so a photo is not its result")
+        raise ValueError(f"{name!r} does not turn pictures into pictures, so a photo is not its result")
     if not torch.equal(before, chance.get_state()):
         raise ValueError(
-            f"{spec!r} is drawn at random: which pixels of this photo are missing cannot be known; paint them white in "
+            f"{name!r} is drawn at random: which pixels of this photo are missing cannot be known; paint them white in "
             "a picture of its size: mask:FILE or oldphoto:FILE"
         )
     return op, blank
@@ -76,7 +81,7 @@ def filled_share(op: Operator) -> float | None:
     return None if mask is None else float((mask == 0).double().mean())
 
 
-def _drawn(spec: str, shape: tuple[int, ...], seed: int, numbers: Sequence[int]) -> Operator:
+def _drawn(spec: Any, shape: tuple[int, ...], seed: int, numbers: Sequence[int]) -> Operator:
     chance = stream_of(seed, "operator")
     before = chance.get_state()
     op = parse_operator(spec, shape, chance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from workbench.operators.base import Operator
 from workbench.operators.border import Frame, frame_of
 from workbench.operators.compose import MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
+from workbench.operators.own import measure_own, spec_of
+from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
 
 
@@ -32,7 +35,7 @@ class Degraded:
         op: the forward model, for images of the original's size.
         y: the measurements ``op(original) + noise * eps``.
         original: (B, 3, H, W), or None for photos that came degraded.
-        spec, noise, seed: how they were made.
+        spec, noise, seed: how they were made; ``spec`` is the operator's text, or a short name of an object.
         numbers: of the images, B of them; they choose the random streams.
         remark: what should be known of them, a line for messages; often empty.
         solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
@@ -75,7 +78,7 @@ class Degraded:
 
 def degrade(
     photos: Tensor,
-    spec: str,
+    spec: Any,
     noise: float = 0.0,
     seed: int = 0,
     prior: Prior | None = None,
@@ -86,6 +89,7 @@ def degrade(
     Missing pixels are drawn for every image by itself; a Walsh-Hadamard pattern is the instrument's, one for all.
 
     Args:
+        spec: or an operator of one's own, an object or its name, see ``workbench.operators.own.operator_from``.
         noise: standard deviation, in units of the [0, 1] range.
         prior: if given, also check that it takes pictures with so many channels.
         numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
@@ -101,16 +105,16 @@ def degrade(
     op = operator_for(spec, photos, seed, numbers)
     if prior is not None:
         whole_or_tiles(prior, *photos.shape[-2:]).check(photos)
-    clean = op(photos)
+    clean = measure_own(op, photos, spec_of(spec)) if is_own(spec) else op(photos)
     y = (
         clean + noise * noise_source([stream_of(seed, "noise", number) for number in numbers])(clean)
         if noise
         else clean
     )
-    return Degraded(op, y, photos, spec, noise, seed, numbers)
+    return Degraded(op, y, photos, spec_of(spec), noise, seed, numbers)
 
 
-def observe(photos: Tensor, spec: str, noise: float | str = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+def observe(photos: Tensor, spec: Any, noise: float | str = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
     """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain,
     or "auto" for what :func:`estimate_noise` finds, in one photo at a time.
 
@@ -133,7 +137,7 @@ def observe(photos: Tensor, spec: str, noise: float | str = 0.0, seed: int = 0, 
     mask = op.outer if isinstance(op, MaskedGrayscale) else op
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
-    return Degraded(op, y, None, spec, noise, seed, (0,) * len(y), remark=remark)
+    return Degraded(op, y, None, spec_of(spec), noise, seed, (0,) * len(y), remark=remark)
 
 
 def samples(degraded: Degraded, count: int) -> Degraded:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from workbench.measurement import Degraded, check_numbers, degrade, observe, samples
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
-from workbench.operators.parse import file_in, shrink_factor
+from workbench.operators.parse import shrink_factor
+from workbench.provenance import code_in, located, method_in
 from workbench.restore import Result, restore, solver_of
 from workbench.solvers.base import Callback
 from workbench.text import check_prior_settings, unknown, write_json
@@ -112,11 +113,14 @@ def make_recipe(**values: Any) -> Recipe:
         raise ValueError(_line(error)) from None
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a JSON file. The files it names, of photo and mask, are taken from the file's folder.
+def load_recipe(path: str | Path, trust_code: bool = False) -> Recipe:
+    """The recipe in a JSON file. The files it names, of photo, mask and code, are taken from the file's folder.
+
+    ``trust_code``: running it may run the code that it names, ``FILE.py:NAME`` or ``package.module:NAME``.
 
     Raises:
-        ValueError: no such file, more than 10 MB, no JSON, or no recipe; one line that begins with the path.
+        ValueError: no such file, more than 10 MB, no JSON, no recipe, or code that is not trusted; one line that begins
+            with the path.
     """
     path = Path(path)
     try:
@@ -136,9 +140,12 @@ def load_recipe(path: str | Path) -> Recipe:
     folder = path.parent
     files = {
         "photo": str(folder / os.path.expanduser(recipe.photo)),
-        "degrade": _located(recipe.degrade, folder),
-        "operator": None if recipe.operator is None else _located(recipe.operator, folder),
+        "degrade": located(recipe.degrade, folder),
+        "operator": None if recipe.operator is None else located(recipe.operator, folder),
+        "methods": tuple(method_in(method, folder) for method in recipe.methods),
     }
+    if not trust_code and (code := code_in(recipe)):
+        raise ValueError(f"{path}: running it runs the code {', '.join(code)}: if you trust that, say --trust-code")
     return recipe.model_copy(update=files)
 
 
@@ -271,12 +278,6 @@ def folder_name(index: int, method: Method) -> str:
 def _as_loaded(image: Tensor) -> Tensor:
     """``image`` (1, C, H, W) laid out in memory as ``load_image`` does: the last bit of a convolution depends on it."""
     return image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
-
-
-def _located(spec: str, folder: Path) -> str:
-    """The operator ``spec`` with the file it names, if it does, in ``folder``."""
-    spec, file = spec.strip(), file_in(spec)
-    return f"{spec.removesuffix(file)[:-1]}:{folder / os.path.expanduser(file)}" if file else spec
 
 
 def _line(error: ValidationError) -> str:

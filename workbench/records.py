@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.restore import Result
 
 Record = dict[str, Any]
+JSON = (bool, int, float, str, list, tuple, dict, type(None))
 
 # What metrics.json holds of every further sample; the first has its whole record.
 OF_EACH_SAMPLE = (
@@ -64,9 +65,11 @@ def processor() -> str:
 
 
 def solver_settings(solver: Any) -> dict[str, Any]:
-    """All settings of a solver, defaults too, ready for JSON."""
-    values = {field.name: getattr(solver, field.name) for field in fields(solver)}
-    return {name: getattr(value, "__name__", value) for name, value in values.items()}
+    """All settings of a solver, defaults too, ready for JSON: what that does not have by its name, or as text."""
+    values = ((field.name, getattr(solver, field.name)) for field in fields(solver))
+    return {
+        name: value if isinstance(value, JSON) else getattr(value, "__name__", str(value)) for name, value in values
+    }
 
 
 def tiles_of(prior: Prior) -> dict[str, Any]:

@@ -32,9 +32,10 @@ from workbench.models.load import DEFAULTS
 from workbench.models.prior import KINDS, Prior
 from workbench.models.wrappers import whole_or_tiles
 from workbench.operators.border import Frame, continue_beyond
+from workbench.own import source_of
 from workbench.random import stream_of
 from workbench.records import environment, solver_settings, tiles_of
-from workbench.solvers import SOLVERS, make_solver
+from workbench.solvers import make_solver, solver_class
 from workbench.solvers.base import Callback, Restoration, Solver
 from workbench.text import check_types
 
@@ -78,8 +79,7 @@ def solver_of(name: str, settings: dict[str, Any]) -> Solver:
     Raises:
         ValueError: unknown solver or setting, with the nearest name; or a value of the wrong type or out of range.
     """
-    if name in SOLVERS:
-        check_types(settings, get_type_hints(SOLVERS[name]), name)
+    check_types(settings, get_type_hints(solver_class(name)), name)
     return make_solver(name, **settings)
 
 
@@ -87,9 +87,9 @@ def usual_prior(name: str) -> str:
     """The shipped prior to start with for solver ``name``: of the kind that it needs.
 
     Raises:
-        ValueError: none of that kind is shipped; the message says which prior to give.
+        ValueError: an unknown solver, or none of that kind is shipped; the message says which prior to give.
     """
-    kind = SOLVERS[name].prior_kind if name in SOLVERS else "denoiser"
+    kind = solver_class(name).prior_kind
     if kind not in DEFAULTS:
         raise ValueError(f"{name} needs {KINDS[kind][0]}, and none is shipped: give the prior")
     return DEFAULTS[kind]
@@ -97,7 +97,7 @@ def usual_prior(name: str) -> str:
 
 def steps_of(name: str, steps: int) -> dict[str, int]:
     """The settings with which solver ``name`` takes ``steps`` steps, or that many at most; empty where it has none."""
-    known = [field.name for field in fields(SOLVERS[name])] if name in SOLVERS else []
+    known = [field.name for field in fields(solver_class(name))]
     return {setting: steps for setting in ("max_steps", "steps") if setting in known}
 
 
@@ -137,10 +137,12 @@ def restore(
         "message": restoration.message,
         "solver": name or type(solver).__name__.lower(),
         "solver_settings": solver_settings(solver),
+        "solver_source": source_of(solver),
         "prior": prior.name,
         "prior_source": prior.source,
         **tiles_of(fitted),
         "operator": degraded.spec,
+        "operator_source": dict(degraded.op.source),
         "mask_fills": filled_share(degraded.op),
         "noise": degraded.noise,
         "seed": degraded.seed,

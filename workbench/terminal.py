@@ -55,7 +55,8 @@ def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
 def card_lines(card: Mapping[str, Any]) -> list[str]:
     """What a reader needs of a prior's card, in a few lines; the file holds the rest."""
-    lines = [f"{card['name']}  {card.get('summary', '')}".rstrip(), f"    size: {card['megabytes']} MB"]
+    lines = [f"{card['name']}  {card.get('summary', '')}".rstrip()]
+    lines += [f"    size: {card['megabytes']} MB"] if "megabytes" in card else []
     lines += [f"    {key}: {card[key]}" for key in ("data", "hardware") if key in card]
     if {"images", "steps", "seconds"} <= set(card):
         minutes = round(card["seconds"] / 60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.operators.parse import OPERATORS
+from workbench.operators.parse import OPERATORS, known_operators
 from workbench.operators.super_resolution import KERNELS
 
 
@@ -48,7 +48,7 @@ _TITLES: dict[str, tuple[str, *tuple[Parameter, ...]]] = {
     "jpeg": ("JPEG", Parameter("Quality", 10, 1, 100)),
     "denoise": ("Noise alone",),
 }
-CONTROLS = {name: _TITLES.get(name, (name,)) for name in OPERATORS if name != "none"}
+CONTROLS = {name: _TITLES.get(name, (name,)) for name in known_operators() if name != "none"}
 TITLES = {title: name for name, (title, *_) in CONTROLS.items()}
 MOST_NOISE = 0.5  # of the slider
 HIDDEN: dict[str, Any] = {"minimum": 0, "maximum": 1, "value": 0, "step": 1, "label": "", "visible": False}

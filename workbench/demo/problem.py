@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.demo.controls import takes_kernel, takes_mask
-from workbench.operators.parse import OPERATORS, file_in, shrink_factor
+from workbench.operators.parse import OPERATORS, file_in, operator_name, shrink_factor
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.solvers import SOLVERS, DeqIR
@@ -109,6 +109,8 @@ class Problem:
         name, text = self.operator, (self.degradation or "").strip()
         if len(text) > 100:
             raise ValueError(f"a degradation is written in up to 100 characters, got {len(text)}")
+        if operator_name(text) not in OPERATORS:
+            raise ValueError(unknown("operator", name, OPERATORS))  # FILE.py:NAME would run a file of the server
         if name == "none":
             raise ValueError("'none' leaves nothing to restore; write denoise for noise alone")
         if takes_mask(name) and text != name:

@@ -16,8 +16,9 @@ from workbench.exam.figures import Grade, Share, grade, table
 from workbench.exam.tasks import TASKS, Task, make_task
 from workbench.models.consistency import Flow
 from workbench.models.prior import Prior
+from workbench.own import named
 from workbench.random import stream
-from workbench.solvers import SOLVERS, make_solver
+from workbench.solvers import known_solvers, make_solver
 from workbench.text import unknown
 
 __all__ = ["CONTROLS", "TASKS", "Candidate", "Grade", "Share", "Task", "make_candidate", "make_task", "sit", "table"]
@@ -55,8 +56,8 @@ def make_candidate(name: str, **settings: Any) -> Candidate:
         if settings:
             raise ValueError(f"the control {name} has no settings, got {', '.join(settings)}")
         return CONTROLS[name]
-    if name not in SOLVERS:
-        raise ValueError(unknown("solver", name, [*SOLVERS, *CONTROLS]))
+    if not named(name) and name not in known_solvers():
+        raise ValueError(unknown("solver", name, [*known_solvers(), *CONTROLS]))
     solver = make_solver(name, **settings)
     if solver.prior_kind in ("unfolded", "network"):
         raise ValueError(f"{name} needs a network that was trained for photos; the exam has priors of its own")

@@ -6,7 +6,7 @@ family                    network                                denoiser on [0,
 :class:`VEScore`          score, x in [0, 1] (score_sde VE)       ``x + sigma^2 s``
 :class:`VPNoise`          noise at step t, x in [-1, 1]           ``u - s eps`` (DDPM, ADM, DDPM++)
 :class:`EDMPrecond`       raw network, x in [-1, 1]               ``c_skip u + c_out F`` (Karras et al. 2022)
-:class:`PlainDenoiser`    clean image, x in [0, 1]                itself (DRUNet and alike)
+:class:`PlainDenoiser`    clean image, x in [0, 1] or [-1, 1]     itself (DRUNet and alike)
 ========================  =====================================  =====================================
 
 In all of them ``u = 2 x - 1`` is the image in [-1, 1], where noise has twice the standard deviation.
@@ -43,11 +43,13 @@ class Adapter(Prior):
         self.net = net
 
     def ask(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        """``net(x, conditioning)``; a network in half precision runs in it, while the image keeps its own."""
+        """``net(x, conditioning)``; the network computes in the precision of its weights, the image keeps its own."""
         weights = next(self.net.parameters(), x) if isinstance(self.net, nn.Module) else x
-        if weights.dtype in (torch.bfloat16, torch.float16):
-            return self.net(x.to(weights.dtype), conditioning).to(x.dtype)
-        return self.net(x, conditioning)
+        if weights.dtype == x.dtype or not weights.is_floating_point():
+            return self.net(x, conditioning)
+        if weights.dtype not in (torch.bfloat16, torch.float16):  # these are told levels in single precision
+            conditioning = conditioning.to(weights.dtype)
+        return self.net(x.to(weights.dtype), conditioning).to(x.dtype)
 
 
 class VEScore(Adapter):
@@ -226,7 +228,20 @@ class EDMPrecond(Adapter):
 
 
 class PlainDenoiser(Adapter):
-    """A network that returns the clean image: ``net(x, sigma)`` with x in [0, 1] plus noise and sigma (B,)."""
+    """A network that returns the clean image: ``net(x, sigma)`` with x in ``data_range`` plus noise and sigma (B,).
+
+    Args:
+        data_range: of the images that the network takes and returns; its sigma is in the same unit. (-1, 1) for the
+            complete denoisers of EDM, whose sigma is twice that of [0, 1] images. Levels of ``options`` are of [0, 1].
+        options: of :class:`Prior`.
+    """
+
+    def __init__(self, net: Network, *, data_range: tuple[int, int] = (0, 1), **options: Any) -> None:
+        low, high = data_range
+        require(low < high, "data_range", "two numbers, the lower first", data_range)
+        super().__init__(net, **options)
+        self.data_range = (low, high)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.ask(x, sigma)
+        low, span = self.data_range[0], self.data_range[1] - self.data_range[0]
+        return (self.ask(low + span * x, span * sigma) - low) / span

@@ -34,7 +34,7 @@ ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
     "consistency": (ConsistencyModel, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
     "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", "channels", "multiple")),
     "vp_noise": (VPNoise, ("prediction", "step", "channels", "multiple", "image_size")),
-    "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple")),
+    "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple", "data_range")),
 }
 
 SCHEDULE = ("alphas_cumprod", "times")
@@ -50,6 +50,8 @@ def save_prior(
 ) -> None:
     """Write ``prior`` (an adapter around one of our networks) to ``path``, atomically.
 
+    Of one that was loaded from one's own code, ``FILE.py:NAME`` and so on, the weights are written, and that name.
+
     Args:
         card: what a reader should know; must be JSON (no NaN).
         dtype: storage precision of the weights.
@@ -62,20 +64,18 @@ def save_prior(
     net = getattr(prior, "net", None)
     adapter = next((name for name, (kind, _) in ADAPTERS.items() if type(prior) is kind), None)
     network = next((name for name, family in FAMILIES.items() if type(net) is family.network), None)
-    if adapter is None or network is None or net is None:
+    header: dict[str, Any] = {"format": FORMAT, "trained_size": prior.trained_size, "card": dict(card or {})}
+    if adapter is not None and network is not None and net is not None:
+        header |= {"network": network, "network_config": asdict(net.config)}
+        header |= {"adapter": adapter, "settings": _settings(prior, adapter)}
+    elif "code" in prior.source and base is None:
+        net, code = prior, {key: prior.source[key] for key in ("code", "code_sha256")}
+        header |= code | {"code_settings": json.loads(prior.source.get("code_settings", "{}"))}
+    else:
         raise ValueError(
             f"can save adapters {', '.join(ADAPTERS)} around networks {', '.join(FAMILIES)}, "
             f"got {type(prior).__name__} around {type(net).__name__}"
         )
-    header = {
-        "format": FORMAT,
-        "network": network,
-        "network_config": asdict(net.config),
-        "adapter": adapter,
-        "settings": _settings(prior, adapter),
-        "trained_size": prior.trained_size,
-        "card": dict(card or {}),
-    }
     if base is not None:
         start = _weights(base)
         header["base"] = {"prior": base, "sha256": digest(start)}
@@ -96,6 +96,8 @@ def _settings(prior: Prior, adapter: str) -> dict[str, Any]:
     settings = {name: getattr(prior, name) for name in ADAPTERS[adapter][1]}
     if settings.get("sigma_max") == float("inf"):
         del settings["sigma_max"]  # JSON has no infinity, and it is the default of a plain denoiser
+    if settings.get("data_range") == (0, 1):
+        del settings["data_range"]
     if adapter == "vp_noise":
         settings |= {name: prior.get_buffer(name).tolist() for name in SCHEDULE}
     return settings
@@ -140,10 +142,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
     with about(path):
         metadata = read_weights(path)[1]
         adapter = adapter_header(metadata)
-        return adapter if "unfolding" in adapter else _header(metadata)
+        return adapter if "unfolding" in adapter else checkpoint_header(metadata)
 
 
-def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
+def checkpoint_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     if "workbench" not in metadata:
         found = ", ".join(sorted(metadata)) or "none"
         raise ValueError(f"not a checkpoint of this package: expected header 'workbench', found {found}")
@@ -153,10 +155,13 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"its header 'workbench' is not JSON ({error})") from None
     if not isinstance(header, dict):
         raise ValueError(f"its header 'workbench' is no JSON object, but {type(header).__name__}")
-    for key, known in (("format", [FORMAT]), ("network", list(FAMILIES)), ("adapter", list(ADAPTERS))):
+    own = isinstance(header.get("code"), str)
+    parts: dict[str, list[Any]] = {} if own else {"network": list(FAMILIES), "adapter": list(ADAPTERS)}
+    for key, known in {"format": [FORMAT], **parts}.items():
         if header.get(key) not in known:
             raise ValueError(f"expected {key} {' or '.join(map(str, known))}, found {header.get(key)!r}")
-    objects = dict.fromkeys(("network_config", "settings", "card"), (dict, "a JSON object"))
+    names = ("code_settings", "card") if own else ("network_config", "settings", "card")
+    objects = dict.fromkeys(names, (dict, "a JSON object"))
     for key, (kind, words) in {**objects, "trained_size": (int | None, "a number of pixels")}.items():
         if not isinstance(header.get(key), kind):
             raise ValueError(f"expected {key} as {words}, found {header.get(key)!r}")
@@ -177,7 +182,7 @@ def prior_from_checkpoint(
     Raises:
         ValueError: as :func:`read_header`; tensors missing, left over, of another shape, or not finite, by name.
     """
-    header = _header(metadata)
+    header = checkpoint_header(metadata)
     family = FAMILIES[header["network"]]
     net = build(family.network, lambda: family.config(**header["network_config"]), len(tensors))
     if "base" in header:
@@ -185,7 +190,7 @@ def prior_from_checkpoint(
     check_tensors(tensors, net.state_dict())
     assign(net, tensors)
     adapter, known = ADAPTERS[header["adapter"]]
-    settings = dict(header["settings"])
+    settings = {key: tuple(value) if key == "data_range" else value for key, value in header["settings"].items()}
     if step is not None:
         if "step" not in settings:
             raise ValueError(f"a variance-exploding network has no steps, got step={step!r}")

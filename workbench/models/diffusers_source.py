@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,22 +69,49 @@ def load_diffusers(source: str | Path, *, step: str | None = None) -> Prior:
         _check_network(config)
         adapter = _adapter(library, scheduler, config, step)
         weights = _weights(folder, network, repository, files)
-        prior = adapter(
-            Sample(_build(library, weights)),
-            channels=config["in_channels"],
-            multiple=2 ** (len(config["down_block_types"]) - 1),  # the last block does not downsample
-            name=(repository or str(folder.resolve())).rpartition("/")[2],
-        )
+        prior = _prior(adapter, _build(library, weights), config, scheduler, str(source))
+    prior.name = (repository or str(folder.resolve())).rpartition("/")[2]
+    prior.source = {"repository": str(source), "file": weights.name, "sha256": sha256(weights)}
+    return prior
+
+
+def prior_from_unet(unet: nn.Module, *, scheduler: Any = None, step: str | None = None) -> Prior:
+    """A prior of a ``UNet2DModel``, an object of diffusers; the object is used, not a copy.
+
+    Args:
+        scheduler: of diffusers, or its configuration, a mapping with ``_class_name``: it says the noise levels.
+        step: see :func:`load_diffusers`.
+
+    Raises:
+        ValueError: as :func:`load_diffusers`; no scheduler.
+    """
+    library, found = optional_package("diffusers"), getattr(scheduler, "config", scheduler)
+    says = {"_class_name": type(scheduler).__name__, **found} if isinstance(found, Mapping) else {}
+    with about(type(unet).__name__):
+        if says.get("_class_name") in (None, "dict"):
+            raise ValueError("it does not say its noise levels: give scheduler, such as diffusers.DDPMScheduler()")
+        settings: Any = unet.config
+        config = _defaults(library.UNet2DModel) | dict(settings) | {"_class_name": type(unet).__name__}
+        _check_network(config)
+        return _prior(_adapter(library, says, config, step), unet, config, says, "an object")
+
+
+def _prior(
+    adapter: Callable[..., Prior], unet: nn.Module, config: dict[str, Any], scheduler: dict[str, Any], source: str
+) -> Prior:
+    """The prior with its card, in eval mode."""
+    # The last block does not downsample.
+    multiple = 2 ** (len(config["down_block_types"]) - 1)
+    prior = adapter(Sample(unet), channels=config["in_channels"], multiple=multiple, name=type(unet).__name__)
     size = config["sample_size"]
-    sides = set(size) if isinstance(size, list) else {size}
+    sides = set(size) if isinstance(size, list | tuple) else {size}
     prior.trained_size = sides.pop() if len(sides) == 1 else None
     prior.card = {
         "network": "UNet2DModel (diffusers)",
         "scheduler": scheduler["_class_name"],
-        "source": str(source),
+        "source": source,
         "image_size": size,
     }
-    prior.source = {"repository": str(source), "file": weights.name, "sha256": sha256(weights)}
     return prior.eval().requires_grad_(False)
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import json
+import warnings
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from workbench.models.checkpoint import prior_from_checkpoint, read_header
-from workbench.models.diffusers_source import load_diffusers
+from workbench.models.checkpoint import checkpoint_header, prior_from_checkpoint, read_header
+from workbench.models.diffusers_source import load_diffusers, prior_from_unet
 from workbench.models.feed_forward import load_spandrel
-from workbench.models.files import FLOATS, about, read_weights, sha256
+from workbench.models.files import FLOATS, about, check_finite, read_weights, sha256
 from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.lora import adapter_from_checkpoint, is_adapter
 from workbench.models.prior import Prior
 from workbench.models.published_files import prior_from_published
+from workbench.own import imported, install, named, telling
 from workbench.text import require, unknown
 
 SUFFIX = ".safetensors"
@@ -34,13 +37,23 @@ def _shipped() -> dict[str, Path]:
 DEFAULTS = {"denoiser": "photo", "consistency": "photo-cm", "unfolded": "photo-ud2m"}
 
 
+_REGISTERED: dict[str, str] = {}
+
+
+def _registered() -> dict[str, str]:
+    """What installed packages register: ``package.module:NAME`` by name."""
+    return install("priors", _REGISTERED, lambda name, text: text)
+
+
 def available_priors() -> list[str]:
-    """Names of the shipped priors."""
-    return list(_shipped())
+    """Names of the shipped priors, and of those that installed packages register."""
+    return list(dict.fromkeys((*_shipped(), *_registered())))
 
 
-def shipped_kind(name: str) -> str:
-    """The kind of a shipped prior, see :class:`Prior`, told from its file's header."""
+def shipped_kind(name: str) -> str | None:
+    """The kind of a shipped prior, see :class:`Prior`, told from its file's header; None for one that is registered."""
+    if name not in _shipped():
+        return None
     header = read_header(_shipped()[name])
     if "unfolding" in header:
         return "unfolded"
@@ -48,11 +61,12 @@ def shipped_kind(name: str) -> str:
 
 
 def describe_priors() -> list[dict[str, Any]]:
-    """One entry per shipped prior: ``name``, ``megabytes``, and the facts of its card."""
-    return [
+    """One entry per prior: ``name``; of those shipped ``megabytes`` and the facts of the card, else ``summary``."""
+    shipped = [
         {"name": name, "megabytes": round(file.stat().st_size / 1e6, 2), **read_header(file)["card"]}
         for name, file in _shipped().items()
     ]
+    return shipped + [{"name": name, "summary": f"registered as {text}"} for name, text in _registered().items()]
 
 
 def load_prior(
@@ -76,14 +90,18 @@ def load_prior(
     ``diffusers:NAME``            a ``UNet2DModel`` repository on the Hub, or a folder in that format
     ``deepinv:NAME``              a denoiser of deepinv with its published weights, such as ``deepinv:drunet``
     ``spandrel:FILE``             a feed-forward restorer (ESRGAN, SwinIR, NAFNet, ...), for the solver ``network``
-    a denoiser object             a :class:`Prior`, returned as it is, or a denoiser of deepinv
+    ``FILE.py:NAME``              one's own: a :class:`Prior`, or a function of the settings that returns anything here
+    ``package.module:NAME``       the same, or what an installed package registers, by its name alone
+    a denoiser object             a :class:`Prior`, returned as it is, a denoiser of deepinv, or a ``UNet2DModel`` of
+                                  diffusers, with the setting ``scheduler``
     ============================  ==================================================================================
 
     Args:
         dtype: precision of the network's weights (``torch.bfloat16``); images keep theirs. None: float32.
         channels_last: memory layout of the weights, faster for convolutions on some hardware.
         settings: of the source, such as ``weights="raw"`` or ``head_channels=64`` (``prior_from_published``), ``step``
-            ("nearest" or "interpolate", variance-preserving networks), ``pretrained=FILE`` (deepinv).
+            ("nearest" or "interpolate", variance-preserving networks), ``pretrained=FILE`` (deepinv), ``trust_code``
+            (True runs the code that a file of one's own prior names).
 
     Returns:
         The prior in eval mode, without gradients to its weights (``requires_grad_(True)`` to train it);
@@ -108,12 +126,14 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
     if isinstance(source, Prior):
         raise ValueError(f"a prior takes no settings, got {', '.join(settings)}")
     if isinstance(source, nn.Module):
-        return _deepinv(source, settings)
+        unet = any(kind.__module__.startswith("diffusers.") for kind in type(source).__mro__)
+        return _with(settings, prior_from_unet, source) if unet else _deepinv(source, settings)
+    if not isinstance(source, str | Path):
+        raise ValueError(f"a prior is a name, a file or an object that denoises, got {type(source).__name__}")
     name = str(source)
     kind, colon, rest = name.partition(":")
-    kinds = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv, "spandrel": _spandrel}
-    if colon and kind in kinds:
-        return kinds[kind](rest, settings)
+    if colon and kind in KINDS:
+        return KINDS[kind](rest, settings)
     shipped = _shipped()
     if name in shipped:
         return load_file(shipped[name], settings)
@@ -127,10 +147,46 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
         return _folder(path, settings)
     if exists or path.suffix in SUFFIXES:
         return load_file(path, settings)
+    if named(text := _registered().get(name, name)):
+        return _own(name, text, settings)
     raise ValueError(
-        f"{unknown('prior', name, shipped)}; or give a file, a folder, hf:USER/NAME, diffusers:NAME, deepinv:NAME or "
-        "spandrel:FILE"
+        f"{unknown('prior', name, available_priors())}; or give a file, a folder, hf:USER/NAME, diffusers:NAME, "
+        "deepinv:NAME, spandrel:FILE or FILE.py:NAME"
     )
+
+
+def _own(name: str, text: str, settings: dict[str, Any]) -> Prior:
+    """The prior in one's own code, ``text``; the settings are those of a function."""
+    made, code = imported(text)
+    told = {"code_settings": json.dumps(settings, default=str)} if settings else {}
+    with telling(name):
+        if callable(made) and not isinstance(made, nn.Module):
+            made, settings = made(**settings), {}
+        prior = made if isinstance(made, Prior) and not settings else _find(made, settings)
+    if prior.name == type(prior).__name__:
+        prior.name = text.rpartition(":")[2]
+    prior.source = prior.source | {"code": text, "code_sha256": code.get("sha256", "")} | told
+    return prior.eval().requires_grad_(False)
+
+
+def _saved(tensors: Mapping[str, Tensor], header: dict[str, Any], settings: dict[str, Any]) -> Prior:
+    """The prior of one's own with the weights that ``save_prior`` wrote."""
+    given, code = dict(settings), header["code"]
+    if given.pop("trust_code", False) is not True:
+        raise ValueError(f"a prior of one's own: loading it runs {code}; if you trust that, set trust_code=True")
+    prior = _own(code, code, header["code_settings"] | given)
+    check_finite(tensors)
+    with telling(code):
+        prior.load_state_dict(tensors)
+    if prior.source["code_sha256"] != header.get("code_sha256"):
+        warnings.warn(f"{code} is not what it was when the weights were saved", stacklevel=2)
+    prior.card, prior.trained_size = header["card"], header["trained_size"]
+    return prior
+
+
+def runs_code(source: str, settings: Mapping[str, Any]) -> bool:
+    """Whether loading the prior runs code that the name or the file of a prior names."""
+    return "trust_code" in settings or (source.partition(":")[0] not in KINDS and named(source))
 
 
 def load_file(path: Path, settings: dict[str, Any]) -> Prior:
@@ -143,6 +199,8 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
     with about(path):
         if is_adapter(metadata):
             prior: Prior = _with(settings, adapter_from_checkpoint, content, metadata, path.stem)
+        elif "workbench" in metadata and "code" in (header := checkpoint_header(metadata)):
+            prior = _saved(content, header, settings)
         elif "workbench" in metadata:
             prior = _with(settings, prior_from_checkpoint, content, metadata, path.stem)
         else:
@@ -179,6 +237,9 @@ def _deepinv(source: str | nn.Module, settings: dict[str, Any]) -> Prior:
     from workbench.deepinv_bridge import prior_from_deepinv  # a layer above: it imports this one
 
     return prior_from_deepinv(source, **settings)
+
+
+KINDS = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv, "spandrel": _spandrel}
 
 
 def _with(settings: dict[str, Any], function: Callable[..., Prior], *arguments: Any) -> Prior:

@@ -14,7 +14,7 @@ singular values"; an operator that has something faster overrides ``damped_pinv`
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -58,6 +58,7 @@ class Operator(nn.Module):
         linear: False for an operator (JPEG) whose ``adjoint`` and ``pinv`` are stand-ins; solvers that need a linear
             one refuse it. Its ``prox`` descends by gradient.
         remark: what should be known of how it was made, a line for messages; often empty.
+        source: ``file`` and ``sha256`` of the code that made it, if it is none of this package's.
 
     Args:
         tolerance: conjugate gradients stop, image by image, when the gradient of the least-squares problem has fallen
@@ -67,6 +68,7 @@ class Operator(nn.Module):
 
     linear: bool = True
     remark: str = ""
+    source: Mapping[str, str] = {}
 
     def __init_subclass__(cls) -> None:
         for name in COMPUTING & vars(cls).keys():

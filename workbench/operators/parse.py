@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,8 +20,10 @@ from workbench.operators.inpainting import Identity, Inpainting
 from workbench.operators.jpeg import JPEG
 from workbench.operators.kernels import FILE, file_kernel, gaussian_kernel, motion_kernel
 from workbench.operators.masks import block_mask, file_mask, random_mask, scratches_mask, stripes_mask, text_mask
+from workbench.operators.own import operator_from
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution, named_kernel
+from workbench.own import imported, install, named
 from workbench.text import unknown
 
 # Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
@@ -209,8 +212,23 @@ _ENTRIES = (
 OPERATORS = {re.split(r"[:\[]", entry.syntax)[0]: entry for entry in _ENTRIES}
 
 
-def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
-    """The operator written ``spec`` for images of ``image_shape`` (C, H, W).
+def _registered(name: str, text: str) -> Entry:
+    about = (imported(text)[0].__doc__ or f"registered as {text}").strip().splitlines()[0]
+    return Entry(name, about, lambda problem: operator_from(text, problem.shape))
+
+
+def known_operators() -> dict[str, Entry]:
+    """``OPERATORS``, with those that installed packages register."""
+    return install("operators", OPERATORS, _registered)
+
+
+def is_own(spec: object) -> bool:
+    """Whether ``spec`` is an object, FILE.py:NAME or package.module:NAME, and none of ``OPERATORS``."""
+    return not isinstance(spec, str) or (operator_name(spec) not in known_operators() and named(spec))
+
+
+def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
+    """The operator written ``spec`` for images of ``image_shape`` (C, H, W), or one's own, see :func:`operator_from`.
 
     ``generator`` draws missing pixels, scratches and Hadamard patterns. Masks in files are white where pixels are lost.
 
@@ -225,9 +243,11 @@ def parse_operator(spec: str, image_shape: Sequence[int], generator: torch.Gener
     shape = tuple(image_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+    if is_own(spec):
+        return operator_from(spec, shape)
     name = operator_name(spec)
     if name not in OPERATORS:
-        raise ValueError(unknown("operator", name, OPERATORS))
+        raise ValueError(f"{unknown('operator', name, OPERATORS)}; or give FILE.py:NAME")
     entry = OPERATORS[name]
     arguments = entry.arguments(spec)
     try:
@@ -265,4 +285,4 @@ def shrink_factor(spec: str) -> int:
 
 def describe_operators() -> list[tuple[str, str]]:
     """(how it is written, one line that says what it does) for every operator that :func:`parse_operator` knows."""
-    return [(entry.syntax, entry.description) for entry in OPERATORS.values()]
+    return [(entry.syntax, entry.description) for entry in known_operators().values()]

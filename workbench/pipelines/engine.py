@@ -133,7 +133,12 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running, code: str) ->
     folder.mkdir(exist_ok=True)
     _clear(folder, RESUME)
     needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
-    specification = {"id": job.id, "notebook": str(job.notebook), "parameters": job.parameters, "needs": needs}
+    specification: dict[str, Any] = {
+        "id": job.id,
+        "notebook": str(job.notebook),
+        "parameters": job.parameters,
+        "needs": needs,
+    }
     specification |= {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd())}
     write_json(folder / JOB, specification | {"code": code, "cells": str(out / "cells")})
     started = time.monotonic()

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from workbench import own
 from workbench.pipelines.identity import named_paths
 from workbench.text import write_json
 
@@ -53,6 +54,9 @@ def this_job() -> dict[str, Any]:
 def input_path(path: str | Path) -> Path:
     """A path that a parameter gives: a relative one starts where the pipeline was started, not in the job's folder."""
     return Path(this_job().get("started_in", "")) / path
+
+
+own.place_of = input_path  # FILE.py:NAME too
 
 
 def input_source(source: str) -> str:

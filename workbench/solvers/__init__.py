@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from workbench.models.prior import KINDS
+from workbench.own import imported, install, named
 from workbench.solvers.base import SOLVERS, Callback, Iterate, Problem, Restoration, Sampler, Solver, Step
 from workbench.solvers.deqir.noise import OptimiseNoise, noise_gradient
 from workbench.solvers.deqir.solver import DeqIR
@@ -86,25 +88,61 @@ __all__ = [
     "attach_gradient",
     "describe_solvers",
     "implicit_fixed_point",
+    "known_solvers",
     "make_solver",
     "noise_gradient",
+    "runs_with",
     "solve_fixed_point",
+    "solver_class",
     "stationarity",
 ]
 
 
+def known_solvers() -> dict[str, type[Solver]]:
+    """``SOLVERS``, with those that installed packages register."""
+    return install("solvers", SOLVERS, lambda name, text: solver_class(text))
+
+
+def solver_class(name: str) -> type[Solver]:
+    """The class of the solver ``name``, or that of one's own, ``FILE.py:NAME`` or ``package.module:NAME``.
+
+    Raises:
+        ValueError: an unknown name, with the nearest; code that fails; what is no solver whose settings are fields.
+    """
+    if name not in SOLVERS and not named(name) and name not in known_solvers():
+        raise ValueError(f"{unknown('solver', name, SOLVERS)}; or give FILE.py:NAME")
+    kind = SOLVERS[name] if name in SOLVERS else imported(name)[0]
+    if not (isinstance(kind, type) and issubclass(kind, Solver)):
+        got = getattr(kind, "__name__", type(kind).__name__)
+        raise ValueError(f"{name}: expected a class derived from Solver or Sampler, got {got}")
+    own, notes = vars(kind), vars(kind).get("__annotations__", {}).values()
+    if "__dataclass_fields__" not in own and ("__init__" in own or any("ClassVar" not in str(note) for note in notes)):
+        raise ValueError(f"{name} is no dataclass, so it has no settings: put @dataclass(frozen=True) above its class")
+    return kind
+
+
 def make_solver(name: str, /, **settings: Any) -> Solver:
     """The solver ``name`` with ``settings``. Raises ValueError for an unknown name or setting, naming the nearest."""
-    if name not in SOLVERS:
-        raise ValueError(unknown("solver", name, SOLVERS))
-    kind = SOLVERS[name]
+    kind = solver_class(name)
     known = [field.name for field in fields(kind)]
     for setting in settings:
         if setting not in known:
             raise ValueError(unknown(f"setting of {name}", setting, known))
-    return kind(**settings)
+    try:
+        return kind(**settings)
+    except TypeError as error:  # a setting without default, a method that is missing
+        raise ValueError(f"{name}: {error}") from error
 
 
 def describe_solvers() -> list[tuple[str, str, str]]:
     """(name, one line, paper) of every solver."""
-    return [(name, kind.summary, kind.paper) for name, kind in SOLVERS.items()]
+    kinds = {name: solver_class(name) for name in known_solvers()}
+    return [(name, kind.summary or "no summary", kind.paper) for name, kind in kinds.items()]
+
+
+def runs_with(name: str) -> str:
+    """What the solver ``name`` runs with, a few words: which operators, which prior, and whether it takes a start."""
+    kind = solver_class(name)
+    prior = KINDS[kind.prior_kind][1].partition(",")[0] if kind.needs_prior else "no prior"
+    operators = "linear operators" if kind.linear else "all operators, JPEG too"
+    return f"{operators}, {prior}{', --initial' if kind.takes_initial else ''}"

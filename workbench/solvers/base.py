@@ -93,6 +93,9 @@ class Solver(Limited, ABC):
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         if name is not None:
+            known = SOLVERS.get(name, cls).__module__
+            if known.startswith("workbench.") and not cls.__module__.startswith("workbench."):
+                raise ValueError(f"class {cls.__name__}: {name!r} is a solver of this package, choose another name")
             SOLVERS[name] = cls
 
     @abstractmethod

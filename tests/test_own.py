@@ -1,0 +1,565 @@
+"""Solvers, operators and priors from outside the package: by the name of their code, registered, or as objects."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pipelines.small_project import pipeline_of, run_here
+from workbench import own, solvers
+from workbench.data.listing import find_photos
+from workbench.demo.controls import CONTROLS
+from workbench.demo.page import fitting
+from workbench.demo.problem import Limits, Problem, Row, methods_of
+from workbench.demo.session import Sessions
+from workbench.folder import restore_photos
+from workbench.images import sample_photo, save_image
+from workbench.models import PlainDenoiser, UNet, UNetConfig, available_priors, load, load_prior, save_prior
+from workbench.models.load import describe_priors
+from workbench.operators import FunctionOperator, Inpainting
+from workbench.operators.parse import OPERATORS, describe_operators, known_operators, parse_operator
+from workbench.recipe import load_recipe, make_recipe
+from workbench.restore import degrade, observe, restore, solver_of
+from workbench.solvers import (
+    SOLVERS,
+    DiffPIR,
+    PseudoInverse,
+    Sampler,
+    Solver,
+    base,
+    describe_solvers,
+    known_solvers,
+    make_solver,
+    runs_with,
+)
+from workbench.terminal import card_lines
+
+DAPS = '''
+"""A sampler in the manner of DAPS: an image given the data at every level, and fresh noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from helpers_of_mine import halved
+from workbench.limits import Count, Positive
+from workbench.solvers import Iterate, Problem, Sampler
+
+
+@dataclass(frozen=True)
+class Mine(Sampler):
+    """Decoupled annealing with a Gaussian around the denoised image.
+
+    Attributes:
+        steps: noise levels.
+        inner: draws at each of them.
+        trust: the variance of the prior around its denoised image, in units of the level's.
+    """
+
+    steps: Count = 4
+    inner: Count = 2
+    trust: Positive = 0.5
+    kind: torch.dtype = torch.float32
+
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        levels = p.levels("vp", self.steps)
+        x = p.grey + levels[0] * p.draw(p.grey)
+        for sigma, below in zip(levels[:-1], levels[1:]):
+            clean = p.prior(x, sigma)
+            for _ in range(self.inner):
+                spread = halved(2 * self.trust) * sigma**2
+                weight = (p.sigma_noise.clamp(min=1e-2) ** 2 / spread).clamp(min=1e-4)
+                drawn = p.op.prox(clean, p.y, weight)
+            x = drawn + below * p.draw(drawn) if below else drawn
+            yield Iterate(x, sigma, drawn, self.steps)
+'''
+
+OTHERS = '''
+import torch
+
+from workbench.models import GaussianPrior, PlainDenoiser
+from workbench.operators import FunctionOperator, Inpainting
+
+mask = (torch.arange(32) % 2).float().expand(1, 1, 32, 32)
+half = Inpainting(mask)
+number = 3
+
+
+def every_second(shape):
+    """Every second column."""
+    return lambda x: x[..., ::2]
+
+
+def lines(shape):
+    return FunctionOperator(lambda x: x.diff(dim=-1), shape)
+
+
+def grey(sigma_max: float = 500.0):
+    return GaussianPrior(torch.full((3, 32, 32), 0.04), torch.full((3,), 0.5), sigma_max=sigma_max)
+
+
+def shipped():
+    return "photo-ddpm"
+
+
+def fails(shape):
+    a = 1
+    raise RuntimeError("no\\nway")
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    """A working directory with a photo and code of one's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "helpers_of_mine.py").write_text("def halved(x):\n    return x / 2\n")
+    (tmp_path / "my.py").write_text(DAPS)
+    (tmp_path / "others.py").write_text(OTHERS)
+    save_image(sample_photo("cat", 32), "cat.png")
+    return tmp_path
+
+
+def hash_of(path: Path) -> str:
+    return own.hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, capsys):
+    from workbench.cli import main
+
+    options = ["--solver", "my.py:Mine", "--set", "steps=3", "--prior", "others.py:grey", "--prior-set", "sigma_max=60"]
+    with pytest.raises(SystemExit) as stop:
+        main(["restore", "cat.png", *options, "--degrade", "others.py:every_second", "--noise", "0.01"])
+    assert not stop.value.code, capsys.readouterr().err
+    record = json.loads((mine / "restored" / "metrics.json").read_text())
+    assert (record["solver"], record["operator"]) == ("my.py:Mine", "others.py:every_second")
+    assert record["solver_settings"] == {"steps": 3, "inner": 2, "trust": 0.5, "kind": "torch.float32"}
+    assert record["solver_source"] == {"file": "my.py", "sha256": hash_of(mine / "my.py")}
+    assert record["operator_source"] == {"file": "others.py", "sha256": hash_of(mine / "others.py")}
+    assert record["prior"] == "grey"
+    assert record["prior_source"] == {
+        "code": "others.py:grey",
+        "code_sha256": hash_of(mine / "others.py"),
+        "code_settings": '{"sigma_max": 60}',
+    }
+    assert record["evaluations"] == 3
+
+
+def test_shipped_ones_have_no_code_of_their_own():
+    record = restore(degrade(sample_photo("cat", 32), "blur:1"), PseudoInverse(), load_prior("photo")).records[0]
+    assert record["solver_source"] == record["operator_source"] == {}
+    assert "code" not in record["prior_source"]
+
+
+WRONG = {
+    "none.py:Mine": "none.py:Mine: none.py: no such file or directory",
+    "my.py:Mine2": "my.py:Mine2: unknown name 'Mine2', did you mean 'Mine'\\? There are: Mine",
+    "broken.py:Mine": r"broken.py:Mine: ZeroDivisionError: division by zero \(broken.py, line 3\)",
+    "syntax.py:Mine": r"syntax.py:Mine: SyntaxError: .*\(syntax.py, line 2\)",
+    "leaves.py:Mine": r"leaves.py:Mine: SystemExit: 1 \(leaves.py, line 1\)",
+    "others.py:number": "others.py:number: expected a class derived from Solver or Sampler, got int",
+    "others.py:half": "others.py:half: expected a class derived from Solver or Sampler, got Inpainting",
+    "workbench.solver:Mine": "No module named 'workbench.solver'",
+    "diffpri": "unknown solver 'diffpri', did you mean 'diffpir'",
+    "nopackage:Mine": "unknown solver 'nopackage:Mine'",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_code_that_cannot_be_used_is_refused_in_a_line(mine, name):
+    (mine / "broken.py").write_text("a = 0\n\nb = 1 / a\n")
+    (mine / "syntax.py").write_text("a = 0\nb = = 1\n")
+    (mine / "leaves.py").write_text("raise SystemExit(1)\n")
+    with pytest.raises(ValueError, match=WRONG[name]) as error:
+        make_solver(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_module_is_as_good_as_a_file():
+    assert make_solver("workbench.solvers.zero_shot.diffpir:DiffPIR", steps=3) == DiffPIR(steps=3)
+
+
+def test_a_file_is_run_again_once_it_changed(mine):
+    first = type(make_solver("my.py:Mine"))
+    assert type(make_solver("my.py:Mine")) is first
+    (mine / "my.py").write_text(DAPS.replace("steps: Count = 4", "steps: Count = 7"))
+    assert make_solver("my.py:Mine").steps == 7
+    assert own.source_of(first()) != own.source_of(make_solver("my.py:Mine"))
+
+
+def test_settings_of_ones_own_are_checked_like_any(mine):
+    for settings, message in (({"step": 3}, "did you mean 'steps'"), ({"steps": "x"}, "must be int")):
+        with pytest.raises(ValueError, match=message):
+            solver_of("my.py:Mine", settings)
+
+
+def test_operators_by_name_and_as_objects(mine):
+    photo = sample_photo("cat", 32)
+    assert degrade(photo, "others.py:every_second").y.shape == (1, 3, 32, 16)
+    assert degrade(photo, "others.py:lines").op.linear
+    half = parse_operator("others.py:half", (3, 32, 32))
+    assert half.source["file"] == "others.py"
+    by_name, by_object = degrade(photo, "others.py:half"), degrade(photo, half)
+    torch.testing.assert_close(by_name.y, by_object.y)
+    assert (by_name.spec, by_object.spec) == ("others.py:half", "Inpainting")
+    seen = degrade(photo, lambda shape: lambda x: 2 * x)
+    torch.testing.assert_close(seen.y, 2 * photo)
+    assert seen.spec == "<lambda>"
+    json.dumps(restore(by_object, DiffPIR(steps=2), load_prior("others.py:grey")).records)
+
+
+def test_observations_of_ones_own_operator(mine):
+    measured = sample_photo("cat", 32)
+    taken = observe(measured, FunctionOperator(lambda x: torch.nn.functional.avg_pool2d(x, 2), (3, 64, 64)), 0.01)
+    assert taken.op.image_shape(taken.y.shape) == (1, 3, 64, 64)
+    assert taken.spec == "FunctionOperator"
+    torch.testing.assert_close(observe(measured, "others.py:half").y[..., ::2], torch.zeros(1, 3, 32, 16))
+    with pytest.raises(ValueError, match=r"'others.py:every_second' does not turn pictures into pictures"):
+        observe(measured, "others.py:every_second")
+
+
+def test_a_deepinv_physics_is_an_operator():
+    physics = pytest.importorskip("deepinv").physics
+    blur = physics.Blur(torch.full((1, 1, 3, 3), 1 / 9), padding="circular")
+    degraded = degrade(sample_photo("cat", 32), blur)
+    assert degraded.spec == "Blur"
+    torch.testing.assert_close(degraded.y, blur.A(sample_photo("cat", 32)), atol=1e-5, rtol=0)
+
+
+class WrongShapes(Inpainting):
+    """Says nothing of the size of its measurements."""
+
+    def forward(self, x):
+        return x[..., ::2]
+
+
+BAD_OPERATORS = {
+    "others.py:fails": r"others.py:fails\(\(3, 64, 64\)\): RuntimeError: no way \(others.py, line \d+\)",
+    "others.py:number": "others.py:number: expected an operator, a deepinv physics, .* got int",
+    "others.py:gone": "unknown name 'gone'",
+    "others.py:half": r"others.py:half on images \(1, 3, 64, 64\): ",
+    "blurr:2": "unknown operator 'blurr', did you mean 'blur'",
+}
+
+
+@pytest.mark.parametrize("spec", BAD_OPERATORS)
+def test_operators_that_cannot_be_used_are_refused_in_a_line(mine, spec):
+    with pytest.raises(ValueError, match=BAD_OPERATORS[spec]) as error:
+        degrade(sample_photo("cat", 64), spec)
+    assert "\n" not in str(error.value)
+
+
+def test_an_operator_object_for_another_size_is_refused():
+    photo = sample_photo("cat", 32)
+    with pytest.raises(ValueError, match=r"FunctionOperator on images .*expected images \(B, 3, 16, 16\)"):
+        degrade(photo, FunctionOperator(lambda x: x, (3, 16, 16)))
+    with pytest.raises(ValueError, match=r"WrongShapes on images .* says that measurements \(1, 3, 32, 16\) are of"):
+        degrade(photo, WrongShapes(torch.ones(1, 1, 32, 32)))
+
+
+def test_priors_by_name(mine):
+    prior = load_prior("others.py:grey", sigma_max=60.0)
+    assert (prior.name, prior.sigma_max, prior.training) == ("grey", 60.0, False)
+    assert load_prior("others.py:shipped").name == "photo-ddpm"
+    assert load_prior("others.py:shipped").source["file"] == "photo-ddpm.safetensors"
+    for name, settings, message in (
+        ("others.py:number", {}, "others.py:number: a prior is .* got int"),
+        (
+            "others.py:grey",
+            {"sigma": 1},
+            "others.py:grey: TypeError: grey.. got an unexpected keyword",
+        ),
+        ("others.py:gray", {}, "did you mean 'grey'"),
+        ("phot", {}, "unknown prior 'phot', did you mean 'photo'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_prior(name, **settings)
+
+
+@pytest.fixture
+def registered(mine, monkeypatch):
+    """An installed package, as far as the package sees one: a solver, an operator, a prior and a broken solver."""
+    (mine / "plugin_of_mine.py").write_text(DAPS + OTHERS)
+    monkeypatch.syspath_prepend(mine)
+    entries = {
+        "solvers": {"theirs": "Mine", "diffpir": "Mine", "lost": "Gone", "away": "nowhere.x:Mine"},
+        "operators": {"columns": "every_second", "sr": "every_second"},
+        "priors": {"flat": "grey"},
+    }
+
+    def found(group):
+        kind = group.removeprefix("workbench.")
+        places = {key: value if ":" in value else f"plugin_of_mine:{value}" for key, value in entries[kind].items()}
+        return [EntryPoint(key, place, group) for key, place in places.items()]
+
+    before = [(known, dict(known)) for known in (SOLVERS, OPERATORS, CONTROLS)]
+    monkeypatch.setattr(own, "entry_points", found)
+    monkeypatch.setattr(own, "_installed", set())
+    monkeypatch.setattr(load, "_REGISTERED", {})
+    yield
+    for known, content in before:
+        known.clear()
+        known.update(content)
+
+
+def test_installed_packages_register_what_they_have(registered):
+    with pytest.warns(UserWarning, match="unknown name 'Gone'|name is taken|nowhere") as said:
+        assert make_solver("theirs", steps=3).steps == 3
+    assert [str(each.message).partition(",")[0] for each in said] == ["diffpir", "lost", "away"]
+    assert "No module named 'nowhere'" in str(said[-1].message)
+    assert make_solver("diffpir") == DiffPIR()
+    assert "theirs" in [name for name, _, _ in describe_solvers()]
+    with pytest.warns(UserWarning, match="sr, operators of plugin_of_mine:every_second, left out: the name is taken"):
+        assert ("columns", "Every second column.") in describe_operators()
+    photo = sample_photo("cat", 32)
+    degraded = degrade(photo, "columns")
+    assert degraded.y.shape[-1] == 16
+    assert degraded.op.source["file"] == "plugin_of_mine.py"
+    assert available_priors()[-1] == describe_priors()[-1]["name"] == "flat"
+    assert card_lines(describe_priors()[-1]) == ["flat  registered as plugin_of_mine:grey"]
+    assert load_prior("flat").source["code"] == "plugin_of_mine:grey"
+
+
+def test_the_demo_lists_them_and_visitors_name_no_code(registered, tmp_path):
+    with pytest.warns(UserWarning, match="left out"):
+        assert "theirs" in known_solvers()
+    with pytest.warns(UserWarning, match="left out"):
+        assert "columns" in known_operators()
+    sessions = Sessions(Limits(), {name: name for name in available_priors()}, None)
+    assert "theirs" in [name for name, _, _ in sessions.solvers()]
+    assert fitting(sessions.usual_priors(), "diffpir", "flat") == "flat"
+    assert methods_of([Row("theirs", "flat", "steps=2")], sessions.prior_titles(), Limits())[0].solver == "theirs"
+    for text in ("others.py:half", "plugin_of_mine:half", f"{tmp_path}/others.py:half"):
+        with pytest.raises(ValueError, match="unknown operator"):
+            Problem(photo="cat.png", degradation=text).spec(None)
+    with pytest.raises(ValueError, match="unknown solver"):
+        methods_of([Row("my.py:Mine", "flat")], sessions.prior_titles(), Limits())
+    assert Problem(photo="cat.png", degradation="columns").spec(None) == "columns"
+
+
+RECIPE = {
+    "photo": "cat.png",
+    "degrade": "others.py:half",
+    "methods": [{"solver": "my.py:Mine", "prior": "others.py:grey", "settings": {"steps": 2}}],
+}
+
+
+def test_a_recipe_says_so_when_its_code_changed(mine, capsys, monkeypatch):
+    from workbench.cli import main
+
+    def run(*options):
+        with pytest.raises(SystemExit) as stop:
+            main(["restore", "there/run.json", *options])
+        return int(stop.value.code or 0), capsys.readouterr()
+
+    (mine / "there").mkdir()
+    for name in ("my.py", "others.py", "cat.png", "helpers_of_mine.py"):
+        (mine / name).rename(mine / "there" / name)
+    (mine / "there" / "run.json").write_text(json.dumps(RECIPE))
+    code, said = run()
+    assert (code, "runs the code others.py:half, " in said.err, "--trust-code" in said.err) == (2, True, True)
+    code, said = run("--trust-code")
+    assert code == 0, said.err
+    record = json.loads(next(mine.glob("restored/*/metrics.json")).read_text())
+    (mine / "there" / "run.json").write_text(json.dumps(RECIPE | {"results": [record]}))
+    assert "not what" not in run("--trust-code")[1].out
+    with (mine / "there" / "my.py").open("a") as file:
+        file.write("# another word\n")
+    code, said = run("--trust-code")
+    assert code == 0
+    assert "the code or weights of solver" in said.out
+
+
+def test_folders_notice_other_code(mine):
+    (mine / "photos").mkdir()
+    save_image(sample_photo("cat", 32), "photos/a.png")
+    content = RECIPE | {"photo": "x", "methods": [{**RECIPE["methods"][0]}]}
+    recipe = make_recipe(**{**content, "methods": tuple(content["methods"])})
+
+    def run():
+        return restore_photos(
+            find_photos([mine / "photos"], mine / "out", 1), recipe, mine / "out", [torch.device("cpu")]
+        )
+
+    (mine / "out").mkdir()
+    assert run()[1]
+    assert "1 of them before" in run()[0]
+    with (mine / "my.py").open("a") as file:
+        file.write("# another word\n")
+    with pytest.raises(ValueError, match="holds results of other settings"):
+        run()
+
+
+def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
+    from workbench.cli import main
+
+    monkeypatch.setattr(base, "SOLVERS", dict(SOLVERS))
+    monkeypatch.setattr(solvers, "SOLVERS", base.SOLVERS)
+
+    @dataclass(frozen=True)
+    class Silent(Sampler, name="silent"):
+        scale: float
+
+        def iterate(self, p):
+            yield from ()
+
+    class Loose(Solver, name="loose"):
+        steps: int = 3
+
+        def run(self, p, callback=None): ...
+
+    class Half(Sampler, name="half"):
+        pass
+
+    with pytest.raises(SystemExit) as stop:
+        main(["solvers"])
+    said = capsys.readouterr()
+    assert (stop.value.code, said.err.count("\n")) == (2, 1)  # of Loose, below
+    del base.SOLVERS["loose"]
+    with pytest.raises(SystemExit) as stop:
+        main(["solvers"])
+    assert stop.value.code == 0
+    assert "silent            no summary (linear operators, a denoiser)" in capsys.readouterr().out
+    base.SOLVERS["loose"] = Loose
+    for name, message in (
+        ("silent", "silent: .*missing 1 required positional argument: 'scale'"),
+        ("loose", r"loose is no dataclass, so it has no settings: put @dataclass\(frozen=True\) above its class"),
+        ("half", "half: Can't instantiate abstract class Half"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solver_of(name, {})
+    with pytest.raises(ValueError, match="class Mine: 'diffpir' is a solver of this package, choose another name"):
+        type("Mine", (Sampler,), {}, name="diffpir")
+    base.SOLVERS["thing"] = int
+    with pytest.raises(ValueError, match="thing: expected a class derived from Solver or Sampler, got int"):
+        solver_of("thing", {})
+
+
+def test_double_images_meet_single_priors():
+    photo = sample_photo("cat", 32)
+    for name in ("photo", "photo-ddpm"):
+        prior = load_prior(name)
+        double = prior(photo.double(), 0.1)
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(double.float(), prior(photo, 0.1), atol=1e-5, rtol=0)
+    result = restore(degrade(photo.double(), "blur:1", 0.01), DiffPIR(steps=3), load_prior("photo"))
+    again = restore(degrade(photo, "blur:1", 0.01), DiffPIR(steps=3), load_prior("photo"))
+    assert result.image.dtype == torch.float64
+    assert result.records[0]["psnr"] == pytest.approx(again.records[0]["psnr"], abs=3)
+    single = load_prior("photo").double()(photo, 0.1)
+    assert single.dtype == torch.float32
+
+
+def test_a_complete_denoiser_in_another_range():
+    """Of N(mean 0.5, variance v) in [0, 1]: in [-1, 1] mean 0, variance 4 v."""
+    variance = 0.04
+    net = lambda u, s: u * (4 * variance / (4 * variance + s.view(-1, 1, 1, 1) ** 2))  # noqa: E731
+    prior = PlainDenoiser(net, data_range=(-1, 1))
+    x = torch.rand(2, 3, 8, 8)
+    sigma = torch.tensor([0.1, 0.3])
+    gain = (variance / (variance + sigma**2)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(prior(x, sigma), 0.5 + gain * (x - 0.5))
+    assert "data in [-1, 1]" in prior.summary()
+    with pytest.raises(ValueError, match="data_range must be"):
+        PlainDenoiser(net, data_range=(1, -1))
+
+
+def test_the_range_of_a_saved_denoiser_is_kept(tmp_path):
+    net = UNet(UNetConfig(widths=(8, 8), blocks=(1, 1), embedding=8))  # any network of ours
+    x = torch.rand(1, 3, 16, 16)
+    for data_range in ((0, 1), (-1, 1)):
+        prior = PlainDenoiser(net, data_range=data_range, multiple=4)
+        save_prior(prior, tmp_path / "plain.safetensors")
+        again = load_prior(tmp_path / "plain.safetensors")
+        assert again.data_range == data_range
+        torch.testing.assert_close(again(x, 0.1), prior(x, 0.1))
+
+
+FACTORY = """
+import torch
+
+from workbench.models import PlainDenoiser
+
+
+class Net(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, width, padding="same")
+
+    def forward(self, x, sigma):
+        return self.layer(x)
+
+
+def make(width: int = 3):
+    return PlainDenoiser(Net(width), sigma_max=50.0)
+"""
+
+
+def test_a_prior_of_ones_own_is_saved_with_its_code(mine):
+    (mine / "net.py").write_text(FACTORY)
+    prior, x = load_prior("net.py:make", width=5), torch.rand(1, 3, 16, 16)
+    save_prior(prior, "own.safetensors", card={"summary": "mine"})
+    with pytest.raises(ValueError, match=r"loading it runs net.py:make; if you trust that, set trust_code=True"):
+        load_prior("own.safetensors")
+    again = load_prior("own.safetensors", trust_code=True)
+    torch.testing.assert_close(again(x, 0.1), prior(x, 0.1))
+    assert again.card["summary"] == "mine"
+    assert again.source["sha256"] == hash_of(mine / "own.safetensors")
+    (mine / "net.py").write_text(FACTORY + "\n# changed\n")
+    with pytest.warns(UserWarning, match="net.py:make is not what it was when the weights were saved"):
+        load_prior("own.safetensors", trust_code=True)
+    with pytest.raises(ValueError, match="size mismatch"):
+        load_prior("own.safetensors", trust_code=True, width=3)
+    recipe = RECIPE | {"degrade": "blur:1", "methods": [{"solver": "pinv", "prior": "own.safetensors"}]}
+    recipe["methods"][0]["prior_settings"] = {"trust_code": True}
+    (mine / "run.json").write_text(json.dumps(recipe))
+    with pytest.raises(ValueError, match="--trust-code"):
+        load_recipe(mine / "run.json")
+    with pytest.raises(ValueError, match="can save adapters"):
+        save_prior(PlainDenoiser(torch.nn.Conv2d(3, 3, 1)), "no.safetensors")
+
+
+def test_a_network_of_diffusers_as_an_object(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    from workbench.models.diffusers_export import save_diffusers
+
+    save_diffusers(load_prior("photo-ddpm"), tmp_path / "there")
+    unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "there" / "unet")
+    scheduler = diffusers.DDPMScheduler.from_pretrained(tmp_path / "there" / "scheduler")
+    x, folder = sample_photo("cat", 32), load_prior(tmp_path / "there")
+    for given in (scheduler, {"_class_name": "DDPMScheduler", **scheduler.config}):
+        prior = load_prior(unet, scheduler=given)
+        torch.testing.assert_close(prior(x, 0.1), folder(x, 0.1))
+        assert (prior.trained_size, prior.multiple) == (folder.trained_size, folder.multiple)
+    with pytest.raises(ValueError, match="UNet2DModel: it does not say its noise levels: give scheduler"):
+        load_prior(unet)
+
+
+def test_what_runs_with_what_is_in_the_readme():
+    """The sentence on JPEG, and the listing's words."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    sentence = readme.partition("JPEG, like any operator that is not linear, is for ")[2].partition(":")[0]
+    named = {word.strip("`") for word in " ".join(sentence.split()).replace(" and ", ", ").split(", ")}
+    assert named == {name for name, kind in SOLVERS.items() if not kind.linear} - {"network"}
+    assert runs_with("ddnm") == "linear operators, a denoiser, --initial"
+    assert runs_with("pinv") == "all operators, JPEG too, no prior"
+    assert runs_with("cm4ir").startswith("linear operators, a consistency model")
+
+
+def test_a_pipeline_job_runs_code_from_where_it_was_started(mine):
+    methods = "methods: [my.py:Mine, pinv], settings: {my.py:Mine: {steps: 2}}, prior: others.py:grey"
+    jobs = f"- {{notebook: restore, parameters: {{photos: [cat:32], degradation: others.py:half, {methods}}}}}"
+    (outcome,) = run_here(pipeline_of(mine, jobs), mine / "out")
+    assert outcome.note == ""
+    records = json.loads((mine / "out" / "jobs" / outcome.id / "result.json").read_text())["records"]
+    assert [record["solver"] for record in records] == ["my.py:Mine", "pinv"]
+    assert records[0]["solver_settings"]["steps"] == 2
+    assert records[0]["solver_source"]["sha256"] == hash_of(mine / "my.py")
+    assert records[0]["operator"] == "others.py:half"
