@@ -23,7 +23,7 @@ from torch import Tensor
 from workbench.images import save_image
 from workbench.models import load_prior
 from workbench.operators import MultiCoil, cartesian_mask
-from workbench.random import generator
+from workbench.random import stream
 from workbench.restore import measured, restore
 from workbench.solvers import make_solver
 
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--coils", type=int, default=8)
     parser.add_argument("--acceleration", type=float, default=4)
     parser.add_argument("--noise", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=0, help="of the columns and the noise")
     parser.add_argument("--prior", default="photo")
     parser.add_argument("--tolerance", type=float, default=None, help="of conjugate gradients")
     parser.add_argument("--methods", nargs="+", default=["pinv", "hqs", "diffpir", "ddnm"])
@@ -56,10 +57,10 @@ def main() -> None:
     maps = simulated_coils(options.coils, size)
     save_image(phantom, options.out / "phantom.png")
     np.savez(options.out / "coils.npz", maps=maps.to(torch.complex64).numpy())
-    mask = cartesian_mask(size, options.acceleration, None, generator(0))
+    mask = cartesian_mask(size, options.acceleration, None, stream(options.seed, "operator"))
     op = MultiCoil(mask, maps, tolerance=options.tolerance)
     clean = op(phantom)
-    y = clean + options.noise * torch.randn(clean.shape, generator=generator(1))
+    y = clean + options.noise * torch.randn(clean.shape, generator=stream(options.seed, "noise"))
     degraded = measured(op, y.expand(-1, 3, *y.shape[2:]), options.noise, original=phantom.expand(-1, 3, -1, -1))
     save_image(degraded.picture, options.out / "zero-filled.png")
     zero_filled = -10 * float((degraded.picture.clamp(0, 1) - phantom).square().mean().log10())
