@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.operators.operator_cases import coil_maps
 from workbench.deepinv_bridge import (
     RAMEstimator,
     operator_from_deepinv,
@@ -21,8 +22,11 @@ from workbench.models import Unfolded, Unfolding, load_prior
 from workbench.operators import (
     JPEG,
     Blur,
+    FunctionOperator,
     Grayscale,
     Inpainting,
+    MaskedFourier,
+    MultiCoil,
     Operator,
     SuperResolution,
     gaussian_kernel,
@@ -242,3 +246,42 @@ def test_an_unfolded_network_starts_from_ram() -> None:
     network = Unfolded(load_prior("photo"), Unfolding(1, start="estimator"), estimator=ram)
     found = UD2M(1)(op(x), op, network, sigma_noise=0.02, generator=torch.Generator().manual_seed(1))
     assert found.image.isfinite().all()
+
+
+MASK = random_mask((16, 16), 0.6, torch.Generator().manual_seed(0))[0, 0]
+MAPS = coil_maps(3, (16, 16)).to(torch.complex64)
+
+
+def as_theirs(x: Tensor) -> Tensor:
+    """A real image (B, 1, H, W) as deepinv's complex ones, (B, 2, H, W)."""
+    return torch.cat([x, torch.zeros_like(x)], dim=1)
+
+
+@pytest.mark.parametrize("coils", [False, True], ids=["one coil", "coils"])
+def test_magnetic_resonance_is_deepinv_s(coils: bool) -> None:
+    """Same frequencies, same signs: theirs has real and imaginary part as channels, and complex images."""
+    op = MultiCoil(MASK, MAPS, tolerance=1e-6) if coils else MaskedFourier(MASK)
+    physics = deepinv.physics.MultiCoilMRI(MASK, MAPS) if coils else deepinv.physics.MRI(MASK)
+    x, z = noise(2, 1, 16, 16), noise(2, 1, 16, 16, seed=1)
+    y = op(x)
+    theirs = physics.A(as_theirs(x))
+    torch.testing.assert_close(y[:, 0].movedim(-1, 1), theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(op.adjoint(y), physics.A_adjoint(theirs)[:, :1], rtol=0, atol=1e-6)
+    # Reconstruction: their A on real images alone, by conjugate gradients, is our problem.
+    real = FunctionOperator(lambda x: physics.A(as_theirs(x)), (1, 16, 16), tolerance=1e-6)
+    torch.testing.assert_close(op.prox(z, y, 0.1), real.prox(z, theirs, 0.1), rtol=0, atol=1e-5)
+    # It comes across as it is too, for images of two channels.
+    across = operator_from_deepinv(physics, (2, 16, 16), tolerance=1e-6)
+    assert torch.equal(across(as_theirs(x)), theirs)
+    assert across.adjointness_error((2, 2, 16, 16)) < 1e-6
+    # And ours is a physics of theirs.
+    ours = physics_for_deepinv(op, (1, 16, 16), sigma_noise=0.1)
+    assert float(ours.adjointness_test(u=x)) < 1e-4
+    assert torch.equal(ours.prox_l2(z, y, 10.0), op.prox(z, y, 0.1))
+    # With opposite frequencies measured together a real image is all there is to find, and the two agree.
+    corner = torch.fft.ifftshift(MASK)
+    both = torch.fft.fftshift(torch.maximum(corner, corner.flip((0, 1)).roll((1, 1), (0, 1))))
+    if not coils:
+        y = MaskedFourier(both)(x)
+        found = deepinv.physics.MRI(both).prox_l2(as_theirs(z), y[:, 0].movedim(-1, 1), 10.0)
+        torch.testing.assert_close(MaskedFourier(both).prox(z, y, 0.1), found[:, :1], rtol=0, atol=1e-5)

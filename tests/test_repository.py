@@ -11,9 +11,12 @@ from pathlib import Path
 
 import jupytext
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from tests.operators.operator_cases import coil_maps
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -137,9 +140,10 @@ def test_no_file_names_a_place_on_the_authors_machine():
 def test_the_readmes_examples_run(tmp_path, monkeypatch):
     from workbench.images import sample_photo, save_image
     from workbench.models import load_prior
+    from workbench.operators import MultiCoil, cartesian_mask
 
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
-    restoring, tuning, steering = re.findall(r"```python\n(.*?)```", text, re.S)
+    restoring, resonance, tuning, steering = re.findall(r"```python\n(.*?)```", text, re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_photos").mkdir()
     for path in ("photo.jpg", "my_photos/one.png"):
@@ -149,6 +153,10 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     exec(restoring.replace("steps=20", "steps=4"), names)
     assert names["result"].image.shape == (1, 3, 128, 128)
     assert names["result"].records[0]["psnr"] > 5
+    own: dict = {"mask": cartesian_mask((32, 32), 4), "maps": coil_maps(4, (32, 32)), "scale": 1.0}
+    own["kspace"] = torch.view_as_complex(MultiCoil(own["mask"], own["maps"])(sample_photo("cat", 32)[:, :1]))
+    exec(resonance.replace("steps=100", "steps=3"), own)
+    assert own["result"].image.shape == (1, 3, 32, 32)
     exec(tuning.replace("steps=2000", "steps=2").replace("batch_size=16", "batch_size=2"), names)
     assert names["progress"].images == 4
     assert load_prior(tmp_path / "mine.safetensors")(sample_photo("cat", 32), 0.1).shape == (1, 3, 32, 32)

@@ -29,7 +29,7 @@ def photos() -> torch.Tensor:
 
 SPECS = {
     "sr": "sr:4", "blur": "blur:2,1", "motion": "motion:5,30", "inpaint": "inpaint:0.8", "block": "block:8",
-    "hadamard": "hadamard:0.5", "jpeg": "jpeg:10",
+    "hadamard": "hadamard:0.5", "mri": "mri:4", "jpeg": "jpeg:10",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from workbench.operators.base import Operator
 from workbench.operators.border import Frame, frame_of
 from workbench.operators.compose import MaskedGrayscale
 from workbench.operators.inpainting import Inpainting
+from workbench.operators.mri import MultiCoil
 from workbench.operators.own import measure_own, spec_of
 from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
@@ -86,11 +87,11 @@ def degrade(
 ) -> Degraded:
     """Degrade ``photos`` (B, 3, H, W) in [0, 1] by the operator written ``spec`` ("sr:4"), then add noise.
 
-    Missing pixels are drawn for every image by itself; a Walsh-Hadamard pattern is the instrument's, one for all.
+    Missing pixels are drawn for every image by itself; a Hadamard or Fourier pattern is the instrument's, one for all.
 
     Args:
         spec: or an operator of one's own, an object or its name, see ``workbench.operators.own.operator_from``.
-        noise: standard deviation, in units of the [0, 1] range.
+        noise: standard deviation, in units of the [0, 1] range; if complex, of real and imaginary part each.
         prior: if given, also check that it takes pictures with so many channels.
         numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
 
@@ -111,6 +112,7 @@ def degrade(
         if noise
         else clean
     )
+    y = op.blank(y) if isinstance(op, MultiCoil) else y
     return Degraded(op, y, photos, spec_of(spec), noise, seed, numbers)
 
 
@@ -138,6 +140,22 @@ def observe(photos: Tensor, spec: Any, noise: float | str = 0.0, seed: int = 0, 
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
     return Degraded(op, y, None, spec_of(spec), noise, seed, (0,) * len(y), remark=remark)
+
+
+def measured(op: Operator, y: Tensor, noise: float = 0.0, seed: int = 0, original: Tensor | None = None) -> Degraded:
+    """Measurements ``y`` (B, ...) of your own that are no photos, such as k-space, with all that operator ``op`` knows.
+
+    Complex ones may come as they are. Divide ``y`` by a number that brings images into [0, 1]; for a prior of colour
+    photos, give what is grey three equal channels: ``y.expand(-1, 3, ...)``. ``original`` is to compare with, if known.
+    ValueError for bad ``noise`` or ``seed``, and for ``y`` that is not of the shape of ``op`` or not finite.
+    """
+    check_numbers(noise, seed)
+    y = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
+    op.image_shape(y.shape)
+    if not bool(y.isfinite().all()):
+        raise ValueError("a measurement has values that are NaN or infinite")
+    y = op.blank(y) if isinstance(op, MultiCoil) else y
+    return Degraded(op, y, original, spec_of(op), noise, seed, (0,) * len(y))
 
 
 def samples(degraded: Degraded, count: int) -> Degraded:

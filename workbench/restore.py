@@ -24,8 +24,9 @@ from workbench.evaluation.metrics import consistency, score
 from workbench.evaluation.statistics import METRICS
 from workbench.fitting import filled_share
 from workbench.images import is_grey
-from workbench.measurement import Degraded as Degraded  # re-exported, with the three below
+from workbench.measurement import Degraded as Degraded  # re-exported, with the four below
 from workbench.measurement import degrade as degrade
+from workbench.measurement import measured as measured
 from workbench.measurement import observe as observe
 from workbench.measurement import samples as samples
 from workbench.models.load import DEFAULTS

@@ -17,12 +17,15 @@ from workbench.operators import (
     Grayscale,
     Identity,
     Inpainting,
+    MaskedFourier,
+    MultiCoil,
     Operator,
     Separable,
     SpectralOperator,
     SuperResolution,
     WalshHadamard,
     block_mask,
+    cartesian_mask,
     decimation,
     gaussian_kernel,
     random_mask,
@@ -95,6 +98,14 @@ def single(op: Operator, index: int) -> Operator:
             if value.ndim in (3, 4) and value.shape[0] > 1:
                 setattr(module, name, value[index : index + 1].clone())
     return alone
+
+
+def coil_maps(count: int, size: tuple[int, int]) -> Tensor:
+    """Smooth complex maps (count, H, W), as of coils in a ring around the image; their squared moduli sum to 1."""
+    down, right = (torch.linspace(-1, 1, side, dtype=torch.float64) for side in size)
+    places = 1.5 * torch.exp(2j * torch.pi * torch.arange(count, dtype=torch.float64) / count)
+    maps = 1 / (down[:, None] + 1j * right - places[:, None, None])
+    return maps / maps.abs().square().sum(0).sqrt()
 
 
 def _rough_kernel(batch: int = 1, channels: int = 1, impulse: tuple[int, int] = (1, 3)) -> Tensor:
@@ -207,6 +218,21 @@ CASES = [
     Case("grey", lambda s: Grayscale()),
     Case("grey 4 channels", lambda s: Grayscale([-0.5, 0.2, 0.0, 1.5]), (2, 4, 65, 47), (2, 4, 2, 3)),
     Case("hadamard", lambda s: WalshHadamard(s[2:], 0.3, seeded()), (2, 3, 32, 16), (2, 2, 2, 8)),
+    Case("fourier, each its own", lambda s: MaskedFourier(random_mask(s[2:], 0.6, seeded(), batch=s[0])), larger=True),
+    Case(
+        "fourier columns",
+        lambda s: MaskedFourier(cartesian_mask(s[2:], 2, generator=seeded())),
+        (2, 3, 64, 48),
+        (2, 3, 6, 4),
+        larger=True,
+    ),
+    Case(
+        "fourier, coils",
+        lambda s: MultiCoil(random_mask(s[2:], 0.3, seeded(), batch=s[0]), coil_maps(3, s[2:])),
+        ITERATED,
+        exact=False,
+        conditioning=5,
+    ),
     Case("old photo", lambda s: Compose(Inpainting(scratches_mask(s[2:], generator=seeded())), Grayscale())),
     Case(
         "mask after average",

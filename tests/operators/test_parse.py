@@ -238,7 +238,7 @@ def test_bad_shapes() -> None:
 
 def test_one_table_lists_them_all() -> None:
     listed = describe_operators()
-    names = {spec.strip().split(":")[0] for spec in EXPECTED} | {"hadamard", "mask"}
+    names = {spec.strip().split(":")[0] for spec in EXPECTED} | {"hadamard", "mask", "mri"}
     assert {syntax.split(":")[0].split("[")[0] for syntax, _ in listed} == names
     assert all(text and "\n" not in text for _, text in listed)
     for name in ("sr:4", "denoise"):

@@ -23,7 +23,7 @@ PRIOR, GAUSSIAN = curved_prior(channels=3), gaussian_prior(SIZE, 3)
 SOME = {
     *("identity", "inpainting random, each its own", "inpainting real", "blur gaussian", "blur reflect"),
     *("sr 4 bicubic", "sr 2 gaussian", "sr 3, ragged", "separable, smaller, each its own", "degradations, shrunk"),
-    *("grey", "old photo", "hadamard", "mask after average", "function"),
+    *("grey", "old photo", "hadamard", "mask after average", "function", "fourier, each its own", "fourier, coils"),
 }
 EACH = pytest.mark.parametrize("op", [c.make(SHAPE) for c in CASES if c.name in SOME], ids=lambda op: type(op).__name__)
 

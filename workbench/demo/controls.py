@@ -45,6 +45,7 @@ _TITLES: dict[str, tuple[str, *tuple[Parameter, ...]]] = {
     "gray": ("Black and white",),
     "oldphoto": ("Old photo",),
     "hadamard": ("Compressed sensing", Parameter("Share measured", 0.5, 0.05, 1, 0.05)),
+    "mri": ("Magnetic resonance", Parameter("Acceleration", 4, 1, 12)),
     "jpeg": ("JPEG", Parameter("Quality", 10, 1, 100)),
     "denoise": ("Noise alone",),
 }
@@ -61,7 +62,7 @@ def takes_mask(name: str) -> bool:
 
 def takes_kernel(name: str) -> bool:
     """Whether the operator ``name`` is one of those with a kernel, which may be a file."""
-    return name in OPERATORS and OPERATORS[name].kernel is not None
+    return name in OPERATORS and OPERATORS[name].kernel is not None and name != "mri"  # whose file has coil maps
 
 
 def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ from workbench.operators.inpainting import Identity, Inpainting
 from workbench.operators.jpeg import JPEG
 from workbench.operators.kernels import bicubic_kernel, gaussian_kernel, motion_kernel, uniform_kernel
 from workbench.operators.masks import block_mask, random_mask, scratches_mask, stripes_mask, text_mask
+from workbench.operators.mri import MaskedFourier, MultiCoil, cartesian_mask
 from workbench.operators.parse import describe_operators, parse_operator
 from workbench.operators.separable import Separable, circulant, decimation
 from workbench.operators.super_resolution import SuperResolution
@@ -22,6 +23,8 @@ __all__ = [
     "Grayscale",
     "Identity",
     "Inpainting",
+    "MaskedFourier",
+    "MultiCoil",
     "Operator",
     "Separable",
     "SpectralOperator",
@@ -29,6 +32,7 @@ __all__ = [
     "WalshHadamard",
     "bicubic_kernel",
     "block_mask",
+    "cartesian_mask",
     "circulant",
     "decimation",
     "describe_operators",

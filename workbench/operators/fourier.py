@@ -32,7 +32,7 @@ def hartley(spectrum: Tensor) -> Tensor:
 
 def from_hartley(c: Tensor) -> Tensor:
     """The Fourier transform whose :func:`hartley` is ``c`` (..., H, W)."""
-    mirrored = _opposite(c)
+    mirrored = opposite(c)
     return torch.complex(c + mirrored, mirrored - c) / 2
 
 
@@ -42,11 +42,11 @@ def transform(plane: Tensor, half: bool) -> Tensor:
     Where a kernel lets nothing through, its transform is rounding, whose phase torch does not keep Hermitian.
     """
     full = torch.fft.fft2(plane)
-    full = (full + _opposite(full).conj()) / 2
+    full = (full + opposite(full).conj()) / 2
     return full[..., : plane.shape[-1] // 2 + 1].contiguous() if half else full
 
 
-def _opposite(c: Tensor) -> Tensor:
+def opposite(c: Tensor) -> Tensor:
     """Entry -k (modulo the size) in place of k, along the last two dimensions."""
     return c.flip((-2, -1)).roll((1, 1), (-2, -1))
 

@@ -16,7 +16,8 @@ class FunctionOperator(Operator):
     """``y = f(x)`` for any linear, differentiable torch function of image batches; the first dimension stays the batch.
 
     ``adjoint`` is the vector-Jacobian product of ``f`` (one call forward, one backward), ``pinv`` and ``prox`` are
-    conjugate gradients. ``f`` is tried out on random images when the operator is made.
+    conjugate gradients. ``f`` is tried out on random images when the operator is made. Complex results are held by
+    their real view (``torch.view_as_real``), (B, ..., 2), real and imaginary part last; noise is that of each.
 
     Args:
         function: from (B, C, H, W) to (B, ...), each image by itself, following dtype and device of its input.
@@ -45,17 +46,21 @@ class FunctionOperator(Operator):
             raise ValueError(f"image_shape must be (C, H, W), got {tuple(image_shape)}")
         self.function = function
         self.size = tuple(image_shape)
-        self.seen_size = check_linear(function, self.size, device)
+        self.seen_size = check_linear(self._real, self.size, device)
 
     def forward(self, x: Tensor) -> Tensor:
         """``f(x)`` for images (B, C, H, W)."""
         check_image(x)
         self.measurement_shape(x.shape)
-        return self.function(x)
+        return self._real(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``J^T y`` by autograd, images (B, C, H, W)."""
-        return vjp(self.function, y.new_zeros(self.image_shape(y.shape)), y)
+        return vjp(self._real, y.new_zeros(self.image_shape(y.shape)), y)
+
+    def _real(self, x: Tensor) -> Tensor:
+        y = self.function(x)
+        return torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
 
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """(B, ...). Raises ValueError for images of another size."""

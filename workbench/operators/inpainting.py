@@ -111,19 +111,19 @@ class Inpainting(SpectralOperator):
 
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """The same shape."""
-        _check_fits(self.mask.shape, image_shape)
+        check_fits(self.mask.shape, image_shape)
         return tuple(image_shape)
 
     def _mask(self, x: Tensor) -> Tensor:
         check_image(x)
         mask = self.mask
-        _check_fits(mask.shape, x.shape)
+        check_fits(mask.shape, x.shape)
         return mask.to(x)
 
 
-def _check_fits(mask: Shape, image: Shape) -> None:
-    fits = mask[2] == image[2] and mask[3] == image[3] and mask[0] in (1, image[0]) and mask[1] in (1, image[1])
-    if not fits:
+def check_fits(mask: Shape, image: Shape) -> None:
+    """Raise ValueError unless a mask (1 or B, 1 or C, H, W) is for images (B, C, H, W)."""
+    if len(image) != 4 or mask[2:] != tuple(image[2:]) or mask[0] not in (1, image[0]) or mask[1] not in (1, image[1]):
         raise ValueError(f"a mask of shape {tuple(mask)} does not fit images {tuple(image)}")
 
 

@@ -100,11 +100,7 @@ def file_kernel(name: str) -> tuple[Tensor, str]:
         ValueError: no such file, not one array of two dimensions, not finite, or a sum that is not positive; one line
             that begins with the file.
     """
-    found = FILE.match(name)
-    if found is None:
-        raise ValueError(f"{name}: expected a kernel file, .png, .npy, .npz:NAME or .mat:NAME")
-    # A sparse matrix, and the text that a .npz may hold, become arrays of no dimensions.
-    array = np.asarray(_read_kernel(Path(found["path"]).expanduser(), found["array"]))
+    array = _read_array(name, "kernel")
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected a kernel (kh, kw) of real numbers, got shape {array.shape}, {array.dtype}")
     kernel = torch.from_numpy(array.astype(np.float64))
@@ -115,7 +111,23 @@ def file_kernel(name: str) -> tuple[Tensor, str]:
     return kernel / total, "" if abs(total - 1) < 0.01 else remark
 
 
-def _read_kernel(path: Path, array: str | None) -> Any:
+def file_coils(name: str) -> Tensor:
+    """The complex coil maps (J, H, W) in a file named as for :func:`file_kernel`, with its errors."""
+    array = _read_array(name, "coil map")
+    if array.dtype.kind != "c":
+        raise ValueError(f"{name}: expected complex coil maps, got {array.dtype}")
+    return torch.from_numpy(array.astype(np.complex128))
+
+
+def _read_array(name: str, what: str) -> np.ndarray:
+    found = FILE.match(name)
+    if found is None:
+        raise ValueError(f"{name}: expected a {what} file, .png, .npy, .npz:NAME or .mat:NAME")
+    # A sparse matrix, and the text that a .npz may hold, become arrays of no dimensions.
+    return np.asarray(_read(Path(found["path"]).expanduser(), found["array"], what))
+
+
+def _read(path: Path, array: str | None, what: str) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     kind = path.suffix.lower()
@@ -135,11 +147,11 @@ def _read_kernel(path: Path, array: str | None) -> Any:
 
             arrays = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
     except Exception as error:  # readers raise whatever their parsing hits
-        raise ValueError(f"{path}: no kernel can be read from it ({error})") from None
+        raise ValueError(f"{path}: no {what} can be read from it ({error})") from None
     if array is None and len(arrays) == 1:
         return next(iter(arrays.values()))
     if array not in arrays:
-        raise ValueError(f"{path}: which kernel? write {path.name}:NAME with one of {', '.join(arrays)}, got {array}")
+        raise ValueError(f"{path}: which {what}? write {path.name}:NAME with one of {', '.join(arrays)}, got {array}")
     return arrays[array]
 
 

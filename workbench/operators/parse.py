@@ -18,8 +18,9 @@ from workbench.operators.compose import Compose
 from workbench.operators.hadamard import WalshHadamard
 from workbench.operators.inpainting import Identity, Inpainting
 from workbench.operators.jpeg import JPEG
-from workbench.operators.kernels import FILE, file_kernel, gaussian_kernel, motion_kernel
+from workbench.operators.kernels import FILE, file_coils, file_kernel, gaussian_kernel, motion_kernel
 from workbench.operators.masks import block_mask, file_mask, random_mask, scratches_mask, stripes_mask, text_mask
+from workbench.operators.mri import MaskedFourier, MultiCoil, cartesian_mask
 from workbench.operators.own import operator_from
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution, named_kernel
@@ -138,6 +139,14 @@ def _hadamard(problem: _Problem) -> Operator:
     return WalshHadamard(problem.size, problem.number(0, 1e-6, 1), problem.generator)
 
 
+def _mri(problem: _Problem) -> Operator:
+    acceleration, further = problem.number(0, 1, problem.size[1]), problem.arguments[1:]
+    named = bool(further) and FILE.match(further[0]) is not None
+    centre = problem.number(1, 0, 1 / acceleration) if further and not named else None
+    mask = cartesian_mask(problem.size, acceleration, centre, problem.generator)
+    return MultiCoil(mask, file_coils(further[0])) if named else MaskedFourier(mask)
+
+
 def _jpeg(problem: _Problem) -> Operator:
     if problem.shape[0] != 3:
         raise ValueError(f"needs an RGB image, got {problem.shape[0]} channels")
@@ -150,7 +159,7 @@ class Entry:
 
     Attributes:
         syntax: NAME[:ARGUMENT[:ARGUMENT]]; a lone argument FILE is a file name, which may hold any character.
-        kernel: the number of the argument in whose place a kernel file may stand; None: none.
+        kernel: the number of the argument in whose place a file of a kernel or of coils may stand; None: none.
     """
 
     syntax: str
@@ -205,6 +214,13 @@ _ENTRIES = (
         _old_photo,
     ),
     Entry("hadamard:SHARE", "compressed sensing: SHARE of the Walsh-Hadamard coefficients", _hadamard),
+    Entry(
+        "mri:ACCELERATION[,CENTRE]",
+        "magnetic resonance: one of ACCELERATION columns of the Fourier transform, at random but for the share CENTRE; "
+        "or in place of that complex maps (J, H, W) of several coils from a file: .npy, .npz:NAME, .mat:NAME",
+        _mri,
+        kernel=1,
+    ),
     Entry("jpeg:QUALITY", "JPEG compression; QUALITY from 1 to 100 (not linear)", _jpeg),
     Entry("denoise", "nothing but the noise", lambda p: Identity()),
     Entry("none", "nothing: the photo is taken as it is", lambda p: Identity()),
@@ -230,7 +246,7 @@ def is_own(spec: object) -> bool:
 def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Generator | None = None) -> Operator:
     """The operator written ``spec`` for images of ``image_shape`` (C, H, W), or one's own, see :func:`operator_from`.
 
-    ``generator`` draws missing pixels, scratches and Hadamard patterns. Masks in files are white where pixels are lost.
+    ``generator`` draws lost pixels, scratches and transforms' patterns. Masks in files are white where pixels are lost.
 
     The tasks of DeqIR, DDNM and DDRM: ``sr:2``, ``sr:4``, ``sr:32``, ``blur:10,10,5`` (their Gaussian blur: a standard
     deviation of 10 pixels, cut to 5 taps, so nearly a box; ``blur:10`` reaches 40 pixels), ``blur:20,1,9`` (their
