@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.models.check import check_once
 from workbench.models.checkpoint import prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers
 from workbench.models.feed_forward import load_spandrel
@@ -62,6 +63,7 @@ def load_prior(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
+    check: bool = True,
     **settings: Any,
 ) -> Prior:
     """Any prior, by one name.
@@ -82,6 +84,8 @@ def load_prior(
     Args:
         dtype: precision of the network's weights (``torch.bfloat16``); images keep theirs. None: float32.
         channels_last: memory layout of the weights, faster for convolutions on some hardware.
+        check: look at a prior that is not shipped, see :func:`check_prior`: three evaluations of a small photo. False
+            takes it as it is, now and in solvers.
         settings: of the source, such as ``weights="raw"`` or ``head_channels=64`` (``prior_from_published``), ``step``
             ("nearest" or "interpolate", variance-preserving networks), ``pretrained=FILE`` (deepinv).
 
@@ -92,6 +96,7 @@ def load_prior(
     Raises:
         ValueError: an unknown name (the nearest is suggested), a file or repository that cannot be read or is none of
             these, settings that do not suit the source; the message says what was found and what is known.
+            Or a network whose answers are beyond doubt no denoised images.
     """
     prior = source if isinstance(source, Prior) and not settings else _find(source, settings)
     require(dtype in (None, *FLOATS), "dtype", "a floating-point precision", dtype)
@@ -101,7 +106,10 @@ def load_prior(
             weights.data = weights.data.to(dtype)
         if channels_last and weights.ndim == 4:
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
-    return prior.to(device)
+    prior.checked |= not check or (isinstance(source, str) and source in _shipped())
+    prior = prior.to(device)
+    check_once(prior)
+    return prior
 
 
 def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:

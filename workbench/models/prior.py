@@ -64,12 +64,17 @@ class Prior(nn.Module):
         kind: what it answers: "denoiser", ``E[x0 | x]``; "consistency", a sample (``consistency.py``); "unfolded", a
             sample given data (``unfolded.py``), or "network", a restoration (``feed_forward.py``), which have no score.
             Solvers say which kind they need.
+        checked: solvers need not look whether it is a prior (``check.py``): it is shipped or was looked at. Set it to
+            True for one that is to be taken as it is, to False to look again (after training).
+        remark: what was seen, a line for messages; often empty.
         enlarges: how many times larger the image is than what the network itself sees: 1 for all but super-resolution.
     """
 
     data_range: tuple[int, int] = (0, 1)
     kind: str = "denoiser"
     enlarges: int = 1
+    checked: bool = False
+    remark: str = ""
 
     def __init__(
         self,
@@ -179,4 +184,4 @@ class Wrapped(Prior):
         super().__init__(**{key: getattr(prior, key) for key in known} | {"name": name} | changes)
         self.card, self.source = prior.card, prior.source
         self.trained_size, self.data_range = prior.trained_size, prior.data_range
-        self.kind, self.enlarges = prior.kind, prior.enlarges
+        self.kind, self.enlarges, self.checked = prior.kind, prior.enlarges, prior.checked

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from workbench.limits import Limited
+from workbench.models.check import check_once
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
+from workbench.operators.contract import check_first_use
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
 
@@ -122,11 +124,13 @@ class Solver(Limited, ABC):
 
         Raises:
             ValueError: an operator that is not linear where one is needed, no prior or one of another kind than is
-                needed, a bad ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of
-                another shape than the result.
+                needed, an operator or prior that is none (looked at once: ``check_operator``, ``check_prior``), a bad
+                ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of another shape
+                than the result.
         """
-        found = self.run(self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial), callback)
-        return replace(found, message="; ".join(filter(None, (found.message, _out_of_range(found.image)))))
+        p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
+        found = self.run(p, callback)
+        return replace(found, message="; ".join(filter(None, (found.message, p.remark, _out_of_range(found.image)))))
 
     def problem(
         self,
@@ -153,13 +157,18 @@ class Solver(Limited, ABC):
             if got != expected:
                 raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
             initial = initial.to(y)
-        return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
+        levels, shape = noise_levels(sigma_noise, y), op.image_shape(y.shape)
+        check_first_use(op, shape, y.device)
+        like = y.new_empty(()).expand(shape)
+        remark = check_once(prior, like) if self.needs_prior and prior is not None else ""
+        return Problem(y, op, cast(Prior, prior), levels, draw, initial, remark)
 
 
 @dataclass(frozen=True)
 class Problem:
     """What there is to solve: measurements ``y = op(x) + sigma_noise * eps``, ``sigma_noise`` (B,), a prior, and
-    ``draw(like)``, a source of standard normal noise. ``initial`` is another restoration (B, C, H, W), or None."""
+    ``draw(like)``, a source of standard normal noise. ``initial`` is another restoration (B, C, H, W), or None;
+    ``remark`` is what should be known of the prior."""
 
     y: Tensor
     op: Operator
@@ -167,6 +176,7 @@ class Problem:
     sigma_noise: Tensor
     draw: NoiseSource
     initial: Tensor | None = None
+    remark: str = ""
 
     @property
     def grey(self) -> Tensor:
