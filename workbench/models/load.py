@@ -84,8 +84,7 @@ def load_prior(
     Args:
         dtype: precision of the network's weights (``torch.bfloat16``); images keep theirs. None: float32.
         channels_last: memory layout of the weights, faster for convolutions on some hardware.
-        check: look at a prior that is not shipped, see :func:`check_prior`: three evaluations of a small photo. False
-            takes it as it is, now and in solvers.
+        check: raise ValueError for a network that is beyond doubt no denoiser (:func:`check_prior`). False: never.
         settings: of the source, such as ``weights="raw"`` or ``head_channels=64`` (``prior_from_published``), ``step``
             ("nearest" or "interpolate", variance-preserving networks), ``pretrained=FILE`` (deepinv).
 
@@ -96,7 +95,6 @@ def load_prior(
     Raises:
         ValueError: an unknown name (the nearest is suggested), a file or repository that cannot be read or is none of
             these, settings that do not suit the source; the message says what was found and what is known.
-            Or a network whose answers are beyond doubt no denoised images.
     """
     prior = source if isinstance(source, Prior) and not settings else _find(source, settings)
     require(dtype in (None, *FLOATS), "dtype", "a floating-point precision", dtype)
@@ -107,8 +105,7 @@ def load_prior(
         if channels_last and weights.ndim == 4:
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
     prior.checked |= not check or (isinstance(source, str) and source in _shipped())
-    prior = prior.to(device)
-    check_once(prior)
+    check_once(prior.to(device))
     return prior
 
 

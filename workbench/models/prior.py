@@ -64,9 +64,7 @@ class Prior(nn.Module):
         kind: what it answers: "denoiser", ``E[x0 | x]``; "consistency", a sample (``consistency.py``); "unfolded", a
             sample given data (``unfolded.py``), or "network", a restoration (``feed_forward.py``), which have no score.
             Solvers say which kind they need.
-        checked: solvers need not look whether it is a prior (``check.py``): it is shipped or was looked at. Set it to
-            True for one that is to be taken as it is, to False to look again (after training).
-        remark: what was seen, a line for messages; often empty.
+        checked, remark: nothing (more) is to be tried before it is used (``check.py``); what was seen, for messages.
         enlarges: how many times larger the image is than what the network itself sees: 1 for all but super-resolution.
     """
 

@@ -124,13 +124,13 @@ class Solver(Limited, ABC):
 
         Raises:
             ValueError: an operator that is not linear where one is needed, no prior or one of another kind than is
-                needed, an operator or prior that is none (looked at once: ``check_operator``, ``check_prior``), a bad
-                ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of another shape
-                than the result.
+                needed, or that is none (``check_operator``, ``check_prior``: at first use), a bad ``sigma_noise``, a
+                schedule or an image that does not suit the prior, an ``initial`` of another shape than the result.
         """
         p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
+        remark = "" if prior is None else check_once(prior, p.grey)
         found = self.run(p, callback)
-        return replace(found, message="; ".join(filter(None, (found.message, p.remark, _out_of_range(found.image)))))
+        return replace(found, message="; ".join(filter(None, (found.message, remark, _out_of_range(found.image)))))
 
     def problem(
         self,
@@ -157,18 +157,14 @@ class Solver(Limited, ABC):
             if got != expected:
                 raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
             initial = initial.to(y)
-        levels, shape = noise_levels(sigma_noise, y), op.image_shape(y.shape)
-        check_first_use(op, shape, y.device)
-        like = y.new_empty(()).expand(shape)
-        remark = check_once(prior, like) if self.needs_prior and prior is not None else ""
-        return Problem(y, op, cast(Prior, prior), levels, draw, initial, remark)
+        check_first_use(op, op.image_shape(y.shape), y.device)
+        return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
 
 
 @dataclass(frozen=True)
 class Problem:
     """What there is to solve: measurements ``y = op(x) + sigma_noise * eps``, ``sigma_noise`` (B,), a prior, and
-    ``draw(like)``, a source of standard normal noise. ``initial`` is another restoration (B, C, H, W), or None;
-    ``remark`` is what should be known of the prior."""
+    ``draw(like)``, a source of standard normal noise. ``initial`` is another restoration (B, C, H, W), or None."""
 
     y: Tensor
     op: Operator
@@ -176,7 +172,6 @@ class Problem:
     sigma_noise: Tensor
     draw: NoiseSource
     initial: Tensor | None = None
-    remark: str = ""
 
     @property
     def grey(self) -> Tensor:
