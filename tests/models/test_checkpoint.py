@@ -68,7 +68,7 @@ def saved(tmp_path: Path) -> Path:
 )
 def test_round_trip(prior: Prior, tmp_path: Path) -> None:
     save_prior(prior, tmp_path / "mine.safetensors", card={"data": "none"})
-    loaded = load_prior(tmp_path / "mine.safetensors", check=False)
+    loaded = load_prior(tmp_path / "mine.safetensors")
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(loaded(x, torch.tensor([0.1, 2.0])), prior(x, torch.tensor([0.1, 2.0])))
     for name in ("sigma_min", "sigma_max", "multiple", "image_size"):

@@ -91,7 +91,7 @@ def _compared(prior: Prior, photo: Tensor, noisy: Tensor, levels: Tensor) -> tup
         got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
         return f"must return images like those it is shown, {tuple(noisy.shape)}, got {got}", True
     if not bool(answer.isfinite().all()):
-        return f"returns numbers that are not finite for a photo with noise {float(levels[0]):.3g} or more", True
+        return f"returns numbers that are not finite for a photo with noise {float(levels[0]):.3g} or more", False
     blurs = [functional.avg_pool2d(noisy, side, 1, side // 2, count_include_pad=False) for side in (1, 3, 5, 9, 17)]
     plain, blurred = off(answer), torch.stack([off(image) for image in blurs]).amin(0)
     readings = list(READINGS.items())
