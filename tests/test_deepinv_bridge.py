@@ -193,7 +193,7 @@ def test_refused_physics() -> None:
         "not linear": physics.LinearPhysics(A=lambda x, **_: x + 1, **identity),
         "adjoint": physics.LinearPhysics(A=lambda x, **_: x.roll(1, -1), **identity),
         "scaled adjoint": physics.LinearPhysics(A=lambda x, **_: 1.01 * x, **identity),
-        "one real tensor": physics.LinearPhysics(A=lambda x, **_: torch.fft.fft2(x), **identity),
+        "complex": physics.LinearPhysics(A=lambda x, **_: torch.fft.fft2(x), **identity),
         "TensorList": physics.Denoising().stack(physics.Decolorize()),
         "sensor": physics.LinearPhysics(sensor_model=lambda y: y.clamp(0, 1), **identity),
         "otherwise": physics.LinearPhysics(A=lambda x, **_: x - x.mean(0, keepdim=True), **identity),

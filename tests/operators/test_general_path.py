@@ -199,7 +199,7 @@ def test_function_must_be_linear() -> None:
         (lambda x: x**2, "not linear"),
         (lambda x: x + 1e-2, "not linear"),
         (lambda x: x.clamp(0, 1), "not linear"),
-        (lambda x: x * torch.nan, "not linear"),
+        (lambda x: x * torch.nan, "not finite"),
         (lambda x: x.sum(), "the batch must stay first"),
         (lambda x: x.transpose(0, 1), "the batch must stay first"),
     ]:

@@ -63,7 +63,8 @@ class Shortened(Operator):
     def __init__(self, op: Operator, parts: list[float]) -> None:
         super().__init__()
         self.op, self.parts = op, iter(parts)
-        self.forward, self.adjoint, self.image_shape = op.forward, op.adjoint, op.image_shape
+        self.forward, self.adjoint = op.forward, op.adjoint
+        self.image_shape, self.measurement_shape = op.image_shape, op.measurement_shape
 
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         return z + next(self.parts) * (self.op.prox(z, y, weight) - z)

@@ -150,7 +150,9 @@ def test_evaluations_count_calls_and_products():
 
     op, y, _, target = noisy_problem("mask", 0.0)
     optimise = OptimiseNoise(image_distance(target), DeqIR(STEPS, 5), steps=3, gradient="neumann", terms=2)
-    result = optimise(y, op, FunctionPrior(denoise, channels=1), generator=generator(0))
+    prior = FunctionPrior(denoise, channels=1)
+    prior.checked = True  # a look at it would count
+    result = optimise(y, op, prior, generator=generator(0))
     products = 3 * (1 + 2 * STEPS)
     # A product is one call with a graph; the count above took it for two.
     assert int(result.evaluations.sum()) == calls[0] - 2 * products

@@ -212,7 +212,8 @@ def _check_denoiser(models: Any, denoiser: Any) -> None:
         fits = isinstance(denoiser, models.Denoiser) or second.name in ("sigma", "ths", "noise_level")
     if not fits:
         names = ", ".join(argument.name for argument in arguments)
-        raise ValueError(f"{kind} is not a denoiser: expected forward(x, sigma), got forward({names})")
+        others = "PlainDenoiser, EDMPrecond, VPNoise or VEScore make priors of others"
+        raise ValueError(f"{kind} is not a denoiser: expected forward(x, sigma), got forward({names}); {others}")
 
 
 def _known(denoiser: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Priors: networks, their adapters to one denoiser convention, checkpoints and the registry of shipped weights."""
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
+from workbench.models.check import check_prior
 from workbench.models.checkpoint import save_prior
 from workbench.models.consistency import ConsistencyModel, Flow, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
@@ -46,6 +47,7 @@ __all__ = [
     "VEScore",
     "VPNoise",
     "available_priors",
+    "check_prior",
     "describe_priors",
     "load_prior",
     "save_adapter",

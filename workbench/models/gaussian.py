@@ -30,6 +30,7 @@ class GaussianPrior(Prior):
               [0.7000, 0.7000]]]])
     """
 
+    checked = True
     spectrum: Tensor
     mean: Tensor
 

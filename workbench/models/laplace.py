@@ -54,6 +54,8 @@ class LaplaceIncrements(Prior):
         ValueError: a length below 2, or a scale or start that is not positive and finite.
     """
 
+    checked = True
+
     def __init__(
         self,
         length: int = 16,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.models.check import check_once
 from workbench.models.checkpoint import checkpoint_header, prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers, prior_from_unet
 from workbench.models.feed_forward import load_spandrel
@@ -76,6 +77,7 @@ def load_prior(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
+    check: bool = True,
     **settings: Any,
 ) -> Prior:
     """Any prior, by one name.
@@ -99,6 +101,7 @@ def load_prior(
     Args:
         dtype: precision of the network's weights (``torch.bfloat16``); images keep theirs. None: float32.
         channels_last: memory layout of the weights, faster for convolutions on some hardware.
+        check: raise ValueError for a network that is beyond doubt no denoiser (:func:`check_prior`). False: never.
         settings: of the source, such as ``weights="raw"`` or ``head_channels=64`` (``prior_from_published``), ``step``
             ("nearest" or "interpolate", variance-preserving networks), ``pretrained=FILE`` (deepinv), ``trust_code``
             (True runs the code that a file of one's own prior names).
@@ -119,7 +122,9 @@ def load_prior(
             weights.data = weights.data.to(dtype)
         if channels_last and weights.ndim == 4:
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
-    return prior.to(device)
+    prior.checked |= not check or (isinstance(source, str) and source in _shipped())
+    check_once(prior.to(device))
+    return prior
 
 
 def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:

@@ -64,6 +64,7 @@ class GaussianMixturePrior(Prior):
     tensor([[[[0.8000]]]])
     """
 
+    checked = True
     log_weights: Tensor
     means: Tensor
     powers: Tensor

@@ -64,12 +64,15 @@ class Prior(nn.Module):
         kind: what it answers: "denoiser", ``E[x0 | x]``; "consistency", a sample (``consistency.py``); "unfolded", a
             sample given data (``unfolded.py``), or "network", a restoration (``feed_forward.py``), which have no score.
             Solvers say which kind they need.
+        checked, remark: nothing (more) is to be tried before it is used (``check.py``); what was seen, for messages.
         enlarges: how many times larger the image is than what the network itself sees: 1 for all but super-resolution.
     """
 
     data_range: tuple[int, int] = (0, 1)
     kind: str = "denoiser"
     enlarges: int = 1
+    checked: bool = False
+    remark: str = ""
 
     def __init__(
         self,
@@ -179,4 +182,4 @@ class Wrapped(Prior):
         super().__init__(**{key: getattr(prior, key) for key in known} | {"name": name} | changes)
         self.card, self.source = prior.card, prior.source
         self.trained_size, self.data_range = prior.trained_size, prior.data_range
-        self.kind, self.enlarges = prior.kind, prior.enlarges
+        self.kind, self.enlarges, self.checked = prior.kind, prior.enlarges, prior.checked

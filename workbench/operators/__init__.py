@@ -4,6 +4,7 @@ from workbench.operators.base import Operator, SpectralOperator
 from workbench.operators.blur import Blur
 from workbench.operators.color import Grayscale
 from workbench.operators.compose import Compose
+from workbench.operators.contract import check_operator
 from workbench.operators.function import FunctionOperator
 from workbench.operators.hadamard import WalshHadamard
 from workbench.operators.inpainting import Identity, Inpainting
@@ -33,6 +34,7 @@ __all__ = [
     "bicubic_kernel",
     "block_mask",
     "cartesian_mask",
+    "check_operator",
     "circulant",
     "decimation",
     "describe_operators",

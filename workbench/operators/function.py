@@ -9,6 +9,7 @@ from torch import Tensor
 
 from workbench.operators.base import Operator, Shape
 from workbench.operators.checks import check_image
+from workbench.operators.contract import check_map
 from workbench.operators.least_squares import vjp
 
 
@@ -26,7 +27,7 @@ class FunctionOperator(Operator):
         device: where ``function`` is tried out.
 
     Raises:
-        ValueError: ``function`` is not linear (an affine one is not either), or does not keep the batch.
+        ValueError: ``function`` is not linear (an affine one is not either), or breaks another rule of ``check_map``.
 
     >>> FunctionOperator(lambda x: x.diff(dim=-1), (1, 1, 3)).adjoint(torch.tensor([[[[1.0, 0.0]]]]))
     tensor([[[[-1.,  1.,  0.]]]])
@@ -46,7 +47,8 @@ class FunctionOperator(Operator):
             raise ValueError(f"image_shape must be (C, H, W), got {tuple(image_shape)}")
         self.function = function
         self.size = tuple(image_shape)
-        self.seen_size = check_linear(self._real, self.size, device)
+        *_, seen = check_map(self._real, (2, *self.size), "the function", alone=True, device=device)
+        self.seen_size = tuple(seen.shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """``f(x)`` for images (B, C, H, W)."""
@@ -75,25 +77,3 @@ class FunctionOperator(Operator):
                 f"expected measurements (B, {', '.join(map(str, self.seen_size))}), got {tuple(measurement_shape)}"
             )
         return (measurement_shape[0], *self.size)
-
-
-def check_linear(
-    function: Callable[[Tensor], Tensor], image_shape: tuple[int, ...], device: torch.device | str = "cpu"
-) -> tuple[int, ...]:
-    """Shape of the measurement of one image (C, H, W), if ``f(2 u - 3 v) = 2 f(u) - 3 f(v)`` to 1e-4 on noise.
-
-    Raises:
-        ValueError: not linear, not finite, or not one measurement per image.
-    """
-    generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(2, 2, *image_shape, generator=generator).to(device)
-    with torch.no_grad():
-        seen_u, seen_v, mixed = function(u.clone()), function(v.clone()), function(2 * u - 3 * v)
-    if seen_u.ndim < 1 or seen_u.shape[0] != 2:
-        raise ValueError(f"the function takes 2 images to shape {tuple(seen_u.shape)}: the batch must stay first")
-    scale = (2 * seen_u).norm() + (3 * seen_v).norm()
-    gap = (mixed - (2 * seen_u - 3 * seen_v)).norm()
-    # Written so that NaN fails.
-    if not bool(gap <= 1e-4 * scale):
-        raise ValueError(f"the function is not linear: f(2u - 3v) is {float(gap / scale):.1e} off 2f(u) - 3f(v)")
-    return tuple(seen_u.shape[1:])

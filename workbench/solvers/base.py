@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from workbench.limits import Limited
+from workbench.models.check import check_once
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
+from workbench.operators.contract import check_first_use
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
 
@@ -125,11 +127,13 @@ class Solver(Limited, ABC):
 
         Raises:
             ValueError: an operator that is not linear where one is needed, no prior or one of another kind than is
-                needed, a bad ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of
-                another shape than the result.
+                needed, or that is none (``check_operator``, ``check_prior``: at first use), a bad ``sigma_noise``, a
+                schedule or an image that does not suit the prior, an ``initial`` of another shape than the result.
         """
-        found = self.run(self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial), callback)
-        return replace(found, message="; ".join(filter(None, (found.message, _out_of_range(found.image)))))
+        p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
+        remark = "" if prior is None else check_once(prior, p.grey)
+        found = self.run(p, callback)
+        return replace(found, message="; ".join(filter(None, (found.message, remark, _out_of_range(found.image)))))
 
     def problem(
         self,
@@ -156,6 +160,7 @@ class Solver(Limited, ABC):
             if got != expected:
                 raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
             initial = initial.to(y)
+        check_first_use(op, op.image_shape(y.shape), y.device)
         return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
 
 
