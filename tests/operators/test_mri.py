@@ -80,7 +80,7 @@ def test_several_coils_are_the_matrix_too(size: tuple[int, int]) -> None:
 def test_a_complex_function_is_taken_by_its_real_view(size: tuple[int, int]) -> None:
     mask = mask_of(size)
     same = MaskedFourier(mask)
-    op = FunctionOperator(lambda x: mask * centred(torch.fft.fft2, x), (2, *size))
+    op = FunctionOperator(lambda x: mask.to(x) * centred(torch.fft.fft2, x), (2, *size))
     x, y, z = normal((2, 2, *size), 1), normal((2, 2, *size, 2), 2), normal((2, 2, *size), 3)
     assert torch.equal(op(x), same(x))
     torch.testing.assert_close(op.adjoint(y), same.adjoint(y), rtol=0, atol=1e-14)

@@ -253,7 +253,7 @@ def test_nonlinear_operators_and_the_shipped_prior() -> None:
     photo = load_prior("photo")
     assert isinstance(photo, EDMPrecond)
     x = torch.rand(1, 3, 16, 16, generator=generator(0))
-    op = JPEG(10, max_iterations=3)
+    op = JPEG(10)
     student: Prior = ConsistencyModel.start_from(photo, 3.0)
     assert student.sigma_max == 3.0
     network = Unfolded(photo, Unfolding(1))

@@ -44,20 +44,23 @@ def jacobian(prior, x: Tensor, sigma: float) -> Tensor:
 def test_the_gradient_of_dps(name):
     op, x, y = measured(name)
     prior, sigma = curved_prior(), 0.2
-    clean, gradient, residual = residual_gradient(prior, op, x, y, sigma)
+    clean, gradient, residual, longest = residual_gradient(prior, op, x, y, sigma)
     torch.testing.assert_close(clean, prior(x, sigma))
     for b in range(2):
         off = (op(clean) - y)[b]
         expected = jacobian(prior, x[b], sigma).T @ (op.matrix.T @ off) / off.norm()
         torch.testing.assert_close(gradient[b].flatten(), expected, atol=1e-8, rtol=0)
         assert float(residual[b]) == pytest.approx(float(off.norm()))
+        # A step of that length in the image takes the distance, as far as it is a plane, to 0.
+        slope = (op.matrix.T @ off / off.norm()).norm()
+        assert float(longest[b]) == pytest.approx(float(off.norm() / slope**2))
 
 
 def test_where_the_data_are_met_dps_does_not_pull():
     op, x, _ = measured()
     prior = curved_prior()
-    _, gradient, residual = residual_gradient(prior, op, x, op(prior(x, 0.2)), 0.2)
-    assert float(residual.max()) == 0
+    _, gradient, residual, longest = residual_gradient(prior, op, x, op(prior(x, 0.2)), 0.2)
+    assert float(residual.max()) == float(longest.max()) == 0
     assert float(gradient.abs().max()) == 0
 
 

@@ -244,4 +244,6 @@ class PlainDenoiser(Adapter):
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         low, span = self.data_range[0], self.data_range[1] - self.data_range[0]
+        if (low, span) == (0, 1):
+            return self.ask(x, sigma)
         return (self.ask(low + span * x, span * sigma) - low) / span

@@ -28,7 +28,7 @@ from workbench.operators.least_squares import column as column  # re-exported
 
 Shape = Sequence[int]
 Method = TypeVar("Method", bound=Callable[..., Tensor])
-COMPUTING = {"forward", "adjoint", "damped_pinv", "pinv", "prox", "project_null", "first_estimate"}
+COMPUTING = {"forward", "adjoint", "damped_pinv", "pinv", "prox", "residual", "project_null", "first_estimate"}
 COMPUTING |= {"analysis", "synthesis", "data_analysis", "data_synthesis", "singular_values", "spectral_filter"}
 
 
@@ -56,7 +56,7 @@ class Operator(nn.Module):
 
     Attributes:
         linear: False for an operator (JPEG) whose ``adjoint`` and ``pinv`` are stand-ins; solvers that need a linear
-            one refuse it. Its ``prox`` descends by gradient.
+            one refuse it. Its ``prox`` descends by gradient, on ``1/2 ||residual||^2``.
         checked: solvers do not try out whether it is an operator (``contract.py``): done already, or not wanted.
         remark: what should be known of how it was made, a line for messages; often empty.
         source: ``file`` and ``sha256`` of the code that made it, if it is none of this package's.
@@ -128,8 +128,13 @@ class Operator(nn.Module):
         """
         checked = self.check_prox(z, y, weight)
         if not self.linear:
-            return descend(self, z, y, checked.to(z.device).expand(z.shape[0]), self.max_iterations)
+            start = self.adjoint(y) if type(self).pinv is Operator.pinv else self.pinv(y)
+            return descend(self.residual, z, y, checked.to(z.device).expand(z.shape[0]), start, self.max_iterations)
         return z + self.damped_pinv(y - self(z), checked)
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """``y - A x``, like ``y``: what images ``x`` (B, C, H, W) leave of the measurement, to be taken for noise."""
+        return y - self(x)
 
     def project_null(self, x: Tensor) -> Tensor:
         """``(I - A^+ A) x``: what the measurement does not see of ``x`` (B, C, H, W)."""

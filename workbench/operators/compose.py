@@ -66,6 +66,10 @@ class Compose(Operator):
         """``A^+ y``, images (B, C, H, W)."""
         return super().pinv(y) if self.linear else self.inner.pinv(self.outer.pinv(y))
 
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """That of ``outer`` after ``inner``."""
+        return self.outer.residual(self.inner(x), y)
+
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """That of ``outer`` after ``inner``."""
         return self.outer.measurement_shape(self.inner.measurement_shape(image_shape))

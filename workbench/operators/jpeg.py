@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from workbench.operators.base import Operator
+from workbench.operators.base import Operator, column
 from workbench.operators.checks import check_image
 
 # ITU-T T.81, tables K.1 and K.2, at quality 50.
@@ -38,11 +39,13 @@ class JPEG(Operator):
 
     Not linear. The result is in [0, 1], as a decoder's is, but not rounded to 8 bits. Its gradient passes straight
     through rounding and clipping. In this sense ``adjoint`` and ``pinv`` return ``y`` itself: a decoded photo is
-    its own best guess. ``prox`` descends from ``z``, and may stop above the minimum; its gradient is that of a minimum.
+    its own best guess.
+
+    A compressed photo says in which quantisation step each coefficient lies, and no more. So :meth:`residual` is 0 in
+    there, where ``y - A x`` would be the noise of ``y``, of which ``x`` knows nothing; and ``prox`` moves to its edge.
 
     Args:
         quality: 1 to 100, the scaling of the Independent JPEG Group.
-        max_iterations: steps of ``prox``.
 
     Raises:
         ValueError: a quality that is not a whole number from 1 to 100; when called, images that are not RGB.
@@ -50,8 +53,8 @@ class JPEG(Operator):
 
     linear = False
 
-    def __init__(self, quality: int, *, max_iterations: int = 50) -> None:
-        super().__init__(max_iterations=max_iterations)
+    def __init__(self, quality: int) -> None:
+        super().__init__()
         if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
             raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
         self.quality = quality
@@ -60,21 +63,40 @@ class JPEG(Operator):
         """Decoded images (B, 3, H, W) in [0, 1] for ``x`` of that shape and range."""
         check_image(x, 3)
         height, width = x.shape[-2:]
-        to_ycc = torch.tensor(TO_YCC, dtype=torch.float64)
-        ycc = _rounded(torch.einsum("dc,bchw->bdhw", to_ycc.to(x, non_blocking=True), 255 * x))
-        # Whole blocks of 16 x 16 (8 x 8 at half the resolution), the edge repeated as libjpeg does.
-        ycc = pad(ycc, (0, -width % 16, 0, -height % 16), mode="replicate")
-        luma = _code(ycc[:, :1] - 128, self._table(LUMA, x))[..., :height, :width]
-        means = avg_pool2d(ycc[:, 1:], 2)
+        luma, means = _planes(x, _rounded)
+        luma = _samples(_quantised(_cosines(luma), self._table(LUMA, x)))[..., :height, :width]
         # libjpeg rounds halves down and up in turn from column to column, so as not to drift.
         turn = (1 + torch.arange(means.shape[-1], device=x.device) % 2) / 4
-        chroma = _code(_straight_through(means, (means + turn).floor()), self._table(CHROMA, x))
-        # libjpeg's "fancy" upsampling: weights 3/4 and 1/4, over the chroma samples of the picture without its padding.
-        chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
-        chroma = interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-        to_rgb = to_ycc.inverse().to(x, non_blocking=True)
-        decoded = torch.einsum("cd,bdhw->bchw", to_rgb, torch.cat([luma + 128, chroma], 1)) / 255
+        means = _straight_through(means, (means + turn).floor())
+        chroma = _samples(_quantised(_cosines(means), self._table(CHROMA, x)))
+        # Over the chroma samples of the picture without its padding.
+        chroma = _enlarged(chroma[..., : (height + 1) // 2, : (width + 1) // 2])[..., :height, :width]
+        decoded = _rgb(torch.cat([luma + 128, chroma], 1))
         return _straight_through(decoded, decoded.clamp(0, 1))
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """What to add to images ``x`` (B, 3, H, W) for them to be photos that compress to ``y``, the nearest: each
+        coefficient goes as far as to the edge of its quantisation step. Where ``y`` is noisy, its steps are those
+        nearest to it."""
+        check_image(x, 3)
+        height, width = x.shape[-2:]
+        luma, chroma = _planes(y)
+        wanted = chroma
+        for _ in range(8):  # what the decoder enlarged and the mean brought back, undone: errors halve
+            wanted = wanted + chroma - avg_pool2d(_enlarged(wanted), 2)
+        moves = []
+        for plane, own, table in zip((luma, wanted), _planes(x), (LUMA, CHROMA), strict=True):
+            steps = self._table(table, x)
+            gap = (_cosines(plane) / steps).round() * steps - _cosines(own)
+            moves.append(_plane(gap - gap.clamp(-steps / 2, steps / 2)))
+        chroma = moves[1].repeat_interleave(2, -2).repeat_interleave(2, -1)
+        return _rgb(torch.cat([moves[0], chroma], 1)[..., :height, :width])
+
+    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
+        """``z + residual(z, y) / (1 + weight)``: for orthonormal colours the minimum of ``1/2 ||residual(x, y)||^2 +
+        weight/2 ||x - z||^2``, up to the rounding of pixels to 8 bits."""
+        checked = self.check_prox(z, y, weight)
+        return z + self.residual(z, y) / (1 + column(checked, z))
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``y``: the straight-through stand-in for an adjoint."""
@@ -92,16 +114,54 @@ class JPEG(Operator):
         return steps.clamp(1, 255).to(like, non_blocking=True)
 
 
-def _code(plane: Tensor, steps: Tensor) -> Tensor:
-    """Cosine transform of 8 x 8 blocks, quantise, and back; samples (..., 8 m, 8 n) around 0, clipped to 8 bits."""
+def _planes(x: Tensor, rounded: Callable[[Tensor], Tensor] = lambda ycc: ycc) -> tuple[Tensor, Tensor]:
+    """Luma (B, 1, ...) around 0 and chroma (B, 2, ...) at half the resolution, in grey levels, of whole blocks."""
+    height, width = x.shape[-2:]
+    to_ycc = torch.tensor(TO_YCC, dtype=torch.float64).to(x, non_blocking=True)
+    ycc = rounded(torch.einsum("dc,bchw->bdhw", to_ycc, 255 * x))
+    # Whole blocks of 16 x 16 (8 x 8 at half the resolution), the edge repeated as libjpeg does.
+    ycc = pad(ycc, (0, -width % 16, 0, -height % 16), mode="replicate")
+    return ycc[:, :1] - 128, avg_pool2d(ycc[:, 1:], 2)
+
+
+def _rgb(ycc: Tensor) -> Tensor:
+    """Images (B, 3, H, W), range [0, 1], of Y, Cb and Cr in grey levels."""
+    to_rgb = torch.tensor(TO_YCC, dtype=torch.float64).inverse().to(ycc, non_blocking=True)
+    return torch.einsum("cd,bdhw->bchw", to_rgb, ycc) / 255
+
+
+def _enlarged(chroma: Tensor) -> Tensor:
+    """Twice the size by libjpeg's "fancy" upsampling, with weights 3/4 and 1/4."""
+    return interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _basis(like: Tensor) -> Tensor:
+    """Cosine transform of 8 samples, orthonormal, (8, 8)."""
     frequency, sample = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
-    cosines = torch.cos((2 * sample + 1) * frequency * math.pi / 16) / 2
-    cosines[0] /= math.sqrt(2)
-    cosines = cosines.to(plane, non_blocking=True)
-    blocks = plane.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
-    scaled = cosines @ blocks @ cosines.T / steps
-    blocks = cosines.T @ (_rounded(scaled) * steps) @ cosines
-    samples = blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
+    basis = torch.cos((2 * sample + 1) * frequency * math.pi / 16) / 2
+    basis[0] /= math.sqrt(2)
+    return basis.to(like, non_blocking=True)
+
+
+def _cosines(plane: Tensor) -> Tensor:
+    """Coefficients (..., m, n, 8, 8) of the 8 x 8 blocks of a plane (..., 8 m, 8 n)."""
+    basis = _basis(plane)
+    return basis @ plane.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2) @ basis.T
+
+
+def _plane(blocks: Tensor) -> Tensor:
+    """The plane with these coefficients."""
+    basis = _basis(blocks)
+    return (basis.T @ blocks @ basis).transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
+
+
+def _quantised(blocks: Tensor, steps: Tensor) -> Tensor:
+    return _rounded(blocks / steps) * steps
+
+
+def _samples(blocks: Tensor) -> Tensor:
+    """The plane with these coefficients, clipped to 8 bits."""
+    samples = _plane(blocks)
     return _straight_through(samples, samples.clamp(-128, 127))
 
 

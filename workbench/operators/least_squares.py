@@ -116,20 +116,25 @@ def _cgls(problem: LeastSquares, r: Tensor, weight: Tensor) -> Tensor:
     return d
 
 
-def descend(forward: Map, z: Tensor, y: Tensor, weight: Tensor, max_iterations: int) -> Tensor:
-    """Decrease ``1/2 ||A(x) - y||^2 + weight/2 ||x - z||^2`` from ``z`` by gradient steps.
+Residual = Callable[[Tensor, Tensor], Tensor]  # of images and measurements
 
-    For an ``A`` (``forward``) that is not linear; the gradient is autograd's. Steps halve, image by image, until the
-    objective falls, and an image stops once 12 halvings have not helped or ``max_iterations`` are done. The gradient of
-    the result with respect to ``z``, ``y`` and ``weight`` is that of an exact minimum (implicit function theorem).
+
+def descend(residual: Residual, z: Tensor, y: Tensor, weight: Tensor, start: Tensor, max_iterations: int) -> Tensor:
+    """Decrease ``1/2 ||residual(x, y)||^2 + weight/2 ||x - z||^2`` from ``z`` and from ``start``; the lower of the two.
+
+    For an operator that is not linear; the gradient is autograd's. Where it is clipped it has none, so that ``z`` alone
+    may not find the way. Steps halve, image by image, until the objective falls by at least half of what a smooth one
+    would: where the gradient is a stand-in, as that of rounding, smaller gains lead astray. An image stops once 12
+    halvings have not helped or ``max_iterations`` are done. The gradient of the result with respect to ``z``, ``y`` and
+    ``weight`` is that of an exact minimum (implicit function theorem).
 
     Args:
-        z: (B, C, H, W).
+        z, start: (B, C, H, W).
         y: (B, ...), like the measurement.
         weight: (B,).
     """
 
-    return _Minimum.apply(z, y, weight, forward, max_iterations)
+    return _Minimum.apply(z, y, weight, residual, start, max_iterations)
 
 
 IMPLICIT_STEPS = 50  # of conjugate gradients on the way back
@@ -137,10 +142,16 @@ IMPLICIT_STEPS = 50  # of conjugate gradients on the way back
 
 class _Minimum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, y: Tensor, weight: Tensor, forward: Map, max_iterations: int) -> Tensor:
-        x = _descend(forward, z, y, weight, max_iterations)
+    def forward(
+        ctx: Any, z: Tensor, y: Tensor, weight: Tensor, residual: Residual, start: Tensor, max_iterations: int
+    ) -> Tensor:
+        def measure(image: Tensor) -> Tensor:
+            return residual(image, y)
+
+        (x, value), (other, lower) = (_descend(measure, begin, z, weight, max_iterations) for begin in (z, start))
+        x = torch.where(column(lower < value, x), other, x)
         ctx.save_for_backward(x, z, y, weight)
-        ctx.measure = forward
+        ctx.residual = residual
         return x
 
     @staticmethod
@@ -148,7 +159,7 @@ class _Minimum(torch.autograd.Function):
         (g,) = gradients
         with torch.enable_grad():
             x, z, y, weight = (saved.detach().requires_grad_() for saved in ctx.saved_tensors)
-            misfit = (ctx.measure(x) - y).square().sum() / 2
+            misfit = ctx.residual(x, y).square().sum() / 2
             (slope,) = torch.autograd.grad(misfit, x, create_graph=True)
             slope = slope + column(weight, x) * (x - z)
 
@@ -158,7 +169,7 @@ class _Minimum(torch.autograd.Function):
             # At a minimum the slope is 0 whatever z, y and weight: dx = -H^-1 d(slope).
             v = _conjugate_gradients(hessian, g)
             back = torch.autograd.grad(slope, (z, y, weight), -v)
-        return *back, None, None
+        return *back, None, None, None
 
 
 def _conjugate_gradients(matrix: Map, b: Tensor) -> Tensor:
@@ -181,24 +192,26 @@ def _conjugate_gradients(matrix: Map, b: Tensor) -> Tensor:
     return x
 
 
-def _descend(forward: Map, z: Tensor, y: Tensor, weight: Tensor, max_iterations: int) -> Tensor:
+def _descend(measure: Map, x: Tensor, z: Tensor, weight: Tensor, max_iterations: int) -> tuple[Tensor, Tensor]:
+    """The image, and the objective (B,) there."""
+
     def objective(seen: Tensor, x: Tensor) -> Tensor:
-        return ((seen - y).flatten(1).square().sum(1) + weight * (x - z).flatten(1).square().sum(1)) / 2
+        return (seen.flatten(1).square().sum(1) + weight * (x - z).flatten(1).square().sum(1)) / 2
 
     with torch.no_grad():
-        x, seen = z.clone(), forward(z)
+        x, seen = x.clone(), measure(x)
         value = objective(seen, x)
         step = longest = 1 / (1 + weight)
-        gradient = vjp(forward, x, seen - y)
         for _ in range(max_iterations):
+            gradient = vjp(measure, x, seen) + column(weight, x) * (x - z)
             trial = x - column(step, x) * gradient
-            trial_seen = forward(trial)
+            trial_seen = measure(trial)
             trial_value = objective(trial_seen, trial)
-            better = trial_value < value
+            # Along a parabola the first step to its minimum gains half of step ||gradient||^2.
+            better = trial_value < value - step * gradient.flatten(1).square().sum(1) / 4
             x, value = torch.where(column(better, x), trial, x), torch.where(better, trial_value, value)
             seen = torch.where(column(better, seen), trial_seen, seen)
             step = torch.where(better, torch.minimum(2 * step, longest), step / 2)
             if not bool((step > longest / 2**12).any()):
                 break
-            gradient = vjp(forward, x, seen - y) + column(weight, x) * (x - z)
-    return x
+    return x, value

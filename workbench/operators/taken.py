@@ -33,6 +33,10 @@ class Taken(Operator):
         """See :meth:`Operator.prox`."""
         return self._apply(self.op.prox, z, y, torch.as_tensor(weight, dtype=z.dtype, device=z.device).expand(len(z)))
 
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`Operator.residual`."""
+        return self._apply(self.op.residual, x, y)
+
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """That of ``op``, for another number of images."""
         return (image_shape[0], *self.op.measurement_shape((self.count, *image_shape[1:]))[1:])

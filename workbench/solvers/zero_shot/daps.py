@@ -10,7 +10,8 @@ so that states of neighbouring levels hang together by x0 alone, and an early er
 
 Three things differ from the paper. For linear operators the middle line is a Gaussian, drawn here exactly in one
 proximal step, by perturbation (Papandreou and Yuille 2010): ``prox(c + r e1, y + sigma_n e2, (sigma_n/r)^2)``; for
-others (JPEG) the same is an approximation, randomise-then-optimise (Bardsley et al. 2014). ``r`` is that of PiGDM,
+others (JPEG) the same is an approximation, randomise-then-optimise (Bardsley et al. 2014), which leaves ``r e1`` where
+the data do not tell images apart, as within a quantisation step: ``r`` must be small there. It is that of PiGDM,
 ``r^2 = s^2 c^2/(s^2 + c^2)``, where the paper has s. And ``inner`` is 1 by default, the posterior mean, where the
 published code takes 5: the flow's end lies half as far from x as the mean where noise is small, so that the prior
 counts half, and samples of a Gaussian posterior have up to twice its variance (``docs/exam.md``).
@@ -41,7 +42,8 @@ class DAPS(Sampler, name="daps"):
     Attributes:
         steps: levels of the annealing; 200 in the published code.
         inner: evaluations of the prior at each level, see above.
-        spread: ``c`` above, standard deviation of the images.
+        spread: ``c`` above, standard deviation of the images. None: 0.5, and 0.01 for operators that are not linear
+            (JPEG of quality 20, noise 0.02, two photos of 64x64: 24.8 dB, with 0.5 15.7; decoded 24.5).
         sigma_start: the highest level; beside it an image must be as good as grey.
         schedule: "karras", "geometric", "vp", or the steps + 1 levels; see ``sampling_sigmas``.
     """
@@ -52,17 +54,18 @@ class DAPS(Sampler, name="daps"):
 
     steps: Count = 200
     inner: Count = 1
-    spread: Positive = 0.5
+    spread: Positive | None = None
     sigma_start: Positive = 5.0
     schedule: str | Sequence[float] = "karras"
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """One draw for the start; per level one like the image, one like the data, and one for the next state."""
         levels = p.levels(self.schedule, self.steps, highest=self.sigma_start)
+        spread = self.spread or (0.5 if p.op.linear else 0.01)
         x = p.grey + levels[0] * p.draw(p.grey)
         for sigma, lower in pairwise(levels):
             clean = flow(p.prior, x, sigma, self.inner)
-            r = sigma * self.spread / math.hypot(sigma, self.spread)
+            r = sigma * spread / math.hypot(sigma, spread)
             about = clean + r * p.draw(clean)
             data = p.y + column(p.sigma_noise, p.y) * p.draw(p.y)
             x = p.op.prox(about, data, (p.sigma_noise / r) ** 2)
