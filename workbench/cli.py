@@ -56,8 +56,8 @@ def restore(
         str,
         typer.Option(
             metavar="SIGMA",
-            help="Standard deviation of the noise on the [0, 1] scale: added; with --degrade none, present, or auto: "
-            "estimated from the photo.",
+            help="Standard deviation of the noise on the [0, 1] scale, poisson:PEAK, poisson-gauss:GAIN,SIGMA or "
+            "FILE.py:NAME: added; with --degrade none, present, or auto: estimated from the photo.",
         ),
     ] = "0",
     solver: Annotated[
@@ -263,11 +263,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _noise(text: str) -> float | str:
-    """``text`` as a number, or auto."""
+    """``text`` as a number where it is one."""
     try:
-        return text if text == "auto" else float(text)
+        return float(text)
     except ValueError:
-        raise typer.BadParameter(f"--noise is a number or auto, got {text!r}") from None
+        return text
 
 
 def _only(ctx: typer.Context, *allowed: str) -> None:

@@ -153,7 +153,7 @@ def _check(recipe: Recipe, solver: Solver, prior: Prior) -> None:
         try:
             measured = measure(recipe, torch.zeros(1, 3, side, side))
             fitted = fit_prior(prior, recipe.methods[0].tile, side, side)
-            solver.problem(measured.y, measured.op, fitted, measured.noise, noise_source(None))
+            solver.problem(measured.y, measured.op, fitted, 0.0, noise_source(None))
         except ValueError as error:
             said.add(str(error))
     if len(said) == 1:

@@ -17,6 +17,7 @@ from torch import Tensor
 from workbench.fitting import operator_behind, operator_for
 from workbench.models.prior import Prior
 from workbench.models.wrappers import whole_or_tiles
+from workbench.noise import Noise, noise_from
 from workbench.noise_level import noise_of
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame, frame_of
@@ -36,7 +37,8 @@ class Degraded:
         op: the forward model, for images of the original's size.
         y: the measurements ``op(original) + noise * eps``.
         original: (B, 3, H, W), or None for photos that came degraded.
-        spec, noise, seed: how they were made; ``spec`` is the operator's text, or a short name of an object.
+        spec, noise, seed: how they were made; ``spec`` is the operator's text, or a short name of an object, and
+            ``noise`` a standard deviation, or what is not the same everywhere.
         numbers: of the images, B of them; they choose the random streams.
         remark: what should be known of them, a line for messages; often empty.
         solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
@@ -49,7 +51,7 @@ class Degraded:
     y: Tensor
     original: Tensor | None
     spec: str
-    noise: float
+    noise: float | Noise
     seed: int
     numbers: tuple[int, ...]
     solver_seeds: tuple[int, ...] | None = None
@@ -80,7 +82,7 @@ class Degraded:
 def degrade(
     photos: Tensor,
     spec: Any,
-    noise: float = 0.0,
+    noise: float | str | Tensor | Noise = 0.0,
     seed: int = 0,
     prior: Prior | None = None,
     numbers: Sequence[int] | None = None,
@@ -91,7 +93,8 @@ def degrade(
 
     Args:
         spec: or an operator of one's own, an object or its name, see ``workbench.operators.own.operator_from``.
-        noise: standard deviation, in units of the [0, 1] range; if complex, of real and imaginary part each.
+        noise: standard deviation, in units of the [0, 1] range; if complex, of real and imaginary part each. Or what is
+            not the same everywhere, see ``workbench.noise``: "poisson:30", a tensor that broadcasts to one measurement.
         prior: if given, also check that it takes pictures with so many channels.
         numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
 
@@ -99,6 +102,7 @@ def degrade(
         ValueError: bad ``spec``, ``noise`` or ``seed``, not one number per image, or a size that the operator cannot
             take; the message names one that it can.
     """
+    noise = noise_from(noise)
     check_numbers(noise, seed)
     numbers = tuple(range(len(photos)) if numbers is None else numbers)
     if len(numbers) != len(photos):
@@ -107,16 +111,22 @@ def degrade(
     if prior is not None:
         whole_or_tiles(prior, *photos.shape[-2:]).check(photos)
     clean = measure_own(op, photos, spec_of(spec)) if is_own(spec) else op(photos)
-    y = (
-        clean + noise * noise_source([stream_of(seed, "noise", number) for number in numbers])(clean)
-        if noise
-        else clean
-    )
+    streams = [stream_of(seed, "noise", number) for number in numbers]
+    if isinstance(noise, Noise):
+        y = noise.add(clean, streams)
+    else:
+        y = clean + noise * noise_source(streams)(clean) if noise else clean
     y = op.blank(y) if isinstance(op, MultiCoil) else y
     return Degraded(op, y, photos, spec_of(spec), noise, seed, numbers)
 
 
-def observe(photos: Tensor, spec: Any, noise: float | str = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
+def observe(
+    photos: Tensor,
+    spec: Any,
+    noise: float | str | Tensor | Noise = 0.0,
+    seed: int = 0,
+    prior: Prior | None = None,
+) -> Degraded:
     """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain,
     or "auto" for what :func:`estimate_noise` finds, in one photo at a time.
 
@@ -127,10 +137,11 @@ def observe(photos: Tensor, spec: Any, noise: float | str = 0.0, seed: int = 0, 
             chance (which pixels are missing?) and cannot be that of an existing photo.
     """
     remark = ""
-    if isinstance(noise, str):
-        if noise != "auto" or len(photos) != 1:
-            raise ValueError(f"noise is a number, or auto for one photo at a time, got {noise!r}, {len(photos)} photos")
+    if isinstance(noise, str) and noise == "auto":
+        if len(photos) != 1:
+            raise ValueError(f"noise auto is for one photo at a time, got {len(photos)} photos")
         noise, remark = noise_of(photos)
+    noise = noise_from(noise)
     check_numbers(noise, seed)
     op, blank = operator_behind(spec, photos, seed)
     if prior is not None:
@@ -142,13 +153,20 @@ def observe(photos: Tensor, spec: Any, noise: float | str = 0.0, seed: int = 0, 
     return Degraded(op, y, None, spec_of(spec), noise, seed, (0,) * len(y), remark=remark)
 
 
-def measured(op: Operator, y: Tensor, noise: float = 0.0, seed: int = 0, original: Tensor | None = None) -> Degraded:
+def measured(
+    op: Operator,
+    y: Tensor,
+    noise: float | str | Tensor | Noise = 0.0,
+    seed: int = 0,
+    original: Tensor | None = None,
+) -> Degraded:
     """Measurements ``y`` (B, ...) of your own that are no photos, such as k-space, with all that operator ``op`` knows.
 
     Complex ones may come as they are. Divide ``y`` by a number that brings images into [0, 1]; for a prior of colour
     photos, give what is grey three equal channels: ``y.expand(-1, 3, ...)``. ``original`` is to compare with, if known.
     ValueError for bad ``noise`` or ``seed``, and for ``y`` that is not of the shape of ``op`` or not finite.
     """
+    noise = noise_from(noise)
     check_numbers(noise, seed)
     y = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
     op.image_shape(y.shape)
@@ -183,9 +201,9 @@ def samples(degraded: Degraded, count: int) -> Degraded:
     )
 
 
-def check_numbers(noise: float, seed: int) -> None:
+def check_numbers(noise: float | Noise, seed: int) -> None:
     """Raise ValueError unless ``noise`` is a standard deviation for pictures in [0, 1] and ``seed`` a seed."""
-    if not 0 <= noise <= 1:
+    if not isinstance(noise, Noise) and not 0 <= noise <= 1:
         hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
     if seed < 0:

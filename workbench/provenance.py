@@ -32,6 +32,7 @@ def method_in(method: Method, folder: Path) -> Method:
 def code_in(recipe: Recipe) -> list[str]:
     """What running ``recipe`` runs beside this package, FILE.py:NAME and so on."""
     code = [text for text in (recipe.degrade, recipe.operator or "none") if is_own(text)]
+    code += [recipe.noise] if isinstance(recipe.noise, str) and named(recipe.noise) else []
     code += [method.solver for method in recipe.methods if method.solver not in SOLVERS and named(method.solver)]
     return code + [method.prior for method in recipe.methods if runs_code(method.prior, method.prior_settings)]
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,7 +23,9 @@ from torch import Tensor
 
 from workbench.measurement import Degraded, check_numbers, degrade, observe, samples
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
+from workbench.noise import noise_from
 from workbench.operators.parse import shrink_factor
+from workbench.own import named
 from workbench.provenance import code_in, located, method_in
 from workbench.restore import Result, restore, solver_of
 from workbench.solvers.base import Callback
@@ -71,12 +73,11 @@ class Recipe(BaseModel):
         photo: an image file.
         degrade: how to degrade it, or "none": it came degraded, by ``operator``.
         operator: None unless ``degrade`` is "none".
-        noise: standard deviation, on the [0, 1] scale; or "auto" for that of a photo that came degraded, estimated.
+        noise: as ``noise.parse_noise`` takes it; or "auto" for that of a photo that came degraded, estimated.
         seed: fixes degradation and restorations.
         samples: restorations by each method.
         workbench: the version that made the file.
-        results: records of the restorations, for readers.
-        reproduce: how to run it, for readers.
+        results, reproduce: records of the restorations and how to run it, for readers.
     """
 
     model_config = _STRICT
@@ -84,7 +85,7 @@ class Recipe(BaseModel):
     photo: Annotated[str, Field(min_length=1)]
     degrade: str
     operator: str | None = None
-    noise: float | Literal["auto"] = 0.0
+    noise: float | str = 0.0
     seed: int = 0
     samples: Annotated[int, Field(ge=1, le=64)] = 1
     methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=16)]
@@ -95,13 +96,12 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if (self.operator is None) != (self.degrade != "none"):
-            raise ValueError(
-                "degrade none and an operator go together: the latter says what degraded the photo (denoise: noise "
-                f"alone); got degrade {self.degrade}, operator {self.operator or 'not given'}"
-            )
+            got = f"got degrade {self.degrade}, operator {self.operator or 'not given'}"
+            raise ValueError(f"degrade none and an operator go together: the latter is what degraded the photo; {got}")
         if self.noise == "auto" and self.operator is None:
             raise ValueError("noise auto is for photos that came degraded (degrade none): here it is added")
-        check_numbers(0.0 if self.noise == "auto" else self.noise, self.seed)
+        later = self.noise == "auto" or named(str(self.noise))  # code is not run before it is trusted
+        check_numbers(0.0 if later else noise_from(self.noise), self.seed)
         return self
 
 
@@ -174,7 +174,7 @@ def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degrad
     """
     image = _as_loaded(image) if len(image) == 1 else image
     if recipe.operator is None:
-        measured = degrade(image, recipe.degrade, float(recipe.noise), recipe.seed, prior, numbers=(0,) * len(image))
+        measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior, numbers=(0,) * len(image))
     else:
         measured = observe(image, recipe.operator, recipe.noise, recipe.seed, prior)
     return measured if recipe.samples == 1 else samples(measured, recipe.samples)

@@ -32,6 +32,7 @@ from workbench.measurement import samples as samples
 from workbench.models.load import DEFAULTS
 from workbench.models.prior import KINDS, Prior
 from workbench.models.wrappers import whole_or_tiles
+from workbench.noise import Noise
 from workbench.operators.border import Frame, continue_beyond
 from workbench.own import source_of
 from workbench.random import stream_of
@@ -145,7 +146,7 @@ def restore(
         "operator": degraded.spec,
         "operator_source": dict(degraded.op.source),
         "mask_fills": filled_share(degraded.op),
-        "noise": degraded.noise,
+        "noise": str(degraded.noise) if isinstance(degraded.noise, Noise) else degraded.noise,
         "seed": degraded.seed,
         "size": list(restoration.image.shape[-2:]),
         "batch": len(y),
@@ -176,11 +177,11 @@ def _solve(
     initial: Tensor | None,
 ) -> tuple[Restoration, Tensor, Prior]:
     """The restoration, its consistency with the measurement (B,), and the prior as it was asked."""
-    y, op = degraded.y, degraded.op
+    y, op, noise = degraded.y, degraded.op, degraded.noise
     # A feed-forward network sees the photo alone.
     frame = None if prior.kind == "network" else degraded.frame(prior.multiple)
     if frame is not None:
-        y = continue_beyond(y, op, frame, degraded.noise)
+        y = continue_beyond(y, op, frame, noise.level(y) if isinstance(noise, Noise) else noise)
         initial = None if initial is None else frame.put(initial, frame.factor)
         callback = None if callback is None else _cutting(callback, frame)
     height, width = op.image_shape(y.shape)[-2:]
@@ -188,7 +189,13 @@ def _solve(
     streams = [stream_of(seed, "solver", number) for seed, number in zip(seeds, degraded.numbers, strict=True)]
     given: dict[str, Any] = {"callback": callback} | ({} if initial is None else {"initial": initial})
     with torch.no_grad():
-        found = solver(y, op, fitted, sigma_noise=degraded.noise, generator=streams, **given)
+        sigma: float | Tensor
+        if isinstance(noise, Noise):
+            noise = noise if frame is None else noise.framed(frame)
+            white, y, sigma, asked = noise.whitened(op, y, fitted)
+        else:
+            white, sigma, asked = op, noise, 0
+        found = solver(y, white, fitted, sigma_noise=sigma, generator=streams, **given)
     image = found.image
     if degraded.y.shape[1] == 3:
         grey = is_grey(degraded.y if degraded.original is None else degraded.original).view(-1, 1, 1, 1)
@@ -197,7 +204,7 @@ def _solve(
     tiles = f"{prior.name} does not take {height} x {width} pixels: asked in tiles" if fitted is not prior else ""
     message = "; ".join(filter(None, (found.message, degraded.remark, op.remark, tiles)))
     image = image if frame is None else frame.cut(image, frame.factor)
-    return replace(found, image=image, message=message), misfit, fitted
+    return replace(found, image=image, message=message, evaluations=found.evaluations + asked), misfit, fitted
 
 
 def _cutting(callback: Callback, frame: Frame) -> Callback:

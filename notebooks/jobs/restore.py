@@ -19,7 +19,7 @@ photos: list[str] = [
     "cat:64",
 ]  # NAME:SIZE of a sample photo, or PATH:SIZE (a photo or a folder, from where the run is started); centre square
 degradation: str = "sr:4"  # as `workbench operators` lists them
-noise: float = 0.01  # standard deviation, pixel values from 0 to 1
+noise: float | str = 0.01  # standard deviation, pixel values from 0 to 1; or poisson:30, poisson-gauss:GAIN,SIGMA
 methods: list[str] = ["pinv", "diffpir", "ddnm", "deqir"]
 solvers: dict[str, str] = {}  # label -> solver, of methods that go by a label, such as {DeqIR-10: deqir}
 settings: dict[str, dict] = {}  # of methods that shall differ from their defaults

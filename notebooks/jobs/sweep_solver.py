@@ -16,7 +16,7 @@
 photos: list[str] = ["astronaut", "cat"]  # NAME of a sample photo, or PATH (from where the run is started)
 size: int = 64  # centre square, resized to this
 degradation: str = "blur:20,1,9"  # as `workbench operators` lists them
-noise: float = 0.0  # standard deviation, pixel values from 0 to 1
+noise: float | str = 0.0  # standard deviation, pixel values from 0 to 1; or poisson:30, poisson-gauss:GAIN,SIGMA
 solver: str = "deqir"
 settings: dict = {}  # where they differ from the defaults; what the others keep
 values: dict[str, list] = {"steps": [5, 20], "iterations": [3, 15], "eta": [0.15, 0.85]}  # setting -> values

@@ -200,10 +200,9 @@ def curves_svg(board: Board) -> str:
             axes[0].plot(evaluations, [max(value, 1e-7) for value in misfits], markersize=4, **line)
             if len(panel.residuals) > 1:
                 axes[1].plot(range(1, len(panel.residuals) + 1), panel.residuals, **line)
-        if board.degraded.noise > 0:
-            axes[0].axhline(
-                board.degraded.noise, color=INK, linewidth=1, linestyle=":", label="noise of the measurement"
-            )
+        noise = board.degraded.noise
+        if isinstance(noise, float) and noise > 0:
+            axes[0].axhline(noise, color=INK, linewidth=1, linestyle=":", label="noise of the measurement")
         names = [("network evaluations", "RMS of A x − y"), ("iterations", "fixed-point residual")]
         for axis, (x, y) in zip(axes, names, strict=False):
             axis.set(yscale="log", xlabel=x, ylabel=y)

@@ -97,7 +97,7 @@ class Cells:
             self._weights[prior] = hash_of([(name, _hash(tensor)) for name, tensor in named])
         own = [path for source in sources if source and (path := own_path(Path(source)))]
         common = [
-            [self._job["code"], self._contents.code(*own), self._contents.named(degraded.spec)],
+            [self._job["code"], self._contents.code(*own), self._contents.named([degraded.spec, str(degraded.noise)])],
             [degraded.spec, degraded.noise, degraded.seed],
             [type(solver).__qualname__, solver_settings(solver)],
             [prior.name, prior.source, given, self._weights[prior], tiles_of(prior)],

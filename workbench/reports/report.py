@@ -200,11 +200,15 @@ def _unavailable(records: list[dict[str, Any]]) -> list[str]:
     return [f"{metrics.FIGURES[key].title} is {reason}." for key, reason in said if reason]
 
 
+def _loudness(noise: float | str) -> float:
+    return -noise if isinstance(noise, int | float) else -1.0
+
+
 def _groups(records: list[dict[str, Any]], out: Path, pipeline: Pipeline) -> list[dict[str, Any]]:
     """One group per operator, size, noise and prior: its averages per method, and its photos with their pictures."""
     operators, priors = (distinct(record[key] for record in records) for key in ("operator", "prior"))
     # Operators as the jobs have them, small pictures first, then much noise first.
-    records = sorted(records, key=lambda r: (operators.index(r["operator"]), r["size"], -r["noise"]))
+    records = sorted(records, key=lambda r: (operators.index(r["operator"]), r["size"], _loudness(r["noise"])))
     groups: list[dict[str, Any]] = []
     for task in distinct(record["task"] for record in records):
         own = [record for record in records if record["task"] == task]

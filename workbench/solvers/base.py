@@ -21,6 +21,7 @@ from workbench.models.check import check_once
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
 from workbench.operators.contract import check_first_use
+from workbench.operators.weighted import unweighted
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
 
@@ -147,7 +148,8 @@ class Solver(Limited, ABC):
         """The arguments of a call, checked. Raises ValueError as the call."""
         name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
         if self.linear and not op.linear:
-            raise ValueError(f"{name} needs a linear operator, {type(op).__name__} is not: use diffpir or dps")
+            kind = type(unweighted(op, y)[0]).__name__
+            raise ValueError(f"{name} needs a linear operator, {kind} is not: use diffpir or dps")
         if self.needs_prior and prior is None:
             raise ValueError(f"{name} needs a prior, got None")
         if self.needs_prior and prior is not None:

@@ -20,6 +20,7 @@ from workbench.limits import Count, NotNegative, Positive, Whole
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.inpainting import Inpainting, fill_holes
+from workbench.operators.weighted import unweighted
 from workbench.solvers.base import Problem, initial_image
 from workbench.solvers.fixed_point.iterated import Iterated
 from workbench.solvers.fixed_point.rules import Anderson, Picard, Rule
@@ -90,8 +91,9 @@ def first_estimate(p: Problem) -> Tensor:
         return p.initial
     if isinstance(p.op, Inpainting):
         return fill_holes(p.y, p.op.mask)
-    picture = p.y.ndim == 4 and p.y.shape[1] == p.op.image_shape(p.y.shape)[1]
-    return resized(p.op, p.y) if picture else initial_image(p.op, p.y, p.sigma_noise)
+    op, y = unweighted(p.op, p.y)
+    picture = y.ndim == 4 and y.shape[1] == op.image_shape(y.shape)[1]
+    return resized(op, y) if picture else initial_image(p.op, p.y, p.sigma_noise)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from torch import Tensor
 from workbench.limits import Count, NotNegative
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
+from workbench.operators.weighted import unweighted
 from workbench.solvers.base import Iterate, Problem, Sampler
 
 
@@ -35,14 +36,16 @@ class DPS(Sampler, name="dps"):
     """Guidance by the gradient of the residual norm. Takes every differentiable operator, also non-linear ones.
 
     It is told nothing of the noise in the data: noise-free data are met nearly, noisy ones fitted as well as ``zeta``
-    and ``steps`` make it. Each step costs a pass through the network and one back.
+    and ``steps`` make it. Nor is it told that some pixels have less noise (``workbench.noise``): the few that have
+    least would take all of steps of one length; with photos of 100 counts the likelihood gave 11 to 19 dB, the distance
+    28 to 30. Each step costs a pass through the network and one back.
 
     Attributes:
         steps: noise levels; 1000 in the paper.
         zeta: length of the guiding steps; published choices are 0.3 to 1 with 1000 steps at 3x256x256. None is
             ``0.05 sqrt(C H W)``: a step as long for every pixel, 2.8 at 3x32x32. Measured with a photo prior there (100
             steps; x2, half of the pixels missing): 21.7 and 20.8 dB at 3, 17.8 and 19.9 dB at 1, 21.6 and 21.9 dB at
-            10, where noisy data (x4) are overfitted. And no step beyond the data: ``blur:2`` with noise 0.02, two
+            10, where noisy data (x4) are overfitted. No step beyond the data: ``blur:2`` with noise 0.02, two
             photos of 64x64, 20.9 dB instead of 14.4, ``gray`` 17.3 instead of 11.0.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
     """
@@ -60,9 +63,10 @@ class DPS(Sampler, name="dps"):
         ``sigma_noise`` is not used."""
         levels = p.levels(self.schedule, self.steps)
         zeta = 0.05 * math.sqrt(p.grey[0].numel()) if self.zeta is None else self.zeta
+        op, y = unweighted(p.op, p.y)
         x = p.grey + levels[0] * p.draw(p.grey)
         for sigma, lower in pairwise(levels):
-            clean, gradient, residual, longest = residual_gradient(p.prior, p.op, x, p.y, sigma)
+            clean, gradient, residual, longest = residual_gradient(p.prior, op, x, y, sigma)
             ratio = (lower / sigma) ** 2
             x = torch.lerp(clean, x, ratio)
             if lower > 0:

@@ -1,0 +1,178 @@
+"""Poisson noise, and noise of another strength in each pixel: how it is drawn, written and weighed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.solvers.solver_problems import GaussianPrior, gaussian_prior
+from workbench.cli import main
+from workbench.images import sample_photo, save_image
+from workbench.models import load_prior
+from workbench.noise import Noise, noise_from
+from workbench.operators import Blur, Identity, Inpainting, Operator, gaussian_kernel, random_mask
+from workbench.operators.weighted import WeightedPixels, weighted
+from workbench.random import generator
+from workbench.restore import degrade, measured, observe, restore
+from workbench.solvers import DDRM, MapByProx, make_solver
+from workbench.solvers.zero_shot.mmps import moment_guidance
+
+DOUBLE = torch.float64
+
+
+def levels(shape: tuple[int, ...]) -> Tensor:
+    return 0.02 + 0.2 * torch.rand(shape, generator=generator(7), dtype=DOUBLE)
+
+
+def dense(op: Operator, size: int) -> Tensor:
+    unit = torch.eye(size * size, dtype=DOUBLE).view(-1, 1, size, size)
+    return op(unit).flatten(1).T
+
+
+OPERATORS = {
+    "pixels": lambda: Inpainting(random_mask((6, 6), 0.4, generator(1)).double()),
+    "identity": Identity,
+    "blur": lambda: Blur(gaussian_kernel(1.0).double()),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("weight", [0.01, 3.0])
+def test_a_weighted_data_step_is_that_of_the_likelihood(name: str, weight: float) -> None:
+    """argmin of 1/2 sum (A x - y)^2 / s^2 + weight/2 ||x - z||^2, by a dense solve."""
+    op, s = OPERATORS[name](), levels((2, 1, 6, 6))
+    a, y, z = dense(op, 6), torch.rand(2, 1, 6, 6, dtype=DOUBLE), torch.rand(2, 1, 6, 6, dtype=DOUBLE)
+    noise = Noise(sigma=s[0])
+    white, data, sigma, asked = noise.whitened(op, y, gaussian_prior())
+    assert asked == 0
+    assert torch.equal(sigma, s[0].min().expand(2))
+    white.tolerance = 1e-12
+    found = white.prox(z, data, sigma**2 * weight)
+    precision = a.T @ torch.diag(s[0].flatten() ** -2) @ a + weight * torch.eye(36, dtype=DOUBLE)
+    expected = torch.linalg.solve(precision, (a.T @ (y / s[0] ** 2).flatten(1).T) + weight * z.flatten(1).T).T
+    torch.testing.assert_close(found.flatten(1), expected, rtol=0, atol=1e-9)
+
+
+def test_every_image_has_its_own_weights() -> None:
+    s = levels((2, 1, 6, 6))
+    both = weighted(Identity(), s.amin((1, 2, 3), keepdim=True) / s)
+    assert isinstance(both, WeightedPixels)
+    x = torch.rand(2, 1, 6, 6, dtype=DOUBLE)
+    for b in range(2):
+        alone = weighted(Identity(), s[b : b + 1].min() / s[b : b + 1])
+        torch.testing.assert_close(alone(x[b : b + 1]), both(x)[b : b + 1])
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_posterior_of_a_gaussian_is_exact(name: str) -> None:
+    """Its mode by MAP, and its mean given a state by MMPS, with a variance of each pixel."""
+    op, prior, s = OPERATORS[name](), gaussian_prior(6), levels((1, 6, 6))
+    a, y = dense(op, 6), 0.5 + 0.25 * torch.randn(1, 1, 6, 6, generator=generator(2), dtype=DOUBLE)
+    y = op(op.adjoint(y))
+    white, data, sigma, _ = Noise(sigma=s).whitened(op, y, prior)
+    white.tolerance = 1e-12
+    inverse = torch.diag(s.flatten() ** -2)
+    half = torch.full((36,), 0.5, dtype=DOUBLE)
+
+    def posterior(prior: GaussianPrior, pull: Tensor, extra: float) -> Tensor:
+        precision = torch.linalg.inv(prior.covariance())
+        right = a.T @ inverse @ y.flatten() + precision @ half + pull
+        return torch.linalg.solve(a.T @ inverse @ a + precision + extra * torch.eye(36, dtype=DOUBLE), right)
+
+    smoothed = GaussianPrior(prior.spectrum + sigma**2, torch.full((1,), 0.5))
+    found = MapByProx(tolerance=1e-10, memory=20, max_steps=400)(data, white, prior, sigma_noise=sigma)
+    torch.testing.assert_close(
+        found.image.flatten(), posterior(smoothed, 0 * half, 0.0), rtol=0, atol=5e-5
+    )  # noisy pixels pull least
+    state = 0.5 + 0.5 * torch.randn(1, 1, 6, 6, generator=generator(3), dtype=DOUBLE)
+    clean, correction = moment_guidance(prior, white, state, data, 0.5, sigma, 36)
+    expected = posterior(prior, state.flatten() / 0.25, 4.0)
+    torch.testing.assert_close((clean + correction).flatten(), expected, rtol=0, atol=5e-5)
+
+
+def test_ddrm_on_even_weights_is_ddrm() -> None:
+    """A deviation that is the same everywhere changes nothing, to the last bit where the path is the same."""
+    photo, prior = sample_photo("cat", 32), load_prior("photo")
+    plain = restore(degrade(photo, "inpaint:0.5", 0.1), DDRM(5), prior)
+    even = restore(degrade(photo, "inpaint:0.5", torch.full((3, 32, 32), 0.1)), DDRM(5), prior)
+    torch.testing.assert_close(even.image, plain.image, rtol=0, atol=1e-4)
+    assert even.records[0]["evaluations"] == plain.records[0]["evaluations"]
+
+
+def test_counts_have_the_mean_and_variance_that_they_should() -> None:
+    clean = torch.full((2, 1, 100, 100), 0.3, dtype=DOUBLE)
+    noise = Noise(gain=1 / 50, sigma=0.05)
+    y = noise.add(clean, [generator(0), generator(1)])
+    assert float(y.mean()) == pytest.approx(0.3, abs=0.003)
+    assert float(y.var()) == pytest.approx(0.3 / 50 + 0.05**2, rel=0.05)
+    torch.testing.assert_close(noise.deviation(clean), torch.full_like(clean, (0.3 / 50 + 0.05**2) ** 0.5))
+    # An image is drawn alone as in a batch; whole counts without Gaussian noise.
+    assert torch.equal(noise.add(clean[:1], [generator(0)]), y[:1])
+    counts = 50 * Noise(gain=1 / 50).add(clean, [generator(0), generator(1)])
+    torch.testing.assert_close(counts, counts.round())
+
+
+@pytest.mark.parametrize("solver", ["diffpir", "hqs", "ddrm"])
+def test_weights_help(solver: str) -> None:
+    """Beside white noise of the same mean square, 30 counts."""
+    photo, prior = sample_photo("cat", 64), load_prior("photo")
+    given = degrade(photo, "denoise", "poisson:30")
+    settings = {"steps": 20} if solver != "hqs" else {}
+    known = restore(given, make_solver(solver, **settings), prior).records[0]
+    level = noise_from("poisson:30").level(given.y)  # type: ignore[union-attr]
+    white = restore(measured(given.op, given.y, level, original=photo), make_solver(solver, **settings), prior)
+    assert known["psnr"] > white.records[0]["psnr"] + 0.25
+    assert known["noise"] == "poisson:30"
+    json.dumps(known["noise"])
+
+
+def test_a_photo_that_came_with_few_counts() -> None:
+    photo = sample_photo("cat", 64)
+    y = degrade(photo, "blur:1.5", "poisson-gauss:0.01,0.02").y
+    found = restore(observe(y, "blur:1.5", "poisson-gauss:0.01,0.02"), make_solver("hqs"), load_prior("photo")).image
+    assert float((found - photo).square().mean()) < 0.5 * float((y - photo).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("poisson:0", "at least 1"),
+        ("poisson:many", "noise is SIGMA, poisson:PEAK"),
+        ("poisson-gauss:0.1", "noise is SIGMA"),
+        ("poisson-gauss:2,0", "on the .0, 1. scale: gain 2"),
+        ("loud", "noise is SIGMA"),
+        ("25", "25/255 = 0.098"),
+    ],
+)
+def test_bad_noise(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        degrade(torch.zeros(1, 3, 16, 16), "denoise", text)
+
+
+def test_bad_levels() -> None:
+    with pytest.raises(ValueError, match="above 0 everywhere"):
+        Noise(sigma=torch.tensor([0.1, 0.0]))
+    with pytest.raises(ValueError, match="counts cannot be negative"):
+        Noise(gain=0.1).add(torch.full((1, 1, 2, 2), -1.0), [generator(0)])
+
+
+def test_by_name_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, code = tmp_path / "cat.png", tmp_path / "camera.py"
+    save_image(sample_photo("cat", 32), photo)
+    code.write_text(
+        "import torch\nfrom workbench.noise import Noise\n"
+        "sensor = Noise(gain=0.01, sigma=torch.linspace(0.01, 0.1, 32).expand(3, 32, 32))\n"
+    )
+    for noise in ("poisson:100", f"{code}:sensor"):
+        out = tmp_path / "out"
+        arguments = ["restore", str(photo), "--degrade", "denoise", "--noise", noise, "--solver", "hqs"]
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--out", str(out)])
+        assert ended.value.code in (0, None), capsys.readouterr().err
+        record = json.loads((out / "metrics.json").read_text())
+        assert record["noise"] == noise
+        assert record["psnr"] > 22
