@@ -83,7 +83,7 @@ def beside_noise(distance: Callable[[Tensor, Tensor], Tensor], images: Tensor, o
     error = (other - images).square().mean(dim=(1, 2, 3), keepdim=True)
     drawn = noise_source(generator(0))(images)
     drawn = drawn / drawn.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return distance(other, images), distance(images + error.sqrt() * drawn, images)
+    return distance(other, images), distance((images + error.sqrt() * drawn).clamp(0, 1), images)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def main() -> None:
             with torch.no_grad():
                 found = solver(degraded.y, degraded.op, prior, sigma_noise=noise, initial=initial)
             mean, converged = float(found.evaluations.float().mean()), int(found.converged.sum())
-            quality = float(psnr(found.image.cpu(), photos).mean())
+            quality = float(psnr(found.image.cpu(), photos, clip=True).mean())
             totals[name].append(mean)
             fewer = totals["published"][-1] / mean
             cells.append(f"{mean:6.0f} ({fewer:4.1f}x) {converged}/{len(photos)} {quality:5.1f} dB")

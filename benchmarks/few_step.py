@@ -85,7 +85,7 @@ def main() -> None:
             one = make_solver(kind, **settings, **own)
             drawn = torch.stack([sample(one, priors[source], degraded, seed) for seed in range(arguments.samples or 1)])
             restored = drawn[0]
-            values[name] = {key: score(restored, images).tolist() for key, score in FIGURES.items()}
+            values[name] = {key: score(restored.clamp(0, 1), images).tolist() for key, score in FIGURES.items()}
             if arguments.samples:
                 drawn = drawn.clamp(0, 1)
                 inside = (drawn.amin(0) <= images) & (images <= drawn.amax(0))

@@ -65,7 +65,7 @@ def main() -> None:
             degraded = degrade(part, own["degradation"], own["noise"], seed=0, numbers=numbers)
             for label, network in networks.items():
                 restored = solver(degraded.y, degraded.op, network, sigma_noise=own["noise"]).image
-                values[label] += psnr(restored, part).tolist()
+                values[label] += psnr(restored, part, clip=True).tolist()
         line = f"{own['published_task']:22} {sum(values[first]) / len(images):6.2f}"
         for label in others:
             gap = mean_interval([a - b for a, b in zip(values[label], values[first], strict=True)])

@@ -32,7 +32,7 @@ def main() -> None:
     noisy = [degrade(photos, "denoise", level) for level in LEVELS]
 
     def row(name: str, images: list[torch.Tensor]) -> None:
-        print(f"{name:18s}", *(f"{float(psnr(image, photos).mean()):7.2f}" for image in images), flush=True)
+        print(f"{name:18s}", *(f"{float(psnr(image, photos, clip=True).mean()):7.2f}" for image in images), flush=True)
 
     print(f"{'noise':18s}", *(f"{level:7.2f}" for level in LEVELS))
     row("as it came", [one.y for one in noisy])

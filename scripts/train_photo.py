@@ -93,7 +93,7 @@ def held_out_psnr(prior: Prior, photos: list[np.ndarray]) -> list[float]:
         noise = torch.randn(clean.shape, generator=generator(number))
         for index, level in enumerate(LEVELS):
             noisy = (clean + level / 255 * noise).to(device)
-            sums[index] += float(psnr(prior(noisy, level / 255), clean.to(device)))
+            sums[index] += float(psnr(prior(noisy, level / 255), clean.to(device), clip=True))
     return [round(total / len(photos), 3) for total in sums]
 
 

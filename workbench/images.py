@@ -1,11 +1,14 @@
 """Photos in and out: image files, and tensors (B, C, H, W) in [0, 1].
 
-A tensor is clipped to [0, 1] once, here, when it becomes a picture; algorithms never clip.
+A tensor is clipped to [0, 1] once, here, when it becomes a picture; algorithms never clip. What cannot be an image of
+that range, such as one in 0..255, is refused where it comes in: :func:`check_range`.
 """
 
 from __future__ import annotations
 
+import math
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,6 +19,10 @@ from torch import Tensor
 
 from workbench.photo_file import read_photo
 from workbench.text import replacing, unknown
+
+PLAUSIBLE = (-0.5, 1.5)  # a restoration with values beyond is none
+FINITE = (-sys.float_info.max, sys.float_info.max)  # for what is to be clipped
+ROUNDING = 1e-3  # how far an image may leave [0, 1]
 
 # Colour photos that lie inside the scikit-image wheel: reading them needs no network.
 SAMPLES = {
@@ -64,18 +71,40 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return _levels(images, torch.uint8)
 
 
-def clipped_pair(restored: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
+def check_range(images: Tensor, name: str, low: float = -ROUNDING, high: float = 1 + ROUNDING) -> None:
+    """Raise ValueError unless ``images`` are floating-point numbers from ``low`` to ``high``, which stand for [0, 1]
+    and what rounding, or a solver, may add. The message says what came and, where it can be told, what to do."""
+    expected = f"{name} must have values in [0, 1], got"
+    if not images.is_floating_point():
+        hint = ": divide by 255?" if images.dtype == torch.uint8 else ""
+        raise ValueError(f"{expected} {images.dtype}{hint}")
+    least, most = (float(value) for value in images.detach().aminmax()) if images.numel() else (0.0, 1.0)
+    if low <= least and most <= high:
+        return
+    if not math.isfinite(least + most):
+        raise ValueError(f"{expected} {'NaN' if math.isnan(least + most) else 'infinite values'}")
+    if most > 2 and least > -most / 2:
+        raise ValueError(f"{expected} values up to {most:.6g}: divide by {255 if most < 300 else 65535}?")
+    hint = "(x + 1) / 2" if -1 + low <= least < PLAUSIBLE[0] and most <= high else "clip or rescale"
+    raise ValueError(f"{expected} values from {least:.4g} to {most:.4g}: {hint}?")
+
+
+def clipped_pair(restored: Tensor, original: Tensor, clip: bool = False) -> tuple[Tensor, Tensor]:
     """Two batches (B, C, H, W), nominal [0, 1], as a viewer sees them: clipped to it. What every metric starts with.
 
+    Args:
+        clip: also clip a restored image with values beyond ``PLAUSIBLE``, such as one that diverged or pure noise.
+
     Raises:
-        ValueError: the shapes differ, or a value is not finite.
+        ValueError: the shapes differ, ``original`` is no image in [0, 1], ``restored`` is beyond ``PLAUSIBLE`` without
+            ``clip``, or a value is not finite.
     """
     if restored.shape != original.shape or original.ndim != 4:
         raise ValueError(
             f"expected two batches (B, C, H, W) of one shape, got {tuple(restored.shape)} and {tuple(original.shape)}"
         )
-    if not bool(restored.isfinite().all() and original.isfinite().all()):
-        raise ValueError("an image has pixels that are NaN or infinite")
+    check_range(original, "the original")
+    check_range(restored, "the restored image", *(FINITE if clip else PLAUSIBLE))
     return restored.clamp(0, 1), original.clamp(0, 1)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from workbench.fitting import operator_behind, operator_for
+from workbench.images import PLAUSIBLE, check_range
 from workbench.models.prior import Prior
 from workbench.models.wrappers import whole_or_tiles
 from workbench.noise import Noise, noise_from
@@ -99,9 +100,10 @@ def degrade(
         numbers: of the images, for batches of a longer list; 0, 1, ... if not given.
 
     Raises:
-        ValueError: bad ``spec``, ``noise`` or ``seed``, not one number per image, or a size that the operator cannot
-            take; the message names one that it can.
+        ValueError: bad ``spec``, ``noise`` or ``seed``, values beyond [0, 1], not one number per image, or a size that
+            the operator cannot take; the message names one that it can.
     """
+    check_range(photos, "photos")
     noise = noise_from(noise)
     check_numbers(noise, seed)
     numbers = tuple(range(len(photos)) if numbers is None else numbers)
@@ -133,8 +135,8 @@ def observe(
     Grey operators take the mean over channels, and what a mask says is lost is blanked. Each photo is number 0.
 
     Raises:
-        ValueError: as :func:`degrade`; or the operator's measurement is not a picture of that shape, or depends on
-            chance (which pixels are missing?) and cannot be that of an existing photo.
+        ValueError: as :func:`degrade`, though noise may leave [0, 1]; or the operator's measurement is not a picture of
+            that shape, or depends on chance (which pixels are missing?) and cannot be that of an existing photo.
     """
     remark = ""
     if isinstance(noise, str) and noise == "auto":
@@ -143,6 +145,8 @@ def observe(
         noise, remark = noise_of(photos)
     noise = noise_from(noise)
     check_numbers(noise, seed)
+    more = 6 * (noise.level(photos) if isinstance(noise, Noise) else noise)
+    check_range(photos, "photos", PLAUSIBLE[0] - more, PLAUSIBLE[1] + more)
     op, blank = operator_behind(spec, photos, seed)
     if prior is not None:
         whole_or_tiles(prior, *blank.shape[-2:]).check(blank)

@@ -119,7 +119,7 @@ def _as_papers(result: Result) -> dict[str, Any]:
     if original is None or crop == 1 or 2 * crop >= min(original.shape[-2:]):
         return {}
     found: dict[str, Any] = {}
-    for key, value in paper_scores(result.image[:1], original[:1], crop).items():
+    for key, value in paper_scores(result.image[:1], original[:1], crop, clip=True).items():
         found |= for_json(key, float(value))
     return found
 

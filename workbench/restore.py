@@ -23,7 +23,7 @@ from torch import Tensor
 from workbench.evaluation.metrics import consistency, score
 from workbench.evaluation.statistics import METRICS
 from workbench.fitting import filled_share
-from workbench.images import is_grey
+from workbench.images import PLAUSIBLE, check_range, is_grey
 from workbench.measurement import Degraded as Degraded  # re-exported, with the four below
 from workbench.measurement import degrade as degrade
 from workbench.measurement import measured as measured
@@ -126,8 +126,13 @@ def restore(
         judge: also measure what no prior was trained on, see :func:`workbench.evaluation.metrics.score`.
 
     Raises:
-        ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``.
+        ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``; or that, or the
+            original, is no image in [0, 1].
     """
+    if degraded.original is not None:
+        check_range(degraded.original, "the original")
+    if initial is not None:
+        check_range(initial, "initial", *PLAUSIBLE)
     y, started = degraded.y, time.perf_counter()
     seeds = degraded.solver_seeds or (degraded.seed,) * len(y)
     restoration, misfit, fitted = _solve(degraded, solver, prior, seeds, callback, initial)
@@ -213,6 +218,6 @@ def _cutting(callback: Callback, frame: Frame) -> Callback:
 
 def _scores(restored: Tensor, original: Tensor | None, judge: bool) -> list[dict[str, Any]]:
     if original is not None:
-        return score(restored, original, judge)
+        return score(restored, original, judge, clip=True)  # one that diverged has a record, its message says so
     reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), "no original to compare")
     return [dict.fromkeys(("psnr", "ssim", "lpips", "effnet")) | reasons for _ in restored]

@@ -46,7 +46,8 @@ noise = torch.randn(photo.shape, generator=generator(0))
 noisy = torch.cat([photo + sigma * noise for sigma in levels])
 with torch.no_grad():
     denoised = prior(noisy, torch.tensor(levels))  # one noise level per image of the batch
-for sigma, before, after in zip(levels, psnr(noisy, photo.expand_as(noisy)), psnr(denoised, photo.expand_as(noisy))):
+photos = photo.expand_as(noisy)
+for sigma, before, after in zip(levels, psnr(noisy, photos, clip=True), psnr(denoised, photos)):
     print(f"sigma {sigma:4}: noisy {float(before):5.1f} dB, denoised {float(after):5.1f} dB")
     assert after > before + 3
 show(

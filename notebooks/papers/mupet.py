@@ -222,7 +222,7 @@ for sigma in (0.05, 0.3):
     for label, images in rows.items():
         title = f"{label}, σ = {sigma}"
         columns[title] = torch.cat(images)
-        notes[title] = [f"{float(value):.1f}" for value in psnr(columns[title], columns["original"])]
+        notes[title] = [f"{float(value):.1f}" for value in psnr(columns[title], columns["original"], clip=True)]
 show(columns, list(kinds), notes, height=1.45)
 plt.show()
 

@@ -270,7 +270,7 @@ BAD = {
         "cat.png --degrade mask:black.png",
         "black.png: the mask fills nothing, its brightest value is 0 of 255",
     ),
-    "noise as text": ("cat.png --noise much", "--noise"),
+    "noise as text": ("cat.png --noise much", "noise is SIGMA, poisson:PEAK"),
     "seed": ("cat.png --seed -1", "seed must be 0 or more"),
     "samples": ("cat.png --samples 65", "--samples"),
     "recipe": ("text.json", "text.json: Invalid JSON"),

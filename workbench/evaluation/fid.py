@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from workbench.evaluation.perceptual import effnet_unavailable, loaded
-from workbench.images import to_uint8
+from workbench.images import FINITE, check_range, to_uint8
 from workbench.models.files import read_weights, sha256
 
 FID_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the last part is the start of its SHA-256
@@ -33,8 +33,8 @@ def fid(samples: Tensor, reference: Tensor) -> float:
     The sets may differ in number and size; every image is resized to 299x299.
 
     Raises:
-        ValueError: fewer than two images, other shapes, values that are not finite, or :func:`fid_unavailable` says
-            why it cannot be computed.
+        ValueError: fewer than two images, other shapes, samples that are not finite, a ``reference`` beyond [0, 1], or
+            :func:`fid_unavailable` says why it cannot be computed.
     """
     _check(samples, reference, fid_unavailable())
     read_weights(_weights())  # the library would run what a pickle says; this refuses all but tensors
@@ -94,8 +94,8 @@ def _check(samples: Tensor, reference: Tensor, reason: str | None) -> None:
     for name, images in (("samples", samples), ("reference", reference)):
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] < 2:
             raise ValueError(f"{name}: expected at least 2 images (N, 3, H, W), got shape {tuple(images.shape)}")
-        if not bool(images.isfinite().all()):
-            raise ValueError(f"{name}: an image has pixels that are NaN or infinite")
+    check_range(samples, "samples", *FINITE)
+    check_range(reference, "reference")
     if reason is not None:
         raise ValueError(reason)
 

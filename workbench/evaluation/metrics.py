@@ -2,7 +2,9 @@
 image; and how close it is to the measurement: Consistency. ``FIGURES`` is the one table of them all; ``paper_scores``
 gives PSNR and SSIM by the other conventions of published tables.
 
-All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees.
+All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees. What compares
+two refuses what cannot be such images, since clipping would make a wrong range look good: an ``original`` beyond [0, 1]
+and a ``restored`` beyond [-0.5, 1.5]. With ``clip=True`` the latter (noise, or a restoration that diverged) is clipped.
 """
 
 from __future__ import annotations
@@ -72,18 +74,18 @@ class Metric:
         return f"{text} {self.arrow}".rstrip()
 
 
-def psnr(restored: Tensor, original: Tensor) -> Tensor:
+def psnr(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
     """Peak signal-to-noise ratio in dB, (B,), for a data range of 1; infinite where the images are equal.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: as ``clipped_pair``, also on ``clip``.
     """
-    restored, original = clipped_pair(restored, original)
+    restored, original = clipped_pair(restored, original, clip)
     error = (restored - original).double().square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(error)
 
 
-def ssim(restored: Tensor, original: Tensor) -> Tensor:
+def ssim(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
     """Structural similarity (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5), (B,), averaged over the channels.
 
     K1 is 0.01, K2 0.03, and nothing is shrunk first. As in the reference implementation (``ssim_index.m``) and
@@ -91,9 +93,9 @@ def ssim(restored: Tensor, original: Tensor) -> Tensor:
     torchmetrics, which takes longer to import than torch, also counts windows that see the mirrored border.
 
     Raises:
-        ValueError: the shapes differ, or a side is shorter than the window.
+        ValueError: as ``clipped_pair``, also on ``clip``, or a side is shorter than the window.
     """
-    x, y = checked_pair(restored, original, _ssim_unavailable)
+    x, y = checked_pair(restored, original, _ssim_unavailable, clip)
     weights = torch.exp(-((torch.arange(SSIM_WINDOW).to(x) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2))
     down, across = (weights / weights.sum()).view(1, 1, -1, 1), (weights / weights.sum()).view(1, 1, 1, -1)
     means = conv2d(conv2d(torch.stack([x, y, x * x, y * y, x * y]).flatten(0, 2)[:, None], down), across)
@@ -109,7 +111,7 @@ def luma(images: Tensor) -> Tensor:
     return BLACK + (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
 
 
-def paper_scores(restored: Tensor, original: Tensor, crop: int = 0) -> dict[str, Tensor]:
+def paper_scores(restored: Tensor, original: Tensor, crop: int = 0, clip: bool = False) -> dict[str, Tensor]:
     """PSNR in dB and SSIM as papers count them, of the pictures that an 8-bit file holds: by convention, (B,) each.
 
     The key names the convention, such as ``psnr_y_crop4``; docs/metrics/psnr.md measures what each changes.
@@ -126,9 +128,9 @@ def paper_scores(restored: Tensor, original: Tensor, crop: int = 0) -> dict[str,
         No SSIM where less than its window is left.
 
     Raises:
-        ValueError: the shapes differ or have not three channels, or nothing is left by ``crop``.
+        ValueError: as ``clipped_pair``, also on ``clip``; not three channels, or nothing is left by ``crop``.
     """
-    restored, original = clipped_pair(restored, original)
+    restored, original = clipped_pair(restored, original, clip)
     channels, height, width = original.shape[1:]
     require(channels == 3, "the number of channels", "3 (RGB)", channels)
     require(0 <= 2 * crop < min(height, width), "crop", f"0 to less than half of {height}x{width} pixels", crop)
@@ -136,8 +138,8 @@ def paper_scores(restored: Tensor, original: Tensor, crop: int = 0) -> dict[str,
     rgb = [images[inside].mul(255).round().div(255) for images in (restored, original)]
     measures = {"psnr": psnr} | ({} if _ssim_unavailable(rgb[1]) else {"ssim": ssim})
     return {
-        f"{key}_{name}" + (f"_crop{crop}" if crop else ""): measure(*pair)
-        for name, pair in (("rgb", rgb), ("y", [luma(images) for images in rgb]))
+        f"{key}_{name}" + (f"_crop{crop}" if crop else ""): measure(one, other)
+        for name, (one, other) in (("rgb", rgb), ("y", [luma(images) for images in rgb]))
         for key, measure in measures.items()
     }
 
@@ -156,19 +158,21 @@ def consistency(restored: Tensor, y: Tensor, op: Callable[[Tensor], Tensor]) -> 
     return (op(restored.clamp(0, 1)) - y).double().abs().flatten(1).sum(1)
 
 
-def haarpsi(restored: Tensor, original: Tensor) -> Tensor:
+def haarpsi(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
     """Haar wavelet similarity (Reisenhofer et al. 2018, natural images), (B,), by deepinv; needs no trained network.
 
     Raises:
-        ValueError: the shapes differ, or deepinv is not installed.
+        ValueError: as ``clipped_pair``, also on ``clip``, or deepinv is not installed.
     """
-    restored, original = checked_pair(restored, original, _haarpsi_unavailable)
+    restored, original = checked_pair(restored, original, _haarpsi_unavailable, clip)
     from deepinv.loss.metric import HaarPSI
 
     return HaarPSI(C=30, alpha=4.2)(restored.float(), original.float())
 
 
-def score(restored: Tensor, original: Tensor, judge: bool = False) -> list[dict[str, float | str | None]]:
+def score(
+    restored: Tensor, original: Tensor, judge: bool = False, clip: bool = False
+) -> list[dict[str, float | str | None]]:
     """All metrics of each image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``effnet`` (EfficientNet-Lite0, not
     LPIPS), and for each that is None a ``*_reason``.
 
@@ -177,9 +181,9 @@ def score(restored: Tensor, original: Tensor, judge: bool = False) -> list[dict[
             and tell priors apart that ``effnet`` trained; methods with one prior differ in ``effnet`` as well.
 
     Raises:
-        ValueError: the shapes differ, or ``restored`` is not finite.
+        ValueError: as ``clipped_pair``, also on ``clip``.
     """
-    restored, original = clipped_pair(restored, original)
+    restored, original = clipped_pair(restored, original, clip)
     rows: list[dict[str, float | str | None]] = [{} for _ in restored]
     for key, metric in METRICS.items():
         if metric.measure is None or (metric.judge and not judge):

@@ -39,10 +39,10 @@ LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
 
 
 def checked_pair(
-    restored: Tensor, original: Tensor, unavailable: Callable[[Tensor], str | None]
+    restored: Tensor, original: Tensor, unavailable: Callable[[Tensor], str | None], clip: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Both batches, clipped. Raises ValueError as ``clipped_pair``, or where ``unavailable(original)`` says why."""
-    restored, original = clipped_pair(restored, original)
+    restored, original = clipped_pair(restored, original, clip)
     reason = unavailable(original)
     if reason is not None:
         raise ValueError(reason)
@@ -120,13 +120,13 @@ class EffNet(nn.Module):
         return self.network._swish(head).mean(dim=(2, 3))
 
 
-def effnet(restored: Tensor, original: Tensor, name: str = "effnet") -> Tensor:
+def effnet(restored: Tensor, original: Tensor, name: str = "effnet", clip: bool = False) -> Tensor:
     """Distances (B,), float32, of two batches (B, 3, H, W) of nominal range [0, 1], clipped once; smaller is closer.
 
     Raises:
-        ValueError: the shapes differ, a value is not finite, or :func:`effnet_unavailable` says why not.
+        ValueError: as ``clipped_pair``, also on ``clip``, or :func:`effnet_unavailable` says why not.
     """
-    restored, original = checked_pair(restored, original, partial(effnet_unavailable, name=name))
+    restored, original = checked_pair(restored, original, partial(effnet_unavailable, name=name), clip)
     with torch.no_grad():
         return loaded(name, str(original.device))(restored, original)
 
@@ -165,13 +165,13 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(dim=1, keepdim=True) + EPSILON).sqrt()
 
 
-def lpips(restored: Tensor, original: Tensor) -> Tensor:
+def lpips(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
     """Learned perceptual distance (Zhang et al. 2018; AlexNet, version 0.1), (B,).
 
     Raises:
-        ValueError: the shapes differ, or :func:`lpips_unavailable` says why it cannot be computed.
+        ValueError: as ``clipped_pair``, also on ``clip``, or :func:`lpips_unavailable` says why it cannot be computed.
     """
-    restored, original = checked_pair(restored, original, lpips_unavailable)
+    restored, original = checked_pair(restored, original, lpips_unavailable, clip)
     with torch.no_grad():
         return lpips_distance(original.device)(restored.float(), original.float())
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from workbench.images import PLAUSIBLE
 from workbench.limits import Limited
 from workbench.models.check import check_once
 from workbench.models.prior import Prior, per_image
@@ -26,7 +27,6 @@ from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
 
 SOLVERS: dict[str, type[Solver]] = {}
-PLAUSIBLE = (-0.5, 1.5)  # a restoration with values beyond is none
 
 
 @dataclass(frozen=True)
