@@ -15,6 +15,8 @@
 # Published weights are large and have to be downloaded, so small stand-ins in the same formats take their place here:
 # `photo-ddpm`, a network of 2.7 million weights in the layout of the published DDPM files, trained on photos of 32x32 pixels.
 # Its results say nothing about the originals. BM3D is the original: it has no weights.
+#
+# A network of your own, from your own code, is in `docs/bring_your_own.md`.
 
 # %%
 import logging

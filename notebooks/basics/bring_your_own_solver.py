@@ -40,7 +40,7 @@ from workbench.solvers.schedules import geometric_sigmas
 # generator that yields after every network evaluation: the image, the noise level, what a viewer sees meanwhile, and how
 # many iterations there will be. The base class checks the arguments, draws noise, counts evaluations, calls the callback
 # and builds the result. `p` is the problem: `p.y`, `p.op`, `p.prior`, `p.sigma_noise` (one level per image) and
-# `p.draw(like)`, a source of noise. The name in the first line registers the class.
+# `p.draw(like)`, a source of noise. The name in the first line registers the class in this notebook.
 
 
 # %%
@@ -107,10 +107,10 @@ print("known pixels kept to 0.02:", bool(off < 0.02))
 torch.testing.assert_close(image, HalfQuadraticSplitting()(masked.y, masked.op, prior).image)  # no randomness
 
 # %% [markdown]
-# ## Your own degradation
-# An operator that is diagonal in a known transform takes ten lines (see *operators*). To write it on the command line, it
-# needs one entry in `OPERATORS` of `workbench/operators/parse.py`: its syntax, a line of text, and a function from the
-# arguments to the operator.
+# ## In a file
+# Put the class into a file, without a name to register, and every command and pipeline takes it:
+# `workbench restore photo.jpg --solver my_solver.py:HalfQuadraticSplitting --set steps=12`. Priors and operators of your own are
+# named in the same way. `docs/bring_your_own.md` has what each must keep to, and examples.
 #
 # ## What to try
 # - `lambda_`: 0.1 trusts the data more, 1 the prior.

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from tests.pipelines.small_project import LAST, notebook, project, yaml_of
+from workbench import own
 from workbench.pipelines import identity, input_source
 from workbench.pipelines.cells import input_operator
 from workbench.pipelines.identity import Contents, code_of, code_version
@@ -162,7 +163,8 @@ def test_files_of_a_run_are_found_from_the_jobs_folder(files, monkeypatch):
     assert input_operator("sr:4") == "sr:4"
     assert input_operator("mask:m,1.png") == f"mask:{files}/m,1.png"
     assert input_operator("blur:k.mat:first") == f"blur:{files}/k.mat:first"
-    assert input_operator("own.py:Mine") == input_source("own.py:Mine") == f"{files}/own.py:Mine"
+    assert input_operator("own.py:Mine") == input_source("own.py:Mine") == "own.py:Mine"  # also in records
+    assert own.place_of(Path("own.py")) == files / "own.py"
     (files / "deepinv").mkdir()
     assert input_source("deepinv:drunet") == "deepinv:drunet"
 

@@ -61,7 +61,7 @@ own.place_of = input_path  # FILE.py:NAME too
 
 def input_source(source: str) -> str:
     """A prior as ``load_prior`` takes it; a file or folder, also behind ``diffusers:`` or before ``:NAME`` of what it
-    holds, is an :func:`input_path`.
+    holds, is an :func:`input_path`. FILE.py:NAME stays as it is written, also in records: ``place_of`` finds it.
 
     ``job:NAME`` is the prior that the job NAME trained, which this one needs.
     """
@@ -71,7 +71,7 @@ def input_source(source: str) -> str:
     for start, end in named_paths(source, input_path("")):
         path = input_path(os.path.expanduser(source[start:end]))
         if end == len(source) or path.is_file():
-            return f"{source[:start]}{path}{source[end:]}"
+            return source if path.suffix == ".py" else f"{source[:start]}{path}{source[end:]}"
     return source
 
 

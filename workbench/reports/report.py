@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -76,7 +77,7 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         methods=_settings(groups),
         environments=distinct(record["environment"] for record in records),
         priors=distinct(record["prior"] for record in records),
-        cards={card["name"]: card for card in describe_priors()},
+        cards={r["prior"]: r.get("prior_source") for r in records} | {card["name"]: card for card in describe_priors()},
         unavailable=_unavailable(records) + distinct(f"Left out: {s}." for r in results for s in r.get("skipped", ())),
         out=out,
         date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
@@ -207,6 +208,8 @@ def _loudness(noise: float | str) -> float:
 def _groups(records: list[dict[str, Any]], out: Path, pipeline: Pipeline) -> list[dict[str, Any]]:
     """One group per operator, size, noise and prior: its averages per method, and its photos with their pictures."""
     operators, priors = (distinct(record[key] for record in records) for key in ("operator", "prior"))
+    files = {name: re.sub(r".*/(?=[^/]+\.py:)", "", name) for name in operators}  # without folders, if that is clear
+    shown = files if len(set(files.values())) == len(operators) else {}
     # Operators as the jobs have them, small pictures first, then much noise first.
     records = sorted(records, key=lambda r: (operators.index(r["operator"]), r["size"], _loudness(r["noise"])))
     groups: list[dict[str, Any]] = []
@@ -219,7 +222,7 @@ def _groups(records: list[dict[str, Any]], out: Path, pipeline: Pipeline) -> lis
         for row in rows:
             row["lacks"] = ", ".join(f"{row[k]} of {count([n], k)}" for k, n in numbers.items() if row[k] < n)
         levels = {
-            "operator": first["operator"],
+            "operator": shown.get(first["operator"], first["operator"]),
             "noise": f"noise {first['noise']}" if first["noise"] else "no noise",
             "size": "{1}×{0}".format(*first["size"]),
             "prior": first["prior"] if len(priors) > 1 else "",

@@ -58,10 +58,11 @@ def as_latex(groups: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def long_rows(records: Sequence[Mapping[str, Any]], code: str) -> list[dict[str, Any]]:
     """One row per photo, method and seed: ``COLUMNS``, and as ``setting.NAME``, ``prior.NAME``, ``environment.NAME``
-    every setting of solver and prior, versions and hardware."""
+    every setting of solver and prior, versions and hardware; ``solver.file``, ``operator.sha256``, ... of one's own."""
     rows = []
     for record in records:
         parts = {"setting": record["solver_settings"], "prior": prior_facts(record)}
+        parts |= {name: record.get(f"{name}_source", {}) for name in ("solver", "operator")}
         parts["environment"] = record["environment"]
         more = {f"{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
         rows.append({column: record.get(column) for column in COLUMNS} | {"code": code} | more)

@@ -15,6 +15,7 @@ from workbench.text import require
 
 # Below this level a noisy image still shows the picture, whose values spread by about 0.25.
 PURE_NOISE = 1.0
+LOWEST = 0.002  # half a grey level of 8 bits
 
 
 def geometric_sigmas(steps: int, start: float, end: float) -> Tensor:
@@ -76,8 +77,8 @@ def sampling_sigmas(
         schedule: "vp", "geometric", "karras", or the levels themselves (steps + 1 numbers, strictly descending, the
             last one 0), which are taken as they are.
         steps: number of network evaluations.
-        sigma_min, sigma_max: the range the prior knows. "geometric" and "karras" span it; "vp" starts at the
-            highest published level that fits.
+        sigma_min, sigma_max: the range the prior knows. "geometric" and "karras" span it, down to 0.002 if it has no
+            lower end; "vp" starts at the highest published level that fits.
         start: begin at the highest level not above this instead (a chain that starts from another restoration); the
             ``steps`` levels are spread between it and 0. Not with levels that are given themselves.
 
@@ -100,9 +101,9 @@ def sampling_sigmas(
         if schedule == "vp":
             levels = vp_sigmas(steps, sigma_max)
         elif schedule == "geometric":
-            levels = geometric_sigmas(steps, sigma_max, sigma_min)
+            levels = geometric_sigmas(steps, sigma_max, sigma_min or min(LOWEST, sigma_max))
         elif schedule == "karras":
-            levels = karras_sigmas(steps, sigma_max, sigma_min)
+            levels = karras_sigmas(steps, sigma_max, sigma_min or min(LOWEST, sigma_max))
         else:
             raise ValueError(f"schedule must be 'vp', 'geometric', 'karras' or a list of levels, got {schedule!r}")
         return torch.cat([levels, levels.new_zeros(1)])
