@@ -121,3 +121,14 @@ def test_the_table_comes_out(tmp_path: Path) -> None:
     assert {"prior.code_sha256", "solver.sha256", "operator.sha256"} <= set(table.partition("\n")[0].split(","))
     assert "The prior wiener" in ran.page.text
     assert "examples/my_prior.py:wiener" in ran.page.text
+
+
+def test_the_noise_of_a_sensor_is_weighed() -> None:
+    photo, prior = sample_photo("cat", 64), load_prior("photo")
+    given = degrade(photo, "denoise", "examples/sensor.py:sensor")
+    known = restore(given, make_solver("hqs"), prior).image
+    white = make_solver("hqs")(given.y, given.op, prior, sigma_noise=float((given.y - photo).std())).image
+    errors = [(image - photo).square().mean((0, 1, 3)) for image in (known, white)]
+    assert errors[0][:48].mean() < 0.7 * errors[1][:48].mean()
+    assert errors[0].mean() < errors[1].mean()
+    assert given.noise.name == "examples/sensor.py:sensor"

@@ -176,3 +176,4 @@ def test_by_name_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
         record = json.loads((out / "metrics.json").read_text())
         assert record["noise"] == noise
         assert record["psnr"] > 22
+    assert record["noise_source"]["file"] == "camera.py"

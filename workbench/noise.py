@@ -11,8 +11,8 @@ where there are some ten counts or more; below, counts are skewed. The variance 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Noise:
         gain: of one count, in the unit of the measurement; 0 for no Poisson noise.
         sigma: standard deviation of the Gaussian noise: a number, or a tensor that broadcasts to one measurement,
             without its batch: (C, 1, 1) for channels, (C, H, W) for pixels.
-        name: for records; by default what it is.
+        name, source: for records; what it is, and ``file`` and ``sha256`` of one's own code.
 
     Raises:
         ValueError: not finite, negative or above 1, no noise at all, or a tensor with zeros.
@@ -45,6 +45,7 @@ class Noise:
     gain: float = 0.0
     sigma: float | Tensor = 0.0
     name: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         levels = torch.as_tensor(self.sigma, dtype=torch.float64)
@@ -143,7 +144,7 @@ def parse_noise(text: str) -> float | Noise:
         return Noise(numbers[0], numbers[1], text)
     if not named(text):
         return numbers[0]
-    found, _ = imported(text)
+    found, source = imported(text)
     if not isinstance(found, Noise):
         raise ValueError(f"{text}: expected a workbench.noise.Noise, got {type(found).__name__}")
-    return replace(found, name=text)
+    return replace(found, name=text, source=source)

@@ -40,6 +40,6 @@ def code_in(recipe: Recipe) -> list[str]:
 def changes(recipe: Recipe, index: int, record: Mapping[str, Any]) -> str:
     """A line if method number ``index``, from 0, ran with other code or weights than the recipe's results; or empty."""
     before: dict[str, Any] = dict(*(recipe.results or [])[index * recipe.samples :][:1])
-    kinds = ("solver", "operator", "prior")
+    kinds = ("solver", "operator", "noise", "prior")
     news = [kind for kind in kinds if before.get(key := f"{kind}_source", record[key]) != record[key]]
     return f"not what the recipe's results came from: the code or weights of {', '.join(news)}" if news else ""

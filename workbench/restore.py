@@ -150,6 +150,7 @@ def restore(
         **tiles_of(fitted),
         "operator": degraded.spec,
         "operator_source": dict(degraded.op.source),
+        "noise_source": dict(degraded.noise.source) if isinstance(degraded.noise, Noise) else {},
         "mask_fills": filled_share(degraded.op),
         "noise": str(degraded.noise) if isinstance(degraded.noise, Noise) else degraded.noise,
         "seed": degraded.seed,
