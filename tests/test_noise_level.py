@@ -49,7 +49,7 @@ def test_a_photo_that_came_noisy_is_restored_at_its_own_level():
     assert measured.noise == level
     record = restore(measured, solver_of("hqs", {"max_steps": 2}), load_prior("photo")).records[0]
     assert (record["noise"], record["message"]) == (level, said)
-    with pytest.raises(ValueError, match="auto for one photo at a time, got 'auto', 2 photos"):
+    with pytest.raises(ValueError, match="noise auto is for one photo at a time, got 2 photos"):
         observe(torch.cat([noisy, noisy]), "denoise", "auto")
     with pytest.raises(ValueError, match="got 'much'"):
         observe(noisy, "denoise", "much")

@@ -149,7 +149,8 @@ class Solver(Limited, ABC):
         name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
         if self.linear and not op.linear:
             kind = type(unweighted(op, y)[0]).__name__
-            raise ValueError(f"{name} needs a linear operator, {kind} is not: use diffpir or dps")
+            others = ", ".join(k for k, s in SOLVERS.items() if not s.linear and s.prior_kind == "denoiser")
+            raise ValueError(f"{name} needs a linear operator, {kind} is not; these do not: {others}")
         if self.needs_prior and prior is None:
             raise ValueError(f"{name} needs a prior, got None")
         if self.needs_prior and prior is not None:
