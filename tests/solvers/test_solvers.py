@@ -124,7 +124,7 @@ def test_bad_noise_levels_are_refused(bad):
 def test_a_non_linear_operator_is_refused_by_name_and_taken_by_diffpir_and_dps():
     y = torch.rand(1, 1, 4, 4)
     for solver in (DDNM(), DeqIR(), DDRM(), PiGDM(), ILVR(), RePaint()):
-        with pytest.raises(ValueError, match="needs a linear operator, Squared is not; these do not: .*diffpir, dps"):
+        with pytest.raises(ValueError, match=r"needs a linear operator, Squared is not; these do not: .*diffpir, dps"):
             solver(y, Squared(), curved_prior())
     for noise in (0.0, 0.1):
         for solver in (DiffPIR(2), DPS(2)):

@@ -130,9 +130,8 @@ def _gray(problem: _Problem) -> Operator:
 
 
 def _old_photo(problem: _Problem) -> Operator:
-    if problem.arguments:
-        return Compose(_mask(problem), _gray(problem))
-    return Compose(Inpainting(scratches_mask(problem.size, generator=problem.generator)), _gray(problem))
+    scratched = None if problem.arguments else scratches_mask(problem.size, generator=problem.generator)
+    return Compose(_mask(problem) if scratched is None else Inpainting(scratched), _gray(problem))
 
 
 def _hadamard(problem: _Problem) -> Operator:
@@ -248,10 +247,9 @@ def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Gener
 
     ``generator`` draws lost pixels, scratches and transforms' patterns. Masks in files are white where pixels are lost.
 
-    The tasks of DeqIR, DDNM and DDRM: ``sr:2``, ``sr:4``, ``sr:32``, ``blur:10,10,5`` (their Gaussian blur: a standard
-    deviation of 10 pixels, cut to 5 taps, so nearly a box; ``blur:10`` reaches 40 pixels), ``blur:20,1,9`` (their
-    anisotropic blur), ``text``, ``stripes``, ``gray``, ``oldphoto``. Blur is circular here; theirs sees zeros
-    beyond the border, and their code loses the last tap of an odd kernel.
+    The tasks of DeqIR, DDNM and DDRM: ``sr:2``, ``sr:4``, ``sr:32``, ``blur:10,10,5`` (Gaussian, 10 pixels cut to 5
+    taps, so nearly a box), ``blur:20,1,9`` (anisotropic), ``text``, ``stripes``, ``gray``, ``oldphoto``. Blur is
+    circular here; theirs sees zeros beyond the border, and their code loses the last tap of an odd kernel.
 
     Raises:
         ValueError: one line that names the valid names, or what the arguments should be, or why the size does not fit.
@@ -287,10 +285,8 @@ def file_in(spec: str) -> str | None:
 
 
 def shrink_factor(spec: str) -> int:
-    """How many times smaller the operator written ``spec`` makes pictures: the factor of ``sr``, 1 for all others.
-
-    1 also where there is no valid factor: :func:`parse_operator` says what is wrong.
-    """
+    """How many times smaller the operator written ``spec`` makes pictures: the factor of ``sr``; 1 for all others, and
+    where there is no valid factor, of which :func:`parse_operator` says what is wrong."""
     name, *arguments = spec.strip().replace(",", ":").split(":")
     try:
         factor = float(arguments[0]) if name == "sr" and arguments else 1.0
