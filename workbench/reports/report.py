@@ -80,7 +80,7 @@ def write_report(pipeline: Pipeline, outcomes: list[Outcome], out: str | Path) -
         cards={r["prior"]: r.get("prior_source") for r in records} | {card["name"]: card for card in describe_priors()},
         unavailable=_unavailable(records) + distinct(f"Left out: {s}." for r in results for s in r.get("skipped", ())),
         out=out,
-        date=f"{datetime.now().astimezone():%-d %B %Y, %H:%M %Z}",
+        dates=distinct(f"{each:%-d %B %Y, %H:%M %Z}" for each in _computed(records, results)),
     )
     with replacing(out / "report.html") as file:
         file.write_text(html, encoding="utf-8")
@@ -199,6 +199,12 @@ def _unavailable(records: list[dict[str, Any]]) -> list[str]:
     """A sentence for each metric that could not be computed, once per reason."""
     said = distinct((key, record.get(f"{key}_reason")) for key in ("lpips", "effnet", "fid") for record in records)
     return [f"{metrics.FIGURES[key].title} is {reason}." for key, reason in said if reason]
+
+
+def _computed(records: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[datetime]:
+    """When the first and the last figure were computed, not when they were gathered."""
+    times = sorted(each["finished"] for each in (*records, *results) if each.get("finished"))
+    return [datetime.fromisoformat(time).astimezone() for time in (times[:1] + times[-1:])]
 
 
 def _loudness(noise: float | str) -> float:
