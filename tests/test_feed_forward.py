@@ -100,6 +100,9 @@ def test_samples_are_equal_and_noise_is_not_told(file) -> None:
     degraded = samples(degrade(photo(), "denoise", noise=0.1), 3)
     first, *others = restore(degraded, FeedForward(), load_prior(f"spandrel:{file('x1')}")).image
     assert all(torch.equal(first, other) for other in others)
+    counts = degrade(photo(), "denoise", noise="poisson:30")  # not weighed either: the network sees the picture
+    found = restore(counts, FeedForward(), load_prior(f"spandrel:{file('x1')}")).image
+    torch.testing.assert_close(found, direct(file("x1"), counts.y), atol=1e-5, rtol=0)
 
 
 def test_float64_and_half_the_precision(file) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.pipelines.small_project import pipeline_of, run_here
 from workbench import own, solvers
@@ -21,7 +22,7 @@ from workbench.folder import restore_photos
 from workbench.images import sample_photo, save_image
 from workbench.models import PlainDenoiser, UNet, UNetConfig, available_priors, load, load_prior, save_prior
 from workbench.models.load import describe_priors
-from workbench.operators import FunctionOperator, Inpainting
+from workbench.operators import FunctionOperator, Inpainting, Operator
 from workbench.operators.parse import OPERATORS, describe_operators, known_operators, parse_operator
 from workbench.recipe import load_recipe, make_recipe
 from workbench.restore import degrade, observe, restore, solver_of
@@ -86,7 +87,7 @@ OTHERS = '''
 import torch
 
 from workbench.models import GaussianPrior, PlainDenoiser
-from workbench.operators import FunctionOperator, Inpainting
+from workbench.operators import FunctionOperator, Inpainting, Operator
 
 mask = (torch.arange(32) % 2).float().expand(1, 1, 32, 32)
 half = Inpainting(mask)
@@ -260,7 +261,7 @@ def test_an_operator_object_for_another_size_is_refused():
     photo = sample_photo("cat", 32)
     with pytest.raises(ValueError, match=r"FunctionOperator on images .*expected images \(B, 3, 16, 16\)"):
         degrade(photo, FunctionOperator(lambda x: x, (3, 16, 16)))
-    with pytest.raises(ValueError, match=r"WrongShapes on images .* says that measurements \(1, 3, 32, 16\) are of"):
+    with pytest.raises(ValueError, match=r"WrongShapes on images .* to \(2, 3, 32, 16\); measurement_shape says"):
         degrade(photo, WrongShapes(torch.ones(1, 1, 32, 32)))
 
 
@@ -563,3 +564,19 @@ def test_a_pipeline_job_runs_code_from_where_it_was_started(mine):
     assert records[0]["solver_settings"]["steps"] == 2
     assert records[0]["solver_source"]["sha256"] == hash_of(mine / "my.py")
     assert records[0]["operator"] == "others.py:half"
+
+
+class Careless(Operator):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(0.5)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return 0.5 * y
+
+
+def test_an_operator_that_writes_into_the_photos_is_refused_before_it_does() -> None:
+    photos = torch.rand(1, 3, 16, 16)
+    before = photos.clone()
+    with pytest.raises(ValueError, match="writes into its input"):
+        degrade(photos, Careless())
+    assert torch.equal(photos, before)

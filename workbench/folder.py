@@ -22,7 +22,7 @@ from workbench.data.listing import Source, stamp_of
 from workbench.models import Prior
 from workbench.operators.kernels import FILE as KERNEL_FILE
 from workbench.operators.parse import file_in, is_own
-from workbench.own import imported, source_of
+from workbench.own import imported, named, source_of
 from workbench.photo_file import Photo, read_photo
 from workbench.plots import contact_sheet
 from workbench.random import noise_source
@@ -69,10 +69,11 @@ def restore_photos(
     options |= method.model_dump(include={"solver", "prior", "prior_settings", "tile"}) | {"size": size, "bits": bits}
     options |= {f"{method.solver} {name}": value for name, value in solver_settings(solver).items()}
     spec = recipe.operator or recipe.degrade
-    named = file_in(spec) or ""
-    array = None if Path(named).expanduser().is_file() else KERNEL_FILE.match(named)  # kernels.npz:NAME
-    mask = Path(array["path"] if array else named).expanduser()
-    code = [source for source in (source_of(solver), imported(spec)[1] if is_own(spec) else {}) if source]
+    file = file_in(spec) or ""
+    array = None if Path(file).expanduser().is_file() else KERNEL_FILE.match(file)  # kernels.npz:NAME
+    mask = Path(array["path"] if array else file).expanduser()
+    own = [spec] * is_own(spec) + [str(recipe.noise)] * named(str(recipe.noise))
+    code = [source for source in (source_of(solver), *(imported(text)[1] for text in own)) if source]
     options |= {"code": code} if code else {}
     records = Records(out, options | {"weights": prior.source, "mask or kernel": stamp_of(mask)})
     missing = [photo for photo in photos if not records.hold(photo.name, photo.stamp, photo.written)]

@@ -18,7 +18,7 @@ from workbench.fitting import operator_behind, operator_for
 from workbench.images import PLAUSIBLE, check_range
 from workbench.models.prior import Prior
 from workbench.models.wrappers import whole_or_tiles
-from workbench.noise import Noise, noise_from
+from workbench.noise import Noise, NoiseLike, noise_from
 from workbench.noise_level import noise_of
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame, frame_of
@@ -45,7 +45,7 @@ class Degraded:
         solver_seeds: seed of the solver's stream of each image, B of them; None: ``seed`` for all.
 
     Raises:
-        ValueError: ``numbers`` or ``solver_seeds`` are not one per image.
+        ValueError: ``numbers`` or ``solver_seeds`` are not one per image; noise of another shape than ``y``.
     """
 
     op: Operator
@@ -62,6 +62,8 @@ class Degraded:
         for what, given in (("number", self.numbers), ("solver seed", self.solver_seeds)):
             if given is not None and len(given) != len(self.y):
                 raise ValueError(f"expected one {what} per image ({len(self.y)}), got {len(given)}")
+        if isinstance(self.noise, Noise):
+            self.noise.check(self.y)
 
     def frame(self, multiple: int = 1) -> Frame | None:
         """The frame in which photos that came degraded are restored, see ``workbench.operators.border``; else None."""
@@ -83,7 +85,7 @@ class Degraded:
 def degrade(
     photos: Tensor,
     spec: Any,
-    noise: float | str | Tensor | Noise = 0.0,
+    noise: NoiseLike = 0.0,
     seed: int = 0,
     prior: Prior | None = None,
     numbers: Sequence[int] | None = None,
@@ -122,13 +124,7 @@ def degrade(
     return Degraded(op, y, photos, spec_of(spec), noise, seed, numbers)
 
 
-def observe(
-    photos: Tensor,
-    spec: Any,
-    noise: float | str | Tensor | Noise = 0.0,
-    seed: int = 0,
-    prior: Prior | None = None,
-) -> Degraded:
+def observe(photos: Tensor, spec: Any, noise: NoiseLike = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
     """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain,
     or "auto" for what :func:`estimate_noise` finds, in one photo at a time.
 
@@ -145,7 +141,7 @@ def observe(
         noise, remark = noise_of(photos)
     noise = noise_from(noise)
     check_numbers(noise, seed)
-    more = 6 * (noise.level(photos) if isinstance(noise, Noise) else noise)
+    more = 6 * (float(noise.level(photos).max()) if isinstance(noise, Noise) else noise)
     check_range(photos, "photos", PLAUSIBLE[0] - more, PLAUSIBLE[1] + more)
     op, blank = operator_behind(spec, photos, seed)
     if prior is not None:
@@ -158,11 +154,7 @@ def observe(
 
 
 def measured(
-    op: Operator,
-    y: Tensor,
-    noise: float | str | Tensor | Noise = 0.0,
-    seed: int = 0,
-    original: Tensor | None = None,
+    op: Operator, y: Tensor, noise: NoiseLike = 0.0, seed: int = 0, original: Tensor | None = None
 ) -> Degraded:
     """Measurements ``y`` (B, ...) of your own that are no photos, such as k-space, with all that operator ``op`` knows.
 

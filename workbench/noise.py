@@ -63,7 +63,8 @@ class Noise:
 
     def add(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """``clean`` (B, ...) with noise, image ``b`` drawn from generator ``b``. Raises ValueError where counts would
-        be negative."""
+        be negative, and as :meth:`check`."""
+        self.check(clean)
         y = clean
         if self.gain:
             if bool((clean < -0.25).any()):  # bicubic kernels overshoot a little
@@ -74,20 +75,25 @@ class Noise:
         levels = torch.as_tensor(self.sigma).to(clean)
         return y + levels * noise_source(generators)(clean) if bool((levels > 0).any()) else y
 
+    def check(self, y: Tensor) -> None:
+        """Raise ValueError unless ``sigma`` is one for measurements ``y`` (B, ...)."""
+        shape, one = torch.as_tensor(self.sigma).shape, y.shape[1:]
+        if len(shape) > len(one) or any(a not in (1, b) for a, b in zip(shape[::-1], one[::-1], strict=False)):
+            raise ValueError(f"sigma of shape {tuple(shape)} does not broadcast to a measurement {tuple(one)}")
+
     def deviation(self, mean: Tensor) -> Tensor:
         """Standard deviation, like ``mean`` (B, ...), of measurements of that mean; not below that of one count."""
+        self.check(mean)
         levels = torch.as_tensor(self.sigma).to(mean)
         return (self.gain * mean.clamp(min=self.gain) + levels**2).sqrt().expand_as(mean)
 
-    def level(self, y: Tensor) -> float:
-        """One number for what needs one: the root mean square of the deviation of measurements ``y`` (B, ...)."""
-        return float(self.deviation(y).square().mean().sqrt())
+    def level(self, y: Tensor) -> Tensor:
+        """One number for what needs one, (B,): the root mean square of the deviation of measurements ``y`` (B, ...)."""
+        return self.deviation(y).square().flatten(1).mean(1).sqrt()
 
-    def framed(self, frame: Frame) -> Noise:
-        """The noise of a measurement that was continued beyond its border."""
-        if not isinstance(self.sigma, Tensor) or self.sigma.ndim < 2 or self.sigma.shape[-2:] != frame.size:
-            return self
-        return replace(self, sigma=frame.put(self.sigma.expand(1, *self.sigma.shape[-3:]))[0])
+    def framed(self, frame: Frame, y: Tensor) -> Noise:
+        """The noise of measurements ``y`` (B, C, h, w) once they are continued beyond their border."""
+        return replace(self, sigma=frame.put(torch.as_tensor(self.sigma).to(y).expand(1, *y.shape[1:]))[0])
 
     def whitened(self, op: Operator, y: Tensor, prior: Prior) -> tuple[Operator, Tensor, Tensor, int]:
         """Operator, measurements and noise level (B,) of the same likelihood with white noise, and how often the prior
@@ -99,7 +105,7 @@ class Noise:
         """
         mean, asked = y, 0
         if self.gain:
-            rough = torch.full((len(y),), self.level(y)).to(y)
+            rough = self.level(y)
             image = initial_image(op, y, rough)
             if prior.kind == "denoiser":
                 image, asked = prior(image, rough.clamp(max=prior.sigma_max)), 1
@@ -110,7 +116,10 @@ class Noise:
         return weighted(op, weights), y * weights, sigma, asked
 
 
-def noise_from(given: float | str | Tensor | Noise) -> float | Noise:
+NoiseLike = float | str | Tensor | Noise
+
+
+def noise_from(given: NoiseLike) -> float | Noise:
     """Noise as it is given: a number, text (:func:`parse_noise`), a tensor of standard deviations, or a
     :class:`Noise`. Raises ValueError as they do."""
     if isinstance(given, str):

@@ -119,8 +119,7 @@ def load_recipe(path: str | Path, trust_code: bool = False) -> Recipe:
     ``trust_code``: running it may run the code that it names, ``FILE.py:NAME`` or ``package.module:NAME``.
 
     Raises:
-        ValueError: no such file, more than 10 MB, no JSON, no recipe, or code that is not trusted; one line that begins
-            with the path.
+        ValueError: no such file, more than 10 MB, no JSON, no recipe, or untrusted code; one line, the path first.
     """
     path = Path(path)
     try:
@@ -141,6 +140,7 @@ def load_recipe(path: str | Path, trust_code: bool = False) -> Recipe:
     files = {
         "photo": str(folder / os.path.expanduser(recipe.photo)),
         "degrade": located(recipe.degrade, folder),
+        "noise": located(recipe.noise, folder) if isinstance(recipe.noise, str) else recipe.noise,
         "operator": None if recipe.operator is None else located(recipe.operator, folder),
         "methods": tuple(method_in(method, folder) for method in recipe.methods),
     }

@@ -187,7 +187,9 @@ def _solve(
     # A feed-forward network sees the photo alone.
     frame = None if prior.kind == "network" else degraded.frame(prior.multiple)
     if frame is not None:
-        y = continue_beyond(y, op, frame, noise.level(y) if isinstance(noise, Noise) else noise)
+        level = noise.level(y) if isinstance(noise, Noise) else noise
+        noise = noise.framed(frame, y) if isinstance(noise, Noise) else noise
+        y = continue_beyond(y, op, frame, level)
         initial = None if initial is None else frame.put(initial, frame.factor)
         callback = None if callback is None else _cutting(callback, frame)
     height, width = op.image_shape(y.shape)[-2:]
@@ -197,8 +199,9 @@ def _solve(
     with torch.no_grad():
         sigma: float | Tensor
         if isinstance(noise, Noise):
-            noise = noise if frame is None else noise.framed(frame)
-            white, y, sigma, asked = noise.whitened(op, y, fitted)
+            # A feed-forward network sees the measurement as it is, and is told nothing of its noise.
+            seen = (op, y, torch.zeros(()), 0) if prior.kind == "network" else noise.whitened(op, y, fitted)
+            white, y, sigma, asked = seen
         else:
             white, sigma, asked = op, noise, 0
         found = solver(y, white, fitted, sigma_noise=sigma, generator=streams, **given)

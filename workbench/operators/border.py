@@ -80,10 +80,12 @@ def frame_of(op: Operator, size: tuple[int, int], multiple: int = 1) -> Frame | 
     return Frame(size, (wide[0], wide[1]), factor)
 
 
-def continue_beyond(y: Tensor, op: Operator, frame: Frame, sigma: float) -> Tensor:
-    """Measurements ``y`` (B, C, h, w) with noise ``sigma``, continued to the size ``frame.wide``; see the module."""
+def continue_beyond(y: Tensor, op: Operator, frame: Frame, sigma: float | Tensor) -> Tensor:
+    """Measurements ``y`` (B, C, h, w) with noise ``sigma``, () or (B,), continued to the size ``frame.wide``; see the
+    module."""
     # One by one: when conjugate gradients stop must not depend on the others.
-    return torch.cat([_continued(one, op, frame, sigma) for one in y.split(1)])
+    levels = torch.as_tensor(sigma, dtype=torch.float64).expand(len(y)).tolist()
+    return torch.cat([_continued(one, op, frame, level) for one, level in zip(y.split(1), levels, strict=True)])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.operators.base import Operator, Shape
+from workbench.operators.contract import check_first_use
 from workbench.operators.function import FunctionOperator
 from workbench.own import imported, source_of, telling
 
@@ -45,12 +46,10 @@ def shape_behind(spec: Any, measured: Shape) -> tuple[int, ...]:
 
 
 def measure_own(op: Operator, photos: Tensor, name: str) -> Tensor:
-    """``op(photos)``. Raises ValueError, one line, where an operator of one's own does not take their size."""
+    """``op(photos)``. Raises ValueError, one line, where an operator of one's own is none or takes no such images."""
     with telling(f"{name} on images {tuple(photos.shape)}"):
-        y = op(photos)
-        if (behind := tuple(op.image_shape(y.shape))) != photos.shape:
-            raise ValueError(f"its image_shape says that measurements {tuple(y.shape)} are of images {behind}")
-    return y
+        check_first_use(op, photos.shape, photos.device)  # before it writes into the photos, say
+        return op(photos)
 
 
 def spec_of(spec: Any) -> str:
