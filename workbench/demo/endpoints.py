@@ -43,6 +43,7 @@ def taking(parameters: list[inspect.Parameter]) -> Callable[[Callable[..., Any]]
 
     def named(function: Callable[..., Any]) -> Callable[..., Any]:
         request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        # inspect looks there; the type of a callable does not say so.
         function.__signature__ = inspect.Signature([request, *parameters])  # type: ignore[attr-defined]
         return function
 

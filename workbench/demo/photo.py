@@ -37,6 +37,7 @@ class NoAddresses:
         """As Gradio's, for files that were uploaded. Raises ``gr.Error`` for an address."""
         if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
             raise gr.Error("this server fetches nothing from the web: upload the file itself", print_exception=False)
+        # Of the component that this is mixed into.
         return await super().async_move_resource_to_block_cache(url_or_file_path)  # type: ignore[misc]
 
 

@@ -227,6 +227,7 @@ class Trajectory(PriorSampler):
     gamma: Share = 0.0
     schedule: str | Sequence[float] = "karras"
 
+    # A trajectory model is no prior: it is told two levels.
     def iterate(self, prior: TrajectoryModel, grey: Tensor, draw: NoiseSource) -> Iterator[Iterate]:  # type: ignore[override]
         """See :meth:`PriorSampler.iterate`; one draw between jumps if gamma is above 0."""
         end, known = prior.precond.sigma_min, prior.precond

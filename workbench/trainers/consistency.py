@@ -150,6 +150,7 @@ class Consistency(Limited):
         noise = draws.normal(*images.shape)
         teacher = modules.get("teacher")
         target = context.averages["student"] if self.averaged else student
+        # Modules here, priors all the same: they may be wrapped for several processes.
         errors = self.terms(student, target, teacher, images, noise, grid, index)  # type: ignore[arg-type]
         return errors.mean(), {"levels": torch.tensor(float(len(grid)), device=images.device)}
 
