@@ -19,12 +19,11 @@ from torch import Tensor
 from workbench.data import Photos
 from workbench.images import SAMPLES, sample_photo
 from workbench.models import Prior, load_prior
-from workbench.operators import Degradations
 from workbench.operators.base import column
 from workbench.random import Draws
 from workbench.solvers import MapByAdam, MapByProx, stationarity
 from workbench.trainers import MUPET
-from workbench.trainers.degradations import KINDS
+from workbench.trainers.degradations import KINDS, Degradations
 
 Row = tuple[int, float, int, float, float]  # evaluations and stationarity of Adam, of the proximal map; sigma
 RANGES = ((0.0, 0.03), (0.03, 0.1), (0.1, 1.0), (1.0, 10.0), (10.0, 1e9))

@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 
 def _embedding(time: Tensor, width: int, divisor: float, sine_first: bool) -> Tensor:
-    angle = time[:, None] * torch.exp(-math.log(10000) / divisor * torch.arange(width // 2))[None]
+    angle = time[:, None] * torch.exp(-math.log(10000) / divisor * torch.arange(width // 2, device=time.device))[None]
     return torch.cat([angle.sin(), angle.cos()] if sine_first else [angle.cos(), angle.sin()], 1)
 
 
@@ -120,7 +120,7 @@ def ddpm(state: State, x: Tensor, time: Tensor) -> Tensor:
 
 def ncsnpp(state: State, u: Tensor, sigma: Tensor) -> Tensor:
     """score_sde with Fourier features, FIR resampling and a residual input pyramid (CIFAR-10), undivided."""
-    kernel = torch.outer(row := torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, row)[None, None]
+    kernel = torch.outer(row := torch.tensor([1.0, 3.0, 3.0, 1.0], device=u.device) / 8, row)[None, None]
 
     def fir(x: Tensor, up: bool = False, padding: int = 1) -> Tensor:
         taps = kernel.expand(x.shape[1], 1, 4, 4)

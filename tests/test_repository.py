@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import re
 import stat
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import jupytext
 import pytest
@@ -196,3 +200,19 @@ def test_the_readme_says_what_exists():
     assert used <= known
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert set(re.findall(r"make (\w+)", readme)) <= targets
+
+
+def test_what_benchmarks_and_scripts_import_from_the_package_is_there():
+    missing = []
+    for file in [
+        path for folder in ("benchmarks", "scripts", "pipelines/gpu") for path in (ROOT / folder).glob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("workbench"):
+                module = importlib.import_module(str(node.module))
+                missing += [f"{file.name}: {node.module}.{a.name}" for a in node.names if not _has(module, a.name)]
+    assert missing == []
+
+
+def _has(module: ModuleType, name: str) -> bool:
+    return hasattr(module, name) or importlib.util.find_spec(f"{module.__name__}.{name}") is not None

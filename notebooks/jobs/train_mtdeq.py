@@ -117,7 +117,7 @@ settings = TrainSettings(
 averaged, progress = train(network, objective, photos, settings, run, max_seconds=max_seconds or None)
 
 # %%
-after = equilibria(averaged)
+after = equilibria(averaged.cpu())
 rows = {"original": images, "measurement": start, "before": before, "after": after}
 figure, axes = plt.subplots(len(rows), len(images), figsize=(1.5 * len(images), 6.2))
 for axis_row, (label, shown) in zip(axes, rows.items()):

@@ -27,16 +27,16 @@ from workbench.operators.least_squares import LeastSquares, descend, solve_least
 from workbench.operators.least_squares import column as column  # re-exported
 
 Shape = Sequence[int]
-Method = TypeVar("Method", bound=Callable[..., Tensor])
+Method = TypeVar("Method", bound=Callable[..., Any])
 COMPUTING = {"forward", "adjoint", "damped_pinv", "pinv", "prox", "residual", "project_null", "first_estimate"}
 COMPUTING |= {"analysis", "synthesis", "data_analysis", "data_synthesis", "singular_values", "spectral_filter"}
 
 
-def _exact(method: Method) -> Method:
+def full_precision(method: Method) -> Method:
     """``method`` without autocast: training in bfloat16 rounds the network's products, not the measurement's."""
 
     @wraps(method)
-    def call(*arguments: Any, **options: Any) -> Tensor:
+    def call(*arguments: Any, **options: Any) -> Any:
         lowered = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
         if not lowered:
             return method(*arguments, **options)
@@ -74,7 +74,7 @@ class Operator(nn.Module):
 
     def __init_subclass__(cls) -> None:
         for name in COMPUTING & vars(cls).keys():
-            setattr(cls, name, _exact(vars(cls)[name]))
+            setattr(cls, name, full_precision(vars(cls)[name]))
 
     def __init__(self, *, tolerance: float | None = None, max_iterations: int = 500) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Operator(nn.Module):
         """``A^+ y`` (Moore-Penrose), images (B, C, H, W)."""
         return self.damped_pinv(y, torch.zeros((), dtype=y.dtype))
 
-    @_exact
+    @full_precision
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         """``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x - z||^2`` for images ``z`` (B, C, H, W).
 

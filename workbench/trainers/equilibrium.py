@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from workbench.models.prior import Prior
+from workbench.operators.base import full_precision
 from workbench.solvers.base import Restoration
 from workbench.solvers.fixed_point.gradient import Backward, JacobianFree, attach_gradient
 from workbench.solvers.fixed_point.solve import Map
@@ -46,7 +47,7 @@ class Equilibrium:
     def __call__(self) -> tuple[Tensor, Values]:
         """The loss, in which an image whose solve diverged counts as 0, and ``evaluations`` per image, shares
         ``converged`` and ``lost`` to log."""
-        found = self.solve()
+        found = full_precision(self.solve)()  # in bfloat16 iterates move by rounding alone, and none converges
         usable = found.image.flatten(1).isfinite().all(1)
         if "diverged" in found.extras:
             usable = usable & ~found.extras["diverged"]
