@@ -30,6 +30,7 @@ from workbench.solvers import (
     DDNMPlus,
     DeqIR,
     DiffPIR,
+    OptimiseNoise,
     PiGDM,
     PseudoInverse,
     RePaint,
@@ -112,6 +113,21 @@ def test_evaluations_are_what_the_network_was_asked_and_the_callback_sees_them(s
     assert torch.equal(steps[-1].evaluations, result.evaluations)
     assert all(s.image.shape == result.image.shape for s in steps)
     assert torch.equal(steps[-1].image, result.image)
+
+
+BRIGHTEST = OptimiseNoise(lambda image: -image.flatten(1).mean(1), DeqIR(8, 5), steps=3)
+
+
+@each([*ALL, BRIGHTEST])
+def test_what_a_callback_keeps_stays_as_it_was(solver):
+    (op, y), steps, copies = problem(), [], []
+
+    def keep(step):
+        steps.append(step)
+        copies.append(step.image.clone())
+
+    solver(y, op, curved_prior(), generator=generator(0), callback=keep)
+    assert all(torch.equal(step.image, copy) for step, copy in zip(steps, copies, strict=True))
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, torch.tensor([0.1, math.nan]), torch.ones(3)])

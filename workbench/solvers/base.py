@@ -36,7 +36,7 @@ class Step:
     Attributes:
         index, total: iteration number from 1, and how many there will be at most.
         sigma: noise level of this iteration, or None where there is none.
-        image: the current estimate of the clean image (B, C, H, W), not clipped.
+        image: the current estimate of the clean image (B, C, H, W), not clipped; it stays as it is.
         evaluations: network evaluations so far, per image (B,).
         residual: per image (B,), or None.
     """

@@ -158,7 +158,7 @@ class OptimiseNoise(Solver):
             best.update(loss, result, unit.detach())
             spent += result.evaluations
             if callback is not None:
-                callback(Step(step + 1, self.steps + 1, None, best.image, spent.clone(), loss))
+                callback(Step(step + 1, self.steps + 1, None, best.image.clone(), spent.clone(), loss))
             if step < self.steps:
                 unit.grad, products = noise_gradient(chain, gradient, self.gradient, self.terms)
                 spent += products

@@ -112,7 +112,7 @@ class DeqIR(Solver, name="deqir"):
             chain.slide(running)
             if callback is not None:
                 spent = chain.evaluations.clone()
-                callback(Step(int(count.max()), self.iterations, None, chain.image, spent, moves))
+                callback(Step(int(count.max()), self.iterations, None, chain.image.clone(), spent, moves))
         converged = chain.front == self.steps
         last = trace.gather(1, count[:, None] - 1).squeeze(1)
         return Restoration(
