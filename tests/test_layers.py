@@ -18,7 +18,7 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"measurement"},
     {"restore", "provenance"},
     {"recipe", "pipelines"},
-    {"reports", "demo", "terminal", "folder"},
+    {"reports", "demo", "terminal", "folder", "widgets"},
     {"commands"},
     {"cli"},
     {"__main__"},

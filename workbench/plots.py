@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
@@ -13,9 +15,10 @@ from torch import Tensor
 from workbench.images import to_uint8
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 MAX_PIXELS_SHARP = 160  # smaller pictures are drawn with visible pixels, larger ones smoothly
+MOST_DOTS = 50  # lines of more points are drawn without dots
 
 
 def show(
@@ -23,7 +26,10 @@ def show(
     rows: Sequence[str] | None = None,
     notes: Mapping[str, Sequence[str]] | None = None,
     height: float = 1.9,
-) -> Figure:
+    *,
+    window: tuple[float, float, float, float] = (0, 1, 0, 1),
+    into: FigureBase | None = None,
+) -> FigureBase:
     """Pictures side by side: one column per entry, one row per image of the batch.
 
     Args:
@@ -31,6 +37,8 @@ def show(
         rows: a name for each row.
         notes: title -> a line under each picture of that column, such as its PSNR.
         height: of a row, in inches.
+        window: what of every picture is seen, as shares of its sides: left, right, top, bottom.
+        into: the figure, or part of one, to draw into, whose size counts then; by default a new one.
 
     Raises:
         ValueError: the columns hold different numbers of images.
@@ -41,13 +49,9 @@ def show(
     if len(set(counts.values())) != 1:
         raise ValueError(f"every column needs the same number of images, got {counts}")
     number = next(iter(counts.values()))
-    figure, axes = plt.subplots(
-        number,
-        len(columns),
-        figsize=(height * len(columns), height * 1.12 * number),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure = into or plt.figure(figsize=(height * len(columns), height * 1.12 * number), layout="constrained")
+    axes = figure.subplots(number, len(columns), squeeze=False)
+    left, right, top, bottom = window
     for column, (title, images) in enumerate(columns.items()):
         pixels = to_uint8(images)
         for row in range(number):
@@ -57,6 +61,8 @@ def show(
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="antialiased" if smooth else "nearest")
             axis.set_xticks([])
             axis.set_yticks([])
+            axis.set_xlim(left * pixels.shape[2] - 0.5, right * pixels.shape[2] - 0.5)
+            axis.set_ylim(bottom * pixels.shape[1] - 0.5, top * pixels.shape[1] - 0.5)
             axis.spines[:].set_visible(False)
             if row == 0:
                 axis.set_title(title, fontsize=10)
@@ -68,29 +74,52 @@ def show(
 
 
 def curves(
-    lines: Mapping[str, Sequence[float] | Tensor], *, x: str, y: str, log: bool = True, height: float = 2.6
-) -> Figure:
+    lines: Mapping[str, Sequence[float] | Tensor],
+    *,
+    x: str,
+    y: str,
+    log: bool = True,
+    height: float = 2.6,
+    at: Mapping[str, Sequence[float] | Tensor] | None = None,
+    into: FigureBase | None = None,
+) -> FigureBase:
     """Values over iterations, one labelled line per entry.
 
     Args:
         lines: label -> values; NaN ends a line.
-        x, y: names of the axes.
+        x, y: names of the axes, with their units.
         log: logarithmic vertical axis.
+        at: label -> where its values lie; 1, 2, ... if not given.
+        into: as for :func:`show`.
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(height * 2, height), layout="constrained")
+    figure = into or plt.figure(figsize=(height * 2, height), layout="constrained")
+    axis = figure.subplots()
     for label, values in lines.items():
         points = [float(value) for value in values]
-        axis.plot(range(1, len(points) + 1), points, marker=".", label=label)
+        places = range(1, len(points) + 1) if at is None else [float(value) for value in at[label]]
+        axis.plot(places, points, marker="." if len(points) <= MOST_DOTS else "", label=label)
     if log:
         axis.set_yscale("log")
+    axis.locator_params("x", integer=at is None)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    if list(lines) != [y]:  # a lone line is named by its axis
+        axis.legend(frameon=False)
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """``figure`` as the content of a PNG file, a fifth faster than by its ``savefig``, which lays it out twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas, content = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(content, "png", compress_level=1)
+    return content.getvalue()
 
 
 def contact_sheet(names: Sequence[str], pairs: Iterable[Sequence[Image.Image]], columns: int = 4) -> Image.Image:

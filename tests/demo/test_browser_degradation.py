@@ -13,8 +13,9 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.demo.browser import Demo, drop, needs_chromium, photo, pixels
-from workbench.demo.controls import CONTROLS, TITLES, Parameter, takes_kernel, takes_mask
+from workbench.demo.controls import CONTROLS, TITLES, takes_kernel, takes_mask
 from workbench.demo.presets import PRESETS, Preset
+from workbench.operators.controls import Parameter
 
 pytestmark = needs_chromium
 SLOW = ("mask", "oldphoto")  # they open the editor, which takes seconds

@@ -1,0 +1,274 @@
+"""The tools for JupyterLab, without a browser: what a control says is what the figure shows."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.solvers.solver_problems import FunctionPrior
+from workbench.evaluation.metrics import psnr
+from workbench.images import sample_photo, to_uint8
+from workbench.models import load_prior
+from workbench.operators.controls import CONTROLS
+from workbench.plots import strip
+from workbench.random import stream
+from workbench.restore import degrade, restore
+from workbench.solvers import DDIM, DDNM, DeqIR
+from workbench.widgets import comparison, operator_explorer, prior_inspector, restoration_player, training_monitor
+
+matplotlib.use("Agg")
+PHOTO = sample_photo("cat", 32)
+
+
+def shown(tool):
+    """Title -> the pixels of every picture in the figure."""
+    return {axis.get_title(): np.asarray(axis.images[0].get_array()) for axis in tool.figure().axes if axis.images}
+
+
+def lines(tool):
+    """Name of the vertical axis -> x and y of its first line."""
+    return {axis.get_ylabel(): axis.lines[0].get_data() for axis in tool.figure().axes if axis.lines}
+
+
+def live(tool):
+    """The pictures as JupyterLab has them."""
+    return [Image.open(io.BytesIO(image.value)) for image in tool.children[-1].children]
+
+
+def pixels(images):
+    """The first of ``images`` as it is shown."""
+    return to_uint8(images)[0].squeeze()
+
+
+def prior():
+    return FunctionPrior(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1)) + 0.1, sigma_max=1.0)
+
+
+def recorded(solver, photos=PHOTO, spec="sr:2"):
+    steps = []
+    return restore(degrade(photos, spec, 0.02), solver, load_prior("photo"), callback=steps.append), steps
+
+
+def test_sliders_of_an_operator_write_it_and_its_pictures_follow():
+    tool = operator_explorer(PHOTO, "motion:5", noise=0)
+    before = live(tool)
+    length, angle = tool.controls["parameters"].children
+    assert (length.description, length.value, angle.value) == ("Length, pixels", 5, 45)
+    length.value = 9
+    tool.controls["noise"].value = 0.1
+    tool.controls["seed"].value = 3
+    assert tool.controls["text"].value == "motion:9:45"
+    expected = degrade(PHOTO, "motion:9", 0.1, seed=3)
+    pictures = shown(tool)
+    assert np.array_equal(pictures["y = A x + noise"], pixels(expected.y))
+    assert np.array_equal(pictures["A†y"], pixels(expected.op.pinv(expected.y)))
+    after = live(tool)
+    assert [a.size for a in after] == [b.size for b in before]
+    assert all(a.tobytes() != b.tobytes() for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "mask"])
+def test_every_registered_operator_is_offered_with_its_parameters(name):
+    tool = operator_explorer(PHOTO)
+    tool.controls["operator"].value = name
+    assert [c.description for c in tool.controls["parameters"].children] == [p.label for p in CONTROLS[name][1:]]
+    written = tool.controls["text"].value
+    assert written.split(":")[0] == name
+    assert tool.note.value.startswith("x: 3×32×32, y: ")
+    picture = shown(tool).get("y = A x + noise", shown(tool).get("Aᵀy"))
+    assert np.array_equal(picture, pixels(degrade(PHOTO, written, 0.01).picture))
+
+
+def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
+    tool = operator_explorer(PHOTO)
+    tool.controls["text"].value = "blur:2,0.5,7"
+    assert tool.controls["operator"].value == "blur"
+    assert [control.value for control in tool.controls["parameters"].children] == [2, 0.5]
+    assert np.array_equal(shown(tool)["y = A x + noise"], pixels(degrade(PHOTO, "blur:2,0.5,7", 0.01).y))
+    tool.controls["text"].value = "blr:2"
+    assert "did you mean 'blur'" in tool.note.value
+    assert live(tool) == []
+    assert "image/png" not in tool._repr_mimebundle_()
+    own = tmp_path / "own.py"
+    own.write_text("def half(shape):\n    return lambda x: x / 2\n")
+    tool.controls["text"].value = f"{own}:half"
+    assert tool.controls["operator"].value is None
+    assert np.array_equal(shown(tool)["photo x"], pixels(PHOTO))
+    with pytest.raises(ValueError, match="unknown operator 'nothing'"):
+        operator_explorer(PHOTO, "nothing")
+
+
+def test_spectra_have_their_closed_form_and_their_units():
+    frequency, gain = lines(operator_explorer(PHOTO, "blur:2"))["transfer function"]
+    np.testing.assert_allclose(gain, np.exp(-2 * np.pi**2 * 4 * frequency**2), atol=0.01)  # the kernel is cut off
+    share, values = lines(operator_explorer(PHOTO, "block:16"))["singular value"]
+    assert np.array_equal(values, share < 75)  # a quarter of the pixels is missing
+    assert lines(operator_explorer(PHOTO, "jpeg:10")) == {}
+    axis = operator_explorer(PHOTO, "blur:2").figure().axes[-1]
+    assert axis.get_xlabel() == "frequency, cycles per pixel"
+
+
+@pytest.mark.parametrize("solver", [DDNM(4), DeqIR(4, iterations=3)], ids=["ddnm", "deqir"])
+def test_the_player_goes_through_the_iterations_of_each_photo(solver):
+    photos = torch.cat([PHOTO, sample_photo("rocket", 32)])
+    result, steps = recorded(solver, photos)
+    tool = restoration_player(result, steps)
+    tool.controls["iteration"].value = 2
+    tool.controls["photo"].value = 2
+    given = {"before": result.degraded.y, "iteration 2": steps[1].image, "after": result.image, "original": photos}
+    pictures = shown(tool)
+    assert list(pictures) == list(given)
+    for title, images in given.items():
+        assert np.array_equal(pictures[title], pixels(images[1:])), title
+    scores = [float(psnr(step.image, photos, clip=True)[1]) for step in steps]
+    np.testing.assert_allclose(lines(tool)["PSNR, dB"][1], scores)
+    other = "residual" if isinstance(solver, DeqIR) else "noise level σ, images in [0, 1]"
+    assert len(lines(tool)[other][1]) == len(steps)
+    assert f"{int(steps[1].evaluations[1])} evaluations" in tool.note.value
+
+
+def test_the_line_that_marks_the_iteration_moves():
+    result, steps = recorded(DDNM(4))
+    tool = restoration_player(result, steps)
+    seen = []
+    for number in (1, 3):
+        tool.controls["iteration"].value = number
+        seen.append(live(tool)[1].tobytes())
+        marks = [axis.lines[-1].get_xdata() for axis in tool.figure().axes if axis.lines]
+        assert [list(mark) for mark in marks] == [[number, number]] * 2
+    assert seen[0] != seen[1]
+    assert live(restoration_player(result.restoration))[0].size[0] == 850  # a result alone
+
+
+def test_a_player_wants_what_belongs_together():
+    result, _ = recorded(DDNM(2))
+    two = torch.cat([PHOTO] * 2)
+    for wrong in ({"before": two}, {"original": two}, {"steps": recorded(DDNM(2), two)[1]}):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}: expected 1 images, .* got 2"):
+            restoration_player(result.restoration, **wrong)
+
+
+def test_pictures_of_any_size_are_zoomed_to_the_same_place():
+    result, _ = recorded(DDNM(2))
+    tool = comparison({"degraded": result.degraded.picture, "DDNM": result}, original=PHOTO)
+    tool.controls["zoom"].value = 4
+    tool.controls["across"].value, tool.controls["down"].value = 100, 0
+    axes = tool.figure().axes
+    assert [axis.get_title() for axis in axes] == ["degraded", "DDNM", "original"]
+    for axis, side in zip(axes, (16, 32, 32), strict=True):
+        assert axis.get_xlim() == (0.75 * side - 0.5, side - 0.5)
+        assert axis.get_ylim() == (0.25 * side - 0.5, -0.5)
+    assert axes[1].get_xlabel() == f"{result.records[0]['psnr']:.2f} dB"
+    assert axes[0].get_xlabel() == ""
+
+
+@pytest.mark.parametrize("results", [{}, {"one": PHOTO}, {"one": PHOTO, "two": torch.cat([PHOTO, PHOTO])}])
+def test_a_comparison_is_of_two_or_more_with_as_many_images(results):
+    with pytest.raises(ValueError, match="expected two or more pictures"):
+        comparison(results)
+
+
+def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
+    known = prior()
+    tool = prior_inspector(known, PHOTO, sampler=DDIM(3), samples=2)
+    tool.controls["sigma"].value = 0.5
+    tool.controls["seed"].value = 7
+    noisy = PHOTO + 0.5 * torch.randn(PHOTO.shape, generator=stream(7, "noise"))
+    assert np.array_equal(shown(tool)["denoised"], pixels(known(noisy, 0.5)))
+    assert 10 ** tool.controls["sigma"].max == pytest.approx(known.sigma_max)
+    assert len(live(tool)) == 1
+    tool.controls["samples"].click()
+    streams = [stream(7, "sample", number) for number in range(2)]
+    expected = DDIM(3)(known, (2, 3, 32, 32), generator=streams).image
+    assert np.array_equal(shown(tool)["samples by DDIM"], pixels(strip(expected)))
+    tool.controls["samples"].click()
+    assert len(live(tool)) == 3
+
+
+def test_a_prior_inspector_refuses_what_it_cannot_ask():
+    with pytest.raises(ValueError, match=r"the prior inspector needs a denoiser.*photo-ud2m"):
+        prior_inspector(load_prior("photo-ud2m"))
+    with pytest.raises(ValueError, match="colour images"):
+        prior_inspector(prior(), PHOTO[:, :1])
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        prior_inspector(prior(), samples=0)
+    grey = FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16)
+    tool = prior_inspector(grey)  # any level: the slider ends somewhere
+    assert shown(tool)["photo"].shape == (16, 16)
+    assert 10 ** tool.controls["sigma"].max == pytest.approx(100)
+
+
+def run_folder(folder, steps):
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps({"settings.steps": 400}))
+    with (folder / "log.jsonl").open("a") as file:
+        for step in steps:
+            line = {"step": step, "images": 8 * step, "seconds": step / 10, "loss": 1 / step, "waiting": 0.0}
+            file.write(json.dumps(line) + "\n")
+
+
+def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
+    tool = training_monitor(tmp_path)
+    assert "no line yet" in tool.note.value
+    run_folder(tmp_path / "resume", [100, 200])  # a job of a pipeline trains there
+    with (tmp_path / "resume" / "log.jsonl").open("a") as file:
+        file.write('{"step": 300, "ima')  # being written
+    tool.controls["refresh"].click()
+    assert [list(values) for values in lines(tool)["loss"]] == [[100, 200], [0.01, 0.005]]
+    assert tool.note.value.startswith("step 200 of 400, 80 images per second, 0 minutes left, last line 0 s ago")
+    (tmp_path / "resume" / "samples").mkdir()
+    Image.fromarray(pixels(PHOTO)).save(tmp_path / "resume" / "samples" / "0000200.png")
+    tool.controls["refresh"].click()
+    assert np.array_equal(shown(tool)["samples at step 200"], pixels(PHOTO))
+    with pytest.raises(ValueError, match=r"folder must be that of a training run, got .*none"):
+        training_monitor(tmp_path / "none")
+    with pytest.raises(ValueError, match="every must be positive, got 0"):
+        training_monitor(tmp_path, every=0)
+
+
+def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
+    run_folder(tmp_path, [100])
+
+    async def watch():
+        tool = training_monitor(tmp_path, every=0.01)
+        run_folder(tmp_path, [200, 300, 400])
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            if "step 400" in tool.note.value:
+                break
+        assert tool.note.value == "step 400 of 400, 80 images per second"
+        assert not tool.controls["follow"].value
+        tool.looking.cancel()
+
+    asyncio.run(watch())
+
+
+def test_every_tool_leaves_a_still_where_widgets_do_not_run(tmp_path):
+    run_folder(tmp_path, [100, 200])
+    result, steps = recorded(DDNM(2))
+    tools = {
+        "Operator explorer": operator_explorer(PHOTO),
+        "Restoration player": restoration_player(result, steps),
+        "Prior inspector": prior_inspector(prior(), PHOTO),
+        "Comparison": comparison({"a": PHOTO, "b": result}),
+        "Training monitor": training_monitor(tmp_path),
+    }
+    for title, tool in tools.items():
+        bundle = tool._repr_mimebundle_()
+        assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == tool.model_id
+        assert bundle["text/plain"] == title  # the same in every run: nbval compares it
+        still = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+        assert still.size[0] == 850
+        assert still.size[1] == pytest.approx(sum(picture.size[1] for picture in live(tool)), abs=2)
+        assert len(np.unique(np.asarray(still.convert("L")))) > 10
+        for kind in ("pdf", "svg"):
+            tool.figure().savefig(tmp_path / f"figure.{kind}")
+            assert (tmp_path / f"figure.{kind}").stat().st_size > 5000

@@ -1,0 +1,40 @@
+"""Several results of one photo, at the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from workbench.restore import Result
+from workbench.solvers.base import Restoration
+from workbench.widgets.tool import Tool, View, decibels, pictures, slider
+
+
+def comparison(results: Mapping[str, Tensor | Restoration | Result], original: Tensor | None = None) -> Tool:
+    """Two or more results of the same photos side by side, zoomed and moved together.
+
+    Args:
+        results: name -> images (B, C, H, W), which may differ in size, as a measurement beside its restorations does.
+        original: (B, C, H, W): shown beside them, with the PSNR of those of its size.
+
+    Raises:
+        ValueError: fewer than two pictures to compare, or another number of images in one of them.
+    """
+    images = {name: found if isinstance(found, Tensor) else found.image for name, found in results.items()}
+    alike = [name for name, batch in images.items() if original is not None and batch.shape[2:] == original.shape[2:]]
+    images |= {} if original is None else {"original": original}
+    counts = {name: len(batch) for name, batch in images.items()}
+    if len(images) < 2 or len({*counts.values()}) != 1:
+        raise ValueError(f"expected two or more pictures, with as many images in each, got {counts}")
+    zoom, photo = slider("Zoom", 1, 1, 16, 0.1), slider("Photo", 1, 1, max(counts.values()))
+    across, down = slider("Across, %", 50, 0, 100), slider("Down, %", 50, 0, 100)
+
+    def view() -> View:
+        share = 1 / zoom.value
+        left, top = ((1 - share) * place.value / 100 for place in (across, down))
+        columns = {name: batch[photo.value - 1, None] for name, batch in images.items()}
+        notes = {name: f"{float(decibels(columns[name], columns['original'])):.2f} dB" for name in alike}
+        return "", [pictures(columns, notes, window=(left, left + share, top, top + share))]
+
+    return Tool("Comparison", {"zoom": zoom, "across": across, "down": down, "photo": photo}, view)

@@ -1,0 +1,66 @@
+"""What a prior makes of noise."""
+
+from __future__ import annotations
+
+import math
+
+import ipywidgets
+import torch
+from torch import Tensor
+
+from workbench.images import sample_photo
+from workbench.models.prior import Prior
+from workbench.plots import strip
+from workbench.random import stream
+from workbench.solvers.prior_samples import EDM, Consistency, PriorSampler
+from workbench.text import require
+from workbench.widgets.tool import Tool, View, decibels, pictures, seeds
+
+LEVELS = (1e-3, 100.0)  # of the slider, at most
+
+
+def prior_inspector(
+    prior: Prior, photo: Tensor | None = None, *, sampler: PriorSampler | None = None, samples: int = 4
+) -> Tool:
+    """Denoise a photo at any noise level that the prior knows, and draw samples of the prior.
+
+    Args:
+        photo: (1, C, H, W) in [0, 1], with the prior's channels; by default a sample.
+        sampler: of the button; by default ``EDM()``, or ``Consistency()`` for a consistency model.
+        samples: to draw at a time, of the size that the prior was trained on, if known.
+
+    Raises:
+        ValueError: a prior that is neither denoiser nor consistency model, or does not take the photo; no samples.
+    """
+    sampler = sampler or (Consistency() if prior.kind == "consistency" else EDM())
+    prior.check_kind("the prior inspector", sampler.prior_kind)
+    require(samples >= 1, "samples", "at least 1", samples)
+    x = sample_photo("astronaut", prior.image_size or 128)[:, : prior.channels] if photo is None else photo
+    prior.check(x)
+    x = x.to(next(prior.parameters(), x))
+    low, high = max(prior.sigma_min, LEVELS[0]), min(prior.sigma_max, LEVELS[1])
+    sigma = ipywidgets.FloatLogSlider(min(0.1, high), min=math.log10(low), max=math.log10(high), step=0.02)
+    sigma.description, sigma.readout_format, sigma.layout.width = "σ, images in [0, 1]", ".3g", "420px"
+    sigma.style.description_width = "initial"
+    number, button = seeds(0), ipywidgets.Button(description=f"Draw {samples} samples")
+    drawn: list[Tensor] = []
+
+    @torch.no_grad()
+    def view() -> View:
+        level = min(sigma.value, high)
+        noisy = x + level * torch.randn(x.shape, generator=stream(number.value, "noise")).to(x)
+        columns = {"photo": x, f"with noise, σ = {level:.3g}": noisy, "denoised": prior(noisy, level)}
+        notes = {title: f"{float(decibels(image, x)):.2f} dB" for title, image in columns.items() if image is not x}
+        title = f"samples by {type(sampler).__name__}"
+        return prior.summary(), [pictures(columns, notes), *(pictures({title: strip(some)}) for some in drawn)]
+
+    def draw(_: object) -> None:
+        side = prior.image_size or prior.trained_size or x.shape[-1]
+        streams = [stream(number.value, "sample", len(drawn) * samples + index) for index in range(samples)]
+        found = sampler(prior, (samples, prior.channels, side, side), generator=streams, like=x)
+        drawn.append(found.image.float().cpu())
+        tool.redraw()
+
+    button.on_click(draw)
+    tool = Tool("Prior inspector", {"sigma": sigma, "seed": number, "samples": button}, view)
+    return tool

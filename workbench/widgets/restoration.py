@@ -1,0 +1,72 @@
+"""A restoration, iteration by iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import ipywidgets
+import torch
+from matplotlib.figure import FigureBase
+from torch import Tensor
+
+from workbench.plots import curves
+from workbench.restore import Result
+from workbench.solvers.base import Restoration, Step
+from workbench.widgets.tool import Part, Tool, View, decibels, pictures, slider
+
+
+def restoration_player(
+    found: Restoration | Result,
+    steps: Sequence[Step] = (),
+    *,
+    before: Tensor | None = None,
+    original: Tensor | None = None,
+) -> Tool:
+    """Scrub through the iterations of a restoration, between what was before and after, over its traces.
+
+    Args:
+        steps: what a callback saw, of any solver: of ``restore(..., callback=steps.append)`` with a list. Without them
+            the result is shown, with its residuals.
+        before: the measurement as pictures (B, C, h, w). A :class:`Result` knows it, and the original.
+        original: (B, C, H, W), if known: adds PSNR.
+
+    Raises:
+        ValueError: steps, ``before`` or ``original`` of another number of images.
+    """
+    if isinstance(found, Result):
+        before = found.degraded.picture if before is None else before
+        original = found.degraded.original if original is None else original
+        found = found.restoration
+    images, last = [step.image for step in steps] or [found.image], found.image
+    for name, given in (("steps", images[0]), ("before", before), ("original", original)):
+        if given is not None and len(given) != len(last):
+            raise ValueError(f"{name}: expected {len(last)} images, as in the restoration, got {len(given)}")
+    known: dict[str, Tensor] = {}  # name of a trace -> its values (B, iterations)
+    if original is not None:
+        known["PSNR, dB"] = torch.stack([decibels(image, original) for image in images], 1)
+    if found.residuals is not None:
+        known["residual"] = found.residuals
+    elif steps and all(step.sigma for step in steps):
+        known["noise level σ, images in [0, 1]"] = torch.tensor([[step.sigma for step in steps]] * len(last))
+    draws = [partial(_draw, {name: trace[row] for name, trace in known.items()}) for row in range(len(last))]
+    at, photo = slider("Iteration", len(images), 1, len(images)), slider("Photo", 1, 1, len(last))
+    play = ipywidgets.Play(value=at.value, min=1, max=at.max, interval=250, show_repeat=False)
+    ipywidgets.jslink((play, "value"), (at, "value"))
+
+    def view() -> View:
+        row, number = photo.value - 1, at.value
+        given = {"before": before, f"iteration {number}": images[number - 1], "after": last, "original": original}
+        columns = {title: batch[row, None] for title, batch in given.items() if batch is not None}
+        spent = (steps[number - 1] if steps else found).evaluations[row]
+        values = [f"{name}: {float(trace[row, number - 1]):.4g}" for name, trace in known.items() if steps]
+        note = "; ".join(filter(None, (f"{spent} evaluations of the prior", *values, found.message)))
+        return note, [pictures(columns), *([Part(2.2, draws[row], number if steps else math.nan)] if known else [])]
+
+    return Tool("Restoration player", {"play": play, "iteration": at, "photo": photo}, view, quiet=["play"])
+
+
+def _draw(traces: dict[str, Tensor], into: FigureBase) -> None:
+    for part, (name, trace) in zip(into.subfigures(1, len(traces), squeeze=False)[0], traces.items(), strict=True):
+        curves({name: trace}, x="iteration", y=name, log="dB" not in name, into=part)

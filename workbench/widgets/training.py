@@ -1,0 +1,75 @@
+"""A training run that is under way, or over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from workbench.images import load_image
+from workbench.pipelines.job import RESUME
+from workbench.plots import curves
+from workbench.text import require
+from workbench.widgets.tool import Part, Tool, View, pictures
+
+
+def training_monitor(folder: str | Path, every: float = 5.0) -> Tool:
+    """Losses, newest samples and remaining time of a training run, read again by the button and by itself.
+
+    The notebook stays free: the log is looked at between its cells, until the run is over or the box is unticked.
+
+    Args:
+        folder: of the run (``log.jsonl``), or of a pipeline's job that trains; it may be without a log yet.
+        every: seconds between two looks.
+
+    Raises:
+        ValueError: no such folder, or ``every`` is not positive.
+    """
+    require(every > 0, "every", "positive", every)
+    require(Path(folder).is_dir(), "folder", "that of a training run", folder)
+    follow = ipywidgets.Checkbox(True, description=f"every {every:g} s")
+    button = ipywidgets.Button(description="Refresh")
+
+    def view() -> View:
+        run = Path(folder, RESUME) if Path(folder, RESUME).is_dir() else Path(folder)
+        text = (run / "log.jsonl").read_text() if (run / "log.jsonl").is_file() else ""
+        log = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        if not log:
+            return f"{run / 'log.jsonl'}: no line yet", []
+        lines = {name: [line.get(name, float("nan")) for line in log] for name in log[-1] if name.endswith("loss")}
+        at = {name: [line["step"] for line in log] for name in lines}
+        positive = min(map(min, lines.values())) > 0
+        newest = sorted((run / "samples").glob("*.png"))[-1:]
+        grids = [pictures({f"samples at step {int(grid.stem)}": load_image(grid)}) for grid in newest]
+        note, going = _state(log, run)
+        follow.value = follow.value and going
+        drawn = Part(2.4, lambda into: curves(lines, at=at, x="step", y="loss", log=positive, into=into))
+        return note, [drawn, *grids]
+
+    async def look() -> None:
+        while tool.comm is not None:
+            await asyncio.sleep(every)
+            if follow.value:
+                tool.redraw()
+
+    tool = Tool("Training monitor", {"refresh": button, "follow": follow}, view, quiet=["refresh", "follow"])
+    button.on_click(tool.redraw)
+    with suppress(RuntimeError):  # no event loop: no notebook
+        tool.looking = asyncio.get_running_loop().create_task(look())
+    return tool
+
+
+def _state(log: list[dict[str, Any]], run: Path) -> tuple[str, bool]:
+    """How far the run is, in a line, and whether it goes on."""
+    last, before = log[-1], log[-2] if len(log) > 1 else dict.fromkeys(log[-1], 0)
+    taken, images, seconds = (last[name] - before[name] for name in ("step", "images", "seconds"))
+    steps = json.loads((run / "settings.json").read_text())["settings.steps"]
+    age = time.time() - (run / "log.jsonl").stat().st_mtime
+    left = f", {(steps - last['step']) * seconds / taken / 60:.0f} minutes left, last line {age:.0f} s ago"
+    note = f"step {last['step']:,} of {steps:,}, {images / max(seconds, 1e-9):.0f} images per second"
+    return (note + left, True) if last["step"] < steps else (note, False)
