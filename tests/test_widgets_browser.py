@@ -89,8 +89,8 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(needs_chromium[1].args[0], reason="needs a chromium on the PATH")
+@needs_chromium[0]
+@needs_chromium[1]
 def test_sliders_move_pictures_in_jupyterlab(lab: str, page: Page, tmp_path: Path) -> None:
     page.goto(f"{lab}/lab/tree/tools.ipynb")
     page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")

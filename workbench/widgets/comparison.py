@@ -12,14 +12,10 @@ from workbench.widgets.tool import Tool, View, decibels, pictures, slider
 
 
 def comparison(results: Mapping[str, Tensor | Restoration | Result], original: Tensor | None = None) -> Tool:
-    """Two or more results of the same photos side by side, zoomed and moved together.
+    """Two or more results (B, C, H, W) of the same photos side by side, by name, zoomed and moved together.
 
-    Args:
-        results: name -> images (B, C, H, W), which may differ in size, as a measurement beside its restorations does.
-        original: (B, C, H, W): shown beside them, with the PSNR of those of its size.
-
-    Raises:
-        ValueError: fewer than two pictures to compare, or another number of images in one of them.
+    They may differ in size, as a measurement beside its restorations does. With the ``original``, those of its size
+    have a PSNR. ValueError for fewer than two pictures, or another number of images in one of them.
     """
     images = {name: found if isinstance(found, Tensor) else found.image for name, found in results.items()}
     alike = [name for name, batch in images.items() if original is not None and batch.shape[2:] == original.shape[2:]]

@@ -13,7 +13,7 @@ from workbench.operators.controls import CONTROLS, spec_with, values_in
 from workbench.operators.parse import operator_name
 from workbench.plots import curves
 from workbench.restore import degrade
-from workbench.widgets.tool import Part, Tool, View, pictures, seeds, slider
+from workbench.widgets.tool import Part, Tool, View, pictures, slider
 
 POINTS = 400  # of a curve
 
@@ -21,14 +21,10 @@ POINTS = 400  # of a curve
 def operator_explorer(
     photo: Tensor | None = None, operator: str = "blur:1.5", noise: float = 0.01, seed: int = 0
 ) -> Tool:
-    """What an operator does: photo, measurement ``y = A x + noise``, pseudo-inverse ``A†y``, spectrum.
+    """What an operator does to ``photo`` (1, 3, H, W) in [0, 1]: ``y = A x + noise``, ``A†y``, spectrum.
 
     All registered operators are listed, with a control for each parameter. What is written beside counts: all that the
-    command line takes, also FILE.py:NAME.
-
-    Args:
-        photo: (1, 3, H, W) in [0, 1]; by default a sample.
-        operator, noise, seed: to begin with, as for :func:`workbench.restore.degrade`; ValueError as from there.
+    command line takes, also FILE.py:NAME. Arguments, and ValueError for bad ones, are as of ``restore.degrade``.
     """
     x = sample_photo("astronaut", 128) if photo is None else photo
     kind = ipywidgets.Dropdown(
@@ -37,7 +33,7 @@ def operator_explorer(
     text = ipywidgets.Text(operator, description="A =", continuous_update=False)
     level, number, parameters = (
         slider("Noise σ, images in [0, 1]", noise, 0, 0.5, 0.005),
-        seeds(seed),
+        ipywidgets.IntText(seed, description="Seed"),
         ipywidgets.HBox(),
     )
 

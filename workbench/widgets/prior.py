@@ -14,7 +14,7 @@ from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers.prior_samples import EDM, Consistency, PriorSampler
 from workbench.text import require
-from workbench.widgets.tool import Tool, View, decibels, pictures, seeds
+from workbench.widgets.tool import Tool, View, decibels, pictures
 
 LEVELS = (1e-3, 100.0)  # of the slider, at most
 
@@ -22,15 +22,11 @@ LEVELS = (1e-3, 100.0)  # of the slider, at most
 def prior_inspector(
     prior: Prior, photo: Tensor | None = None, *, sampler: PriorSampler | None = None, samples: int = 4
 ) -> Tool:
-    """Denoise a photo at any noise level that the prior knows, and draw samples of the prior.
+    """Denoise ``photo`` (1, C, H, W) in [0, 1] at any noise level that the prior knows, and draw samples of the prior.
 
-    Args:
-        photo: (1, C, H, W) in [0, 1], with the prior's channels; by default a sample.
-        sampler: of the button; by default ``EDM()``, or ``Consistency()`` for a consistency model.
-        samples: to draw at a time, of the size that the prior was trained on, if known.
-
-    Raises:
-        ValueError: a prior that is neither denoiser nor consistency model, or does not take the photo; no samples.
+    A button draws ``samples`` at a time, of the size that the prior was trained on, by ``sampler``: by default
+    ``EDM()``, or ``Consistency()`` for a consistency model. ValueError for a prior of another kind than the sampler
+    asks, or one that does not take the photo.
     """
     sampler = sampler or (Consistency() if prior.kind == "consistency" else EDM())
     prior.check_kind("the prior inspector", sampler.prior_kind)
@@ -42,7 +38,7 @@ def prior_inspector(
     sigma = ipywidgets.FloatLogSlider(min(0.1, high), min=math.log10(low), max=math.log10(high), step=0.02)
     sigma.description, sigma.readout_format, sigma.layout.width = "σ, images in [0, 1]", ".3g", "420px"
     sigma.style.description_width = "initial"
-    number, button = seeds(0), ipywidgets.Button(description=f"Draw {samples} samples")
+    number, button = ipywidgets.IntText(0, description="Seed"), ipywidgets.Button(description=f"Draw {samples} samples")
     drawn: list[Tensor] = []
 
     @torch.no_grad()

@@ -20,11 +20,11 @@ WIDTH = 8.5  # of figures, inches
 
 
 class Part(NamedTuple):
-    """A strip of the figure: its height in inches, what draws it, where a line stands in its curves (NaN: nowhere)."""
+    """A strip of the figure."""
 
-    height: float
+    height: float  # in inches
     draw: Callable[[FigureBase], object]
-    mark: float = math.nan
+    mark: float = math.nan  # where a vertical line stands in its curves
 
 
 View = tuple[str, list[Part]]  # a line of text, and the strips below it
@@ -33,13 +33,8 @@ View = tuple[str, list[Part]]  # a line of text, and the strips below it
 class Tool(ipywidgets.VBox):
     """Controls over a figure that is drawn anew after every change; what goes wrong then is said in its place.
 
-    Attributes:
-        controls: by name; to set the ``value`` of one does what moving it does.
-
-    Args:
-        title: what stands for the tool in plain text.
-        view: computes what is shown from the controls.
-        quiet: names of controls whose change is not yet a reason to draw.
+    To set the ``value`` of one of ``controls`` does what moving it does. ``view`` computes what they ask for; a change
+    of those named ``quiet`` is no reason to. ``title`` stands for the tool in plain text.
     """
 
     def __init__(
@@ -107,11 +102,6 @@ def slider(label: str, value: Any, low: float, high: float, step: float = 1) -> 
     layout = {"width": "320px", "display": "none" if low == high else ""}
     looks = {"readout_format": form, "style": {"description_width": "initial"}, "layout": layout}
     return kind(value=value, min=low, max=high, step=step, description=label, **looks)
-
-
-def seeds(seed: int) -> Any:
-    """A box for a seed."""
-    return ipywidgets.BoundedIntText(seed, min=0, max=2**31 - 1, description="Seed", layout={"width": "160px"})
 
 
 def decibels(images: Tensor, originals: Tensor) -> Tensor:

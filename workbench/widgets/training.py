@@ -21,14 +21,9 @@ from workbench.widgets.tool import Part, Tool, View, pictures
 def training_monitor(folder: str | Path, every: float = 5.0) -> Tool:
     """Losses, newest samples and remaining time of a training run, read again by the button and by itself.
 
-    The notebook stays free: the log is looked at between its cells, until the run is over or the box is unticked.
-
-    Args:
-        folder: of the run (``log.jsonl``), or of a pipeline's job that trains; it may be without a log yet.
-        every: seconds between two looks.
-
-    Raises:
-        ValueError: no such folder, or ``every`` is not positive.
+    The notebook stays free: the log is looked at ``every`` so many seconds, between its cells, until the run is over or
+    the box is unticked. ``folder`` is that of the run, or of a pipeline's job that trains, perhaps without a log yet.
+    ValueError where there is none.
     """
     require(every > 0, "every", "positive", every)
     require(Path(folder).is_dir(), "folder", "that of a training run", folder)
