@@ -12,13 +12,16 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from workbench.evaluation.metrics import METRICS
+from workbench.evaluation.perceptual import effnet
 from workbench.models.prior import Prior
 from workbench.recipe import Method, Recipe, fit_prior, run_method
-from workbench.restore import Degraded
+from workbench.restore import Degraded, Result
 from workbench.solvers.base import Step
 
 T = TypeVar("T")
 Emit = Callable[[T], None]
+JUDGE = "effnet2"  # tells priors apart
 # One comparison at a time has the processor; one that was cancelled may still be finishing a step.
 _processor = threading.Lock()
 
@@ -89,8 +92,9 @@ def compare(board: Board, load: Callable[[Method], Prior], seconds: float, every
         show(0, panels[0])
         with _processor:
             deadline = time.monotonic() + seconds
+            priors = len({panel.method.prior for panel in panels})
             for number, panel in enumerate(panels):
-                _run(panel, board.degraded, load, deadline, partial(show, number))
+                _run(panel, board.degraded, load, deadline, partial(show, number), judge=priors > 1)
 
     yield from follow(work, every)
 
@@ -101,6 +105,7 @@ def _run(
     load: Callable[[Method], Prior],
     deadline: float,
     show: Callable[[Panel], None],
+    judge: bool,
 ) -> None:
     started, method = time.monotonic(), panel.method
 
@@ -134,7 +139,17 @@ def _run(
         show(replace(panel, state="failed", error=str(error) or "out of memory"))
     else:
         misfits = panel.misfits or ((result.records[0]["evaluations"], _misfit(result.image, degraded)),)
-        show(replace(panel, state="done", images=result.image, misfits=misfits, records=tuple(result.records)))
+        records = _judged(result) if judge else tuple(result.records)
+        show(replace(panel, state="done", images=result.image, misfits=misfits, records=records))
+
+
+def _judged(result: Result) -> tuple[dict[str, Any], ...]:
+    """The records with the perceptual score on which no prior was trained, where it can be measured."""
+    original = result.degraded.original
+    if original is None or METRICS[JUDGE].unavailable(original):
+        return tuple(result.records)
+    scores = effnet(result.image, original, name=JUDGE, clip=True).tolist()
+    return tuple(record | {JUDGE: value} for record, value in zip(result.records, scores, strict=True))
 
 
 def _misfit(image: Tensor, degraded: Degraded) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from workbench.operators.controls import CONTROLS, spec_with, values_in
@@ -36,7 +37,12 @@ def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[s
     return first, second, word
 
 
-def spec_of(title: str, first: float, second: float, word: str) -> str:
-    """The operator as on the command line, from the controls."""
-    numbers = iter((first, second))
+def side_for(name: str, side: Any) -> Any:
+    """``side`` in pixels, or for the operator that takes powers of two alone the nearest one up to 512."""
+    return 2 ** min(9, round(math.log2(side))) if name == "hadamard" and isinstance(side, int | float) else side
+
+
+def spec_of(title: str, first: float | None, second: float | None, word: str) -> str:
+    """The operator as on the command line, from the controls, of which a slider may be empty (None)."""
+    numbers = iter("" if number is None else number for number in (first, second))
     return spec_with(TITLES[title], [word if p.choices else next(numbers) for p in CONTROLS[TITLES[title]][1:]])

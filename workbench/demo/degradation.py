@@ -6,7 +6,16 @@ from typing import Any
 
 import gradio as gr
 
-from workbench.demo.controls import CONTROLS, MOST_NOISE, TITLES, parameter_updates, spec_of, takes_kernel, takes_mask
+from workbench.demo.controls import (
+    CONTROLS,
+    MOST_NOISE,
+    TITLES,
+    parameter_updates,
+    side_for,
+    spec_of,
+    takes_kernel,
+    takes_mask,
+)
 from workbench.demo.kernel import SUFFIXES, KernelFile
 from workbench.demo.photo import Painting, Photo
 from workbench.demo.presets import Preset
@@ -14,7 +23,32 @@ from workbench.demo.presets import Preset
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
+IN_BROWSER: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 Controls = dict[str, Any]  # name -> component
+
+
+class AsSent:
+    """A number as it was sent: Gradio's own reading rounds it, or refuses it with a traceback in the log."""
+
+    def preprocess(self, payload: Any) -> Any:
+        """What came, for :class:`workbench.demo.problem.Problem` to check."""
+        return payload
+
+
+class Amount(AsSent, gr.Number):
+    """A number that is typed."""
+
+    def get_block_name(self) -> str:
+        """Drawn as its base class."""
+        return "number"
+
+
+class Range(AsSent, gr.Slider):
+    """A number that is dragged. What is typed into one, the browser cuts to its range."""
+
+    def get_block_name(self) -> str:
+        """Drawn as its base class."""
+        return "slider"
 
 
 def degradation_controls(start: Preset) -> Controls:
@@ -25,7 +59,7 @@ def degradation_controls(start: Preset) -> Controls:
         kind = gr.Dropdown(list(TITLES), value=CONTROLS[name][0], label="Degradation", elem_id="kind")
         first, second, word = parameter_updates(name, start.degradation)
         with gr.Row():
-            helpers = [gr.Slider(**first, elem_id="first"), gr.Slider(**second, elem_id="second")]
+            helpers = [Range(**first, elem_id="first"), Range(**second, elem_id="second")]
             choice = gr.Dropdown(**word, elem_id="word")
         degradation = gr.Textbox(
             start.degradation, label="As on the command line", max_lines=1, max_length=60, elem_id="degradation"
@@ -38,7 +72,9 @@ def degradation_controls(start: Preset) -> Controls:
             elem_id="kernel",
         )
         with gr.Row(equal_height=True):
-            noise = gr.Slider(0, MOST_NOISE, start.noise, step=0.001, label="Noise σ", elem_id="noise")
+            hint = "σ, poisson:PEAK or poisson-gauss:GAIN,SIGMA"
+            noise = gr.Textbox(f"{start.noise:g}", label="Noise", placeholder=hint, max_lines=1, elem_id="noise")
+            level = Range(0, MOST_NOISE, start.noise, step=0.001, label="σ", buttons=[], elem_id="level")
             estimate = gr.Button("Estimate", size="sm", min_width=90, scale=0, elem_id="estimate")
     with gr.Group(visible=False, elem_id="masking") as masking:
         painting = Painting(
@@ -61,21 +97,33 @@ def degradation_controls(start: Preset) -> Controls:
             elem_id="mask",
         )
     measured = {"came": came, "degradation": degradation, "noise": noise, "painting": painting, "mask": mask}
-    others = {"kind": kind, "helpers": [*helpers, choice], "masking": masking, "estimate": estimate}
+    others = {"kind": kind, "helpers": [*helpers, choice], "masking": masking, "estimate": estimate, "level": level}
     return measured | {"kernel": kernel} | others
 
 
 def help_writing(controls: Controls) -> None:
     """The list of degradations and its sliders write the text that counts."""
 
-    def choose(title: str) -> list[Any]:
+    def choose(title: str, side: Any) -> list[Any]:
         first, second, word = parameter_updates(TITLES[title])
         text = spec_of(title, first["value"], second["value"], word["value"])
         files = [gr.Group(visible=takes_mask(TITLES[title])), KernelFile(visible=takes_kernel(TITLES[title]))]
-        return [gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), text, *files]
+        return [
+            gr.Slider(**first),
+            gr.Slider(**second),
+            gr.Dropdown(**word),
+            text,
+            *files,
+            side_for(TITLES[title], side),
+        ]
 
     kind, helpers, degradation = controls["kind"], controls["helpers"], controls["degradation"]
-    kind.select(choose, kind, [*helpers, degradation, controls["masking"], controls["kernel"]], **PRIVATE)
+    side, noise, level = controls["side"], controls["noise"], controls["level"]
+    written = [*helpers, degradation, controls["masking"], controls["kernel"], side]
+    kind.select(choose, [kind, side], written, **PRIVATE)
+    level.input(None, level, noise, js="(level) => String(level)", **IN_BROWSER)
+    follow = f"(text, level) => text.trim() && text >= 0 && text <= {MOST_NOISE} ? Number(text) : level"
+    noise.change(None, [noise, level], level, js=follow, **IN_BROWSER)
     gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
     # A photo that came degraded must not be resized: that would change what degraded it.
     controls["came"].input(lambda came: "crop" if came else "square", controls["came"], controls["fit"], **PRIVATE)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from html import escape
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,8 @@ from workbench.demo.compare import Board
 from workbench.demo.presets import PRESETS, ROWS
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
-from workbench.demo.view import board_html, curves_svg, score_table
+from workbench.demo.view import board_html, curves_svg, difference, score_table
+from workbench.images import load_image
 from workbench.operators.parse import describe_operators
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,18 @@ def said() -> Iterator[None]:
         raise gr.Error("something went wrong on the server; its log says what", print_exception=False) from None
 
 
+class Page(gr.Blocks):
+    """Says what Gradio refuses before a function of ours sees it, and writes no traceback of it to the log."""
+
+    async def preprocess_data(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """As Gradio's. Raises ``gr.Error`` for whatever is wrong with what was sent."""
+        try:
+            return await super().preprocess_data(*args, **kwargs)
+        except Exception as error:
+            message = error.message if isinstance(error, gr.Error) else str(error)
+            raise gr.Error(message, print_exception=False) from None
+
+
 def taking(parameters: list[inspect.Parameter]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Lets ``function(request, *values)`` be called, in the client, with ``parameters`` by their names."""
 
@@ -48,6 +62,11 @@ def taking(parameters: list[inspect.Parameter]) -> Callable[[Callable[..., Any]]
         return function
 
     return named
+
+
+def methods_in(values: Iterator[Any]) -> tuple[list[Row], float]:
+    """The rows of the page, and how many samples of each, from the ``values`` of these controls."""
+    return [Row(next(values), next(values), next(values) or "") for _ in range(ROWS)], next(values, 1)
 
 
 def _method_parameters() -> list[inspect.Parameter]:
@@ -80,43 +99,48 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
 
         Returns:
             Pictures (HTML), progress, scores, curves (HTML), a zip file with pictures and run.json, the text of
-            run.json, and what the slider before and after shows.
+            run.json, what the slider before and after shows, and how these two differ (HTML).
         """
-        rest = iter(values)
-        problem = Problem(*islice(rest, len(PROBLEM)))
-        rows = [Row(next(rest), next(rest), next(rest) or "") for _ in range(ROWS)]
         keep = gr.skip()
-        with said():
-            for board, files in sessions.restore(problem, rows, next(rest, 1), request.session_hash or ""):
-                if files is None:
-                    yield (board_html(board), _status(board), gr.Column(visible=False), *[keep] * 8)
-                    continue
-                names = list(files.pictures)
-                before, after = names[0], names[-1] if len(names) > 1 else names[0]
-                pictures = {name: str(path) for name, path in files.pictures.items()}
-                yield (
-                    board_html(board),
-                    "Done.",
-                    gr.Column(visible=True),
-                    score_table(board),
-                    curves_svg(board),
-                    str(files.archive),
-                    files.recipe,
-                    gr.Dropdown(names, value=before),
-                    gr.Dropdown(names, value=after),
-                    (pictures[before], pictures[after]),
-                    pictures,
-                )
+        try:
+            with said():
+                rest = iter(values)
+                problem = Problem(*islice(rest, len(PROBLEM)))
+                for board, files in sessions.restore(problem, *methods_in(rest), request.session_hash or ""):
+                    if files is None:
+                        yield (board_html(board), _status(board), gr.Column(visible=False), *[keep] * 9)
+                        continue
+                    names = list(files.pictures)
+                    done = sum(panel.state == "done" for panel in board.panels)  # whose pictures come last
+                    before, after = names[-done:][:2] if done > 1 else (names[0], names[-1])
+                    pictures = {name: str(path) for name, path in files.pictures.items()}
+                    yield (
+                        board_html(board),
+                        _status(board, "Done."),
+                        gr.Column(visible=True),
+                        score_table(board),
+                        curves_svg(board),
+                        str(files.archive),
+                        files.recipe,
+                        gr.Dropdown(names, value=before),
+                        gr.Dropdown(names, value=after),
+                        *_pair(before, after, pictures),
+                        pictures,
+                    )
+        except gr.Error as error:
+            yield (keep, wrong(error.message), *[keep] * 10)  # the pop-up goes after a while
+            raise
 
-    def before_after(before: str, after: str, pictures: dict[str, str]) -> tuple[str, str]:
-        """Two pictures of the last comparison of this session, by their names on the page, for the slider."""
+    def before_after(before: str, after: str, pictures: dict[str, str]) -> tuple[tuple[str, str], str]:
+        """Two pictures of the last comparison of this session, by their names on the page: for the slider, and how
+        they differ (HTML)."""
         with said():
             for name in (before, after):
                 if name not in pictures:
                     raise ValueError(
                         f"no picture {name!r}, there are {', '.join(pictures) or 'none yet: restore first'}"
                     )
-            return pictures[before], pictures[after]
+            return _pair(before, after, pictures)
 
     def methods() -> dict[str, Any]:
         """What there is to choose from: solvers, priors, degradations, and presets."""
@@ -135,10 +159,21 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
     return answers | {"methods": methods, "leave": leave}
 
 
-def _status(board: Board) -> str:
-    """One line on how far the comparison is."""
+def _pair(before: str, after: str, pictures: dict[str, str]) -> tuple[tuple[str, str], str]:
+    """What the slider shows of ``pictures`` (name -> file), and how these two differ."""
+    first, second = pictures[before], pictures[after]
+    return (first, second), difference(f"{after} − {before}", load_image(second), load_image(first))
+
+
+def wrong(sentence: str) -> str:
+    """What is wrong, as the line above the pictures."""
+    return f'<p class="error" role="alert">{escape(sentence)}</p>'
+
+
+def _status(board: Board, over: str = "Scoring") -> str:
+    """One line on how far the comparison is; ``over``: when all methods are done."""
     done = sum(panel.state in ("done", "failed") for panel in board.panels)
-    if done == len(board.panels):
-        failed = all(panel.state == "failed" for panel in board.panels)
-        return "No method could do this; the reasons stand below the pictures." if failed else "Scoring"
-    return f"Method {done + 1} of {len(board.panels)}: {board.panels[done].method.label}"
+    if done < len(board.panels):
+        return f"Method {done + 1} of {len(board.panels)}: {board.panels[done].method.label}"
+    failed = [f"{panel.method.label}: {panel.error}" for panel in board.panels if panel.state == "failed"]
+    return wrong("; ".join(failed)) if failed else over

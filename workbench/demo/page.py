@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
-from html import escape
 from importlib import resources
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import gradio as gr
 import skimage
 
 from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
-from workbench.demo.degradation import PRIVATE, QUICK, Controls, degradation_controls, help_writing
-from workbench.demo.endpoints import endpoints
+from workbench.demo.degradation import PRIVATE, QUICK, Amount, Controls, Range, degradation_controls, help_writing
+from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
 from workbench.demo.kernel import KernelFile
-from workbench.demo.photo import FITS, Photo, canvas_of
+from workbench.demo.photo import FITS, Photo
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
@@ -31,6 +29,7 @@ from workbench.models.load import available_priors, shipped_kind
 from workbench.operators.parse import describe_operators
 from workbench.solvers import SOLVERS
 
+CHANGED = "These are results of earlier methods or settings. <b>Restore</b> runs what is chosen now."
 # Runs wait for one another; what answers at once does not wait for runs.
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
 
@@ -43,7 +42,7 @@ def asset(name: str) -> str:
 def build_page(sessions: Sessions) -> gr.Blocks:
     """The page, answered by ``sessions``."""
     start = next(iter(PRESETS.values()))
-    with gr.Blocks(title="Restoration workbench", analytics_enabled=False, fill_width=True) as page:
+    with Page(title="Restoration workbench", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
             "# Restoration workbench\nDegrade a photo, or bring one that is degraded already, and restore it by "
             "several methods."
@@ -55,16 +54,14 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 controls = _photo(start, sessions.limits.upload_megabytes) | degradation_controls(start)
                 methods = _methods(start, sessions)
                 with gr.Row():
-                    controls["seed"] = gr.Number(
-                        0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=80, elem_id="seed"
-                    )
-                    samples = gr.Slider(
-                        1, sessions.limits.samples, start.samples, step=1, label="Samples", elem_id="count"
-                    )
+                    controls["seed"] = Amount(0, label="Seed", step=1, min_width=80, elem_id="seed")
+                    label = f"Samples, up to {sessions.limits.samples}"
+                    samples = Amount(start.samples, label=label, step=1, min_width=80, elem_id="count")
             with gr.Column(scale=7, min_width=320):
                 with gr.Row():
                     go = gr.Button("Restore", variant="primary", elem_id="go")
                     stop = gr.Button("Cancel", elem_id="stop")
+                changed = gr.HTML(CHANGED, visible=False, elem_id="changed")
                 shown = _results(_opening(sessions, controls["photo"], start))
         with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
             gr.Markdown(_reference(sessions))
@@ -72,7 +69,6 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         answers = endpoints(sessions)
         help_writing(controls)
         _choose_preset(preset, controls, {"about": about, "methods": methods, "samples": samples})
-        _preview(sessions, controls, problem, shown)
         files = [
             gr.Image(visible=False, format="png", type="filepath", label=name) for name in ("Prepared", "Degraded")
         ]
@@ -88,13 +84,15 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             show_progress_on=shown["status"],
             **RUN,
         )
+        go.click(lambda: gr.HTML(visible=False), None, changed, **PRIVATE)
+        _follow(sessions, controls, problem, [*methods, samples], shown | {"changed": changed}, run)
         stop.click(None, None, None, cancels=[run], api_visibility="private")
         stop.click(lambda: "Cancelled.", None, shown["status"], **PRIVATE)
         gr.on(
             [shown["left"].input, shown["right"].input],
             answers["before_after"],
             [shown["left"], shown["right"], shown["pictures"]],
-            shown["slider"],
+            [shown["slider"], shown["gap"]],
             api_name="before_after",
             **QUICK,
         )
@@ -119,10 +117,10 @@ def _photo(start: Preset, megabytes: float) -> Controls:
     with gr.Accordion("Crop and size", open=False, elem_id="framing"):
         choices = [(text, name) for name, text in FITS.items()]
         fit = gr.Radio(choices, value="square", label="What is restored", elem_id="fit")
-        side = gr.Slider(16, 512, start.side, step=8, label="Side in pixels", elem_id="side")
+        side = Amount(start.side, label="Side in pixels", step=8, elem_id="side")
         with gr.Row():
-            across = gr.Slider(0, 1, 0.5, step=0.05, label="Crop: left to right", elem_id="across")
-            down = gr.Slider(0, 1, 0.5, step=0.05, label="Crop: top to bottom", elem_id="down")
+            across = Range(0, 1, 0.5, step=0.05, label="Crop: left to right", elem_id="across")
+            down = Range(0, 1, 0.5, step=0.05, label="Crop: top to bottom", elem_id="down")
     return {"photo": photo, "fit": fit, "side": side, "across": across, "down": down}
 
 
@@ -164,7 +162,7 @@ def _results(opening: str) -> Controls:
         apply_default_css=False,
         elem_id="board",
     )
-    with gr.Column(visible=False) as details:
+    with gr.Column(visible=False, elem_id="details") as details:
         table = gr.Dataframe(label="Scores", interactive=False, wrap=True, column_widths=WIDTHS, elem_id="scores")
         curves = gr.HTML("", label="Curves", elem_id="curves")
         with gr.Row():
@@ -173,12 +171,13 @@ def _results(opening: str) -> Controls:
         slider = gr.ImageSlider(
             label="Before and after", format="png", interactive=False, max_height=560, elem_id="slider"
         )
+        gap = gr.HTML("", label="Difference", elem_id="gap")
         download = gr.DownloadButton("Download", elem_id="download")
         with gr.Accordion("run.json: the same run on your machine", open=False):
             recipe = gr.Code(language="json", interactive=False, label="Recipe", show_label=False, elem_id="recipe")
     shown = {"board": board, "status": status, "details": details, "table": table, "curves": curves}
     shown |= {"download": download, "recipe": recipe, "left": left, "right": right, "slider": slider}
-    return shown | {"pictures": gr.State({})}
+    return shown | {"gap": gap, "pictures": gr.State({})}
 
 
 def _opening(sessions: Sessions, photo: Photo, start: Preset) -> str:
@@ -210,36 +209,46 @@ def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) ->
     preset.select(choose, preset, [*written, *controls["helpers"]], **PRIVATE)
 
 
-def _preview(sessions: Sessions, controls: Controls, inputs: list[Any], shown: Controls) -> None:
-    """The degraded picture follows its controls, and the picture to paint on follows the photo."""
+def _follow(
+    sessions: Sessions, controls: Controls, problem: list[Any], methods: list[Any], shown: Controls, run: Any
+) -> None:
+    """What is shown belongs together: another problem is previewed and hides the results, other methods grey them.
+
+    So it is at each change, and after a ``run`` for what was changed meanwhile.
+    """
 
     def preview(request: gr.Request, *values: Any) -> Any:
-        problem, session = Problem(*values), request.session_hash or ""
-        if sessions.shows_results_of(problem, session):
-            return gr.skip(), gr.skip()
+        session = request.session_hash or ""
         try:
-            return sessions.preview(problem, session), sessions.estimated(problem, session)
+            asked = Problem(*values)
+            if sessions.shows_results_of(asked, session):
+                return [gr.skip()] * 4
+            board, line = sessions.preview(asked, session), sessions.estimated(asked, session)
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
-            return "", f'<p class="error" role="alert">{escape(str(error))}</p>'
+            sessions.shows_none(session)
+            board, line = "", wrong(str(error))
+        return board, line, gr.Column(visible=False), gr.HTML(visible=False)
+
+    def compare(request: gr.Request, *values: Any) -> gr.HTML:
+        others = sessions.shows_results_of_others(*methods_in(iter(values)), request.session_hash or "")
+        return gr.HTML(visible=others)
 
     def canvas(request: gr.Request, *values: Any) -> Any:
-        problem, session = Problem(*values), request.session_hash or ""
-        if not takes_mask(problem.operator):
-            return gr.skip()
         try:
-            shown = canvas_of(sessions.framed(problem, session))
+            asked = Problem(*values)
         except ValueError:  # said by the preview
-            return None
-        # A file of this visit: those that Gradio writes are shared by all who see the same picture.
-        file = sessions.visits.folder(session, f"canvas {token_hex()}") / "canvas.png"
-        shown.save(file)
-        return {"background": str(file), "layers": [], "composite": None}
+            return gr.skip()
+        return sessions.canvas(asked, request.session_hash or "") if takes_mask(asked.operator) else gr.skip()
 
     # The editor tells its first stroke as input only.
-    changes = [*(control.change for control in inputs), controls["painting"].input]
-    gr.on(changes, preview, inputs, [shown["board"], shown["status"]], **PRIVATE)
+    changes = [*(control.change for control in problem), controls["painting"].input]
+    previewed = [shown[name] for name in ("board", "status", "details", "changed")]
+    gr.on(changes, preview, problem, previewed, **PRIVATE)
+    gr.on([control.change for control in methods], compare, methods, shown["changed"], **PRIVATE)
+    run.success(preview, problem, previewed, **PRIVATE)
+    run.then(compare, methods, shown["changed"], **PRIVATE)
     framing = [controls[name].change for name in ("photo", "fit", "side", "across", "down", "degradation")]
-    gr.on(framing, canvas, inputs, controls["painting"], **PRIVATE)
+    gr.on(framing, canvas, problem, controls["painting"], **PRIVATE)
 
 
 def _reference(sessions: Sessions) -> str:

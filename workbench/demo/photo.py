@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from workbench import photo_file
-from workbench.demo.problem import Problem
+from workbench.demo.problem import SMALLEST, Problem
 from workbench.images import from_pillow, to_pillow
 from workbench.operators.masks import paint_in
 
@@ -27,7 +27,6 @@ FITS = {
 # What cameras, editors and the web write. Others stay closed: Pillow reads some by starting programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
 EDITOR_SIDE = 384  # the picture to paint on has at least so many pixels along its longer side
-SMALLEST = 8  # pixels a side; below, no degradation and no metric means anything
 
 
 class NoAddresses:
@@ -102,16 +101,11 @@ def frame(picture: Image.Image, problem: Problem, max_pixels: int) -> Tensor:
     """What of ``picture`` (RGB) is restored, (1, 3, h, w) in [0, 1].
 
     Raises:
-        ValueError: an unknown fit, a side that is no whole number or less than 8, a crop beyond the photo, or more than
-            ``max_pixels`` pixels left.
+        ValueError: an unknown fit, or more than ``max_pixels`` pixels left.
     """
-    fit, across, down = problem.fit, float(problem.across), float(problem.down)
+    fit, across, down = problem.fit, problem.across, problem.down
     if fit not in FITS:
         raise ValueError(f"expected one of {', '.join(FITS)}, got {fit!r}")
-    if problem.side is None or not float(problem.side).is_integer() or problem.side < SMALLEST:
-        raise ValueError(f"the side must be a whole number of pixels, at least {SMALLEST}, got {problem.side}")
-    if not (0 <= across <= 1 and 0 <= down <= 1):
-        raise ValueError(f"the crop lies from 0 to 1 across and down, got {across} and {down}")
     side, (width, height) = int(problem.side), picture.size
     if fit == "square":
         width, height = side, side

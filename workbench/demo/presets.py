@@ -35,7 +35,7 @@ PRESETS = {
         side=128,
     ),
     "DeqIR: parallel against sequential": Preset(
-        (Row("deqir", "photo"), Row("ddnm", "photo", "steps=20 eta=0.85")),
+        (Row("deqir", "photo", "eta=0.85"), Row("ddnm", "photo", "steps=20 eta=0.85")),
         "DDNM's sampling chain solved for all noise levels at once (DeqIR), and level by level: the same picture in "
         "fewer batched network calls. A CPU computes the states of a batch one after the other, so it saves no time.",
         side=64,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,19 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.demo.controls import takes_kernel, takes_mask
+from workbench.measurement import check_numbers
+from workbench.noise import FORMS, parse_noise
 from workbench.operators.parse import OPERATORS, file_in, operator_name, shrink_factor
+from workbench.own import named
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.solvers import SOLVERS, DeqIR
 from workbench.text import parse_settings, unknown
 
 NO_METHOD = "none"
+SMALLEST = 8  # pixels a side; below, no degradation and no metric means anything
+MOST_SEED = 2**31
+NOISE = "a standard deviation, poisson:PEAK or poisson-gauss:GAIN,SIGMA"
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,11 @@ class Problem:
             from 0 (left, top) to 1 (right, bottom).
         came: the photo is degraded already.
         degradation: the operator as on the command line.
-        noise: standard deviation, on the [0, 1] scale.
+        noise: a standard deviation on the [0, 1] scale, or a model as in :data:`NOISE`.
         painting: value of the editor: "layers" (RGBA uint8) and "files" that came with it.
+
+    Raises:
+        ValueError: a number that is none or out of its range. Nothing is rounded or cut to fit.
     """
 
     photo: str | None
@@ -78,11 +88,18 @@ class Problem:
     down: float = 0.5
     came: bool = False
     degradation: str | None = "sr:4"
-    noise: float = 0.01
+    noise: float | str = 0.01
     painting: dict[str, Any] | None = None
     mask: str | None = None
-    seed: float | None = 0
+    seed: float = 0
     kernel: str | None = None
+
+    def __post_init__(self) -> None:
+        check_number("the side in pixels", self.side, SMALLEST, whole=True)
+        check_number("the crop from left to right", self.across, 0, 1)
+        check_number("the crop from top to bottom", self.down, 0, 1)
+        check_number("the seed", self.seed, 0, MOST_SEED, whole=True)
+        read_noise(self.noise)
 
     @property
     def layers(self) -> list[np.ndarray]:
@@ -128,6 +145,28 @@ class Problem:
         """Equal for problems with the same measurement."""
         painted = b"".join(layer.tobytes() for layer in self.layers)
         return hashlib.sha256(repr(replace(self, painting=None)).encode() + painted).hexdigest()
+
+
+def check_number(name: str, value: Any, low: float, high: float = math.inf, whole: bool = False) -> None:
+    """Raise ValueError unless ``value``, which may be anything that was sent, is a number from ``low`` to ``high``."""
+    fits = isinstance(value, int | float) and low <= value <= high and (not whole or value % 1 == 0)
+    if not fits:
+        bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+        got = "nothing" if value in (None, "") else str(value)[:40]
+        raise ValueError(f"{name} must be a {'whole ' if whole else ''}number {bounds}, got {got}")
+
+
+def read_noise(given: Any) -> float | str:
+    """Noise as recipes take it. Raises ValueError for what is none of :data:`NOISE`: visitors name no code here."""
+    text = "" if given is None else str(given).strip()[:100]
+    try:
+        if named(text):
+            raise ValueError(f"noise is {FORMS}, got {text!r}")
+        noise = parse_noise(text)
+        check_numbers(noise, 0)
+    except ValueError as error:
+        raise ValueError(str(error).replace(FORMS, NOISE)) from None
+    return noise if isinstance(noise, float) else text
 
 
 def write_mask(painted: Sequence[np.ndarray], size: tuple[int, int], path: Path) -> Path | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -13,11 +15,20 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.demo.compare import Board, compare
-from workbench.demo.controls import MOST_NOISE, takes_kernel, takes_mask
+from workbench.demo.controls import takes_kernel, takes_mask
 from workbench.demo.files import MASK, Export, Visits, export
 from workbench.demo.kernel import take_kernel
-from workbench.demo.photo import frame, read_mask, read_photo
-from workbench.demo.problem import Limits, Problem, Row, check_size, methods_of, write_mask
+from workbench.demo.photo import canvas_of, frame, read_mask, read_photo
+from workbench.demo.problem import (
+    Limits,
+    Problem,
+    Row,
+    check_number,
+    check_size,
+    methods_of,
+    read_noise,
+    write_mask,
+)
 from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
 from workbench.models import Prior, describe_priors, load_prior
@@ -45,7 +56,7 @@ class Sessions:
         self._loaded: dict[str, Prior] = {}
         self._loading = threading.Lock()
         self._few = threading.Semaphore(PREVIEWS)
-        self._shown: dict[str, str] = {}  # session -> the problem whose results it sees
+        self._shown: dict[str, tuple[str, str]] = {}  # session -> problem and methods whose results it sees
         self._estimated: dict[str, tuple[Problem, str]] = {}  # session -> of which framing, and what was found
 
     def prior(self, method: Method) -> Prior:
@@ -93,8 +104,8 @@ class Sessions:
             photo="photo.png" if problem.came else "original.png",
             degrade="none" if problem.came else spec,
             operator=spec if problem.came else None,
-            noise=float(problem.noise),
-            seed=int(problem.seed or 0),
+            noise=read_noise(problem.noise),
+            seed=int(problem.seed),
             samples=samples,
             methods=methods,
         )
@@ -109,14 +120,14 @@ class Sessions:
         return frame(self._picture(problem.photo, session)[0], problem, self.limits.pixels)
 
     def estimate(self, problem: Problem, session: str) -> tuple[float, str]:
-        """The noise that the framed photo has, for the slider, and a line that says it.
+        """The noise that the framed photo has, and a line that says it.
 
         Raises:
             ValueError: no photo, or a framing that is none.
         """
         with self._few:
             level, line = noise_of(self.framed(problem, session))
-        level = round(min(level, MOST_NOISE), 3)
+        level = round(level, 3)
         line = line.capitalize()
         self._estimated[session] = _framing(replace(problem, noise=level)), line
         return level, line
@@ -133,10 +144,27 @@ class Sessions:
 
     def shows_results_of(self, problem: Problem, session: str) -> bool:
         """Whether the visitor sees results of this very problem: a preview, asked for late, must not hide them."""
-        if self._shown.get(session) == problem.fingerprint():
+        if self._shown.get(session, ("",))[0] == problem.fingerprint():
             return True
-        self._shown.pop(session, None)
+        self.shows_none(session)
         return False
+
+    def shows_none(self, session: str) -> None:
+        """The visitor sees no results any more."""
+        self._shown.pop(session, None)
+
+    def shows_results_of_others(self, rows: Sequence[Row], samples: float, session: str) -> bool:
+        """Whether the visitor sees results, but of other methods, settings or samples."""
+        return session in self._shown and self._shown[session][1] != repr((rows, samples))
+
+    def canvas(self, problem: Problem, session: str) -> dict[str, Any] | None:
+        """The picture to paint on, as the editor takes it; None where there is none, or its visitor has just left."""
+        # A file of this visit: those that Gradio writes are shared by all who see the same picture.
+        file = self.visits.folder(session, f"canvas {token_hex()}") / "canvas.png"
+        with suppress(ValueError, FileNotFoundError):  # what is wrong with the photo is said by the preview
+            canvas_of(self.framed(problem, session)).save(file)
+            return {"background": str(file), "layers": [], "composite": None}
+        return None
 
     def leave(self, session: str) -> None:
         """The visitor closed the page."""
@@ -163,13 +191,20 @@ class Sessions:
             ValueError: see :func:`workbench.demo.problem.methods_of` and :meth:`degrade`.
         """
         methods = methods_of(rows, self.prior_titles(), self.limits)
-        if samples not in range(1, self.limits.samples + 1):
-            raise ValueError(f"expected 1 to {self.limits.samples} samples, got {samples}")
-        self._shown[session] = problem.fingerprint()
+        check_number("samples", samples, 1, self.limits.samples, whole=True)
+        before, now = self._shown.get(session), (problem.fingerprint(), repr((rows, samples)))
+        self._shown[session] = now
         folder = self.visits.folder(session, "results")
-        board = start = self.degrade(problem, session, folder, methods, int(samples))
+        try:
+            board = start = self.degrade(problem, session, folder, methods, int(samples))
+        except ValueError:  # what was shown stays
+            self._shown.pop(session)
+            if before is not None:
+                self._shown[session] = before
+            raise
         for board in compare(start, self.prior, self.limits.seconds):
             yield board, None
+        self._shown[session] = now  # also where something was changed meanwhile, and back
         if any(panel.state == "done" for panel in board.panels):
             yield board, export(board, folder)
 
@@ -207,7 +242,8 @@ class Sessions:
 
 def _framing(problem: Problem) -> Problem:
     """What of ``problem`` an estimate of the noise depends on, and that noise."""
-    return Problem(problem.photo, problem.fit, problem.side, problem.across, problem.down, noise=problem.noise)
+    noise = read_noise(problem.noise)
+    return Problem(problem.photo, problem.fit, problem.side, problem.across, problem.down, noise=noise)
 
 
 def _objective(card: Mapping[str, Any]) -> str:

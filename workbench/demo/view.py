@@ -13,24 +13,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from workbench.demo.compare import Board, Panel
+from workbench.demo.compare import JUDGE, Board, Panel
 from workbench.evaluation.metrics import METRICS, as_text
+from workbench.evaluation.statistics import paired_difference
 from workbench.images import to_pillow
 from workbench.operators import Blur, SuperResolution
 from workbench.operators.parse import file_in
+from workbench.solvers import SOLVERS, DeqIR
 
 AMPLIFY = 4  # of difference maps
 KERNEL_SIDE = 96  # the longer side of a small kernel's picture, at most
 LIVE_SIDE = 256  # pictures on their way are shown no larger than this
 INK = "#010203"  # in curves, stands for the colour of the page's text
-WIDTHS: list[str | int] = ["150px", *["110px"] * 8]  # of the table's columns: names take more than figures
+WIDTHS: list[str | int] = ["150px", *["110px"] * 9]  # of the table's columns: names take more than figures
 
 
 def board_html(board: Board) -> str:
     """The photo, its measurement and the methods side by side; once all are done, difference maps and samples below."""
     given, panels = _given(board), board.panels
     over = all(panel.state in ("done", "failed") for panel in panels)
-    parts = [_row([*given, *(_panel(panel, over) for panel in panels)], len(given) + len(panels) if panels else 4)]
+    parts = [
+        _row(
+            [*given, *(_panel(panel, over, _in_rounds(board)) for panel in panels)],
+            len(given) + len(panels) if panels else 4,
+        )
+    ]
     parts.append(_kernel(board))
     done = [panel for panel in panels if panel.state == "done"]
     if over and done:
@@ -75,7 +82,12 @@ def picture(image: Tensor, live: bool = False) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _panel(panel: Panel, over: bool) -> str:
+def _in_rounds(board: Board) -> bool:
+    """Whether a method asks its network for many states at a time: then rounds count beside evaluations."""
+    return any(SOLVERS[panel.method.solver] is DeqIR for panel in board.panels)
+
+
+def _panel(panel: Panel, over: bool, in_rounds: bool) -> str:
     label = panel.method.label
     source = None if panel.images is None else picture(panel.images[:1], live=not over)
     if panel.state == "waiting":
@@ -86,8 +98,13 @@ def _panel(panel: Panel, over: bool) -> str:
         cost = f"{panel.index} of {panel.total or '…'}, {panel.evaluations} evaluations, {panel.seconds:.1f} s"
         return _figure(label, source, cost, bar=(panel.index, panel.total))
     record = panel.records[0]
-    scores = _decibel(record["psnr"], ", ")
-    return _figure(label, source, f"{scores}{record['evaluations']} evaluations, {_seconds(panel):.1f} s")
+    evaluations = record["evaluations"]
+    rounds = record["iterations"] if SOLVERS[panel.method.solver] is DeqIR else evaluations
+    parts = [_decibel(record["psnr"])]
+    if record.get(JUDGE) is not None:
+        parts.append(f"{METRICS[JUDGE].title} {as_text(record[JUDGE], JUDGE)} {METRICS[JUDGE].arrow}")
+    parts.append(f"{evaluations} evaluations" + (f" in {rounds} rounds" if in_rounds else ""))
+    return _figure(label, source, ", ".join(filter(None, [*parts, f"{_seconds(panel):.1f} s"])))
 
 
 def _differences(board: Board, before: int) -> str:
@@ -98,23 +115,25 @@ def _differences(board: Board, before: int) -> str:
     if reference is None or (original is None and len(done) < 2):
         return ""
     against = "the original" if original is not None else done[0].method.label
-    figures = []
-    for panel in board.panels:
-        if panel.state != "done" or panel.images is None or panel.images is reference:
-            figures.append("<div></div>")
-            continue
-        gap = _gap(panel.images, reference)
-        note = f"largest {float(gap.max()):.2f}"
-        if original is not None and panel is not done[0] and done[0].images is not None:
-            note += f", to the first method {float(_gap(panel.images, done[0].images).max()):.4f}"
-        figures.append(_figure(panel.method.label, picture(AMPLIFY * gap), note))
+    figures = [
+        "<div></div>"
+        if panel.state != "done" or panel.images is None or panel.images is reference
+        else _difference(panel.method.label, panel.images, reference)
+        for panel in board.panels
+    ]
     heading = f'<h4 style="grid-column: span {before}">Difference to {escape(against)}, {AMPLIFY} times</h4>'
     return _row([heading, *figures], before + len(board.panels))
 
 
-def _gap(images: Tensor, reference: Tensor) -> Tensor:
-    """Absolute difference of the first ones, as a viewer sees them, (1, 3, h, w)."""
-    return (images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
+def _difference(name: str, images: Tensor, reference: Tensor) -> str:
+    """Absolute difference of the first ones, (1, 3, h, w), as a viewer sees them."""
+    gap = (images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
+    return _figure(name, picture(AMPLIFY * gap), f"largest {float(gap.max()):.4f}, mean {float(gap.mean()):.4f}")
+
+
+def difference(name: str, first: Tensor, second: Tensor) -> str:
+    """The difference map of any two pictures (1, 3, h, w) of a comparison."""
+    return f"<h4>Difference of the two, {AMPLIFY} times</h4>" + _row([_difference(name, first, second)], 1)
 
 
 def _samples(panel: Panel) -> str:
@@ -129,8 +148,8 @@ def _samples(panel: Panel) -> str:
     return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures, max(4, len(figures)))
 
 
-def _decibel(value: float | None, end: str = "") -> str:
-    return "" if value is None else f"{as_text(value, 'psnr')} dB{end}"
+def _decibel(value: float | None) -> str:
+    return "" if value is None else f"PSNR {as_text(value, 'psnr')} dB"
 
 
 def _seconds(panel: Panel) -> float:
@@ -156,9 +175,17 @@ def _figure(name: str, source: str | None, note: str, bar: tuple[int, int] | Non
 
 
 def score_table(board: Board) -> pd.DataFrame:
-    """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples."""
+    """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples.
+
+    A further row compares the first two, sample by sample.
+    """
     measured = [key for key in METRICS if any(r.get(key) is not None for p in board.panels for r in p.records)]
-    table = pd.DataFrame([_scores(panel, measured) for panel in board.panels]).fillna("–")
+    rows = [_scores(panel, measured) for panel in board.panels]
+    done = [number for number, panel in enumerate(board.panels) if panel.records]
+    if len(done) > 1 and measured:
+        name = f"Method {done[1] + 1} − method {done[0] + 1}"
+        rows.append({"Method": name, **_paired(board.panels[done[0]], board.panels[done[1]], measured)})
+    table = pd.DataFrame(rows).fillna("–")
     return table if table["Note"].any() else table.drop(columns="Note")
 
 
@@ -168,13 +195,31 @@ def _scores(panel: Panel, measured: list[str]) -> dict[str, Any]:
     first = panel.records[0]
     return {
         "Method": panel.method.label,
-        **{f"{METRICS[key].title} {METRICS[key].arrow}": as_text(first[key], key) for key in measured},
+        **{_column(key): as_text(first.get(key), key) for key in measured},
         "RMS Ax−y": f"{panel.misfits[-1][1]:.4f}",
         "Iterations": str(first["iterations"]),
         "Evaluations": str(first["evaluations"]),
         "Seconds": f"{_seconds(panel):.2f}",
         "Note": "; ".join(filter(None, [first["message"], f"in tiles of {first['tile']}" if first["tile"] else ""])),
     }
+
+
+def _paired(first: Panel, second: Panel, measured: Sequence[str]) -> dict[str, str]:
+    """Metric by metric, what the ``second`` has more than the ``first``: the mean over samples, and its interval."""
+    row = {"Note": f"means and 95 % intervals of {len(first.records)} samples" if len(first.records) > 1 else ""}
+    for key in measured:
+        pairs = [(new.get(key), old.get(key)) for new, old in zip(second.records, first.records, strict=True)]
+        if any(None in pair for pair in pairs):
+            continue
+        gain = paired_difference(*zip(*pairs, strict=True))
+        row[_column(key)] = as_text(gain.mean, key, signed=True)
+        if gain.half is not None:
+            row[_column(key)] += f" ± {as_text(gain.half, key)}"
+    return row
+
+
+def _column(key: str) -> str:
+    return f"{METRICS[key].title} {METRICS[key].arrow}"
 
 
 def curves_svg(board: Board) -> str:
