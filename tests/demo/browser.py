@@ -90,8 +90,8 @@ class Demo:
         return names
 
     def number(self, name: str, value: float) -> None:
-        """Type a number into a slider's box, or into a number's."""
-        box = self.part(name, "input[type=number]")
+        """Type a number, or drag a slider that has no box."""
+        box = self.part(name, "input:visible").first
         box.fill(f"{value:g}")
         box.press("Tab")
 

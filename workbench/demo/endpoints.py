@@ -108,13 +108,15 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
                 problem = Problem(*islice(rest, len(PROBLEM)))
                 for board, files in sessions.restore(problem, *methods_in(rest), request.session_hash or ""):
                     if files is None:
-                        yield (board_html(board), _status(board), gr.Column(visible=False), *[keep] * 9)
+                        hidden = gr.Column(visible=False)
+                        yield (hidden, board_html(board), _status(board), hidden, *[keep] * 9)
                         continue
                     names = list(files.pictures)
                     done = sum(panel.state == "done" for panel in board.panels)  # whose pictures come last
                     before, after = names[-done:][:2] if done > 1 else (names[0], names[-1])
                     pictures = {name: str(path) for name, path in files.pictures.items()}
                     yield (
+                        keep,
                         board_html(board),
                         _status(board, "Done."),
                         gr.Column(visible=True),
@@ -128,7 +130,7 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
                         pictures,
                     )
         except gr.Error as error:
-            yield (keep, wrong(error.message), *[keep] * 10)  # the pop-up goes after a while
+            yield (keep, keep, wrong(error.message), *[keep] * 10)  # the pop-up goes after a while
             raise
 
     def before_after(before: str, after: str, pictures: dict[str, str]) -> tuple[tuple[str, str], str]:

@@ -16,7 +16,16 @@ import gradio as gr
 import skimage
 
 from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
-from workbench.demo.degradation import PRIVATE, QUICK, Amount, Controls, Range, degradation_controls, help_writing
+from workbench.demo.degradation import (
+    IN_BROWSER,
+    PRIVATE,
+    QUICK,
+    Amount,
+    Controls,
+    Range,
+    degradation_controls,
+    help_writing,
+)
 from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
 from workbench.demo.kernel import KernelFile
 from workbench.demo.photo import FITS, Photo
@@ -61,7 +70,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 with gr.Row():
                     go = gr.Button("Restore", variant="primary", elem_id="go")
                     stop = gr.Button("Cancel", elem_id="stop")
-                changed = gr.HTML(CHANGED, visible=False, elem_id="changed")
+                with gr.Column(visible=False, elem_id="changed") as changed:
+                    gr.HTML(CHANGED)
                 shown = _results(_opening(sessions, controls["photo"], start))
         with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
             gr.Markdown(_reference(sessions))
@@ -78,13 +88,12 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         run = go.click(
             answers["restore"],
             [*problem, *methods, samples],
-            list(shown.values()),
+            [changed, *shown.values()],
             api_name="restore",
             trigger_mode="once",
             show_progress_on=shown["status"],
             **RUN,
         )
-        go.click(lambda: gr.HTML(visible=False), None, changed, **PRIVATE)
         _follow(sessions, controls, problem, [*methods, samples], shown | {"changed": changed}, run)
         stop.click(None, None, None, cancels=[run], api_visibility="private")
         stop.click(lambda: "Cancelled.", None, shown["status"], **PRIVATE)
@@ -227,11 +236,11 @@ def _follow(
         except ValueError as error:  # said on the page: a pop-up at each key would be in the way
             sessions.shows_none(session)
             board, line = "", wrong(str(error))
-        return board, line, gr.Column(visible=False), gr.HTML(visible=False)
+        return board, line, gr.Column(visible=False), gr.Column(visible=False)
 
-    def compare(request: gr.Request, *values: Any) -> gr.HTML:
+    def compare(request: gr.Request, *values: Any) -> gr.Column:
         others = sessions.shows_results_of_others(*methods_in(iter(values)), request.session_hash or "")
-        return gr.HTML(visible=others)
+        return gr.Column(visible=others)
 
     def canvas(request: gr.Request, *values: Any) -> Any:
         try:
@@ -246,7 +255,8 @@ def _follow(
     gr.on(changes, preview, problem, previewed, **PRIVATE)
     gr.on([control.change for control in methods], compare, methods, shown["changed"], **PRIVATE)
     run.success(preview, problem, previewed, **PRIVATE)
-    run.then(compare, methods, shown["changed"], **PRIVATE)
+    gr.on([control.change for control in methods], None, None, shown["status"], js="() => ''", **IN_BROWSER)
+    run.success(compare, methods, shown["changed"], **PRIVATE)
     framing = [controls[name].change for name in ("photo", "fit", "side", "across", "down", "degradation")]
     gr.on(framing, canvas, problem, controls["painting"], **PRIVATE)
 

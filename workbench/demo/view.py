@@ -125,15 +125,18 @@ def _differences(board: Board, before: int) -> str:
     return _row([heading, *figures], before + len(board.panels))
 
 
-def _difference(name: str, images: Tensor, reference: Tensor) -> str:
-    """Absolute difference of the first ones, (1, 3, h, w), as a viewer sees them."""
+def _difference(name: str, images: Tensor, reference: Tensor, amplify: int | None = AMPLIFY) -> str:
+    """Absolute difference of the first ones, (1, 3, h, w), as a viewer sees them; None: ``amplify`` as fits."""
     gap = (images[:1].clamp(0, 1) - reference[:1].clamp(0, 1)).abs()
-    return _figure(name, picture(AMPLIFY * gap), f"largest {float(gap.max()):.4f}, mean {float(gap.mean()):.4f}")
+    largest = float(gap.max())
+    times = amplify or max(1, int(1 / max(largest, 0.01)))
+    note = f"largest {largest:.4f}, mean {float(gap.mean()):.4f}" + ("" if amplify else f", shown {times} times")
+    return _figure(name, picture(times * gap), note)
 
 
 def difference(name: str, first: Tensor, second: Tensor) -> str:
-    """The difference map of any two pictures (1, 3, h, w) of a comparison."""
-    return f"<h4>Difference of the two, {AMPLIFY} times</h4>" + _row([_difference(name, first, second)], 1)
+    """The difference map of any two pictures (1, 3, h, w) of a comparison, as bright as fits."""
+    return _row([_difference(f"Difference: {name}", first, second, None)], 1)
 
 
 def _samples(panel: Panel) -> str:
