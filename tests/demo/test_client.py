@@ -110,11 +110,20 @@ def test_degrade_gives_the_photo_as_prepared_and_as_degraded(client, photo):
     assert np.abs(pixels(degraded).reshape(40, 40, -1)[..., 0] - grey).max() <= 1
 
 
+def test_noise_may_be_of_photons(client, photo, folder):
+    values = SMALL | {"solver_1": "pinv", "settings_1": "", "degradation": "denoise", "noise": "poisson:20", "seed": 3}
+    home = unpack(client.predict(photo=photo, **values, api_name="/restore")[4], folder / "photons")
+    assert json.loads((home / "run.json").read_text())["noise"] == "poisson:20"
+    noise = pixels(home / "degraded.png") / 255.0 - pixels(home / "original.png") / 255.0
+    bright = pixels(home / "original.png") > 128
+    assert noise[bright].std() > 1.3 * noise[~bright].std()
+
+
 def test_estimate_noise_gives_a_level_and_says_it(client, folder):
     noise = np.random.default_rng(0).normal(128, 0.05 * 255, (64, 64, 3)).round().clip(0, 255).astype(np.uint8)
     level, line = client.predict(photo=save(noise, folder / "noise.png"), fit="whole", api_name="/estimate_noise")
-    assert level == pytest.approx(0.05, rel=0.1)
-    assert line == f"Noise estimated: {level:.3f}"
+    assert float(level) == pytest.approx(0.05, rel=0.1)
+    assert line == f"Noise estimated: {float(level):.3f}"
     assert "choose a photo" in refusal(client, "/estimate_noise", photo=None)
 
 
@@ -127,10 +136,12 @@ def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, fol
     assert any(status.startswith("Method 2 of 2") for status in statuses)
     assert statuses[-1] == "Done."
     assert all("data:image/png;base64," in board for board, *_ in told)
-    board, _, scores, curves, archive, recipe, before, after, slider = told[-1]
+    board, _, scores, curves, archive, recipe, before, after, slider, gap = told[-1]
     assert board.count("<figure>") >= 4
-    assert [row[0] for row in scores["data"]] == ["diffpir, photo-control (DSM)", "diffpir, photo-mupet (MUPET)"]
-    assert all(5 < float(row[1]) < 40 for row in scores["data"])
+    names = ["diffpir, photo-control (DSM)", "diffpir, photo-mupet (MUPET)"]
+    assert [row[0] for row in scores["data"]] == [*names, "Method 2 − method 1"]
+    assert all(5 < float(row[1]) < 40 for row in scores["data"][:2])
+    assert "EfficientNet-Lite2 distance ↓" in scores["headers"]
     assert curves.lstrip().startswith("<svg")
     names = [name for name, _ in before["choices"]]
     assert names == [name for name, _ in after["choices"]]
@@ -142,7 +153,9 @@ def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, fol
     assert recipe.strip() == (folder / "all" / "run.json").read_text().strip()
 
     # The slider shows any two of these pictures.
-    original, restored = client.predict("Original", names[2], api_name="/before_after")
+    assert f"Difference: {names[3]} − {names[2]}" in gap
+    (original, restored), gap = client.predict("Original", names[2], api_name="/before_after")
+    assert f"Difference: {names[2]} − Original" in gap
     assert np.array_equal(pixels(original), pixels(folder / "all" / "original.png"))
     assert np.array_equal(pixels(restored), pixels(next((folder / "all").glob("1-*.png"))))
     assert "not in the list" in refusal(client, "/before_after", before="Original", after="../../etc/passwd")
@@ -249,12 +262,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "YAML's objects": ({"settings_1": "steps=!!python/object:os.system"}, "must be int"),
     "long settings": ({"settings_1": "x" * 10_000}, "300 characters"),
     "brackets": ({"settings_1": "steps=" + "[" * 250}, "must be int"),
-    "noise of -1": ({"noise": -1}, "less than"),
-    "side of 10**6": ({"side": 10**6}, "greater than"),
-    "seed of 10**12": ({"seed": 10**12}, "greater than"),
-    "beyond the photo": ({"across": 7}, "greater than"),
+    "noise of -1": ({"noise": -1}, "noise is a standard deviation on the [0, 1] scale, got -1.0"),
+    "no noise": ({"noise": None}, "noise is a standard deviation, poisson:PEAK"),
+    "noise by a file": ({"noise": "/etc/own.py:mine"}, "noise is a standard deviation, poisson:PEAK"),
+    "side of 0": ({"side": 0}, "the side in pixels must be a whole number of at least 8, got 0"),
+    "no side": ({"side": None}, "of at least 8, got nothing"),
+    "side of 10**6": ({"side": 10**6}, "too many to restore here"),
+    "seed of 10**12": ({"seed": 10**12}, "the seed must be a whole number from 0 to 2147483648"),
+    "seed of 1.5": ({"seed": 1.5}, "got 1.5"),
+    "beyond the photo": ({"across": 7}, "from 0 to 1, got 7"),
     "unknown fit": ({"fit": "stretch"}, "stretch"),
-    "many samples": ({"samples": 1000}, "greater than"),
+    "many samples": ({"samples": 1000}, "samples must be a whole number from 1 to 8, got 1000"),
     "no degradation": ({"degradation": ""}, "unknown operator"),
     "a mask that is a file here": ({"degradation": "mask:/etc/passwd"}, "no file name"),
     "a mask that is not painted": ({"degradation": "mask"}, "paint over"),
@@ -279,3 +297,10 @@ def test_nan_gets_a_sentence(name, server, client):
     values = defaults(client, "/restore") | SMALL | {name: float("nan")}
     said = json.loads(raw_call(server.url, "restore", list(values.values())).removeprefix("data: "))
     assert "nan" in said["error"]
+
+
+def test_nothing_that_was_sent_left_a_traceback_in_the_log(server, client, photo):
+    for values in ({"noise": -1}, {"prior_1": "magic"}, {"fit": "stretch"}, {"samples": []}, {"degradation": {}}):
+        refusal(client, "/restore", **({"photo": photo} | SMALL | values))
+    raw_call(server.url, "restore", [1, 2])
+    assert "Traceback" not in (server.files.parent / "log").read_text()

@@ -15,7 +15,7 @@ from scipy.io import savemat
 from workbench.demo.compare import Stopped, follow
 from workbench.demo.kernel import take_kernel
 from workbench.demo.photo import frame
-from workbench.demo.problem import Limits, Problem, check_size, write_mask
+from workbench.demo.problem import Limits, Problem, check_size, read_noise, write_mask
 from workbench.recipe import Method, Recipe, make_recipe
 
 # follow
@@ -123,10 +123,51 @@ def test_too_many_pixels_are_said(fit):
     frame(striped(100, 100), Problem(None, fit, 100), 100 * 100)
 
 
-@pytest.mark.parametrize("values", [("stretch", 32), ("crop", 7), ("crop", 32, -0.1), ("crop", 32, 0, 1.1)])
-def test_framings_that_are_none(values):
-    with pytest.raises(ValueError, match=r"expected one of|at least 8|from 0 to 1"):
-        frame(striped(100, 60), Problem(None, *values), 10**6)
+def test_a_fit_that_is_none():
+    with pytest.raises(ValueError, match="expected one of"):
+        frame(striped(100, 60), Problem(None, "stretch", 32), 10**6)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "side",
+            [0, -5, 7, 33.5, None, "", "64", [64], float("nan"), True],
+            "the side in pixels must be a whole number of at",
+        ),
+        ("across", [-0.1, 1.1, None, "0.5"], "the crop from left to right must be a number from 0 to 1, got"),
+        ("down", [-0.1, 1.1, None], "the crop from top to bottom must be a number from 0 to 1, got"),
+        ("seed", [-7, 1.5, None, "1", 10**12, 10**400], "the seed must be a whole number from 0 to 2147483648, got"),
+        ("noise", [-1, 1e9, "1.5", "nan", float("inf")], r"standard deviation on the \[0, 1\] scale, got"),
+        (
+            "noise",
+            [None, "", "much", "poisson", "0.1,0.2"],
+            "noise is a standard deviation, poisson:PEAK or poisson-gauss",
+        ),
+        ("noise", ["poisson:0", "poisson:-5"], "at least 1"),
+        ("noise", ["poisson-gauss:2,0", "poisson-gauss:0.1,7"], r"on the \[0, 1\] scale: gain"),
+        ("noise", ["own.py:mine", "os:path", "/etc/noise.py:NOISE"], r"noise is .*SIGMA, got '[^']+'$"),
+    ],
+)
+def test_numbers_that_are_none_are_said_and_neither_rounded_nor_cut(name, values, message):
+    for value in values:
+        with pytest.raises(ValueError, match=message) as said:
+            Problem(None, **{name: value})
+        assert "FILE" not in str(said.value)
+        assert "\n" not in str(said.value)
+        assert len(str(said.value)) < 200
+
+
+def test_noise_is_a_number_or_a_model():
+    assert [read_noise(given) for given in (0, " 0.02 ", 1)] == [0.0, 0.02, 1.0]
+    assert [read_noise(text) for text in ("poisson:50", "poisson-gauss:0.01,0.02")] == [
+        "poisson:50",
+        "poisson-gauss:0.01,0.02",
+    ]
 
 
 # Masks

@@ -134,7 +134,7 @@ def _run(
         prior = fit_prior(load(method), method.tile, *degraded.op.image_shape(degraded.y.shape)[-2:])
         result = run_method(degraded, method, prior, callback=watch)
     except TimeoutError:
-        show(replace(panel, state="failed", error="stopped: out of time; take fewer steps or a smaller picture"))
+        show(replace(panel, state="failed", error="out of time; take fewer steps or a smaller picture"))
     except (ValueError, MemoryError) as error:
         show(replace(panel, state="failed", error=str(error) or "out of memory"))
     else:
