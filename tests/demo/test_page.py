@@ -19,7 +19,8 @@ from PIL import ExifTags, Image
 
 from tests.colour_profiles import ADOBE_RGB, rgb_profile
 from workbench.demo.compare import Board
-from workbench.demo.controls import TITLES, parameter_updates, side_for, spec_of
+from workbench.demo.controls import TITLES, parameter_updates, spec_of
+from workbench.demo.degradation import side_for
 from workbench.demo.endpoints import endpoints
 from workbench.demo.files import Visits
 from workbench.demo.presets import PRESETS, Preset
@@ -302,7 +303,6 @@ def test_the_slider_opens_on_the_first_two_methods_or_on_what_one_made_of_the_ph
     for rows, before, after in (
         (ROWS, "1. pinv, photo (DSM)", "2. ddnm, photo (DSM)"),
         (ROWS[:1], "Degraded", "1. pinv, photo (DSM)"),
-        ([Row("repaint", "photo"), *ROWS], "1. pinv, photo (DSM)", "2. ddnm, photo (DSM)"),  # the first cannot
     ):
         *_, left, right, shown, gap, pictures = answer(sessions, problem(photo), rows)
         assert (left.value, right.value) == (before, after)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from workbench.operators.controls import CONTROLS, spec_with, values_in
@@ -35,11 +34,6 @@ def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[s
             sliders.append(numbers | {"value": value, "label": parameter.label, "visible": True})
     first, second = [*sliders, HIDDEN, HIDDEN][:2]
     return first, second, word
-
-
-def side_for(name: str, side: Any) -> Any:
-    """``side`` in pixels, or for the operator that takes powers of two alone the nearest one up to 512."""
-    return 2 ** min(9, round(math.log2(side))) if name == "hadamard" and isinstance(side, int | float) else side
 
 
 def spec_of(title: str, first: float | None, second: float | None, word: str) -> str:

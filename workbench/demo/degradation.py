@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
 
-from workbench.demo.controls import (
-    CONTROLS,
-    MOST_NOISE,
-    TITLES,
-    parameter_updates,
-    side_for,
-    spec_of,
-    takes_kernel,
-    takes_mask,
-)
+from workbench.demo.controls import CONTROLS, MOST_NOISE, TITLES, parameter_updates, spec_of, takes_kernel, takes_mask
 from workbench.demo.kernel import SUFFIXES, KernelFile
-from workbench.demo.photo import Painting, Photo
+from workbench.demo.photo import Painting, Photo, Range
 from workbench.demo.presets import Preset
 
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
-IN_BROWSER: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 Controls = dict[str, Any]  # name -> component
 
 
-class AsSent:
-    """A number as it was sent: Gradio's own reading rounds it, or refuses it with a traceback in the log."""
-
-    def preprocess(self, payload: Any) -> Any:
-        """What came, for :class:`workbench.demo.problem.Problem` to check."""
-        return payload
-
-
-class Amount(AsSent, gr.Number):
-    """A number that is typed."""
-
-    def get_block_name(self) -> str:
-        """Drawn as its base class."""
-        return "number"
-
-
-class Range(AsSent, gr.Slider):
-    """A number that is dragged. What is typed into one, the browser cuts to its range."""
-
-    def get_block_name(self) -> str:
-        """Drawn as its base class."""
-        return "slider"
+def side_for(name: str, side: Any) -> Any:
+    """``side`` in pixels, or for the operator that takes powers of two alone the nearest one up to 512."""
+    return 2 ** min(9, round(math.log2(side))) if name == "hadamard" and isinstance(side, int | float) else side
 
 
 def degradation_controls(start: Preset) -> Controls:
@@ -121,9 +93,9 @@ def help_writing(controls: Controls) -> None:
     side, noise, level = controls["side"], controls["noise"], controls["level"]
     written = [*helpers, degradation, controls["masking"], controls["kernel"], side]
     kind.select(choose, [kind, side], written, **PRIVATE)
-    level.input(None, level, noise, js="(level) => String(level)", **IN_BROWSER)
+    level.input(None, level, noise, js="(level) => String(level)", **PRIVATE)
     follow = f"(text, level) => text.trim() && text >= 0 && text <= {MOST_NOISE} ? Number(text) : level"
-    noise.change(None, [noise, level], level, js=follow, **IN_BROWSER)
+    noise.change(None, [noise, level], level, js=follow, **PRIVATE)
     gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
     # A photo that came degraded must not be resized: that would change what degraded it.
     controls["came"].input(lambda came: "crop" if came else "square", controls["came"], controls["fit"], **PRIVATE)

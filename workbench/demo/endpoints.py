@@ -137,11 +137,9 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
         """Two pictures of the last comparison of this session, by their names on the page: for the slider, and how
         they differ (HTML)."""
         with said():
-            for name in (before, after):
-                if name not in pictures:
-                    raise ValueError(
-                        f"no picture {name!r}, there are {', '.join(pictures) or 'none yet: restore first'}"
-                    )
+            if not {before, after} <= {*pictures}:
+                names = ", ".join(pictures) or "none yet: restore first"
+                raise ValueError(f"no pictures {before!r} and {after!r}, there are {names}")
             return _pair(before, after, pictures)
 
     def methods() -> dict[str, Any]:

@@ -22,10 +22,6 @@ LARGEST = 1_000_000  # bytes of a file, and of the arrays that it packs
 class KernelFile(NoAddresses, gr.File):
     """A file as it came: Gradio's own reading would leave an empty one behind each time."""
 
-    def get_block_name(self) -> str:
-        """Drawn as its base class."""
-        return "file"
-
     def preprocess(self, payload: ListFiles | FileData | None) -> str | None:
         """The file's path."""
         return payload.path if isinstance(payload, FileData) else None

@@ -16,19 +16,10 @@ import gradio as gr
 import skimage
 
 from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
-from workbench.demo.degradation import (
-    IN_BROWSER,
-    PRIVATE,
-    QUICK,
-    Amount,
-    Controls,
-    Range,
-    degradation_controls,
-    help_writing,
-)
+from workbench.demo.degradation import PRIVATE, QUICK, Controls, degradation_controls, help_writing
 from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
 from workbench.demo.kernel import KernelFile
-from workbench.demo.photo import FITS, Photo
+from workbench.demo.photo import FITS, Amount, Photo, Range
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
@@ -221,10 +212,8 @@ def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) ->
 def _follow(
     sessions: Sessions, controls: Controls, problem: list[Any], methods: list[Any], shown: Controls, run: Any
 ) -> None:
-    """What is shown belongs together: another problem is previewed and hides the results, other methods grey them.
-
-    So it is at each change, and after a ``run`` for what was changed meanwhile.
-    """
+    """Another problem is previewed and hides the results, other methods grey them: at each change, and after a ``run``
+    for what was changed meanwhile. The picture to paint on follows the photo."""
 
     def preview(request: gr.Request, *values: Any) -> Any:
         session = request.session_hash or ""
@@ -255,7 +244,7 @@ def _follow(
     gr.on(changes, preview, problem, previewed, **PRIVATE)
     gr.on([control.change for control in methods], compare, methods, shown["changed"], **PRIVATE)
     run.success(preview, problem, previewed, **PRIVATE)
-    gr.on([control.change for control in methods], None, None, shown["status"], js="() => ''", **IN_BROWSER)
+    gr.on([control.change for control in methods], None, None, shown["status"], js="() => ''", **PRIVATE)
     run.success(compare, methods, shown["changed"], **PRIVATE)
     framing = [controls[name].change for name in ("photo", "fit", "side", "across", "down", "degradation")]
     gr.on(framing, canvas, problem, controls["painting"], **PRIVATE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -29,7 +29,31 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "J
 EDITOR_SIDE = 384  # the picture to paint on has at least so many pixels along its longer side
 
 
-class NoAddresses:
+class Drawn:
+    """Drawn as the component of Gradio that it derives from."""
+
+    def get_block_name(self) -> str:
+        """Its name in the browser."""
+        return next(kind.__name__.lower() for kind in type(self).__mro__ if kind.__module__.startswith("gradio."))
+
+
+class AsSent(Drawn):
+    """A number as it was sent: Gradio's own reading rounds it, or refuses it without saying which control it is of."""
+
+    def preprocess(self, payload: Any) -> Any:
+        """What came, for :class:`workbench.demo.problem.Problem` to check."""
+        return payload
+
+
+class Amount(AsSent, gr.Number):
+    """A number that is typed."""
+
+
+class Range(AsSent, gr.Slider):
+    """A number that is dragged. What is typed into one, the browser cuts to its range."""
+
+
+class NoAddresses(Drawn):
     """Refuses web addresses, which Gradio's components would download on a visitor's behalf."""
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
@@ -43,10 +67,6 @@ class NoAddresses:
 class Photo(NoAddresses, gr.Image):
     """A picture as the file that came: Gradio's own reading would cut 16 bits to 8 and lose the reason of a failure."""
 
-    def get_block_name(self) -> str:
-        """Drawn as its base class."""
-        return "image"
-
     def preprocess(self, payload: ImageData | None) -> str | None:
         """The file's path."""
         return None if payload is None else payload.path
@@ -54,10 +74,6 @@ class Photo(NoAddresses, gr.Image):
 
 class Painting(NoAddresses, gr.ImageEditor):
     """A picture to paint a mask on."""
-
-    def get_block_name(self) -> str:
-        """Drawn as its base class."""
-        return "imageeditor"
 
     def preprocess(self, payload: EditorData | None) -> EditorValue | None:
         """What was painted, and as "files" what came with it, to be removed when the visitor leaves.

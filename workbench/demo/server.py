@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workbench.demo.files import Visits, make_root
@@ -49,7 +50,8 @@ class NoWayOut:
                 message["headers"] = [*message["headers"], *headers, (b"referrer-policy", b"same-origin")]
             await send(message)
 
-        await self.app(scope, receive, answer)
+        with suppress(ClientDisconnect):  # a page that is closed while it uploads
+            await self.app(scope, receive, answer)
 
 
 def serve(

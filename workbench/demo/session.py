@@ -19,16 +19,7 @@ from workbench.demo.controls import takes_kernel, takes_mask
 from workbench.demo.files import MASK, Export, Visits, export
 from workbench.demo.kernel import take_kernel
 from workbench.demo.photo import canvas_of, frame, read_mask, read_photo
-from workbench.demo.problem import (
-    Limits,
-    Problem,
-    Row,
-    check_number,
-    check_size,
-    methods_of,
-    read_noise,
-    write_mask,
-)
+from workbench.demo.problem import Limits, Problem, Row, check_number, check_size, methods_of, read_noise, write_mask
 from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
 from workbench.models import Prior, describe_priors, load_prior
@@ -38,6 +29,7 @@ from workbench.recipe import Method, make_recipe, measure
 from workbench.solvers import SOLVERS, describe_solvers
 
 PREVIEWS = 4  # at a time: each may hold a large photo in memory
+NONE = ("", "")  # problem and methods where no results are seen
 # A recipe has methods; where only its measurement is wanted, one that is not run.
 NO_METHODS = (Method(solver="pinv", prior="photo"),)
 
@@ -56,6 +48,7 @@ class Sessions:
         self._loaded: dict[str, Prior] = {}
         self._loading = threading.Lock()
         self._few = threading.Semaphore(PREVIEWS)
+        self.opening = NONE  # what a visitor sees first
         self._shown: dict[str, tuple[str, str]] = {}  # session -> problem and methods whose results it sees
         self._estimated: dict[str, tuple[Problem, str]] = {}  # session -> of which framing, and what was found
 
@@ -144,18 +137,18 @@ class Sessions:
 
     def shows_results_of(self, problem: Problem, session: str) -> bool:
         """Whether the visitor sees results of this very problem: a preview, asked for late, must not hide them."""
-        if self._shown.get(session, ("",))[0] == problem.fingerprint():
+        if self._shown.get(session, self.opening)[0] == problem.fingerprint():
             return True
         self.shows_none(session)
         return False
 
     def shows_none(self, session: str) -> None:
         """The visitor sees no results any more."""
-        self._shown.pop(session, None)
+        self._shown[session] = NONE
 
     def shows_results_of_others(self, rows: Sequence[Row], samples: float, session: str) -> bool:
         """Whether the visitor sees results, but of other methods, settings or samples."""
-        return session in self._shown and self._shown[session][1] != repr((rows, samples))
+        return self._shown.get(session, self.opening)[1] not in ("", repr((rows, samples)))
 
     def canvas(self, problem: Problem, session: str) -> dict[str, Any] | None:
         """The picture to paint on, as the editor takes it; None where there is none, or its visitor has just left."""
@@ -192,15 +185,13 @@ class Sessions:
         """
         methods = methods_of(rows, self.prior_titles(), self.limits)
         check_number("samples", samples, 1, self.limits.samples, whole=True)
-        before, now = self._shown.get(session), (problem.fingerprint(), repr((rows, samples)))
+        before, now = self._shown.get(session, NONE), (problem.fingerprint(), repr((rows, samples)))
         self._shown[session] = now
         folder = self.visits.folder(session, "results")
         try:
             board = start = self.degrade(problem, session, folder, methods, int(samples))
         except ValueError:  # what was shown stays
-            self._shown.pop(session)
-            if before is not None:
-                self._shown[session] = before
+            self._shown[session] = before
             raise
         for board in compare(start, self.prior, self.limits.seconds):
             yield board, None

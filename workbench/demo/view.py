@@ -32,12 +32,9 @@ def board_html(board: Board) -> str:
     """The photo, its measurement and the methods side by side; once all are done, difference maps and samples below."""
     given, panels = _given(board), board.panels
     over = all(panel.state in ("done", "failed") for panel in panels)
-    parts = [
-        _row(
-            [*given, *(_panel(panel, over, _in_rounds(board)) for panel in panels)],
-            len(given) + len(panels) if panels else 4,
-        )
-    ]
+    in_rounds = any(_asks_in_rounds(panel) for panel in panels)
+    shown = [*given, *(_panel(panel, over, in_rounds) for panel in panels)]
+    parts = [_row(shown, len(shown) if panels else 4)]
     parts.append(_kernel(board))
     done = [panel for panel in panels if panel.state == "done"]
     if over and done:
@@ -82,9 +79,9 @@ def picture(image: Tensor, live: bool = False) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _in_rounds(board: Board) -> bool:
-    """Whether a method asks its network for many states at a time: then rounds count beside evaluations."""
-    return any(SOLVERS[panel.method.solver] is DeqIR for panel in board.panels)
+def _asks_in_rounds(panel: Panel) -> bool:
+    """Whether the method asks its network for many states at a time, in fewer rounds than evaluations."""
+    return SOLVERS[panel.method.solver] is DeqIR
 
 
 def _panel(panel: Panel, over: bool, in_rounds: bool) -> str:
@@ -99,7 +96,7 @@ def _panel(panel: Panel, over: bool, in_rounds: bool) -> str:
         return _figure(label, source, cost, bar=(panel.index, panel.total))
     record = panel.records[0]
     evaluations = record["evaluations"]
-    rounds = record["iterations"] if SOLVERS[panel.method.solver] is DeqIR else evaluations
+    rounds = record["iterations"] if _asks_in_rounds(panel) else evaluations
     parts = [_decibel(record["psnr"])]
     if record.get(JUDGE) is not None:
         parts.append(f"{METRICS[JUDGE].title} {as_text(record[JUDGE], JUDGE)} {METRICS[JUDGE].arrow}")
