@@ -138,7 +138,7 @@ class Demo:
             arg=before,
             timeout=RUN,
         )
-        self.status("Done.")
+        self.page.locator("#status .prose", has_text=re.compile(r"Done\.|: ")).wait_for()  # or why a method could not
         self.part("scores", "[data-index]").first.wait_for()
 
     # What is on the page.
@@ -176,9 +176,10 @@ class Demo:
         return [re.sub(r"\s+", " ", text).strip() for text in self.part("board", "figcaption").all_inner_texts()]
 
     def scores(self) -> list[dict[str, str]]:
-        """The table of scores, row by row, without what stands in brackets."""
+        """The table of scores, method by method, without what stands in brackets."""
         names = [text.strip(" ⋮\n") for text in self.part("scores", "thead th").all_inner_texts()]
         rows = [row.get_by_role("gridcell").all_inner_texts() for row in self.part("scores", "[data-index]").all()]
+        rows = [row for row in rows if not re.match(r"Method \d −", row[0])]  # the first two compared
         return [dict(zip(names, (cell.strip().partition(" (")[0] for cell in row), strict=True)) for row in rows]
 
     def width(self) -> tuple[int, int]:

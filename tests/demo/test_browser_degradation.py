@@ -273,7 +273,7 @@ def test_a_kernel_is_uploaded_seen_and_taken_home(demo: Demo, tmp_path: Path) ->
 
 
 def test_the_noise_of_the_photo_is_estimated(demo: Demo, tmp_path: Path) -> None:
-    """The slider takes it, and the line stands until the noise is another."""
+    """The field and its slider take it, and the line stands until the noise is another."""
     noise = np.random.default_rng(0).normal(128, 0.08 * 255, (64, 64, 3))
     Image.fromarray(noise.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "noise.png")
     demo.unfold("framing")
@@ -283,9 +283,10 @@ def test_the_noise_of_the_photo_is_estimated(demo: Demo, tmp_path: Path) -> None
         drop(demo, "photo", tmp_path / "noise.png")
     demo.part("estimate").click()
     demo.status("Noise estimated: 0.0")
-    expect(demo.part("noise", "input[type=number]")).not_to_have_value("0.01")
+    expect(demo.part("noise", "input")).not_to_have_value("0.01")
     level = float(demo.value("noise"))
     assert level == pytest.approx(0.08, rel=0.06)
+    expect(demo.part("level", "input[type=range]")).to_have_value(f"{level:g}")
     demo.status(f"Noise estimated: {level:.3f}")
     demo.number("noise", 0.2)
     expect(demo.page.locator("#status .prose", has_text="estimated")).to_have_count(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from tests.demo.browser import Demo, needs_chromium
+from tests.demo.browser import DEGRADED, Demo, needs_chromium
 from workbench.models import available_priors
 from workbench.models.load import shipped_kind
 from workbench.solvers import SOLVERS
@@ -96,6 +96,67 @@ def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:
     assert (pictures[0] == small.picture("ddnm, photo-mupet")).all()  # the one that is scored
 
 
+def test_what_is_shown_belongs_together(small: Demo) -> None:
+    """Other methods grey the results, another problem hides them; what was changed during a run does so at its end."""
+    pictures, details, changed = (small.part(*at) for at in (("board", ".rows"), ("details",), ("changed",)))
+    small.methods(PINV)
+    small.restore()
+    expect(changed).to_have_count(0)
+    for settings, grey in (("steps=2", True), ("", False)):
+        small.write("settings1", settings)
+        expect(changed).to_have_count(int(grey))
+        for part in (pictures, details):
+            expect(part).to_have_css("opacity", "0.45" if grey else "1")
+    small.write("settings1", "stepz=2")
+    small.part("go").click()
+    expect(small.part("status", "p.error[role=alert]")).to_contain_text("unknown setting")
+    expect(changed).to_be_visible()
+
+    small.methods(("ddnm", "photo", "steps=200"))
+    small.part("go").click()
+    small.page.wait_for_function("document.querySelector('#board progress')?.value > 0")
+    small.write("settings1", "steps=2")
+    small.status("Done.", 60_000)
+    expect(changed).to_be_visible()
+    with small.changes():
+        small.write("noise", "poisson:30")
+    for part in (details, changed):
+        expect(part).to_have_count(0)
+    assert len(small.captions()) == 2
+
+
+def test_silly_numbers_are_said_and_stay_as_they_were_typed(small: Demo) -> None:
+    said = small.part("status", "p.error[role=alert]")
+    silly = {
+        "noise": {"-1": "got -1.0", "": "got ''", "1e9": "got 1000000000.0"},
+        "side": {"0": "got 0", "-5": "got -5", "": "got nothing"},
+        "seed": {"-7": "got -7", "1.5": "got 1.5", "": "got nothing"},
+    }
+    for name, answers in silly.items():
+        right = small.part(name, "input").input_value()
+        for text, answer in answers.items():
+            small.write(name, text)
+            small.part(name, "input").press("Tab")
+            expect(said).to_contain_text(answer)
+            expect(small.part("board", "img")).to_have_count(0)
+            assert small.part(name, "input").input_value() == text
+        small.write(name, right)
+        small.page.locator(DEGRADED).wait_for()
+        expect(said).to_have_count(0)
+    small.write("count", "0")
+    small.part("go").click()
+    expect(said).to_contain_text("samples must be a whole number from 1 to 8, got 0")
+
+
+def test_compressed_sensing_can_be_chosen_at_any_size(demo: Demo) -> None:
+    demo.unfold("framing")
+    with demo.changes():
+        demo.number("side", 96)
+    demo.choose("kind", "Compressed sensing")
+    expect(demo.part("side", "input")).to_have_value("128")
+    demo.page.locator("#board figcaption", has_text="128×128 pixels").first.wait_for()
+
+
 def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
     demo.write("settings1", "steps=1000")
     demo.part("go").click()
@@ -155,7 +216,7 @@ def test_before_and_after(small: Demo) -> None:
     names = ["Degraded", "Original", "1. pinv, photo", "2. ddnm, photo-mupet"]
     assert small.options("left") == names
     assert small.options("right") == names
-    assert [small.value("left"), small.value("right")] == [names[0], names[-1]]
+    assert [small.value("left"), small.value("right")] == names[2:]
     for side, nth in (("left", 0), ("right", 1)):
         picture = small.part("slider", "img").nth(nth)
         small.choose(side, "Original")
@@ -164,6 +225,7 @@ def test_before_and_after(small: Demo) -> None:
         expect(picture).to_have_attribute("src", re.compile(r"/1-pinv-photo[^/]*\.png$"))
     small.choose("left", "Original")
     expect(small.part("slider", "img").nth(0)).to_have_attribute("src", re.compile(r"/original\.png$"))
+    expect(small.part("gap", "figcaption")).to_contain_text("Difference: 1. pinv, photo (DSM) − Original")
 
     after = small.part("slider", "img").nth(1)
     expect(after).to_have_css("clip-path", re.compile(r"50%\)$"))
