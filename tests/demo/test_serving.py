@@ -63,7 +63,7 @@ def test_uploads_runs_and_downloads_work_under_the_path(under_path, photo, folde
     client = visit(f"{address}/", folder)
     told = list(client.submit(photo=handle_file(str(photo)), **SMALL, prior_1="mine", api_name="/restore"))
     assert told[-1][1] == "Done."
-    assert {pixels(path).shape for path in told[-1][-1]} == {(32, 32, 3)}
+    assert {pixels(path).shape for path in told[-1][-2]} == {(32, 32, 3)}
     assert Path(told[-1][4]).stat().st_size > 1000
     assert "mine" in client.predict(api_name="/methods")["priors"]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import socket
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from tests.colour_profiles import ADOBE_RGB, in_srgb, rgb_profile
-from tests.demo.visitor import join, pixels, refusal, visit
+from tests.demo.visitor import join, pixels, refusal, until, visit
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (40, 48, 3)).astype(np.uint8)
@@ -200,9 +202,18 @@ def test_file_names_lead_nowhere_and_are_escaped_on_the_page(name, server):
     assert path.is_file()
     assert NAMES[name] in path.name
     photo = {"path": str(path), "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-    html = "".join(filter(None, join(server.url, "names", "preview", {"photo": photo})["output"]["data"]))
+    html = "".join(filter(None, join(server.url, "names", "preview", {"photo": photo})["output"]["data"][:2]))
     assert "not an image" in html
     assert "<img" not in html
+
+
+def test_an_upload_that_is_broken_off_leaves_no_traceback(server):
+    address = httpx.URL(server.url)
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    with socket.create_connection((address.host, address.port)) as line:
+        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n".encode())
+        time.sleep(0.5)
+    assert not until(lambda: "ClientDisconnect" in (server.files.parent / "log").read_text(), 1)
 
 
 @pytest.mark.parametrize("name", ["", ".."])

@@ -44,9 +44,9 @@ def degradation_controls(start: Preset) -> Controls:
             elem_id="kernel",
         )
         with gr.Row(equal_height=True):
-            hint = "σ, poisson:PEAK or poisson-gauss:GAIN,SIGMA"
-            noise = gr.Textbox(f"{start.noise:g}", label="Noise", placeholder=hint, max_lines=1, elem_id="noise")
-            level = Range(0, MOST_NOISE, start.noise, step=0.001, label="σ", buttons=[], elem_id="level")
+            noise = gr.Textbox(f"{start.noise:g}", label="Noise", max_lines=1, min_width=90, elem_id="noise")
+            sigma: dict[str, Any] = {"minimum": 0, "maximum": MOST_NOISE, "value": start.noise, "step": 0.001}
+            level = Range(**sigma, label="as σ", buttons=[], min_width=90, elem_id="level")
             estimate = gr.Button("Estimate", size="sm", min_width=90, scale=0, elem_id="estimate")
     with gr.Group(visible=False, elem_id="masking") as masking:
         painting = Painting(
