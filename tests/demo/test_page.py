@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import re
 import zipfile
-from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,16 +15,13 @@ import torch
 from PIL import ExifTags, Image
 
 from tests.colour_profiles import ADOBE_RGB, rgb_profile
-from workbench.demo.compare import Board
 from workbench.demo.controls import TITLES, parameter_updates, spec_of
 from workbench.demo.degradation import side_for
-from workbench.demo.endpoints import endpoints
 from workbench.demo.files import Visits
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import Limits, Problem, Row, methods_of
 from workbench.demo.session import Sessions
-from workbench.demo.view import board_html, score_table
-from workbench.evaluation.perceptual import effnet
+from workbench.demo.view import board_html
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import available_priors
 from workbench.operators.parse import OPERATORS, parse_operator
@@ -235,112 +229,6 @@ def test_a_late_preview_hides_no_results_and_a_changed_problem_is_shown(sessions
     assert not sessions.shows_results_of(wanted, "another")
     assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")  # now a preview is on the page
     assert not sessions.shows_results_of(wanted, "session")
-
-
-ROWS = [Row("pinv", "photo"), Row("ddnm", "photo", "steps=2")]
-
-
-def test_results_of_other_methods_settings_or_samples_are_told_apart(sessions, photo):
-    assert not sessions.shows_results_of_others(ROWS, 1, "session")  # none are shown
-    list(sessions.restore(problem(photo), ROWS, 1, "session"))
-    assert not sessions.shows_results_of_others(ROWS, 1, "session")
-    for rows, samples in ((ROWS[:1], 1), ([ROWS[0], Row("ddnm", "photo", "steps=3")], 1), (ROWS, 2)):
-        assert sessions.shows_results_of_others(rows, samples, "session")
-    assert not sessions.shows_results_of_others(ROWS[:1], 1, "another")
-    assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")
-    assert not sessions.shows_results_of_others(ROWS[:1], 1, "session")  # a preview took their place
-
-
-def test_a_refused_run_leaves_what_is_shown(sessions, photo):
-    list(sessions.restore(problem(photo), ROWS, 1, "session"))
-    right = {"problem": problem(photo), "rows": ROWS, "samples": 1, "session": "session"}
-    for bad in ({"problem": problem(photo, degradation="sr:0")}, {"samples": 0}, {"rows": [Row("magic", "photo")]}):
-        with pytest.raises(ValueError, match=r"sr:0|samples|magic"):
-            list(sessions.restore(**(right | bad)))
-        assert sessions.shows_results_of(problem(photo), "session")
-        assert not sessions.shows_results_of_others(ROWS, 1, "session")
-
-
-def test_what_was_changed_during_a_run_and_back_is_shown(sessions, photo):
-    run = sessions.restore(problem(photo), ROWS, 1, "session")
-    next(run)
-    assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")
-    list(run)
-    assert sessions.shows_results_of(problem(photo), "session")
-
-
-def test_a_visitor_who_leaves_while_the_picture_to_paint_on_is_made_gets_none(sessions, photo, monkeypatch):
-    wanted = problem(photo, degradation="oldphoto")
-    file = Path(sessions.canvas(wanted, "session")["background"])
-    assert file.exists()
-
-    def left(*_: object) -> Path:
-        sessions.leave("session")
-        return photo.parent / "gone"
-
-    monkeypatch.setattr(sessions.visits, "folder", left)
-    assert sessions.canvas(wanted, "session") is None
-    assert not file.exists()
-
-
-def answer(sessions: Sessions, asked: Problem, rows: list[Row], samples: int = 1) -> tuple[object, ...]:
-    """What the page shows at the end: whether results are hidden, pictures, status, whether details are, the rest."""
-    rows = [*rows, *[Row("none", "photo")] * 4][:4]
-    values = [getattr(asked, field.name) for field in fields(asked)]
-    request = SimpleNamespace(session_hash="session")
-    *_, last = endpoints(sessions)["restore"](request, *values, *(part for row in rows for part in row), samples)
-    return last
-
-
-def test_what_ran_out_of_time_is_not_done(tmp_path, photo):
-    sessions = Sessions(Limits(seconds=0), {"photo": "photo"}, Visits(tmp_path, keep=60))
-    _, _, status, *_ = answer(sessions, problem(photo), ROWS[1:])
-    said = "ddnm, photo (DSM): out of time; take fewer steps or a smaller picture"
-    assert status == f'<p class="error" role="alert">{said}</p>'
-
-
-def test_the_slider_opens_on_the_first_two_methods_or_on_what_one_made_of_the_photo(sessions, photo):
-    for rows, before, after in (
-        (ROWS, "1. pinv, photo (DSM)", "2. ddnm, photo (DSM)"),
-        (ROWS[:1], "Degraded", "1. pinv, photo (DSM)"),
-    ):
-        *_, left, right, shown, gap, pictures = answer(sessions, problem(photo), rows)
-        assert (left.value, right.value) == (before, after)
-        assert shown == (pictures[before], pictures[after])
-        largest = float((load_image(shown[1]) - load_image(shown[0])).abs().max())
-        assert f"largest {largest:.4f}" in gap
-
-
-@pytest.mark.parametrize("samples", [1, 3])
-def test_the_table_compares_the_first_two_methods_sample_by_sample(sessions, photo, samples):
-    *_, (board, _) = sessions.restore(problem(photo), [*ROWS, ROWS[0]], samples, "session")
-    gains = [b["psnr"] - a["psnr"] for a, b in zip(*(panel.records for panel in board.panels[:2]), strict=True)]
-    row = score_table(board).iloc[3]
-    assert row["Method"] == "Method 2 − method 1"
-    mean, _, half = row["PSNR ↑"].replace("−", "-").partition(" ± ")
-    assert float(mean) == pytest.approx(sum(gains) / samples, abs=0.005)
-    assert bool(half) == (samples > 1)
-
-
-def captions(board: Board) -> list[str]:
-    return [html.unescape(text) for text in re.findall(r"</b> <span>(.*?)</span>", board_html(board))]
-
-
-def test_captions_say_rounds_beside_a_parallel_method_and_the_perceptual_score_where_priors_differ(sessions, photo):
-    rows = [Row("deqir", "photo", "steps=4"), Row("ddnm", "photo", "steps=4")]
-    *_, (board, _) = sessions.restore(problem(photo), rows, 1, "session")
-    parallel = board.panels[0].records[0]
-    assert parallel["iterations"] < parallel["evaluations"]
-    said = captions(board)[2:4]
-    assert f", {parallel['evaluations']} evaluations in {parallel['iterations']} rounds, " in said[0]
-    assert ", 4 evaluations in 4 rounds, " in said[1]
-    assert not any("EfficientNet" in text for text in said)
-
-    *_, (board, _) = sessions.restore(problem(photo), [Row("pinv", "photo"), Row("pinv", "photo-mupet")], 1, "session")
-    image, original = board.panels[0].images, board.degraded.original
-    distance = float(effnet(image.clamp(0, 1), original, name="effnet2"))
-    assert f" dB, EfficientNet-Lite2 distance {distance:.3f} ↓, 0 evaluations, " in captions(board)[2]
-    assert "rounds" not in captions(board)[2]
 
 
 def test_compressed_sensing_is_offered_at_a_size_that_it_takes(sessions, photo):
