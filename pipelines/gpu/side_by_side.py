@@ -1,6 +1,6 @@
 """Training runs side by side on one GPU: a trial tells the pace, then every group gets as many steps as fit.
 
-    PYTHONPATH=.:.data/effnet python pipelines/gpu/side_by_side.py pipelines/gpu/pairs.yaml --seconds 430 --out $OUT
+    PYTHONPATH=.:.data/effnet python pipelines/gpu/side_by_side.py pipelines/gpu/pairs.yml --seconds 430 --out $OUT
 
 The file names groups of runs of one job notebook. Runs of a group take the same number of steps, that of the slowest,
 so that they can be compared. In ``--out`` there is then NAME.safetensors of every run, and ``logs.zip`` with what they
