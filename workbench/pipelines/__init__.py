@@ -3,6 +3,14 @@
 What a job notebook calls is exported here; the rest needs libraries that a machine which only trains may lack.
 """
 
-from workbench.pipelines.job import input_path, input_source, needed, progress, training_photos, write_result
+from workbench.pipelines.job import (
+    input_path,
+    input_source,
+    needed,
+    own_folder,
+    progress,
+    training_photos,
+    write_result,
+)
 
-__all__ = ["input_path", "input_source", "needed", "progress", "training_photos", "write_result"]
+__all__ = ["input_path", "input_source", "needed", "own_folder", "progress", "training_photos", "write_result"]

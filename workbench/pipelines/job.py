@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from workbench import own
 from workbench.pipelines.identity import named_paths
-from workbench.text import write_json
+from workbench.text import replacing, write_json
 
 if TYPE_CHECKING:
     from workbench.data import Photos
@@ -49,6 +49,13 @@ def write_result(result: dict[str, Any]) -> None:
 def this_job() -> dict[str, Any]:
     """What the runner says of the job in the working directory; empty in a notebook opened by hand."""
     return dict(json.loads(Path(JOB).read_text(encoding="utf-8"))) if Path(JOB).is_file() else {}
+
+
+def own_folder(name: str, kept: str = "") -> Path:
+    """Where the job notebook called ``name`` writes: ``kept`` in its job's folder, or runs/NAME if opened by hand."""
+    folder = Path(kept) if this_job() else Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def input_path(path: str | Path) -> Path:
@@ -101,7 +108,8 @@ def training_photos(
     sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in data]
     if not sources:
         sources = [str(folder / "samples.npy")]
-        np.save(sources[0], np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
+        with replacing(sources[0]) as half, half.open("wb") as file:  # processes that train together all write it
+            np.save(file, np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
     photos = Photos(
         sources,
         size=size,
