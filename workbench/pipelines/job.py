@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from workbench import own
 from workbench.pipelines.identity import named_paths
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 NOTEBOOK, LOG = "notebook.ipynb", "log.txt"
+STARTS = 3  # of the kernel, at most
 RESUME = "resume"  # what a job keeps here survives its failure: it goes on from there when it is run again
 
 
@@ -155,26 +157,37 @@ def main(folder: Path) -> int:
     """Execute the notebook of the job in ``folder``; the last line printed says what went wrong."""
     sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))  # jsonschema would build its grammar: a second
     import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    try:
-        papermill.execute_notebook(
-            job["notebook"],
-            str(folder / NOTEBOOK),
-            parameters=job["parameters"],
-            kernel_name="python3",
-            cwd=str(folder),
-            progress_bar=False,
-            autosave_cell_every=5,
-        )
-    except papermill.PapermillExecutionError as error:
-        print(error, file=sys.stderr)
-        print(f"{error.ename}: {error.evalue}".splitlines()[0], file=sys.stderr)
-        return 1
-    except Exception as error:  # a dead kernel, a missing kernel, a full disk: all end this process, none is a bug here
-        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
-        return 1
-    return 0
+    for attempt in range(1, STARTS + 1):
+        # Sockets by a name of their own: a port that is free when it is chosen may be taken when the kernel starts.
+        connection = Config(KernelManager={"transport": "ipc", "ip": f"@{uuid4()}"})
+        try:
+            papermill.execute_notebook(
+                job["notebook"],
+                str(folder / NOTEBOOK),
+                parameters=job["parameters"],
+                kernel_name="python3",
+                cwd=str(folder),
+                progress_bar=False,
+                autosave_cell_every=5,
+                config=connection,
+            )
+            return 0
+        except papermill.PapermillExecutionError as error:
+            print(error, file=sys.stderr)
+            print(f"{error.ename}: {error.evalue}".splitlines()[0], file=sys.stderr)
+            return 1
+        except Exception as error:  # a dead kernel, a missing kernel, a full disk: all end this process, none is a bug
+            # Before the first cell, the only RuntimeErrors are those of a kernel that does not start.
+            starting = isinstance(error, RuntimeError) and not isinstance(error, DeadKernelError)
+            place = f"start {attempt} of {STARTS}: " if starting else ""
+            print(f"{place}{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+            if not starting:
+                return 1
+    return 1
 
 
 def _end_with_the_runner() -> None:
