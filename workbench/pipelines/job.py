@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from workbench import own
+from workbench.machine import hardware, versions
 from workbench.pipelines.identity import named_paths
 from workbench.text import replacing, write_json
 
@@ -34,8 +35,9 @@ RESUME = "resume"  # what a job keeps here survives its failure: it goes on from
 def write_result(result: dict[str, Any]) -> None:
     """Say that this job is done: the last cell of a job notebook calls it, once, with what the report needs.
 
-    Writes ``result.json`` in one step, stamped with the job's id and the time. In a notebook opened by hand it writes
-    nothing.
+    Writes ``result.json`` in one step, stamped with the job's id, the time, and all that decides it: code, parameters
+    (seeds and defaults too), hashes of files and of the priors that were loaded, versions and hardware. In a notebook
+    opened by hand it writes nothing.
 
     Raises:
         ValueError: ``result`` holds NaN or infinity, which JSON cannot.
@@ -44,7 +46,10 @@ def write_result(result: dict[str, Any]) -> None:
         print("Not run by a pipeline, so no result file is written.")
         return
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    facts = {"job": job["id"], "parameters": job["parameters"], "commit": job.get("commit"), "finished": now}
+    loading = sys.modules.get("workbench.models.load")
+    facts = {"job": job["id"], "parameters": job.get("defaults", {}) | job["parameters"], "finished": now}
+    facts |= {key: job.get(key) for key in ("commit", "code", "files")}
+    facts |= {"priors": loading.LOADED if loading else {}, "versions": versions(), "hardware": hardware()}
     write_json(Path(RESULT), facts | result)
 
 
