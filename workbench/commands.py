@@ -77,11 +77,8 @@ def push(
 
 
 def verify(
-    result: Annotated[
-        Path,
-        typer.Argument(metavar="RESULT", help="A job's folder or its result.json, or a folder of results with JOB."),
-    ],
-    job: Annotated[str | None, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)] = None,
+    result: Annotated[Path, typer.Argument(help="A job's folder or its result.json, or a folder of results with JOB.")],
+    job: Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of each figure, relative to it.")] = 1e-4,
 ) -> None:
     """Run one job of a pipeline again in a temporary folder and say whether its result reproduces.

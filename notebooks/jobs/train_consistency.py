@@ -50,13 +50,13 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.models import ConsistencyModel, load_prior, save_prior
-from workbench.pipelines import input_source, own_folder, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers import Consistency as Jumps
 from workbench.trainers import Consistency, Curriculum, TrainSettings, train_task, training_card
 
-run = Path(folder or own_folder("train_consistency", "resume"))
+run = Path(folder or folder_of("train_consistency", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )

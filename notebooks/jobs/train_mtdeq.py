@@ -51,12 +51,12 @@ import torch
 from workbench.models import load_prior, save_prior
 from workbench.models.networks.unet import UNet, grown
 from workbench.operators.base import column
-from workbench.pipelines import input_source, own_folder, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.random import Draws
 from workbench.solvers import ForwardBackward
 from workbench.trainers import MTDEQ, StepDecay, TrainSettings, train, training_card
 
-run = Path(folder or own_folder("train_mtdeq", "resume"))
+run = Path(folder or folder_of("train_mtdeq", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )

@@ -47,12 +47,12 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.models import load_prior, save_prior
-from workbench.pipelines import input_source, own_folder, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.random import Draws
 from workbench.solvers import Exact, JacobianFree, MapByAdam, Neumann
 from workbench.trainers import MUPET, Degradations, TrainSettings, train, training_card
 
-run = Path(folder or own_folder("train_mupet", "resume"))
+run = Path(folder or folder_of("train_mupet", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )

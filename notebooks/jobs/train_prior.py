@@ -43,11 +43,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.models import EDMPrecond, UNet, UNetConfig, save_prior
-from workbench.pipelines import own_folder, training_photos, write_result
+from workbench.pipelines import folder_of, training_photos, write_result
 from workbench.solvers import DDIM
 from workbench.trainers import DSM, TrainSettings, train, training_card
 
-run = Path(folder or own_folder("train_prior", "resume"))
+run = Path(folder or folder_of("train_prior", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )

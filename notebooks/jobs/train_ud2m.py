@@ -55,11 +55,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter
-from workbench.pipelines import input_source, own_folder, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.trainers import UD2M, TrainSettings, train_task, training_card
 from workbench.trainers.ud2m import FAMILIES
 
-run = Path(folder or own_folder("train_ud2m", "resume"))
+run = Path(folder or folder_of("train_ud2m", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )

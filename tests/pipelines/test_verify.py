@@ -93,7 +93,7 @@ def test_what_differs_is_named(ran, capsys):
     assert lines[0] == "reproduces within 0.0001: value by 1.0e-06, the most of 2 figures"
     assert lines[1:] == [
         f"code: 000000000000, now {result['code']}",
-        "files: not recorded",
+        f"files: not recorded, now {{'task.ipynb': '{result['files']['task.ipynb'][:12]}'}}",
         f"versions, numpy: 1.0, now {result['versions']['numpy']}",
         f"hardware, processor: Fast & Co, now {processor()}",
         "the same: priors",

@@ -58,7 +58,7 @@ def this_job() -> dict[str, Any]:
     return dict(json.loads(Path(JOB).read_text(encoding="utf-8"))) if Path(JOB).is_file() else {}
 
 
-def own_folder(name: str, kept: str = "") -> Path:
+def folder_of(name: str, kept: str = "") -> Path:
     """Where the job notebook called ``name`` writes: ``kept`` in its job's folder, or runs/NAME if opened by hand."""
     folder = Path(kept) if this_job() else Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,7 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
     """Run the job in ``folder`` again, in a temporary folder, with as many threads as then.
 
     Returns:
-        Whether no figure differs by more than ``tolerance``, relative to the larger one, and nothing else differs;
-        and lines for people: how far it reproduces, and which of ``RECORDED`` are others now.
+        As :func:`judged`, with lines that say which files and which of ``RECORDED`` are others now.
 
     Raises:
         ValueError: no result there, or what is needed to run it again is gone.
@@ -56,18 +55,17 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
         if outcome.state != "done":
             return False, f"does not reproduce: {outcome.note.rpartition(' [')[0] or outcome.note}"
         again = out / "jobs" / job["id"]
-        text = (again / RESULT).read_text(encoding="utf-8").replace(str(again.parent), str(folder.parent))
-        new = json.loads(text)
+        new = json.loads((again / RESULT).read_text(encoding="utf-8").replace(str(out), str(folder.parents[1])))
         names = sorted(file.name for pattern in FILES for file in folder.glob(pattern))
         _, changed, missing = filecmp.cmpfiles(folder, again, names, shallow=False)
     good, said = judged(old, new, tolerance)
-    if names:
-        said += f"; {len(names)} files, {', '.join(changed + missing) or 'none'} differ"
+    said += f"; {len(names)} files, {', '.join(changed + missing) or 'none'} differ" if names else ""
     return good, f"{said}\n{_changes(old, new)}"
 
 
 def judged(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> tuple[bool, str]:
-    """Whether two results agree, and how far; times and ``RECORDED`` do not count."""
+    """Whether no figure differs by more than ``tolerance``, relative to the larger one, and nothing else differs; and a
+    line that says how far the result reproduces. Times and ``RECORDED`` do not count."""
     found = list(_differences(old, new))
     largest, where = max(found, key=lambda each: each[0], default=(0.0, ""))
     if largest == 0:
@@ -106,16 +104,12 @@ def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[float, s
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
     """A line for each of ``RECORDED`` that is another or was not recorded, and one that names the others."""
-    lines, same = [], []
+    lines = []
     for key in RECORDED:
-        one, other = old.get(key), new.get(key)
-        if one == other:
-            same.append(key)
-            continue
+        one, other = old.get(key, "not recorded"), new[key]
         pairs = {key: (one, other)}
-        if isinstance(one, dict) and isinstance(other, dict):
+        if isinstance(one, dict):
             pairs = {f"{key}, {name}": (one.get(name), other.get(name)) for name in sorted(one | other)}
-        changed = [f"{name}: {a}, now {b}" for name, (a, b) in pairs.items() if a != b]
-        lines += [f"{key}: not recorded"] if one is None else changed
-    lines.append(f"the same: {', '.join(same) or 'none'}")
+        lines += [f"{name}: {a}, now {b}" for name, (a, b) in pairs.items() if a != b]
+    lines.append(f"the same: {', '.join(key for key in RECORDED if old.get(key) == new[key]) or 'none'}")
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", "\n".join(lines))
