@@ -18,8 +18,8 @@ PACKAGE = "restoration-workbench"
 def versions() -> dict[str, str]:
     """Of Python, of this package, and of what it asks for, tools for developers apart, as far as it is installed."""
     found = {"python": platform.python_version()}
-    asked = (re.match(r"[\w.-]+", text) for text in requires(PACKAGE) or () if '"dev"' not in text)
-    for name in sorted({PACKAGE, *(match[0] for match in asked if match)}):
+    asked = {re.split(r"[^\w.-]", text)[0] for text in requires(PACKAGE) or () if '"dev"' not in text}
+    for name in sorted({PACKAGE, *asked}):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -59,12 +59,9 @@ def code_of(text: str) -> str:
 
 def value_of(tree: ast.AnnAssign) -> Any:
     """What is assigned, or its constants where it is more than JSON and arithmetic."""
-    try:
-        value = eval(ast.unparse(tree.value or tree), {"__builtins__": {}})
-        json.dumps(value)
-        return value
-    except Exception:
-        return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    with suppress(Exception):
+        return json.loads(json.dumps(eval(ast.unparse(tree.value or tree), {"__builtins__": {}})))
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
 def imported(text: str, beside: Path) -> list[Path]:

@@ -135,7 +135,7 @@ def needed(name: str) -> list[Path]:
     Raises:
         ValueError: this job does not need an entry of that name.
     """
-    needs = this_job()["needs"]
+    needs = this_job().get("needs", {})
     if name not in needs:
         raise ValueError(f"this job does not need {name!r}, it needs {', '.join(needs) or 'nothing'}")
     return [Path(folder) for folder in needs[name]]
@@ -166,20 +166,13 @@ def main(folder: Path) -> int:
     from traitlets.config import Config
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    files = job["notebook"], str(folder / NOTEBOOK), job["parameters"]
     for attempt in range(1, STARTS + 1):
         # Sockets by a name of their own: a port that is free when it is chosen may be taken when the kernel starts.
         connection = Config(KernelManager={"transport": "ipc", "ip": f"@{uuid4()}"})
         try:
-            papermill.execute_notebook(
-                job["notebook"],
-                str(folder / NOTEBOOK),
-                parameters=job["parameters"],
-                kernel_name="python3",
-                cwd=str(folder),
-                progress_bar=False,
-                autosave_cell_every=5,
-                config=connection,
-            )
+            options = {"kernel_name": "python3", "cwd": str(folder), "progress_bar": False, "autosave_cell_every": 5}
+            papermill.execute_notebook(*files, config=connection, **options)
             return 0
         except papermill.PapermillExecutionError as error:
             print(error, file=sys.stderr)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -274,16 +275,9 @@ def _check_type(key: str, value: Any, expected: Any, where: str) -> None:
     except (ValidationError, ValueError, TypeError):
         name = expected.__name__ if isinstance(expected, type) and not hasattr(expected, "__args__") else str(expected)
         # YAML 1.1 reads 1e-3 as text: say how to write it.
-        hint = " (YAML wants a dot in 1.0e-3)" if isinstance(value, str) and _is_number(value) else ""
+        number = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I)
+        hint = " (YAML wants a dot in 1.0e-3)" if number else ""
         raise ValueError(f"{where}: parameter {key!r} must be {name}, got {value!r}{hint}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _short(key: str, value: Any) -> str:

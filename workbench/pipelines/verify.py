@@ -60,21 +60,19 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
         _, changed, missing = filecmp.cmpfiles(folder, again, names, shallow=False)
     good, said = judged(old, new, tolerance)
     said += f"; {len(names)} files, {', '.join(changed + missing) or 'none'} differ" if names else ""
-    return good, f"{said}\n{_changes(old, new)}"
+    return good, "\n".join([said, *_changes(old, new)])
 
 
 def judged(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> tuple[bool, str]:
     """Whether no figure differs by more than ``tolerance``, relative to the larger one, and nothing else differs; and a
     line that says how far the result reproduces. Times and ``RECORDED`` do not count."""
     found = list(_differences(old, new))
-    largest, where = max(found, key=lambda each: each[0], default=(0.0, ""))
+    largest, where, one, other = max(found, key=lambda each: each[0], default=(0.0, "", 0, 0))
     if largest == 0:
         return True, f"reproduces to the bit: {len(found)} figures"
-    said = (
-        f"{where} is another" if largest == math.inf else f"{where} by {largest:.1e}, the most of {len(found)} figures"
-    )
-    good = largest <= tolerance
-    return good, f"{'reproduces' if good else 'does not reproduce'} within {tolerance:g}: {said}"
+    start = f"{'reproduces' if largest <= tolerance else 'does not reproduce'} within {tolerance:g}: {where} was {one}"
+    said = f"{start}, is {other} (relative difference {largest:.1e}, the largest of {len(found)} figures)"
+    return largest <= tolerance, said
 
 
 def _plan(job: dict[str, Any], needs: dict[str, list[str]], out: Path) -> Pipeline:
@@ -88,28 +86,24 @@ def _plan(job: dict[str, Any], needs: dict[str, list[str]], out: Path) -> Pipeli
     return replace(pipeline, jobs=[*done, replace(own, id=job["id"], label=job["id"], needs=needs)])
 
 
-def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[float, str]]:
-    """(relative difference, place) of each figure and text; infinite where they cannot be compared, or texts differ."""
+def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[float, str, Any, Any]]:
+    """(relative difference, place, old, new) of each figure and text; infinite where texts or structures differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted((old.keys() | new.keys()) - UNCOMPARED):
-            yield from _differences(old.get(key, ...), new.get(key, ...), f"{place}.{key}".lstrip("."))
+            yield from _differences(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, pair in enumerate(zip(old, new, strict=True)):
             yield from _differences(*pair, f"{place}[{number}]")
     elif isinstance(old, int | float) and isinstance(new, int | float) and old != new:
-        yield abs(old - new) / max(abs(old), abs(new)), place
+        yield abs(old - new) / max(abs(old), abs(new)), place, old, new
     else:
-        yield (0.0 if old == new else math.inf), place
+        yield (0.0 if old == new else math.inf), place, old, new
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """A line for each of ``RECORDED`` that is another or was not recorded, and one that names the others."""
-    lines = []
-    for key in RECORDED:
-        one, other = old.get(key, "not recorded"), new[key]
-        pairs = {key: (one, other)}
-        if isinstance(one, dict):
-            pairs = {f"{key}, {name}": (one.get(name), other.get(name)) for name in sorted(one | other)}
-        lines += [f"{name}: {a}, now {b}" for name, (a, b) in pairs.items() if a != b]
-    lines.append(f"the same: {', '.join(key for key in RECORDED if old.get(key) == new[key]) or 'none'}")
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", "\n".join(lines))
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """A line for each thing of ``RECORDED`` that is another now, and one that names what is the same."""
+    pairs = [(old.get(key, "not recorded"), new[key], key) for key in RECORDED]
+    changed = [each for pair in pairs for each in _differences(*pair) if each[0]]
+    same = ", ".join(key for one, other, key in pairs if one == other) or "none"
+    lines = [f"{place}: {one}, now {other}" for _, place, one, other in changed] + [f"the same: {same}"]
+    return [re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", line) for line in lines]
