@@ -48,7 +48,9 @@ def main(count: int) -> None:
         before, started = own_memory(), time.perf_counter()
         run_script(NOTEBOOK, [*given, f"count={count}"])
         seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1] / 2**20
-        print(f"{count} images: {seconds:.0f} s, Python's peak {peak:.1f} MB, own memory +{own_memory() - before:.1f} MB")
+        print(
+            f"{count} images: {seconds:.0f} s, Python's peak {peak:.1f} MB, own memory +{own_memory() - before:.1f} MB"
+        )
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ ends = [first + min(count, batch * (batches * edge // shards)) for edge in (shar
 numbers = range(*ends)
 specs = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in photos]
 operator = input_operator(degradation)
+keys = [key for key in METRICS if judge or not METRICS[key].judge]
 kind = "fid" if fid_unavailable() is None else "frechet_effnet" if effnet_unavailable() is None else ""
 print(f"images {numbers.start} to {numbers.stop - 1}, set distance: {(with_fid and kind) or 'none'}")
 
@@ -99,7 +100,8 @@ print(f"images {numbers.start} to {numbers.stop - 1}, set distance: {(with_fid a
 # %%
 rows, found, sums, shown, reasons = [], [], {}, {}, {}
 with warnings.catch_warnings(record=True) as said:
-    warnings.simplefilter("always")
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", "left out")
     parts = evaluation_batches(specs, numbers, batch=batch, size=size, cut=cut, seed=seed)
     for own, originals in parts:
         degraded = degrade(originals.to(device), operator, noise, seed, numbers=own)
@@ -107,26 +109,26 @@ with warnings.catch_warnings(record=True) as said:
         images = {"original": degraded.original} | {label: result.image for label, result in results.items()}
         if with_fid and kind:
             for label, each in images.items():
-                sums[label] = sums.get(label, 0) + moments(each, kind).cpu()
+                sums[label] = sums.get(label, 0) + moments(each, kind)
         records = [result.records for result in results.values()]
         found += own
-        rows.append([[[record.get(key) for key in METRICS] for record in each] for each in zip(*records)])
+        rows.append(np.array([[[record[key] for key in keys] for record in image] for image in zip(*records)], float))
         reasons |= missing_metrics([record for each in records for record in each])
         if not shown:
             picture = torch.nn.functional.interpolate(degraded.picture, size=(size, size), mode="nearest")
             shown = {"original": images["original"], "degraded": picture} | images
             shown = {label: each[:pictures].cpu() for label, each in shown.items()}
         progress(own[-1] + 1 - numbers.start, len(numbers))
-skipped = [str(each.message) for each in said if str(each.message).startswith("left out")]
+skipped = [str(each.message).removeprefix("left out: ") for each in said]
 if not found:
     raise ValueError(f"none of the photos can be read: {'; '.join(skipped)}")
 
 # %%
-scores = np.concatenate([np.array(each, float) for each in rows])  # images, labels, metrics; NaN: not measured
+scores = np.concatenate(rows)  # images, labels, metrics; NaN: not measured
 np.save(folder_of("evaluate") / "numbers.npy", np.array(found))
 np.save(folder_of("evaluate") / "scores.npy", scores)
-save_file({label: each.contiguous() for label, each in sums.items()}, folder_of("evaluate") / "sums.safetensors")
-means = {label: dict(zip(METRICS, scores[:, place].mean(0).tolist())) for place, label in enumerate(priors)}
+save_file({label: each.cpu() for label, each in sums.items()}, folder_of("evaluate") / "sums.safetensors")
+means = {label: dict(zip(keys, scores[:, place].mean(0).tolist())) for place, label in enumerate(priors)}
 means = {label: {key: value for key, value in own.items() if not math.isnan(value)} for label, own in means.items()}
 for label, own in means.items():
     print(label, ", ".join(f"{METRICS[key].title} {value:.{METRICS[key].digits}f}" for key, value in own.items()))
@@ -151,4 +153,6 @@ facts = {
     for label, network in networks.items()
 }
 common = {"priors": facts, "missing": reasons, "environment": environment(torch.device(device))}
-write_result({"shard": {**common, "set_distance": kind, "means": means, "strips": files}, "skipped": skipped})
+write_result(
+    {"shard": {**common, "metrics": keys, "set_distance": kind, "means": means, "strips": files}, "skipped": skipped}
+)

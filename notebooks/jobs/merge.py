@@ -24,7 +24,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from workbench.evaluation.fid import distance
-from workbench.evaluation.metrics import FIGURES, METRICS
+from workbench.evaluation.metrics import FIGURES
 from workbench.evaluation.statistics import summarise_values
 from workbench.pipelines import folder_of, needed, write_result
 from workbench.reports.comparison import with_margin
@@ -50,8 +50,8 @@ numbers = np.concatenate([np.load(folder / "numbers.npy") for folder in folders]
 scores = np.concatenate([np.load(folder / "scores.npy") for folder in folders])
 assert (np.diff(numbers) > 0).all()
 labels = list(parts[0]["shard"]["priors"])
-measured = [place for place in range(len(METRICS)) if not np.isnan(scores[:, :, place]).any()]
-keys = list(METRICS)
+keys = parts[0]["shard"]["metrics"]
+measured = [place for place in range(len(keys)) if not np.isnan(scores[:, :, place]).any()]
 summary = summarise_values(
     {label: {keys[metric]: scores[:, place, metric] for metric in measured} for place, label in enumerate(labels)}
 )
