@@ -81,10 +81,9 @@ def verify(
     job: Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of each figure, relative to it.")] = 1e-4,
 ) -> None:
-    """Run one job of a pipeline again in a temporary folder and say whether its result reproduces.
+    """Run one job of a pipeline again, in a temporary folder, and say whether its result reproduces.
 
-    To the bit, within the tolerance (with the largest difference and where it is), or not: then the exit code is 1.
-    Also says what differs from the record: code, files, priors, versions, hardware. Times do not count.
+    To the bit, within the tolerance or not (exit code 1); and what differs from the record, from code to hardware.
     """
     from workbench.pipelines.verify import verify as run_again
 

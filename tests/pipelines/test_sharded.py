@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pipelines.small_project import Page, pipeline_of, run_here
+from tests.pipelines.small_project import NOTEBOOKS, ROOT, Page, pipeline_of, run_here
 from tests.trainers.small_run import small_prior
 from workbench.data.evaluation import evaluation_photos
 from workbench.evaluation import fid
@@ -21,6 +22,7 @@ from workbench.evaluation.metrics import psnr
 from workbench.evaluation.statistics import mean_interval, paired_difference
 from workbench.images import sample_photos
 from workbench.models import save_prior
+from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
 from workbench.restore import degrade, restore, solver_of
 
@@ -134,3 +136,11 @@ def test_shards_that_are_not_one_evaluation_are_not_merged(folder):
     jobs = [job, other, replace(merging, needs={"shards": [job.id, other.id]})]
     *_, last = run_here(replace(pipeline, jobs=jobs), folder / "mixed")
     assert "they differ in count, seed" in last.note
+
+
+def test_the_documented_pipeline_is_one(tmp_path):
+    docs = (ROOT / "docs" / "sharded_evaluation.md").read_text(encoding="utf-8")
+    (tmp_path / "p.yaml").write_text(re.search(r"```yaml\n(.*?)```", docs, re.S)[1])
+    *shards, merging = load_pipeline(tmp_path / "p.yaml", NOTEBOOKS).jobs
+    assert merging.needs == {"shards": [job.id for job in shards]}
+    assert [job.parameters["shard"] for job in shards] == list(range(shards[0].parameters["shards"]))

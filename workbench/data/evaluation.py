@@ -102,8 +102,7 @@ def photo_of(name: str) -> str:
 
 
 def _photos(specs: Sequence[str], seed: int, most: int | None) -> Iterator[Sample]:
-    """The photos of all sources in turns, not permuted as a whole: what comes first must not depend on how much is
-    asked for."""
+    """All sources in turns, not permuted as a whole: what comes first must not depend on how much is asked for."""
     sources = [open_source(spec) for spec in specs] or [SamplePhotos()]
     turns = itertools.zip_longest(*(_in_order(source, seed, most) for source in sources))
     return (photo for turn in turns for photo in turn if photo is not None)

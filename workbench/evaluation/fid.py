@@ -28,29 +28,21 @@ FID_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the last part is th
 BATCH = 50
 
 
-def fid(samples: Tensor, reference: Tensor) -> float:
+def set_distance(samples: Tensor, reference: Tensor, key: str) -> float:
     """The distance of two sets of images (N, 3, H, W) in [0, 1], clipped and rounded to 8 bits; 0 for equal sets.
 
-    The sets may differ in number and size; every image is resized to 299x299.
+    The sets may differ in number and size; every image is resized to 299x299 for "fid". "frechet_effnet" is of other
+    features, those that EfficientNet-Lite0's classifier sees, of images enlarged to 128 pixels (see ``perceptual``).
 
     Raises:
         ValueError: fewer than two images, other shapes, samples that are not finite, a ``reference`` beyond [0, 1], or
-            :func:`fid_unavailable` says why it cannot be computed.
+            what is needed is not there (:func:`fid_unavailable`, the extra ``perceptual``).
     """
-    _check(samples, reference, fid_unavailable())
-    return distance(moments(samples, "fid"), moments(reference, "fid"))
+    _check(samples, reference, fid_unavailable() if key == "fid" else effnet_unavailable())
+    return distance(moments(samples, key), moments(reference, key))
 
 
-def frechet_effnet(samples: Tensor, reference: Tensor) -> float:
-    """The same distance of other features, those that EfficientNet-Lite0's classifier sees: not FID.
-
-    Every image whose short side is below 128 pixels is enlarged to it (see ``perceptual``); else as :func:`fid`.
-
-    Raises:
-        ValueError: as :func:`fid`, where the extra ``perceptual`` is not installed.
-    """
-    _check(samples, reference, effnet_unavailable())
-    return distance(moments(samples, "frechet_effnet"), moments(reference, "frechet_effnet"))
+fid, frechet_effnet = (functools.partial(set_distance, key=key) for key in ("fid", "frechet_effnet"))
 
 
 def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | None]:
@@ -60,7 +52,7 @@ def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | No
     record: dict[str, float | str | None] = {}
     for key, reason in (("fid", few or fid_unavailable()), ("frechet_effnet", few or effnet_unavailable())):
         if reason is None:
-            return record | {key: distance(moments(samples, key), moments(reference, key))}
+            return record | {key: set_distance(samples, reference, key)}
         record |= {key: None, f"{key}_reason": reason}
     return record
 

@@ -21,8 +21,7 @@ from workbench.pipelines.job import JOB, RESULT, is_done
 from workbench.pipelines.schema import Pipeline, load_pipeline
 
 RECORDED = ("code", "files", "priors", "versions", "hardware")  # what a result depends on beside its parameters
-TIMES = {"finished", "seconds", "waiting"}
-UNCOMPARED = {*RECORDED, *TIMES, "job", "parameters", "commit", "cells", "environment"}
+UNCOMPARED = {*RECORDED, "job", "parameters", "commit", "cells", "environment", "finished", "seconds", "waiting"}
 FILES = ("*.png", "*.npy", "*.safetensors")
 
 
