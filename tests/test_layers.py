@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = (  # from the bottom; the packages of one layer do not import one another
-    {"text", "random", "photo_file", "noise_level"},
+    {"text", "random", "photo_file", "noise_level", "machine"},
     {"images", "limits", "own"},
     {"operators"},
     {"models"},

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from workbench.commands import PRIOR, PRIOR_SET, convert, exam, models, push
+from workbench.commands import PRIOR, PRIOR_SET, convert, exam, models, push, verify
 from workbench.demo.command import demo
 from workbench.terminal import Bar, summary, writable
 from workbench.text import parse_settings
@@ -219,6 +219,7 @@ def run(
         raise typer.Exit(1)
 
 
+app.command()(verify)
 app.command()(models)
 app.command()(convert)
 app.command()(push)

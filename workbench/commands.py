@@ -1,4 +1,4 @@
-"""The smaller commands: priors are listed, described, converted and published, samplers examined."""
+"""The smaller commands: priors are listed, described, converted and published, jobs verified, samplers examined."""
 
 from __future__ import annotations
 
@@ -74,6 +74,23 @@ def push(
     from workbench.models.hub import push as push_file
 
     typer.echo(push_file(file, repository, private=private, message=message))
+
+
+def verify(
+    result: Annotated[Path, typer.Argument(help="A job's folder or its result.json, or a folder of results with JOB.")],
+    job: Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of each figure, relative to it.")] = 1e-4,
+) -> None:
+    """Run one job of a pipeline again, in a temporary folder, and say whether its result reproduces.
+
+    To the bit, within the tolerance or not (exit code 1); and what differs from the record, from code to hardware.
+    """
+    from workbench.pipelines.verify import verify as run_again
+
+    folder = result / "jobs" / job if job else result.parent if result.name == "result.json" else result
+    good, said = run_again(folder, tolerance)
+    typer.echo(said)
+    raise typer.Exit(0 if good else 1)
 
 
 def exam(

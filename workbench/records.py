@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from workbench.evaluation.metrics import for_json, paper_scores
 from workbench.images import is_grey, save_image
+from workbench.machine import processor
 from workbench.models.prior import Prior
 from workbench.models.wrappers import TiledPrior
 from workbench.operators.parse import shrink_factor
@@ -50,18 +49,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         **gpu,
         "threads": torch.get_num_threads(),
     }
-
-
-@functools.cache
-def processor() -> str:
-    """The processor's name, or its architecture where the system says no more."""
-    mac = ["sysctl", "-n", "machdep.cpu.brand_string"]
-    command = mac if platform.system() == "Darwin" else ["grep", "-m1", "^model name", "/proc/cpuinfo"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        said = platform.processor()
-    return said.rpartition(": ")[2].strip() or platform.machine()
 
 
 def solver_settings(solver: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ from workbench.evaluation.statistics import (
 )
 from workbench.images import save_image
 from workbench.models import load_prior
-from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.pipelines.cells import Cells, input_operator
 from workbench.plots import show, strip
 from workbench.records import environment, solver_settings
@@ -187,7 +187,7 @@ if pictures and not grid:
     files = []
     for number, (title, row) in enumerate(shown.items()):
         files.append({"title": title, "file": f"strip-{number}.png"})
-        save_image(strip(row), files[-1]["file"])
+        save_image(strip(row), folder_of("compare_priors") / files[-1]["file"])
     result["comparison"]["strips"] = files
 
 # %% [markdown]
@@ -203,7 +203,7 @@ if samples > 1 and not grid:
         picture = strip(torch.cat([drawn, (spread / 0.2).expand(1, 3, -1, -1)]))
         title = f"{label}: {samples} samples, and their standard deviation (mean {float(spread.mean()):.3f}; white 0.2)"
         files.append({"title": title, "file": f"samples-{number}.png"})
-        save_image(picture, files[-1]["file"])
+        save_image(picture, folder_of("compare_priors") / files[-1]["file"])
         plt.figure(figsize=(8, 1.6))
         plt.imshow(picture[0].permute(1, 2, 0).clamp(0, 1))
         plt.title(title, fontsize=9)

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 
 from workbench.exam import make_candidate, make_task, sit, table
 from workbench.exam.learned import learn
-from workbench.pipelines import progress, write_result
+from workbench.pipelines import folder_of, progress, write_result
 
 candidate = make_candidate(sampler, **settings)
 label = label or " ".join([sampler, *(f"{name}={value}" for name, value in settings.items())])
@@ -53,7 +53,7 @@ for axis, grade in zip(axes[0], grades):
     axis.axhline(repetitions / len(grade.ranks), color="black", linewidth=0.8)
     axis.set(title=grade.task, xticks=[], yticks=[])
     axis.title.set_fontsize(9)
-figure.savefig("ranks.png", dpi=90)
+figure.savefig(folder_of("exam") / "ranks.png", dpi=90)
 plt.show()
 
 # %%

@@ -40,7 +40,7 @@ from workbench.data.sources import Folder
 from workbench.evaluation.metrics import as_text
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import load_prior
-from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.pipelines.cells import Cells, input_operator
 from workbench.plots import show
 from workbench.restore import degrade, solver_of
@@ -121,7 +121,7 @@ for size, part in batches:
                 files = {"original": f"{stem}-original.png", "degraded": f"{stem}-degraded.png"}
                 files["image"] = f"{stem}-method{number}.png"  # a label may hold what a file name cannot
                 for kind, images in (("original", originals), ("degraded", degraded.picture), ("image", result.image)):
-                    save_image(images[index : index + 1], files[kind])
+                    save_image(images[index : index + 1], folder_of("restore") / files[kind])
             facts = {"photo": name, "solver_kind": kinds[method], "published_task": published_task}
             records.append({**facts, **files, **result.records[index], "operator": degradation})
         done += 1

@@ -39,7 +39,7 @@ from workbench.evaluation.fid import fid_record, fid_unavailable
 from workbench.evaluation.spectra import differences, power_spectrum
 from workbench.images import save_image
 from workbench.models import load_prior
-from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.records import environment
@@ -131,17 +131,17 @@ for label, images in samples.items():
 axis.set(xlabel="cycles per image", ylabel="power")
 axis.spines[["top", "right"]].set_visible(False)
 axis.legend(frameon=False)
-figure.savefig("spectrum.png", dpi=110)
+figure.savefig(folder_of("sample_prior") / "spectrum.png", dpi=110)
 plt.show()
 
 # %%
 files = []
 for number, (label, images) in enumerate(samples.items()):
     files.append({"title": label, "file": f"samples-{number}.png"})
-    save_image(strip(images[:pictures], columns=4), files[-1]["file"])
+    save_image(strip(images[:pictures], columns=4), folder_of("sample_prior") / files[-1]["file"])
 first = next(iter(photos))
 files.append({"title": f"photos: {first}", "file": "reference.png"})
-save_image(strip(photos[first][:pictures], columns=4), files[-1]["file"])
+save_image(strip(photos[first][:pictures], columns=4), folder_of("sample_prior") / files[-1]["file"])
 write_result(
     {
         "samples": {

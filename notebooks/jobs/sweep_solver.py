@@ -33,7 +33,7 @@ import torch
 
 from workbench.images import SAMPLES, load_image, sample_photo
 from workbench.models import load_prior
-from workbench.pipelines import input_path, input_source, progress, write_result
+from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.records import solver_settings
 from workbench.restore import degrade, restore, solver_of
 
@@ -76,7 +76,7 @@ for axis, name in zip(axes[0], values):
     axis.plot([str(row["value"]) for row in kept], [row["psnr"] for row in kept], "o", markersize=8)
     axis.set(xlabel=name, ylabel="PSNR, dB")
     axis.grid(alpha=0.3)
-figure.savefig("sweep.png", dpi=110)
+figure.savefig(folder_of("sweep_solver") / "sweep.png", dpi=110)
 plt.show()
 
 # %%

@@ -37,7 +37,9 @@ save_every: int = 100
 workers: int = 2
 max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
 seed: int = 0
-folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
+folder: str = (
+    ""  # a run in this folder goes on where it stopped; empty: runs/train_consistency, or the job's in a pipeline
+)
 
 # %%
 import copy
@@ -48,13 +50,13 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.models import ConsistencyModel, load_prior, save_prior
-from workbench.pipelines import input_source, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers import Consistency as Jumps
 from workbench.trainers import Consistency, Curriculum, TrainSettings, train_task, training_card
 
-run = Path(folder)
+run = Path(folder or folder_of("train_consistency", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )

@@ -37,7 +37,7 @@ save_every: int = 100
 workers: int = 2
 max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
 seed: int = 0
-folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
+folder: str = ""  # a run in this folder goes on where it stopped; empty: runs/train_mtdeq, or the job's in a pipeline
 
 # %%
 import json
@@ -51,12 +51,12 @@ import torch
 from workbench.models import load_prior, save_prior
 from workbench.models.networks.unet import UNet, grown
 from workbench.operators.base import column
-from workbench.pipelines import input_source, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.random import Draws
 from workbench.solvers import ForwardBackward
 from workbench.trainers import MTDEQ, StepDecay, TrainSettings, train, training_card
 
-run = Path(folder)
+run = Path(folder or folder_of("train_mtdeq", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
@@ -151,7 +151,7 @@ print(f"{progress.lost_steps} steps skipped, {progress.seconds:.0f} s")
 
 # %% [markdown]
 # ## Save
-# `load_prior("resume/prior.safetensors")` reads it.
+# `load_prior(run / "prior.safetensors")` reads it.
 
 # %%
 kind = (

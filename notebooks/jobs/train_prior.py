@@ -33,7 +33,7 @@ sample_every: int = 0
 workers: int = 2
 max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
 seed: int = 0
-folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
+folder: str = ""  # a run in this folder goes on where it stopped; empty: runs/train_prior, or the job's in a pipeline
 
 # %%
 import json
@@ -43,11 +43,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.models import EDMPrecond, UNet, UNetConfig, save_prior
-from workbench.pipelines import training_photos, write_result
+from workbench.pipelines import folder_of, training_photos, write_result
 from workbench.solvers import DDIM
 from workbench.trainers import DSM, TrainSettings, train, training_card
 
-run = Path(folder)
+run = Path(folder or folder_of("train_prior", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
@@ -111,7 +111,7 @@ plt.show()
 
 # %% [markdown]
 # ## Save
-# `load_prior("resume/prior.safetensors")` reads it; `scripts/publish_prior.py` measures it and writes its card.
+# `load_prior(run / "prior.safetensors")` reads it; `scripts/publish_prior.py` measures it and writes its card.
 
 # %%
 card = {"summary": "trained by notebooks/jobs/train_prior", **training_card(progress, run, sources)}

@@ -32,7 +32,7 @@ save_every: int = 100
 workers: int = 2
 max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
 seed: int = 0
-folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
+folder: str = ""  # a run in this folder goes on where it stopped; empty: runs/train_reg, or the job's in a pipeline
 
 # %%
 import json
@@ -42,10 +42,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from workbench.models import load_prior, save_prior
-from workbench.pipelines import input_source, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.trainers import ReG, TrainSettings, train_task, training_card
 
-run = Path(folder)
+run = Path(folder or folder_of("train_reg", "resume"))
 photos, sources = training_photos(data, run, size=size, batch_size=batch_size, weights=weights, seed=seed)
 network = load_prior(input_source(prior))
 print(network.summary())
@@ -81,7 +81,7 @@ plt.show()
 
 # %% [markdown]
 # ## Save
-# `load_prior("resume/regulariser.safetensors")` reads the prior for `pnp-reg`.
+# `load_prior(run / "regulariser.safetensors")` reads the prior for `pnp-reg`.
 
 # %%
 for name, module in trained.items():

@@ -46,7 +46,7 @@ save_every: int = 50
 workers: int = 2
 max_seconds: float = 0.0  # stop cleanly after this long, to be continued; 0: no limit
 seed: int = 0
-folder: str = "resume"  # a run in this folder goes on where it stopped; a pipeline keeps this one
+folder: str = ""  # a run in this folder goes on where it stopped; empty: runs/train_ud2m, or the job's in a pipeline
 
 # %%
 import json
@@ -55,11 +55,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter
-from workbench.pipelines import input_source, training_photos, write_result
+from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.trainers import UD2M, TrainSettings, train_task, training_card
 from workbench.trainers.ud2m import FAMILIES
 
-run = Path(folder)
+run = Path(folder or folder_of("train_ud2m", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
@@ -112,7 +112,7 @@ for name, axis in zip(curves, axes[0]):
 
 # %% [markdown]
 # ## Save
-# `load_prior("resume/prior.safetensors")` reads it for the solver `ud2m`. The file holds the low-rank layers alone.
+# `load_prior(run / "prior.safetensors")` reads it for the solver `ud2m`. The file holds the low-rank layers alone.
 
 # %%
 card = {

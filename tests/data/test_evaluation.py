@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from workbench.data.evaluation import NATURAL, evaluation_photos, photo_of
+from workbench.data.evaluation import NATURAL, evaluation_batches, evaluation_photos, photo_of
 
 
 @pytest.fixture
@@ -127,3 +129,38 @@ def test_photos_of_one_name_in_two_folders_are_two(tmp_path):
     assert sorted(map(photo_of, names)) == sorted(2 * [one, other, "a.png", "b.png"])
     twice = evaluation_photos([str(tmp_path / "a")] * 2, count=None, size=8, short_side=0)[1]
     assert {photo_of(name) for name in twice} == {"1.png", "a.png"}
+
+
+def test_batches_are_runs_of_the_list_of_whole_photos(photos, tmp_path):
+    np.save(tmp_path / "grey.npy", np.full((3, 24, 24, 3), 200, np.uint8))
+    sources = [photos, str(tmp_path / "grey.npy")]
+    whole, _ = evaluation_photos(sources, count=7, size=12, cut="fit", seed=5)
+    for ends in ((0, 7), (2, 7), (0, 3), (6, 7)):
+        batches = list(evaluation_batches(sources, range(*ends), batch=2, size=12, seed=5))
+        assert [number for numbers, _ in batches for number in numbers] == list(range(*ends))
+        assert torch.equal(torch.cat([images for _, images in batches]), whole[slice(*ends)])
+        assert max(len(images) for _, images in batches) <= 2
+
+
+def test_a_photo_that_cannot_be_read_keeps_its_number(photos):
+    def found() -> dict[int, int]:
+        """Which photo each number is."""
+        batches = evaluation_batches([photos], range(4), batch=2, size=12)
+        return {
+            n: round(float(image[0, 0, 0]) * 255)
+            for numbers, images in batches
+            for n, image in zip(numbers, images, strict=True)
+        }
+
+    before = found()
+    Path(photos, "2.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"left out: .*2\.png"):
+        after = found()
+    assert after == {number: photo for number, photo in before.items() if photo != 2}
+
+
+def test_batches_of_tiles_or_of_more_than_there_are_are_refused(photos):
+    with pytest.raises(ValueError, match="cut must be halve or fit where one photo is one image, got 'tiles'"):
+        list(evaluation_batches([photos], range(4), batch=2, size=12, cut="tiles"))
+    with pytest.raises(ValueError, match="asked for 7 photos, but there are only 4"):
+        list(evaluation_batches([photos], range(3, 7), batch=3, size=12))

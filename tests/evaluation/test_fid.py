@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench.evaluation import fid as module
-from workbench.evaluation.fid import fid, fid_record, fid_unavailable, frechet_effnet
+from workbench.evaluation.fid import distance, fid, fid_record, fid_unavailable, frechet_effnet, moments
 from workbench.evaluation.perceptual import loaded
 from workbench.images import sample_photos
 from workbench.models.files import sha256
@@ -79,6 +79,19 @@ def test_equal_sets_have_distance_zero_and_others_that_of_their_features(stand_i
     expected = _frechet(_features(stand_in, samples), _features(stand_in, reference))
     assert expected > 1e-3 * scale
     assert fid(samples, reference) == pytest.approx(expected, rel=1e-3)
+
+
+def test_moments_of_parts_add_up_to_those_of_the_set(monkeypatch):
+    monkeypatch.setattr(module, "_pooled", lambda levels: torch.nn.functional.avg_pool2d(levels.float(), 8).flatten(1))
+    draw = torch.Generator().manual_seed(0)
+    samples, reference = (torch.rand(count, 3, 16, 16, generator=draw) for count in (130, 70))
+    parts = sum(moments(part, "frechet_effnet") for part in samples.split([1, 60, 69]))
+    whole, other = moments(samples, "frechet_effnet"), moments(reference, "frechet_effnet")
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+    assert whole.shape == (13, 13)
+    assert distance(parts, other) == pytest.approx(distance(whole, other), rel=1e-9)
+    rows = [module._pooled((images * 255).round()).double() for images in (samples, reference)]
+    assert distance(parts, other) == pytest.approx(_frechet(*rows), rel=1e-9)
 
 
 def test_lite0_stands_in_under_its_own_name(folder):

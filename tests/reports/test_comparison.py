@@ -30,7 +30,10 @@ def _result(published_task: str = "4xSR") -> dict:
         for label, shifts in (("DSM", (0, 0.01, 0, 0.01)), ("MUPET", (-1, -1, -1.1, -1)))
         for k, shift in enumerate(shifts)
     ]
-    priors = {label: {"summary": label, "settings": {"zeta": 0.3, "sigma_start": 10.0}} for label in ("DSM", "MUPET")}
+    priors = {
+        label: {"summary": label, "solver": "diffpir", "settings": {"zeta": 0.3, "sigma_start": 10.0}}
+        for label in ("DSM", "MUPET")
+    }
     facts = {"operator": "sr:4", "noise": 0.01, "size": 32, "steps": 60, "count": 4, "first": 0, "photos": ["mine"]}
     rows = [{**row, "message": ""} for row in rows]
     comparison = {**facts, "published_task": published_task, "priors": priors, "rows": rows, "environment": {}}

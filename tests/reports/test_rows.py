@@ -15,8 +15,8 @@ from scipy import stats
 
 from tests.pipelines.small_project import pipeline_of, report_of
 from workbench.evaluation.metrics import FIGURES as METRICS
+from workbench.machine import processor
 from workbench.pipelines.schema import commit_of
-from workbench.records import processor
 from workbench.reports.rows import FIGURES, averages, marks, with_methods
 
 JOBS = "- {notebook: restore, parameters: {methods: [pinv, diffpir]}}"

@@ -66,23 +66,50 @@ def evaluation_photos(
     if (count is not None and count < 1) or first < 0 or size < 1 or short_side < 0:
         given = f"{count}, {size}, {first}, {short_side}"
         raise ValueError(f"count and size must be at least 1, first and short_side at least 0, got {given}")
-    sources = [open_source(spec) for spec in specs] or [SamplePhotos()]
-    # Dealt in turns, not permuted as a whole: what comes first must not depend on how much is asked for.
     wanted = None if count is None else first + count
-    turns = itertools.zip_longest(*(_in_order(source, seed, wanted) for source in sources))
-    photos = [photo for turn in turns for photo in turn if photo is not None]
-    found = list(itertools.islice(_dealt(_named(photos), size, cut, short_side, seed), wanted))
+    photos = dict(enumerate(_named(list(_photos(specs, seed, wanted)))))
+    found = list(itertools.islice(_dealt(photos, size, cut, short_side, seed), wanted))
     if len(found) < (first + 1 if wanted is None else wanted):
         skipped = f" after the first {first}" if first else ""
         raise ValueError(f"asked for {count or 'all'} images{skipped}, but the photos give only {len(found)} in all")
-    chosen = found[first:]
-    images = torch.from_numpy(np.stack([pixels for _, pixels in chosen])).permute(0, 3, 1, 2).float() / 255
-    return images.contiguous(), [name for name, _ in chosen]
+    _, names, pixels = zip(*found[first:], strict=True)
+    return _tensor(pixels), list(names)
+
+
+def evaluation_batches(
+    specs: Sequence[str], numbers: range, *, batch: int, size: int, cut: str = "fit", seed: int = 0
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The images ``numbers`` of :func:`evaluation_photos`, one of each photo, a batch at a time, so that memory does
+    not grow with them: their numbers (B), and images (B, 3, size, size). What cannot be read keeps its number.
+
+    Raises:
+        ValueError: as there, or ``cut`` is "tiles".
+    """
+    if cut not in CUTS[1:]:
+        raise ValueError(f"cut must be {' or '.join(CUTS[1:])} where one photo is one image, got {cut!r}")
+    photos = itertools.islice(enumerate(_photos(specs, seed, numbers.stop)), numbers.start, None)
+    for start in range(numbers.start, numbers.stop, batch):
+        part = dict(itertools.islice(photos, min(batch, numbers.stop - start)))
+        if len(part) < min(batch, numbers.stop - start):
+            raise ValueError(f"asked for {numbers.stop} photos, but there are only {start + len(part)}")
+        if found := list(_dealt(part, size, cut, 0, seed)):
+            yield [number for number, _, _ in found], _tensor([pixels for _, _, pixels in found])
 
 
 def photo_of(name: str) -> str:
     """The photo that the image called ``name`` by :func:`evaluation_photos` is, or is a tile of."""
     return re.sub(r" \d+,\d+$", "", name)
+
+
+def _photos(specs: Sequence[str], seed: int, most: int | None) -> Iterator[Sample]:
+    """All sources in turns, not permuted as a whole: what comes first must not depend on how much is asked for."""
+    sources = [open_source(spec) for spec in specs] or [SamplePhotos()]
+    turns = itertools.zip_longest(*(_in_order(source, seed, most) for source in sources))
+    return (photo for turn in turns for photo in turn if photo is not None)
+
+
+def _tensor(pixels: Sequence[np.ndarray]) -> Tensor:
+    return (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255).contiguous()
 
 
 def _in_order(source: Indexed | Streamed, seed: int, most: int | None) -> Iterator[Sample]:
@@ -99,24 +126,26 @@ def _named(photos: list[Sample]) -> list[Sample]:
     return [(name if shared[name := Path(path).name] == 1 else path, decode) for path, decode in photos]
 
 
-def _dealt(photos: list[Sample], size: int, cut: str, short_side: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Round by round, one image of each photo that still has one. Photos are decoded when their turn comes; a warning
-    names those that cannot be."""
-    opened: list[list[tuple[str, np.ndarray]]] = []
+def _dealt(
+    photos: dict[int, Sample], size: int, cut: str, short_side: int, seed: int
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Round by round, one image of each photo that still has one, with the photo's number. Photos are decoded when
+    their turn comes; a warning names those that cannot be."""
+    opened: dict[int, list[tuple[str, np.ndarray]]] = {}
     for turn in itertools.count():
         given = 0
-        for number, (name, decode) in enumerate(photos):
+        for number, (name, decode) in photos.items():
             if turn == 0:
                 try:
                     pixels = decode()
                 except Exception as error:  # decoders raise anything
                     warnings.warn(f"left out: {name}: {error}", stacklevel=2)
-                    opened.append([])
+                    opened[number] = []
                     continue
-                opened.append(_images(name, pixels, size, cut, short_side, (seed, number)))
+                opened[number] = _images(name, pixels, size, cut, short_side, (seed, number))
             if turn < len(opened[number]):
                 given += 1
-                yield opened[number][turn]
+                yield number, *opened[number][turn]
         if not given:
             return
 

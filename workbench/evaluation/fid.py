@@ -5,13 +5,14 @@ The distance of two Gaussians that have the means m and covariances C of the 2,0
     FID = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)).
 
 It depends on the feature network, the resizing and the number of images (fewer than some 10,000 bias it upwards):
-compare figures only where all three agree. torchmetrics computes it, on torch-fidelity's copy of the original network
-(extra ``fid``) with the original resizing. Nothing is downloaded, and no other network's figure is called FID: where
+compare figures only where all three agree. The network is torch-fidelity's copy of the original (extra ``fid``), with
+the original resizing by torchmetrics. Nothing is downloaded, and no other network's figure is called FID: where
 the original is absent, ``frechet_effnet`` is the same distance of the 1,280 features of EfficientNet-Lite0.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -27,46 +28,56 @@ FID_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the last part is th
 BATCH = 50
 
 
-def fid(samples: Tensor, reference: Tensor) -> float:
+def set_distance(samples: Tensor, reference: Tensor, key: str) -> float:
     """The distance of two sets of images (N, 3, H, W) in [0, 1], clipped and rounded to 8 bits; 0 for equal sets.
 
-    The sets may differ in number and size; every image is resized to 299x299.
+    The sets may differ in number and size; every image is resized to 299x299 for "fid". "frechet_effnet" is of other
+    features, those that EfficientNet-Lite0's classifier sees, of images enlarged to 128 pixels (see ``perceptual``).
 
     Raises:
         ValueError: fewer than two images, other shapes, samples that are not finite, a ``reference`` beyond [0, 1], or
-            :func:`fid_unavailable` says why it cannot be computed.
+            what is needed is not there (:func:`fid_unavailable`, the extra ``perceptual``).
     """
-    _check(samples, reference, fid_unavailable())
-    read_weights(_weights())  # the library would run what a pickle says; this refuses all but tensors
-    # Without antialiasing: the resizing of the original, which published figures used.
-    metric = FrechetInceptionDistance(feature_extractor_weights_path=str(_weights()), antialias=False)
-    return _distance(metric, samples, reference)
+    _check(samples, reference, fid_unavailable() if key == "fid" else effnet_unavailable())
+    return distance(moments(samples, key), moments(reference, key))
 
 
-def frechet_effnet(samples: Tensor, reference: Tensor) -> float:
-    """The same distance of other features, those that EfficientNet-Lite0's classifier sees: not FID.
-
-    Every image whose short side is below 128 pixels is enlarged to it (see ``perceptual``); else as :func:`fid`.
-
-    Raises:
-        ValueError: as :func:`fid`, where the extra ``perceptual`` is not installed.
-    """
-    _check(samples, reference, effnet_unavailable())
-    return _distance(FrechetInceptionDistance(feature=_Pooled()), samples, reference)
+fid, frechet_effnet = (functools.partial(set_distance, key=key) for key in ("fid", "frechet_effnet"))
 
 
 def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | None]:
     """``fid`` of two sets of images, ready for JSON; where it cannot be computed, None with ``fid_reason``, and
     ``frechet_effnet``, None with its own reason where that cannot be either."""
     few = "a distance of sets needs at least 2 images" if min(len(samples), len(reference)) < 2 else None
-    reason = few or fid_unavailable()
-    if reason is None:
-        return {"fid": fid(samples, reference)}
-    record: dict[str, float | str | None] = {"fid": None, "fid_reason": reason}
-    reason = few or effnet_unavailable()
-    if reason is not None:
-        return record | {"frechet_effnet": None, "frechet_effnet_reason": reason}
-    return record | {"frechet_effnet": frechet_effnet(samples, reference)}
+    record: dict[str, float | str | None] = {}
+    for key, reason in (("fid", few or fid_unavailable()), ("frechet_effnet", few or effnet_unavailable())):
+        if reason is None:
+            return record | {key: set_distance(samples, reference, key)}
+        record |= {key: None, f"{key}_reason": reason}
+    return record
+
+
+@torch.no_grad()
+def moments(images: Tensor, key: str) -> Tensor:
+    """All that the distance ``key`` ("fid" or "frechet_effnet") needs of a set of ``images`` (N, 3, H, W): the sum of
+    (f, 1) (f, 1)^T over the D features f of each, (D + 1, D + 1) in double precision. Those of a set's parts add up."""
+    network = _inception(str(_weights()), images.device) if key == "fid" else _pooled
+    found = torch.zeros((), dtype=torch.double, device=images.device)
+    for batch in images.split(BATCH):
+        levels = torch.from_numpy(to_uint8(batch)).permute(0, 3, 1, 2).to(images.device)
+        features = nn.functional.pad(network(levels).double(), (0, 1), value=1.0)
+        found = found + features.T @ features
+    return found
+
+
+def distance(samples: Tensor, reference: Tensor) -> float:
+    """The distance of two sets of at least two images by their :func:`moments`."""
+    count, other = samples[-1, -1], reference[-1, -1]
+    mean, mean2 = samples[-1, :-1] / count, reference[-1, :-1] / other
+    spread = (samples[:-1, :-1] - count * mean.outer(mean)) / (count - 1)
+    spread2 = (reference[:-1, :-1] - other * mean2.outer(mean2)) / (other - 1)
+    shared = torch.linalg.eigvals(spread @ spread2).sqrt().real.sum()
+    return float((mean - mean2).square().sum() + spread.trace() + spread2.trace() - 2 * shared)
 
 
 def fid_unavailable() -> str | None:
@@ -83,11 +94,16 @@ def fid_unavailable() -> str | None:
     return None
 
 
-class _Pooled(nn.Module):
-    num_features = 1280
+@functools.cache
+def _inception(weights: str, device: torch.device) -> nn.Module:
+    read_weights(Path(weights))  # the library would run what a pickle says; this refuses all but tensors
+    # Without antialiasing: the resizing of the original, which published figures used.
+    metric = FrechetInceptionDistance(feature_extractor_weights_path=weights, antialias=False)
+    return metric.inception.to(device)
 
-    def forward(self, levels: Tensor) -> Tensor:
-        return loaded("effnet", str(levels.device)).pooled(levels / 255)
+
+def _pooled(levels: Tensor) -> Tensor:
+    return loaded("effnet", str(levels.device)).pooled(levels / 255)
 
 
 def _check(samples: Tensor, reference: Tensor, reason: str | None) -> None:
@@ -98,15 +114,6 @@ def _check(samples: Tensor, reference: Tensor, reason: str | None) -> None:
     check_range(reference, "reference")
     if reason is not None:
         raise ValueError(reason)
-
-
-def _distance(metric: FrechetInceptionDistance, samples: Tensor, reference: Tensor) -> float:
-    metric = metric.to(samples.device)
-    for images, real in ((samples, False), (reference, True)):
-        for batch in images.split(BATCH):
-            levels = torch.from_numpy(to_uint8(batch)).permute(0, 3, 1, 2)
-            metric.update(levels.to(samples.device), real=real)
-    return float(metric.compute())
 
 
 def _weights() -> Path:

@@ -121,11 +121,14 @@ def summarise(rows: Sequence[Mapping[str, Any]], labels: Sequence[str], clusters
             raise ValueError(f"{label} and {labels[-1]} were not run on the same photos, so nothing can be paired")
     metrics = measured_metrics(rows)
     values = {label: {key: [row[key] for row in own] for key in metrics} for label, own in by_prior.items()}
-    means = {
-        label: {key: asdict(mean_interval(own[key], clusters)) for key in metrics} for label, own in values.items()
-    }
-    last = labels[-1]
-    changes = [_change(last, other, METRICS[key], values, clusters) for other in labels[:-1] for key in metrics]
+    return summarise_values(values, clusters)
+
+
+def summarise_values(values: Mapping[str, Mapping[str, Sequence[float]]], clusters: Clusters = None) -> dict[str, Any]:
+    """As :func:`summarise`, of ``values``: label -> metric -> one figure per image, in the same order for all."""
+    means = {label: {key: asdict(mean_interval(own[key], clusters)) for key in own} for label, own in values.items()}
+    *others, last = values
+    changes = [_change(last, other, METRICS[key], values, clusters) for other in others for key in values[last]]
     return {"means": means, "changes": changes}
 
 
@@ -155,7 +158,7 @@ def best_combinations(averages: Sequence[Mapping[str, Any]], labels: Sequence[st
 
 
 def _change(
-    new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str, list[float]]], clusters: Clusters
+    new: str, old: str, metric: Metric, values: Mapping[str, Mapping[str, Sequence[float]]], clusters: Clusters
 ) -> dict[str, Any]:
     pair = values[new][metric.key], values[old][metric.key]
     difference = paired_difference(*pair, clusters)

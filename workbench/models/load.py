@@ -39,6 +39,7 @@ DEFAULTS = {"denoiser": "photo", "consistency": "photo-cm", "unfolded": "photo-u
 
 
 _REGISTERED: dict[str, str] = {}
+LOADED: dict[str, dict[str, str]] = {}  # where the weights of each prior are from that this process loaded by name
 
 
 def _registered() -> dict[str, str]:
@@ -124,6 +125,8 @@ def load_prior(
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
     prior.checked |= not check or (isinstance(source, str) and source in _shipped())
     check_once(prior.to(device))
+    if isinstance(source, str | Path):
+        LOADED[str(source)] = prior.source
     return prior
 
 

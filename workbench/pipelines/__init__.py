@@ -3,6 +3,6 @@
 What a job notebook calls is exported here; the rest needs libraries that a machine which only trains may lack.
 """
 
-from workbench.pipelines.job import input_path, input_source, needed, progress, training_photos, write_result
+from workbench.pipelines.job import folder_of, input_path, input_source, needed, progress, training_photos, write_result
 
-__all__ = ["input_path", "input_source", "needed", "progress", "training_photos", "write_result"]
+__all__ = ["folder_of", "input_path", "input_source", "needed", "progress", "training_photos", "write_result"]

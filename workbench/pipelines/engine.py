@@ -140,7 +140,8 @@ def _run_job(job: Job, out: Path, workers: int, running: _Running, code: str) ->
         "needs": needs,
     }
     specification |= {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd())}
-    write_json(folder / JOB, specification | {"code": code, "cells": str(out / "cells")})
+    specification |= {"code": code, "defaults": job.defaults, "files": job.files}
+    write_json(folder / JOB, specification | {"cells": str(out / "cells")})
     started = time.monotonic()
     running.shares[job.id] = 0.0
     try:

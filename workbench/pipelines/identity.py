@@ -57,6 +57,13 @@ def code_of(text: str) -> str:
     return ast.dump(tree)
 
 
+def value_of(tree: ast.AnnAssign) -> Any:
+    """What is assigned, or its constants where it is more than JSON and arithmetic."""
+    with suppress(Exception):
+        return json.loads(json.dumps(eval(ast.unparse(tree.value or tree), {"__builtins__": {}})))
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+
+
 def imported(text: str, beside: Path) -> list[Path]:
     """The modules of one's own that Python source imports, as :func:`module_file` finds them."""
     names: set[str] = set()

@@ -16,24 +16,28 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from workbench import own
+from workbench.machine import hardware, versions
 from workbench.pipelines.identity import named_paths
-from workbench.text import write_json
+from workbench.text import replacing, write_json
 
 if TYPE_CHECKING:
     from workbench.data import Photos
 
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 NOTEBOOK, LOG = "notebook.ipynb", "log.txt"
+STARTS = 3  # of the kernel, at most
 RESUME = "resume"  # what a job keeps here survives its failure: it goes on from there when it is run again
 
 
 def write_result(result: dict[str, Any]) -> None:
     """Say that this job is done: the last cell of a job notebook calls it, once, with what the report needs.
 
-    Writes ``result.json`` in one step, stamped with the job's id and the time. In a notebook opened by hand it writes
-    nothing.
+    Writes ``result.json`` in one step, stamped with the job's id, the time, and all that decides it: code, parameters
+    (seeds and defaults too), hashes of files and of the priors that were loaded, versions and hardware. In a notebook
+    opened by hand it writes nothing.
 
     Raises:
         ValueError: ``result`` holds NaN or infinity, which JSON cannot.
@@ -42,13 +46,23 @@ def write_result(result: dict[str, Any]) -> None:
         print("Not run by a pipeline, so no result file is written.")
         return
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    facts = {"job": job["id"], "parameters": job["parameters"], "commit": job.get("commit"), "finished": now}
+    loading = sys.modules.get("workbench.models.load")
+    facts = {"job": job["id"], "parameters": job.get("defaults", {}) | job["parameters"], "finished": now}
+    facts |= {key: job.get(key) for key in ("commit", "code", "files")}
+    facts |= {"priors": loading.LOADED if loading else {}, "versions": versions(), "hardware": hardware()}
     write_json(Path(RESULT), facts | result)
 
 
 def this_job() -> dict[str, Any]:
     """What the runner says of the job in the working directory; empty in a notebook opened by hand."""
     return dict(json.loads(Path(JOB).read_text(encoding="utf-8"))) if Path(JOB).is_file() else {}
+
+
+def folder_of(name: str, kept: str = "") -> Path:
+    """Where the job notebook called ``name`` writes: ``kept`` in its job's folder, or runs/NAME if opened by hand."""
+    folder = Path(kept) if this_job() else Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def input_path(path: str | Path) -> Path:
@@ -101,7 +115,8 @@ def training_photos(
     sources = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in data]
     if not sources:
         sources = [str(folder / "samples.npy")]
-        np.save(sources[0], np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
+        with replacing(sources[0]) as half, half.open("wb") as file:  # processes that train together all write it
+            np.save(file, np.concatenate([to_uint8(sample_photo(name, 128)) for name in SAMPLES]))
     photos = Photos(
         sources,
         size=size,
@@ -120,7 +135,7 @@ def needed(name: str) -> list[Path]:
     Raises:
         ValueError: this job does not need an entry of that name.
     """
-    needs = this_job()["needs"]
+    needs = this_job().get("needs", {})
     if name not in needs:
         raise ValueError(f"this job does not need {name!r}, it needs {', '.join(needs) or 'nothing'}")
     return [Path(folder) for folder in needs[name]]
@@ -147,26 +162,30 @@ def main(folder: Path) -> int:
     """Execute the notebook of the job in ``folder``; the last line printed says what went wrong."""
     sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))  # jsonschema would build its grammar: a second
     import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    try:
-        papermill.execute_notebook(
-            job["notebook"],
-            str(folder / NOTEBOOK),
-            parameters=job["parameters"],
-            kernel_name="python3",
-            cwd=str(folder),
-            progress_bar=False,
-            autosave_cell_every=5,
-        )
-    except papermill.PapermillExecutionError as error:
-        print(error, file=sys.stderr)
-        print(f"{error.ename}: {error.evalue}".splitlines()[0], file=sys.stderr)
-        return 1
-    except Exception as error:  # a dead kernel, a missing kernel, a full disk: all end this process, none is a bug here
-        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
-        return 1
-    return 0
+    files = job["notebook"], str(folder / NOTEBOOK), job["parameters"]
+    for attempt in range(1, STARTS + 1):
+        # Sockets by a name of their own: a port that is free when it is chosen may be taken when the kernel starts.
+        connection = Config(KernelManager={"transport": "ipc", "ip": f"@{uuid4()}"})
+        try:
+            options = {"kernel_name": "python3", "cwd": str(folder), "progress_bar": False, "autosave_cell_every": 5}
+            papermill.execute_notebook(*files, config=connection, **options)
+            return 0
+        except papermill.PapermillExecutionError as error:
+            print(error, file=sys.stderr)
+            print(f"{error.ename}: {error.evalue}".splitlines()[0], file=sys.stderr)
+            return 1
+        except Exception as error:  # a dead kernel, a missing kernel, a full disk: all end this process, none is a bug
+            # Before the first cell, the only RuntimeErrors are those of a kernel that does not start.
+            starting = isinstance(error, RuntimeError) and not isinstance(error, DeadKernelError)
+            place = f"start {attempt} of {STARTS}: " if starting else ""
+            print(f"{place}{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+            if not starting:
+                return 1
+    return 1
 
 
 def _end_with_the_runner() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from workbench.pipelines.identity import PACKAGE, Contents, code_of, code_version, hash_of, imported
+from workbench.pipelines.identity import PACKAGE, Contents, code_of, code_version, hash_of, imported, value_of
 from workbench.pipelines.published import NAME, Published, find_published, read_published
 from workbench.text import unknown
 
@@ -72,6 +73,8 @@ class Job:
         label: what tells it from the other jobs, for people.
         needs: ids of the jobs that must be done first, by entry name.
         timeout: seconds.
+        defaults: of the notebook's parameters.
+        files: hashes of what the parameters name, and of the notebook's code.
     """
 
     id: str
@@ -80,6 +83,8 @@ class Job:
     label: str
     needs: dict[str, list[str]]
     timeout: float
+    defaults: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By name, types in the cell tagged ``parameters``, annotations or else of the defaults; and constants in these.
+    """By name, types in the cell tagged ``parameters``, annotations or else of the defaults; and the defaults.
 
     ``papermill.inspect_notebook`` reads the same line by line and loses annotations such as ``int | None``.
 
@@ -179,9 +184,9 @@ def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for node in ast.parse(sources[0]).body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 types[node.target.id] = eval(ast.unparse(node.annotation), {"Any": Any, "Literal": Literal})
-                defaults[node.target.id] = _constants(node)
+                defaults[node.target.id] = value_of(node)
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                default, defaults[node.targets[0].id] = ast.literal_eval(node.value), _constants(node)
+                defaults[node.targets[0].id] = default = ast.literal_eval(node.value)
                 types[node.targets[0].id] = Any if default is None else type(default)
     except (KeyError, TypeError, ValueError, SyntaxError, NameError) as error:
         raise ValueError(f"{path}: not a job notebook ({error})") from None
@@ -254,9 +259,10 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         for key, value in parameters.items():
             _check_type(key, value, types[key], where)
         label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
-        identity = [code, parameters, contents.named(defaults | parameters), needs]
-        name = f"{entry.notebook}-{hash_of(identity)[:12]}"
-        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout))
+        files = contents.named(defaults | parameters)
+        name = f"{entry.notebook}-{hash_of([code, parameters, files, needs])[:12]}"
+        files[notebook.name] = hash_of(code[1:])
+        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout, defaults, files))
     if not jobs:
         raise ValueError(f"{where}: the grid has an empty list, so there is no job")
     return jobs
@@ -269,24 +275,13 @@ def _check_type(key: str, value: Any, expected: Any, where: str) -> None:
     except (ValidationError, ValueError, TypeError):
         name = expected.__name__ if isinstance(expected, type) and not hasattr(expected, "__args__") else str(expected)
         # YAML 1.1 reads 1e-3 as text: say how to write it.
-        hint = " (YAML wants a dot in 1.0e-3)" if isinstance(value, str) and _is_number(value) else ""
+        number = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I)
+        hint = " (YAML wants a dot in 1.0e-3)" if number else ""
         raise ValueError(f"{where}: parameter {key!r} must be {name}, got {value!r}{hint}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _short(key: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
-
-
-def _constants(tree: ast.AST) -> list[Any]:
-    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
 def _code_cells(notebook: Path) -> list[str]:

@@ -25,6 +25,7 @@ TUNED = {
     "lambda_": "λ",
     "max_steps": "steps",
 }
+SHOWN = (*METRICS, "fid", "frechet_effnet")
 LIMITS = {"zeta": (0, 1)}  # nothing lies beyond
 
 
@@ -44,7 +45,7 @@ def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Pu
         "verdicts": _verdicts([change for comparison in own for change in comparison["changes"]]),
         "missing": _missing(own),
         "messages": distinct(row["message"] for comparison in own for row in comparison["rows"] if row["message"]),
-        "solvers": distinct(_solver(prior) for one in own for prior in one["priors"].values()),
+        "solvers": distinct(prior["solver"] for one in own for prior in one["priors"].values()),
         "priors": distinct((label, prior["summary"]) for one in own for label, prior in one["priors"].items()),
         "environments": distinct(comparison["environment"] for comparison in own),
         "paper": any(task["paper"] for task in tasks),
@@ -77,7 +78,7 @@ def comparison_records(results: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         {**row, **{key: comparison[key] for key in ("operator", "noise", "seed", "environment")}}
         | {
             "size": [comparison["size"]] * 2,
-            "solver": _solver(comparison["priors"][row["prior"]]),
+            "solver": comparison["priors"][row["prior"]]["solver"],
             "solver_settings": comparison["priors"][row["prior"]]["settings"],
             "job": result["job"],
             "commit": result.get("commit"),
@@ -132,7 +133,7 @@ def _task(comparison: Mapping[str, Any], folder: Path, published: Sequence[Publi
             {"label": label, "settings": shown_settings(comparison["priors"][label]), **own}
             for label, own in means.items()
         ],
-        "best": best_texts(({key: own[key]["mean"] for key in own} for own in means.values()), METRICS),
+        "best": best_texts(({key: own[key]["mean"] for key in own} for own in means.values()), SHOWN),
         "changes": [
             {"prior": judged, "against": other}
             | {change["metric"]: change for change in comparison["changes"] if change["against"] == other}
@@ -151,7 +152,7 @@ def _paper_rows(table: Published, task: str) -> list[dict[str, Any]]:
     own = table.figures(task)
     found, prefix = (own, "") if own else (table.figures(), f"{task} ")
     rows = [
-        {"label": " ".join(names)} | {key: figures.get(f"{prefix}{metric.paper}") for key, metric in METRICS.items()}
+        {"label": " ".join(names)} | {key: figures.get(f"{prefix}{FIGURES[key].paper}") for key in SHOWN}
         for names, figures in found
     ]
     return [row for row in rows if any(row[key] is not None for key in METRICS)]
@@ -168,12 +169,7 @@ def shown_settings(prior: Mapping[str, Any]) -> str:
     """The solver of a prior and those of its settings that the papers tuned, for one cell of a table."""
     own = prior["settings"]
     tuned = (f"{name} {own[key]:.3g}" for key, name in TUNED.items() if own.get(key) is not None)
-    return ", ".join([_solver(prior), *tuned])
-
-
-def _solver(prior: Mapping[str, Any]) -> str:
-    """The solver of a prior; results of before there was a choice do not name it."""
-    return prior.get("solver", "diffpir")
+    return ", ".join([prior["solver"], *tuned])
 
 
 def _paper_change(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -204,9 +200,9 @@ def _verdicts(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _measured(rows: Iterable[Mapping[str, Any]]) -> list[Metric]:
-    """The metrics that some row has a figure for."""
-    found = {key for row in rows for key in METRICS if row.get(key) is not None}
-    return [metric for key, metric in METRICS.items() if key in found]
+    """The metrics that some row has a figure for, distances of sets too."""
+    found = {key for row in rows for key in SHOWN if row.get(key) is not None}
+    return [FIGURES[key] for key in SHOWN if key in found]
 
 
 def _missing(parts: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -226,6 +226,7 @@ def train_task(
             break
     bar.close()
     run.close()
+    accelerator.wait_for_everyone()  # what the main one wrote is there for all
     return _averaged(task, averages), progress
 
 

@@ -1,0 +1,138 @@
+"""A job is run again: to the bit, within a tolerance or not, and what differs from the record."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pipelines.small_project import pipeline_of, project, run_here
+from tests.trainers.small_run import small_prior
+from workbench.cli import main
+from workbench.machine import processor
+from workbench.models import save_prior
+from workbench.pipelines.engine import run_pipeline
+from workbench.pipelines.schema import load_pipeline
+from workbench.pipelines.verify import judged
+
+JOBS = """
+- {notebook: task, name: base, grid: {noise: [0.25, 1]}}
+- {notebook: task, parameters: {how: after, noise: 1.0e-5}, needs: [base]}
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> list[Path]:
+    """The folders of three jobs that are done, of which the last needs the others."""
+    folder = tmp_path_factory.mktemp("verified")
+    outcomes = run_pipeline(load_pipeline(project(folder, JOBS)), folder / "out", workers=2)
+    assert [each.state for each in outcomes] == ["done"] * 3
+    return [folder / "out" / "jobs" / each.id for each in outcomes]
+
+
+def said_of(capsys, *arguments: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", *map(str, arguments)])
+    out = capsys.readouterr()
+    return ended.value.code, out.out + (out.err if ended.value.code == 2 else "")
+
+
+def test_a_result_carries_all_that_decides_it(ran):
+    result = json.loads((ran[2] / "result.json").read_text())
+    given = {"how": "after", "noise": 1e-5, "steps": None, "names": ["a"], "size": 64}
+    assert {key: result["parameters"][key] for key in given} == given
+    assert result["code"] == json.loads((ran[2] / "job.json").read_text())["code"]
+    assert set(result["files"]) == {"task.ipynb"}
+    assert result["priors"] == {}
+    assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert result["versions"]["python"] == sys.version.split()[0]
+    assert result["hardware"]["processor"] == processor()
+
+
+def test_the_priors_that_a_job_loads_are_in_its_result_with_their_hashes(tmp_path):
+    torch.manual_seed(0)
+    save_prior(small_prior(), tmp_path / "mine.safetensors")
+    (tmp_path / "photos").mkdir()
+    text = f"""
+- {{notebook: sweep_solver, parameters: {{photos: [cat], size: 16, solver: ddnm, values: {{steps: [2]}},
+    prior: {tmp_path}/mine.safetensors}}}}
+"""
+    pipeline = pipeline_of(tmp_path, text)
+    (outcome,) = run_here(pipeline, tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "jobs" / outcome.id / "result.json").read_text())
+    assert len(result["priors"][f"{tmp_path}/mine.safetensors"]["sha256"]) == 64
+    assert set(result["files"]) == {f"{tmp_path}/mine.safetensors", "sweep_solver.ipynb"}
+    assert result["parameters"]["seed"] == 0
+    assert result["hardware"]["threads"] == torch.get_num_threads()
+
+
+def test_a_job_that_needs_others_reproduces_to_the_bit(ran, capsys):
+    before = {file: file.stat().st_mtime_ns for file in ran[2].parent.rglob("*")}
+    code, said = said_of(capsys, ran[2].parents[1], ran[2].name)
+    assert code == 0, said
+    assert said.startswith("reproduces to the bit: 2 figures")
+    assert said.endswith("the same: code, files, priors, versions, hardware\n")
+    assert {file: file.stat().st_mtime_ns for file in ran[2].parent.rglob("*")} == before
+
+
+def test_what_differs_is_named(ran, capsys):
+    result = json.loads((ran[0] / "result.json").read_text())
+    other = result | {"value": result["value"] * (1 + 1e-6), "code": "0" * 12, "finished": "2020-01-01T00:00:00+00:00"}
+    other["versions"] = result["versions"] | {"numpy": "1.0"}
+    other["hardware"] = result["hardware"] | {"processor": "Fast & Co"}
+    del other["files"]
+    (ran[0] / "result.json").write_text(json.dumps(other))
+    code, said = said_of(capsys, ran[0] / "result.json")
+    (ran[0] / "result.json").write_text(json.dumps(result))
+    assert code == 0
+    lines = said.splitlines()
+    assert lines[0] == (
+        f"reproduces within 0.0001: value was {other['value']}, is {result['value']} "
+        "(relative difference 1.0e-06, the largest of 2 figures)"
+    )
+    assert lines[1:] == [
+        f"code: 000000000000, now {result['code']}",
+        f"files: not recorded, now {{'task.ipynb': '{result['files']['task.ipynb'][:12]}'}}",
+        f"versions.numpy: 1.0, now {result['versions']['numpy']}",
+        f"hardware.processor: Fast & Co, now {processor()}",
+        "the same: priors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("new", "good", "said"),
+    [
+        ({}, True, ""),
+        ({"rows": [{"psnr": 20.0, "seconds": 9}, 0]}, True, ""),
+        ({"rows": [{"psnr": 20.001}, 0]}, True, "rows[0].psnr was 20.0, is 20.001 (relative difference 5.0e-05"),
+        ({"rows": [{"psnr": 21.0}, 0]}, False, "rows[0].psnr was 20.0, is 21.0 (relative difference 4.8e-02"),
+        ({"rows": [{"psnr": None}, 0]}, False, "rows[0].psnr was 20.0, is None (relative difference inf"),
+        ({"rows": [0]}, False, "rows was [{'psnr': 20.0}, 0], is [0] (relative difference inf"),
+        ({"rows": [{"psnr": 20.0}, 1e-12]}, False, "rows[1] was 0, is 1e-12 (relative difference 1.0e+00"),
+        ({"rows": [{"psnr": 20.0, "ssim": 1}, 0]}, False, "rows[0].ssim was None, is 1 (relative difference inf"),
+        ({"text": "b"}, False, "text was a, is b (relative difference inf"),
+    ],
+)
+def test_figures_are_compared_relative_to_the_larger_one(new, good, said):
+    old = {"rows": [{"psnr": 20.0}, 0], "text": "a", "seconds": 1}
+    found, line = judged(old, old | {"seconds": math.pi} | new, 1e-3)
+    assert found is good
+    start = f"reproduces within 0.001: {said}" if said else "reproduces to the bit: 3 figures"
+    assert line.startswith(start if good else f"does not reproduce within 0.001: {said}")
+
+
+def test_what_cannot_be_verified_is_said_in_a_line(tmp_path, capsys):
+    code, said = said_of(capsys, tmp_path)
+    assert code == 2
+    assert said == f"workbench: {tmp_path}: expected the folder of a job that is done, with result.json and job.json\n"
+    job = {"id": "task-1", "started_in": "/", "notebook": "/gone/task.ipynb", "needs": {}, "parameters": {}}
+    (tmp_path / "task-1").mkdir()
+    for name, content in (("job.json", job), ("result.json", {"job": "task-1"})):
+        (tmp_path / "task-1" / name).write_text(json.dumps(content))
+    code, said = said_of(capsys, tmp_path / "task-1")
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.endswith("cannot be run again, /gone/task.ipynb is gone\n")
