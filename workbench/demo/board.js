@@ -1,5 +1,6 @@
 // All pictures of the board are zoomed and moved together: each frame reads the same three CSS variables.
-const view = { zoom: 1, x: 50, y: 50, smooth: false };
+const view = { zoom: 1, x: 50, y: 50, smooth: false, magnifier: true };
+const LENS = 0.4, POWER = 3;  // of the magnifier: its side as a share of the frame's, and how much larger it shows things
 const apply = () => {
   element.style.setProperty("--zoom", view.zoom);
   element.style.setProperty("--x", view.x + "%");
@@ -7,13 +8,16 @@ const apply = () => {
   element.classList.toggle("smooth", view.smooth);
   const zoom = element.querySelector(".zoom");
   if (zoom) zoom.value = view.zoom;
-  const smooth = element.querySelector(".smooth");
-  if (smooth) smooth.checked = view.smooth;
+  for (const name of ["smooth", "magnifier"]) {
+    const box = element.querySelector("." + name);
+    if (box) box.checked = view[name];
+  }
 };
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 element.addEventListener("input", (event) => {
   if (event.target.matches(".zoom")) view.zoom = Number(event.target.value);
-  if (event.target.matches(".smooth")) view.smooth = event.target.checked;
+  for (const name of ["smooth", "magnifier"]) if (event.target.matches("." + name)) view[name] = event.target.checked;
+  if (event.target.matches(".wide")) document.body.classList.toggle("wide", event.target.checked);
   apply();
 });
 element.addEventListener("click", (event) => {
@@ -47,5 +51,30 @@ element.addEventListener("pointermove", (event) => {
   apply();
 });
 for (const name of ["pointerup", "pointerleave", "pointercancel"]) element.addEventListener(name, () => { from = null; });
+
+// The magnifier: in each frame a lens shows the spot under the pointer, by the same CSS variables for all of them.
+const magnify = (event) => {
+  const frame = view.magnifier && !from && event.target.closest(".frame:has(img)");
+  element.classList.toggle("magnified", Boolean(frame));
+  if (!frame) return;
+  const box = frame.getBoundingClientRect(), size = POWER * view.zoom;
+  const shares = { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+  for (const [axis, share] of Object.entries(shares)) {
+    const spot = view[axis] / 100 + (share - view[axis] / 100) / view.zoom;  // of the picture, which may be zoomed
+    element.style.setProperty(`--lens-${axis}`, 100 * clamp(share - LENS / 2, 0, 1 - LENS) + "%");
+    element.style.setProperty(`--spot-${axis}`, clamp((100 * (spot * size - LENS / 2)) / (size - LENS), 0, 100) + "%");
+  }
+  element.style.setProperty("--lens", 100 * LENS + "%");
+  element.style.setProperty("--lens-size", (100 * size) / LENS + "%");
+  for (const image of element.querySelectorAll(".frame img")) {
+    const lens = image.nextElementSibling || image.parentNode.appendChild(document.createElement("span"));
+    if (lens.shows === image.src) continue;
+    lens.shows = image.src;
+    lens.className = "lens";
+    lens.style.backgroundImage = `url("${image.src}")`;
+  }
+};
+for (const name of ["pointerdown", "pointermove", "pointerup"]) element.addEventListener(name, magnify);
+element.addEventListener("pointerleave", () => element.classList.remove("magnified"));
 watch("value", apply);
 apply();

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import skimage
 
+from workbench.demo.board import pictures_board
 from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
 from workbench.demo.degradation import PRIVATE, QUICK, Controls, degradation_controls, help_writing
 from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
 from workbench.demo.kernel import KernelFile
+from workbench.demo.pair import pair_tab
 from workbench.demo.photo import FITS, Amount, Photo, Range
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import NO_METHOD, Problem, Row
+from workbench.demo.record import computed, opening_board
 from workbench.demo.session import Sessions
-from workbench.demo.view import WIDTHS
+from workbench.demo.view import WIDTHS, board_html
+from workbench.demo.vote import vote_tab
 from workbench.images import SAMPLES
 from workbench.models.load import available_priors, shipped_kind
 from workbench.operators.parse import describe_operators
@@ -34,36 +37,40 @@ CHANGED = "These are results of earlier methods or settings. <b>Restore</b> runs
 RUN: dict[str, Any] = {"concurrency_id": "run", "concurrency_limit": 1}
 
 
-def asset(name: str) -> str:
-    """The text of a file beside this module."""
-    return resources.files("workbench.demo").joinpath(name).read_text()
-
-
 def build_page(sessions: Sessions) -> gr.Blocks:
     """The page, answered by ``sessions``."""
     start = next(iter(PRESETS.values()))
     with Page(title="Restoration workbench", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown(
-            "# Restoration workbench\nDegrade a photo, or bring one that is degraded already, and restore it by "
-            "several methods."
-        )
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320):
-                preset = gr.Dropdown(list(PRESETS), label="Start from", elem_id="preset")
-                about = gr.Markdown(start.about, elem_id="about")
-                controls = _photo(start, sessions.limits.upload_megabytes) | degradation_controls(start)
-                methods = _methods(start, sessions)
+        gr.Markdown("# Restoration workbench", elem_id="title")
+        with gr.Tabs():
+            with gr.Tab("Restore"):
                 with gr.Row():
-                    controls["seed"] = Amount(0, label="Seed", step=1, min_width=80, elem_id="seed")
-                    label = f"Samples, up to {sessions.limits.samples}"
-                    samples = Amount(start.samples, label=label, step=1, min_width=80, elem_id="count")
-            with gr.Column(scale=7, min_width=320):
-                with gr.Row():
-                    go = gr.Button("Restore", variant="primary", elem_id="go")
-                    stop = gr.Button("Cancel", elem_id="stop")
-                with gr.Column(visible=False, elem_id="changed") as changed:
-                    gr.HTML(CHANGED)
-                shown = _results(_opening(sessions, controls["photo"], start))
+                    with gr.Column(scale=3, min_width=320):
+                        preset = gr.Dropdown(
+                            list(PRESETS), label="Start from", show_label=False, container=False, elem_id="preset"
+                        )
+                    with gr.Column(scale=7, min_width=320):
+                        about = gr.Markdown(start.text, elem_id="about")
+                with gr.Row(elem_id="workspace"):
+                    with gr.Column(scale=3, min_width=320, elem_id="controls"):
+                        controls = _photo(start, sessions.limits.upload_megabytes) | degradation_controls(start)
+                        methods = _methods(start, sessions)
+                        with gr.Row():
+                            controls["seed"] = Amount(0, label="Seed", step=1, min_width=80, elem_id="seed")
+                            label = f"Samples, up to {sessions.limits.samples}"
+                            samples = Amount(start.samples, label=label, step=1, min_width=80, elem_id="count")
+                    with gr.Column(scale=7, min_width=320, elem_id="results"):
+                        with gr.Row(elem_id="bar"):
+                            go = gr.Button("Restore", variant="primary", scale=2, min_width=120, elem_id="go")
+                            stop = gr.Button("Cancel", scale=1, min_width=90, elem_id="stop")
+                            status = gr.HTML(computed(), label="Status", scale=4, min_width=240, elem_id="status")
+                        with gr.Column(visible=False, elem_id="changed") as changed:
+                            gr.HTML(CHANGED)
+                        shown = _results(board_html(opening_board()), status)
+            with gr.Tab("Blind vote") as voting:
+                vote = vote_tab(sessions)
+            with gr.Tab("Two files"):
+                pair_tab(sessions)
         with gr.Accordion("Methods, priors and degradations", open=False, elem_id="reference"):
             gr.Markdown(_reference(sessions))
         problem = [controls[field.name] for field in fields(Problem)]
@@ -86,6 +93,9 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             **RUN,
         )
         _follow(sessions, controls, problem, [*methods, samples], shown | {"changed": changed}, run)
+        restored = [vote["ballot"], shown["pictures"]]
+        run.success(vote["collect"], restored, vote["outputs"], **PRIVATE)
+        voting.select(vote["collect"], restored, vote["outputs"], **PRIVATE)
         stop.click(None, None, None, cancels=[run], api_visibility="private")
         stop.click(lambda: "Cancelled.", None, shown["status"], **PRIVATE)
         gr.on(
@@ -151,17 +161,9 @@ def fitting(usual: dict[str, str], solver: str, prior: str) -> str:
     return usual.get(SOLVERS[solver].prior_kind, prior)
 
 
-def _results(opening: str) -> Controls:
+def _results(opening: str, status: gr.HTML) -> Controls:
     """What :func:`workbench.demo.endpoints.endpoints`' restore gives, in its order; empty but for the pictures."""
-    status = gr.HTML("", label="Status", elem_id="status")
-    board = gr.HTML(
-        opening,
-        label="Pictures",
-        html_template=asset("board.html"),
-        js_on_load=asset("board.js"),
-        apply_default_css=False,
-        elem_id="board",
-    )
+    board = pictures_board("board", opening)
     with gr.Column(visible=False, elem_id="details") as details:
         table = gr.Dataframe(label="Scores", interactive=False, wrap=True, column_widths=WIDTHS, elem_id="scores")
         curves = gr.HTML("", label="Curves", elem_id="curves")
@@ -180,23 +182,13 @@ def _results(opening: str) -> Controls:
     return shown | {"gap": gap, "pictures": gr.State({})}
 
 
-def _opening(sessions: Sessions, photo: Photo, start: Preset) -> str:
-    """The pictures the page opens with, made once for all visitors."""
-    sessions.visits.settle()
-    sample = photo.value["path"]
-    problem = Problem(sample, side=start.side, degradation=start.degradation, noise=start.noise)
-    shown = sessions.preview(problem, "")
-    sessions.visits.leave("")
-    return shown
-
-
 def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) -> None:
     def choose(name: str) -> list[Any]:
         chosen = PRESETS[name]
         kind = chosen.degradation.partition(":")[0]
         first, second, word = parameter_updates(kind, chosen.degradation)
         return [
-            chosen.about,
+            chosen.text,
             *(value for row in chosen.rows for value in row),
             chosen.samples,
             *(False, "square", chosen.side, CONTROLS[kind][0], chosen.degradation, chosen.noise),

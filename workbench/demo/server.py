@@ -116,7 +116,7 @@ def start(
     """Start serving and return the page's address; visitors' files are swept from now on."""
     import gradio as gr
 
-    from workbench.demo.page import asset
+    from workbench.demo.board import asset
 
     visits.settle()
     page.queue(max_size=limits.waiting, default_concurrency_limit=1)

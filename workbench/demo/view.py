@@ -33,12 +33,11 @@ def board_html(board: Board) -> str:
     given, panels = _given(board), board.panels
     over = all(panel.state in ("done", "failed") for panel in panels)
     in_rounds = any(_asks_in_rounds(panel) for panel in panels)
-    shown = [*given, *(_panel(panel, over, in_rounds) for panel in panels)]
-    parts = [_row(shown, len(shown) if panels else 4)]
+    parts = [_comparison(given, [_panel(panel, over, in_rounds) for panel in panels])]
     parts.append(_kernel(board))
     done = [panel for panel in panels if panel.state == "done"]
     if over and done:
-        parts.append(_differences(board, len(given)))
+        parts.append(_differences(board))
         if board.recipe.samples > 1:
             parts += [_samples(panel) for panel in done]
     if board.remark and not panels:
@@ -104,8 +103,8 @@ def _panel(panel: Panel, over: bool, in_rounds: bool) -> str:
     return _figure(label, source, ", ".join(filter(None, [*parts, f"{_seconds(panel):.1f} s"])))
 
 
-def _differences(board: Board, before: int) -> str:
-    """Absolute differences to the original, below the methods (``before`` columns are others'); else to method 1."""
+def _differences(board: Board) -> str:
+    """Absolute differences to the original; without one to method 1."""
     done = [panel for panel in board.panels if panel.state == "done"]
     original = board.degraded.original
     reference = done[0].images if original is None else original
@@ -113,13 +112,11 @@ def _differences(board: Board, before: int) -> str:
         return ""
     against = "the original" if original is not None else done[0].method.label
     figures = [
-        "<div></div>"
-        if panel.state != "done" or panel.images is None or panel.images is reference
-        else _difference(panel.method.label, panel.images, reference)
-        for panel in board.panels
+        _difference(panel.method.label, panel.images, reference)
+        for panel in done
+        if panel.images is not None and panel.images is not reference
     ]
-    heading = f'<h4 style="grid-column: span {before}">Difference to {escape(against)}, {AMPLIFY} times</h4>'
-    return _row([heading, *figures], before + len(board.panels))
+    return f"<h4>Difference to {escape(against)}, {AMPLIFY} times</h4>" + _row(figures, max(3, len(figures)))
 
 
 def _difference(name: str, images: Tensor, reference: Tensor, amplify: int | None = AMPLIFY) -> str:
@@ -145,7 +142,7 @@ def _samples(panel: Panel) -> str:
     ]
     spread = panel.images.clamp(0, 1).std(dim=0, keepdim=True)
     figures.append(_figure("Spread", picture(AMPLIFY * spread), f"standard deviation, {AMPLIFY} times"))
-    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures, max(4, len(figures)))
+    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures, 3)
 
 
 def _decibel(value: float | None) -> str:
@@ -158,6 +155,15 @@ def _seconds(panel: Panel) -> float:
 
 def _size(image: Tensor) -> str:
     return f"{image.shape[-1]}×{image.shape[-2]} pixels"
+
+
+def _comparison(given: Sequence[str], methods: Sequence[str]) -> str:
+    """The methods large, two in a line, and beside them what they were given; without methods, that alone."""
+    if not methods:
+        return _row(given, 2)
+    columns, lines = min(2, len(methods)), -(-len(methods) // 2)
+    large = f'<div style="--columns: {columns}; --lines: {lines}">{_row(methods, columns)}</div>'
+    return f'<div class="comparison">{_row(given, 1)}{large}</div>'
 
 
 def _row(figures: Sequence[str], columns: int) -> str:

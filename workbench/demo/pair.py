@@ -1,0 +1,73 @@
+"""Two pictures from disk side by side, without restoring anything."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import gradio as gr
+
+from workbench.demo.board import pictures_board
+from workbench.demo.degradation import PRIVATE
+from workbench.demo.photo import Photo, read_photo
+from workbench.demo.session import Sessions
+from workbench.demo.view import AMPLIFY, _figure, _row, picture
+from workbench.evaluation.metrics import psnr
+from workbench.images import from_pillow
+
+LARGEST = 4_000_000  # pixels of each, which the page holds without loss
+
+
+def pair_html(files: tuple[str, str]) -> tuple[str, str]:
+    """The two pictures with their difference, and a sentence on how far apart they are.
+
+    Raises:
+        ValueError: one is no picture or too large, or their sizes differ.
+    """
+    one, two = (from_pillow(read_photo(file, LARGEST)[0]) for file in files)
+    sizes = [f"{image.shape[-1]}×{image.shape[-2]}" for image in (one, two)]
+    if one.shape != two.shape:
+        raise ValueError(f"expected two pictures of one size, got {sizes[0]} and {sizes[1]} pixels")
+    figures = [_figure(*each, f"{sizes[0]} pixels") for each in (("First", picture(one)), ("Second", picture(two)))]
+    gap = (one - two).abs()
+    figures.append(_figure(f"Difference, {AMPLIFY} times", picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
+    decibel = float(psnr(one, two))
+    if math.isinf(decibel):
+        return _row(figures, 3), "The pictures are equal in every pixel."
+    return _row(
+        figures, 3
+    ), f"PSNR between the two: {decibel:.2f} dB, which says how far apart they are, not which is better."
+
+
+def pair_tab(sessions: Sessions) -> None:
+    """The tab."""
+    gr.Markdown("Two pictures of one size, from your disk: nothing is restored.")
+    with gr.Row():
+        files = [
+            Photo(
+                label=f"{name} picture",
+                sources=["upload", "clipboard"],
+                type="filepath",
+                image_mode=None,
+                height=160,
+                elem_id=name.lower(),
+            )
+            for name in ("First", "Second")
+        ]
+    said = gr.HTML("", elem_id="apart", elem_classes=["verdict"])
+    board = pictures_board("pair")
+    slider = gr.ImageSlider(label="First and second", format="png", interactive=False, visible=False, elem_id="across2")
+
+    def compare(request: gr.Request, first: str | None, second: str | None) -> tuple[object, ...]:
+        hidden = gr.ImageSlider(visible=False)
+        if not first or not second:
+            return "", "", hidden
+        for file in (first, second):
+            sessions.visits.uses(request.session_hash or "", file)
+        try:
+            shown, sentence = pair_html((first, second))
+        except ValueError as error:
+            return f'<p class="error" role="alert">{escape(str(error))}</p>', "", hidden
+        return sentence, shown, gr.ImageSlider((first, second), visible=True)
+
+    gr.on([file.change for file in files], compare, files, [said, board, slider], **PRIVATE)
