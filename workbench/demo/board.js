@@ -76,5 +76,21 @@ const magnify = (event) => {
 };
 for (const name of ["pointerdown", "pointermove", "pointerup"]) element.addEventListener(name, magnify);
 element.addEventListener("pointerleave", () => element.classList.remove("magnified"));
-watch("value", apply);
+// A file that the browser cannot draw, such as text or a TIFF, is no broken icon: page.css has a sentence instead.
+for (const name of ["error", "load"]) document.addEventListener(name, (event) => {
+  if (event.target.matches?.(".image-container img")) event.target.classList.toggle("undrawable", name === "error");
+}, true);
+// On phones, where controls hide the pictures, the newest is seen beside Restore, and leads to them; so does Restore.
+const bar = element.closest("#results")?.querySelector("#bar");
+const peek = Object.assign(document.createElement("button"), { id: "peek", title: "To the pictures" });
+const follow = () => {
+  const pictures = element.querySelectorAll(".comparison .frame img, .rows > .pictures:first-child .frame img");
+  peek.style.backgroundImage = `url("${[...pictures].at(-1)?.src}")`;
+};
+bar?.append(peek);
+bar?.addEventListener("click", (event) => {
+  if (event.target.closest("#go, #peek") && getComputedStyle(peek).display !== "none") element.scrollIntoView({ behavior: "smooth" });
+});
+watch("value", () => { apply(); follow(); });
 apply();
+follow();

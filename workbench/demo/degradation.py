@@ -50,7 +50,7 @@ def degradation_controls(start: Preset) -> Controls:
             estimate = gr.Button("Estimate", size="sm", min_width=90, scale=0, elem_id="estimate")
     with gr.Group(visible=False, elem_id="masking") as masking:
         painting = Painting(
-            label="Paint over what is to be filled",
+            label="Paint the gaps",
             type="numpy",
             image_mode="RGBA",
             sources=[],

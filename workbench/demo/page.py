@@ -61,9 +61,9 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                             samples = Amount(start.samples, label=label, step=1, min_width=80, elem_id="count")
                     with gr.Column(scale=7, min_width=320, elem_id="results"):
                         with gr.Row(elem_id="bar"):
-                            go = gr.Button("Restore", variant="primary", scale=2, min_width=120, elem_id="go")
-                            stop = gr.Button("Cancel", scale=1, min_width=90, elem_id="stop")
-                            status = gr.HTML(computed(), label="Status", scale=4, min_width=240, elem_id="status")
+                            go = gr.Button("Restore", variant="primary", scale=0, min_width=220, elem_id="go")
+                            stop = gr.Button("Cancel", scale=0, min_width=110, elem_id="stop")
+                            status = gr.HTML(computed(), label="Status", scale=1, min_width=240, elem_id="status")
                         with gr.Column(visible=False, elem_id="changed") as changed:
                             gr.HTML(CHANGED)
                         shown = _results(board_html(opening_board()), status)

@@ -92,7 +92,7 @@ PRESETS = {
     ),
     "Old photo: colours and scratches": Preset(
         (Row("ddnm", "photo", "steps=20 eta=0.85"), Row("diffpir", "photo", "steps=20")),
-        "No colours, scratches, noise. Paint over what else should be filled.",
+        "No colours, scratches, noise. Paint over what should be filled.",
         "where the scratches were, and the colours, which stay pale: the prior does not know what is in the picture.",
         degradation="oldphoto",
         noise=0.02,

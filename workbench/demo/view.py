@@ -25,7 +25,7 @@ AMPLIFY = 4  # of difference maps
 KERNEL_SIDE = 96  # the longer side of a small kernel's picture, at most
 LIVE_SIDE = 256  # pictures on their way are shown no larger than this
 INK = "#010203"  # in curves, stands for the colour of the page's text
-WIDTHS: list[str | int] = ["150px", *["110px"] * 9]  # of the table's columns: names take more than figures
+WIDTHS: list[str | int] = ["150px", *["84px"] * 9]  # of the table's columns: names take more than figures
 
 
 def board_html(board: Board) -> str:

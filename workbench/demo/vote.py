@@ -94,7 +94,7 @@ def vote_tab(sessions: Sessions) -> Controls:
     with gr.Column(visible=False) as verdict:
         table = gr.Dataframe(label="Result", interactive=False, wrap=True, elem_id="shares")
         with gr.Row():
-            files = [gr.DownloadButton(kind, elem_id=f"votes-{kind.lower()}") for kind in ("CSV", "JSON")]
+            files = [gr.DownloadButton(f"Votes as {kind}", elem_id=f"votes-{kind.lower()}") for kind in ("CSV", "JSON")]
 
     def collect(now: Ballot | None, restored: dict[str, str]) -> tuple[Any, ...]:
         results = [(name.partition(". ")[2], Path(file)) for name, file in restored.items() if name[0].isdigit()]
