@@ -151,12 +151,17 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
             "presets": {name: asdict(preset) for name, preset in PRESETS.items()},
         }
 
+    def opened(request: gr.Request, *values: Any) -> None:
+        """The page was opened, and shows the results of these values, computed beforehand."""
+        rest = iter(values)
+        sessions.shows(Problem(*islice(rest, len(PROBLEM))), *methods_in(rest), request.session_hash or "")
+
     def leave(request: gr.Request) -> None:
         """The page was closed."""
         sessions.leave(request.session_hash or "")
 
     answers = {"degrade": degrade, "estimate_noise": estimate_noise, "restore": restore, "before_after": before_after}
-    return answers | {"methods": methods, "leave": leave}
+    return answers | {"methods": methods, "opened": opened, "leave": leave}
 
 
 def _pair(before: str, after: str, pictures: dict[str, str]) -> tuple[tuple[str, str], str]:

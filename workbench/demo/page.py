@@ -107,6 +107,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             **QUICK,
         )
         gr.api(answers["methods"], api_name="methods")
+        page.load(answers["opened"], [*problem, *methods, samples], **PRIVATE)
         page.unload(answers["leave"])
     return page
 
@@ -173,7 +174,7 @@ def _results(opening: str, status: gr.HTML) -> Controls:
         slider = gr.ImageSlider(
             label="Before and after", format="png", interactive=False, max_height=560, elem_id="slider"
         )
-        gap = gr.HTML("", label="Difference", elem_id="gap")
+        gap = gr.HTML("", label="Difference", elem_id="gap", elem_classes=["board"])
         download = gr.DownloadButton("Download", elem_id="download")
         with gr.Accordion("run.json: the same run on your machine", open=False):
             recipe = gr.Code(language="json", interactive=False, label="Recipe", show_label=False, elem_id="recipe")

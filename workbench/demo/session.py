@@ -142,6 +142,10 @@ class Sessions:
         self.shows_none(session)
         return False
 
+    def shows(self, problem: Problem, rows: Sequence[Row], samples: float, session: str) -> None:
+        """The visitor sees results of these methods for ``problem``."""
+        self._shown[session] = problem.fingerprint(), repr((rows, samples))
+
     def shows_none(self, session: str) -> None:
         """The visitor sees no results any more."""
         self._shown[session] = NONE
