@@ -85,7 +85,7 @@ const bar = element.closest("#results")?.querySelector("#bar");
 const peek = Object.assign(document.createElement("button"), { id: "peek", title: "To the pictures" });
 const follow = () => {
   const pictures = element.querySelectorAll(".comparison .frame img, .rows > .pictures:first-child .frame img");
-  peek.style.backgroundImage = `url("${[...pictures].at(-1)?.src}")`;
+  peek.style.backgroundImage = pictures.length ? `url("${[...pictures].at(-1).src}")` : "";
 };
 bar?.append(peek);
 bar?.addEventListener("click", (event) => {

@@ -56,7 +56,7 @@ def pair_tab(sessions: Sessions) -> None:
         ]
     said = gr.HTML("", elem_id="apart", elem_classes=["verdict"])
     board = pictures_board("pair")
-    slider = gr.ImageSlider(label="First and second", format="png", interactive=False, visible=False, elem_id="across2")
+    slider = gr.ImageSlider(label="First and second", format="png", interactive=False, visible=False, elem_id="slider2")
 
     def compare(request: gr.Request, first: str | None, second: str | None) -> tuple[object, ...]:
         hidden = gr.ImageSlider(visible=False)

@@ -21,6 +21,7 @@ from workbench.demo.view import _figure, _row, picture
 from workbench.images import load_image
 from workbench.text import write_json
 
+WIDTHS: list[str | int] = ["150px", "150px", *["84px"] * 3, "160px"]
 CHOICES = {"left": "Left is better", "none": "No difference", "right": "Right is better"}
 
 
@@ -90,9 +91,9 @@ def vote_tab(sessions: Sessions) -> Controls:
         buttons = {choice: gr.Button(text, min_width=100, elem_id=f"vote-{choice}") for choice, text in CHOICES.items()}
     count = gr.Markdown(elem_id="votes")
     board = pictures_board("vote")
-    reveal = gr.Button("Show names and result, and begin anew", elem_id="reveal")
+    reveal = gr.Button("Show names and result", elem_id="reveal")
     with gr.Column(visible=False) as verdict:
-        table = gr.Dataframe(label="Result", interactive=False, wrap=True, elem_id="shares")
+        table = gr.Dataframe(label="Result", interactive=False, wrap=True, column_widths=WIDTHS, elem_id="shares")
         with gr.Row():
             files = [gr.DownloadButton(f"Votes as {kind}", elem_id=f"votes-{kind.lower()}") for kind in ("CSV", "JSON")]
 
