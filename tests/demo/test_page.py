@@ -68,7 +68,7 @@ def test_the_controls_of_a_degradation_write_what_the_command_line_reads(title):
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 def test_presets_run_and_every_method_ends_well(preset: Preset, sessions: Sessions, photo: Path):
     rows = [Row(row.solver, row.prior, _few_steps(row.solver)) for row in preset.methods]
-    wanted = problem(photo, degradation=preset.degradation, noise=preset.noise)
+    wanted = problem(photo, side=64, degradation=preset.degradation, noise=preset.noise)
     *_, (board, files) = sessions.restore(wanted, rows, preset.samples, "session")
     assert [panel.error for panel in board.panels] == [""] * len(rows)
     assert all(len(panel.images) == preset.samples for panel in board.panels)
