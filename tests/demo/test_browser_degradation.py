@@ -103,7 +103,7 @@ def test_a_degradation_typed_by_hand_counts(demo: Demo) -> None:
     assert min(across, down) < 0.6 * max(across, down)  # blurred along one direction only
     with demo.changes():
         demo.write("degradation", "sr:2")
-    assert demo.captions()[1] == "Degraded 64×64 pixels"
+    assert demo.captions()[1] == "Degraded 128×128 pixels"
 
 
 def test_what_is_no_degradation_is_said(demo: Demo) -> None:
@@ -205,7 +205,7 @@ def test_a_mask_is_painted(demo: Demo) -> None:
     lost = np.abs(demo.picture("Degraded").astype(int) - demo.picture("Original")).max(axis=2) > 30
     rows, columns = np.nonzero(lost)
     assert 0.005 < lost.mean() < 0.2
-    assert abs(rows.mean() - 64) < 11
+    assert abs(rows.mean() - 128) < 22
     assert np.ptp(columns) > np.ptp(rows)
     with demo.changes():
         demo.number("noise", 0)
@@ -217,7 +217,7 @@ def test_a_mask_is_painted(demo: Demo) -> None:
 
 def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
     """White is lost; one of another size is refused."""
-    drawn = np.zeros((128, 128), dtype=np.uint8)
+    drawn = np.zeros((256, 256), dtype=np.uint8)
     drawn[20:40, 60:80] = 255
     Image.fromarray(drawn).save(tmp_path / "mask.png")
     Image.fromarray(drawn[:50]).save(tmp_path / "half.png")
@@ -230,7 +230,7 @@ def test_a_mask_is_uploaded(demo: Demo, tmp_path: Path) -> None:
     lost[20:40, 60:80] = False
     assert lost.mean() < 0.01
     drop(demo, "mask", tmp_path / "half.png")
-    demo.says("the mask has 128x50 pixels")
+    demo.says("the mask has 256x50 pixels")
 
 
 def test_a_kernel_is_uploaded_seen_and_taken_home(demo: Demo, tmp_path: Path) -> None:

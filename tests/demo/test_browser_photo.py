@@ -77,7 +77,7 @@ def test_samples_are_a_click_away(demo: Demo) -> None:
             continue
         with demo.changes():
             samples.nth(number).click()
-        expected = load_image(SAMPLE_FILES[name], 128)[0].permute(1, 2, 0).numpy() * 255
+        expected = load_image(SAMPLE_FILES[name], 256)[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(demo.picture("Original") - expected).max() <= 1
 
 
@@ -93,8 +93,8 @@ def test_fit_says_what_is_restored(demo: Demo) -> None:
     with demo.changes():
         demo.choose("kind", "Noise alone")
     cat = pixels(SAMPLE_FILES["cat"])
-    sizes = {"Cut out a square, as it is": (128, 128), "Crop a square, resize it": (128, 128)}
-    sizes |= {"Resize the whole photo": (85, 128), "Keep every pixel": (300, 451)}
+    sizes = {"Cut out a square, as it is": (256, 256), "Crop a square, resize it": (256, 256)}
+    sizes |= {"Resize the whole photo": (170, 256), "Keep every pixel": (300, 451)}
     for choice, (height, width) in sizes.items():
         with demo.changes():
             demo.part("fit").get_by_label(choice).check()

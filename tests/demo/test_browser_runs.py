@@ -170,6 +170,7 @@ def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
 
 def test_all_pictures_are_zoomed_and_moved_together(demo: Demo) -> None:
     """By the slider, by the wheel where the pointer is, by dragging; and back."""
+    demo.small()
     shown = demo.part("board", ".frame img")
     boxes = lambda: [image.bounding_box() or {} for image in shown.all()]  # noqa: E731
     frame = demo.part("board", ".frame").first.bounding_box()
