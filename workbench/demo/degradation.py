@@ -15,6 +15,7 @@ from workbench.demo.presets import Preset
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"} | QUICK
+CAME_SIDE = 128  # of what came degraded: four times larger, it is still within the limit of a server
 Controls = dict[str, Any]  # name -> component
 
 
@@ -97,5 +98,9 @@ def help_writing(controls: Controls) -> None:
     follow = f"(text, level) => text.trim() && text >= 0 && text <= {MOST_NOISE} ? Number(text) : level"
     noise.change(None, [noise, level], level, js=follow, **PRIVATE)
     gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
-    # A photo that came degraded must not be resized: that would change what degraded it.
-    controls["came"].input(lambda came: "crop" if came else "square", controls["came"], controls["fit"], **PRIVATE)
+
+    def framing(came: bool, side: Any) -> tuple[str, Any]:
+        """A photo that came degraded must not be resized, which would change what degraded it; results may be larger."""
+        return ("crop", min(side or CAME_SIDE, CAME_SIDE)) if came else ("square", side)
+
+    controls["came"].input(framing, [controls["came"], side], [controls["fit"], side], **PRIVATE)
