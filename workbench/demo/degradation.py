@@ -100,7 +100,7 @@ def help_writing(controls: Controls) -> None:
     gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
 
     def framing(came: bool, side: Any) -> tuple[str, Any]:
-        """A photo that came degraded must not be resized, which would change what degraded it; results may be larger."""
+        """One that came degraded must not be resized, which would change what degraded it; its result may be larger."""
         return ("crop", min(side or CAME_SIDE, CAME_SIDE)) if came else ("square", side)
 
     controls["came"].input(framing, [controls["came"], side], [controls["fit"], side], **PRIVATE)
