@@ -158,6 +158,7 @@ def test_compressed_sensing_can_be_chosen_at_any_size(demo: Demo) -> None:
 
 
 def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
+    demo.small()
     demo.write("settings1", "steps=1000")
     demo.part("go").click()
     demo.page.wait_for_function("document.querySelector('#board progress')?.value > 0")
