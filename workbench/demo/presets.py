@@ -40,9 +40,9 @@ class Preset:
 PRESETS = {
     "MUPET: DSM against MUPET": Preset(
         (Row("diffpir", "photo-control", "steps=16"), Row("diffpir", "photo-mupet", "steps=16")),
-        "One network, one sampler, two ways to train it, for as long and from the same start: denoising score matching "
-        "(photo-control) and MUPET, which trades a little PSNR for a little perceptual distance, far less than in its paper.",
-        "the fur and the eyes under the magnifier, nearly as soft in both, and the EfficientNet-Lite2 distance in captions.",
+        "One network, one sampler, two ways to train it further: denoising score matching (photo-control) and MUPET, "
+        "which gains a little perceptual distance and loses a little PSNR, far less than in its paper.",
+        "the fur and the eyes under the magnifier: nearly as soft in both.",
         side=256,
     ),
     "DeqIR: parallel against sequential": Preset(
