@@ -41,7 +41,7 @@ PRESETS = {
     "MUPET: DSM against MUPET": Preset(
         (Row("diffpir", "photo-control", "steps=16"), Row("diffpir", "photo-mupet", "steps=16")),
         "One network, one sampler, two ways to train it further: denoising score matching (photo-control) and MUPET, "
-        "which gains a little perceptual distance and loses a little PSNR, far less than in its paper.",
+        "which comes a little closer by a perceptual distance and loses a little PSNR, much less than in its paper.",
         "the fur and the eyes under the magnifier: nearly as soft in both.",
         side=256,
     ),
