@@ -8,7 +8,7 @@
 # make test       lint, types, notebook pairs, unit tests, notebooks
 # make unit       unit tests without the browser
 # make lab        JupyterLab on the notebooks
-# make notebooks  run notebooks/basics and papers again and store their output (after a change of the text or of a prior)
+# make notebooks  run the notebooks again and store their output, write the exercises (after a change of text or prior)
 # Another interpreter: make PYTHON=/path/to/python3.12
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
@@ -56,7 +56,7 @@ lint: $(STAMP)
 
 # One thread per test process: two processes share two cores. loadfile: the cells of a notebook stay together.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics notebooks/papers \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests notebooks/basics notebooks/papers notebooks/exercises/solved \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks_sanitize.cfg
 
 # What a change of code needs at least: no browser, no notebooks.
@@ -64,7 +64,9 @@ unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests -m "not browser"
 
 notebooks: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py notebooks/papers/*.py
+	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py notebooks/papers/*.py \
+	  notebooks/exercises/solved/*.py
+	$(BIN)/python scripts/exercises.py
 	$(BIN)/jupytext --quiet --to ipynb notebooks/jobs/*.py
 
 lab: $(STAMP)

@@ -1,4 +1,4 @@
-"""Check that every notebook and its text twin hold the same cells. Reads only.
+"""Check that every notebook and its text twin hold the same cells, every exercise those of its solution. Reads only.
 
 jupytext's own --test, --check and --sync do not do this: the first ignores an edited text file, the others go by the
 files' dates, which a fresh clone does not have.
@@ -10,6 +10,7 @@ import sys
 from itertools import zip_longest
 from pathlib import Path
 
+import exercises
 import jupytext
 
 ROOT = Path(__file__).parents[1]
@@ -50,12 +51,12 @@ def _compare(notebook: Path, text: Path) -> list[str]:
 
 
 def main() -> int:
-    found = problems(ROOT / "notebooks")
-    for problem in found:
+    found, stale = problems(ROOT / "notebooks"), exercises.problems()
+    for problem in found + stale:
         print(problem, file=sys.stderr)
     if found:
         print("If the .py is right: jupytext --update --to ipynb FILE.py, and run the notebook again.", file=sys.stderr)
-    return 1 if found else 0
+    return 1 if found or stale else 0
 
 
 if __name__ == "__main__":

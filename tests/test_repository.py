@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import pkgutil
 import re
 import stat
 import subprocess
@@ -50,17 +51,16 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
         assert requirement.specifier.contains(pins[name], prereleases=True), requirement
 
 
-def _check_notebooks():
+def _script(name: str) -> ModuleType:
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
-        import check_notebooks
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
-    return check_notebooks
 
 
 def test_notebooks_and_their_text_twins_are_in_step():
-    assert _check_notebooks().problems(ROOT / "notebooks") == []
+    assert _script("check_notebooks").problems(ROOT / "notebooks") == []
 
 
 PAIR = """# ---
@@ -96,13 +96,80 @@ print(a)
 def test_the_notebook_check_sees_each_difference(tmp_path, old, new, problem):
     jupytext.write(jupytext.reads(PAIR, "py:percent"), tmp_path / "a.ipynb")
     (tmp_path / "a.py").write_text(PAIR.replace(old, new) if old else PAIR, encoding="utf-8")
-    found = _check_notebooks().problems(tmp_path)
+    found = _script("check_notebooks").problems(tmp_path)
     assert (found == []) if problem is None else problem in found[0]
 
 
 def test_a_missing_twin_is_found(tmp_path):
     (tmp_path / "a.py").write_text(PAIR)
-    assert "a.ipynb is missing" in _check_notebooks().problems(tmp_path)[0]
+    assert "a.ipynb is missing" in _script("check_notebooks").problems(tmp_path)[0]
+
+
+EXERCISE = """# %% [markdown]
+# Square a number, see [this](../../basics/operators.ipynb).
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def square(x):
+    # Hint: twice the same.
+    ### BEGIN SOLUTION
+    return x * x
+    ### END SOLUTION
+
+
+# %%
+assert square(3) == 9
+"""
+
+
+def test_an_exercise_is_its_solution_without_it(tmp_path):
+    exercises = _script("exercises")
+    text = exercises.unsolved(EXERCISE)
+    assert "x * x" not in text
+    assert "# Hint: twice the same.\n    raise NotImplementedError(" in text
+    assert "](../basics/operators.ipynb)" in text
+    (tmp_path / "solved").mkdir()
+    (tmp_path / "solved" / "a.py").write_text(EXERCISE, encoding="utf-8")
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    assert exercises.problems(tmp_path) == []
+    (tmp_path / "a.py").write_text(text.replace("number", "digit"), encoding="utf-8")
+    (tmp_path / "b.py").write_text(text, encoding="utf-8")
+    assert [line.split()[-1] for line in exercises.problems(tmp_path)] == ["scripts/exercises.py", "twin"]
+
+
+@pytest.mark.parametrize("broken", [("    ### END SOLUTION\n", ""), (' jupyter={"source_hidden": true}', "")])
+def test_a_solution_that_would_show_is_refused(broken):
+    with pytest.raises(ValueError, match="expected paired marks"):
+        _script("exercises").unsolved(EXERCISE.replace(*broken))
+
+
+def test_the_exercises_are_in_step_and_stop_where_the_student_begins():
+    exercises = _script("exercises")
+    assert exercises.problems() == []
+    files = sorted((ROOT / "notebooks" / "exercises").glob("*.py"))
+    assert len(files) == 4
+    for file in files:
+        names: dict = {}
+        with pytest.raises(NotImplementedError, match="your turn"):
+            exec(compile(file.read_text(encoding="utf-8"), file.name, "exec"), names)
+
+
+def test_what_notebooks_link_to_is_there():
+    """Names of the package in backticks, and links to files, in the text of notebooks."""
+    for file in [*(ROOT / "notebooks").rglob("*.py"), ROOT / "notebooks" / "README.md"]:
+        text = file.read_text(encoding="utf-8")
+        for name in re.findall(r"`(workbench(?:\.\w+)+)`", text):
+            assert _found(name), f"{file.name}: {name}"
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+            assert (file.parent / target).exists(), f"{file.name}: {target}"
+
+
+def _found(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 IMPORT = """

@@ -16,6 +16,9 @@
 # proximal step while the coupling grows:
 # $$z_k = D(x_k, \sigma_k),\qquad
 # x_{k+1} = \arg\min_x \tfrac12\|Ax - y\|^2 + \tfrac{\lambda\,\sigma_n^2}{2\,\sigma_k^2}\|x - z_k\|^2 .$$
+#
+# The two steps are `workbench.models.prior.Prior` and `workbench.operators.base.Operator.prox`. The package has this method too
+# (`workbench.solvers.plug_and_play.hqs.HQS`); here it is written from the start.
 
 # %%
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ from typing import ClassVar
 import matplotlib.pyplot as plt
 import torch
 
+from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photos
 from workbench.limits import Count, NotNegative, Positive
 from workbench.models import load_prior
@@ -50,7 +54,7 @@ class HalfQuadraticSplitting(Sampler, name="my-hqs"):
 
     Attributes:
         steps: iterations, one network evaluation each.
-        sigma_start: first denoising level; they fall geometrically to the noise of the measurement (or 0.01).
+        sigma_start: first denoising level; they fall geometrically to the noise of the measurement, at least 0.01.
         lambda_: weight of the prior.
     """
 
@@ -63,11 +67,11 @@ class HalfQuadraticSplitting(Sampler, name="my-hqs"):
     lambda_: NotNegative = 0.25
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        noise = p.sigma_noise.clamp(min=0.01)
-        x = initial_image(p.op, p.y, noise)
-        for sigma in geometric_sigmas(self.steps, self.sigma_start, float(noise.min())).tolist():
+        x = initial_image(p.op, p.y, p.sigma_noise)
+        lowest = max(float(p.sigma_noise.min()), 0.01)
+        for sigma in geometric_sigmas(self.steps, self.sigma_start, lowest).tolist():
             z = p.prior(x, sigma)
-            x = p.op.prox(z, p.y, self.lambda_ * (noise / sigma) ** 2)
+            x = p.op.prox(z, p.y, self.lambda_ * (p.sigma_noise / sigma) ** 2)
             yield Iterate(x, sigma, x, self.steps)
 
 
@@ -79,17 +83,21 @@ print("registered:", "my-hqs" in SOLVERS, "as", make_solver("my-hqs", steps=5))
 
 # %%
 prior = load_prior("photo")
-photos = sample_photos(64, ("cat", "coffee"))
+photos = sample_photos(128, ("cat", "coffee"))
 degraded = degrade(photos, "blur:2", noise=0.02, seed=0)
-columns, notes = {"original": photos, "blurred": degraded.picture}, {}
+columns, scores = (
+    {"original": photos, "blurred": degraded.picture},
+    {"blurred": psnr(degraded.picture, photos).tolist()},
+)
 for label, solver in {"my-hqs, 8 steps": HalfQuadraticSplitting(), "diffpir, 8 steps": DiffPIR(steps=8)}.items():
     result = restore(degraded, solver, prior)
     columns[label] = result.image
-    notes[label] = [f"{record['psnr']:.1f} dB" for record in result.records]
-show(columns, ["cat", "coffee"], notes)
+    scores[label] = [record["psnr"] for record in result.records]
+show(columns, ["cat", "coffee"], {label: [f"{value:.1f} dB" for value in values] for label, values in scores.items()})
 plt.show()
-better = restore(degraded, HalfQuadraticSplitting(), prior).records[0]["psnr"] > 20
-print("evaluations:", result.records[0]["evaluations"], "  sharper than the measurement:", better)
+gains = [after - before for after, before in zip(scores["my-hqs, 8 steps"], scores["blurred"])]
+print("evaluations:", result.records[0]["evaluations"], "  gains in dB:", [round(gain, 1) for gain in gains])
+assert min(gains) > 3
 try:
     HalfQuadraticSplitting()(degraded.y, degraded.op, prior, sigma_noise=-1.0)
 except ValueError as error:
@@ -97,14 +105,16 @@ except ValueError as error:
 
 # %% [markdown]
 # ## Check it against what must hold
-# For noise-free data and a mask, the proximal step of weight near 0 leaves the known pixels as they are.
+# For noise-free data the weight of the proximal step is 0: known pixels come back as they are, up to rounding. And there is
+# no randomness: a second run gives the same picture.
 
 # %%
 masked = degrade(photos, "inpaint:0.5", seed=0)
 image = HalfQuadraticSplitting()(masked.y, masked.op, prior).image
 off = (masked.op(image) - masked.y).abs().max()
-print("known pixels kept to 0.02:", bool(off < 0.02))
-torch.testing.assert_close(image, HalfQuadraticSplitting()(masked.y, masked.op, prior).image)  # no randomness
+print("known pixels kept:", bool(off < 1e-6))
+assert off < 1e-6
+torch.testing.assert_close(image, HalfQuadraticSplitting()(masked.y, masked.op, prior).image)
 
 # %% [markdown]
 # ## In a file
@@ -113,6 +123,38 @@ torch.testing.assert_close(image, HalfQuadraticSplitting()(masked.y, masked.op, 
 # named in the same way. `docs/bring_your_own.md` has what each must keep to, and examples.
 #
 # ## What to try
-# - `lambda_`: 0.1 trusts the data more, 1 the prior.
-# - ADMM: a dual variable $u$, `z = p.prior(x + u, sigma)`, `x = p.op.prox(z - u, ...)`, `u = u + x - z`.
+# - `lambda_`: 0.03 trusts the data more and lets their noise in, 1 the prior more and is smoother. With 0.03 the result, blurred
+#   again, is nearer to the measurement; with 1 it is further off. Tried below.
+# - ADMM: a dual variable $u$, `z = p.prior(x + u, sigma)`, `x = p.op.prox(z - u, ...)`, `u = u + x - z`. Below, in three more
+#   lines than above. With few steps and falling levels it gains no more than the splitting: $u$ is worth its price at one level,
+#   run to its fixed point.
 # - `workbench.evaluation.posterior` compares a sampler with the exact posterior of a Gaussian prior.
+
+
+# %%
+@dataclass(frozen=True)
+class MyADMM(HalfQuadraticSplitting, name="my-admm"):
+    """The same with a dual variable."""
+
+    def iterate(self, p: Problem) -> Iterator[Iterate]:
+        x = initial_image(p.op, p.y, p.sigma_noise)
+        u = torch.zeros_like(x)
+        lowest = max(float(p.sigma_noise.min()), 0.01)
+        for sigma in geometric_sigmas(self.steps, self.sigma_start, lowest).tolist():
+            z = p.prior(x + u, sigma)
+            x = p.op.prox(z - u, p.y, self.lambda_ * (p.sigma_noise / sigma) ** 2)
+            u = u + x - z
+            yield Iterate(x, sigma, x, self.steps)
+
+
+tries = {f"lambda {value:g}": HalfQuadraticSplitting(lambda_=value) for value in (0.03, 0.25, 1.0)} | {"admm": MyADMM()}
+gaps, found = {}, {}
+for label, solver in tries.items():
+    result = restore(degraded, solver, prior)
+    gaps[label] = float((degraded.op(result.image) - degraded.y).square().mean().sqrt()) / 0.02
+    found[label] = [record["psnr"] for record in result.records]
+    print(
+        f"{label:11} {[round(v, 1) for v in found[label]]} dB, off the measurement by {gaps[label]:.2f} times the noise"
+    )
+assert gaps["lambda 0.03"] < gaps["lambda 0.25"] < gaps["lambda 1"]
+assert sum(found["admm"]) < sum(found["lambda 0.25"])

@@ -140,7 +140,9 @@ show(
     height=2.2,
 )
 plt.show()
-print(f"gain on the photo {float(after[0] - before[0]):.1f} dB, on the shuffled pixels {float(after[1] - before[1]):.1f} dB")
+print(
+    f"gain on the photo {float(after[0] - before[0]):.1f} dB, on the shuffled pixels {float(after[1] - before[1]):.1f} dB"
+)
 assert after[0] > before[0] + 10
 assert after[1] < before[1] + 5
 

@@ -153,7 +153,10 @@ restored = {name: restore(seen, solver, prior) for name, solver in solvers.items
 found = {name: result.records[0]["psnr"] for name, result in restored.items()}
 show(
     {"photo": photo, "measured": noisy, **{name: result.image for name, result in restored.items()}},
-    notes={"measured": [f"{quality['measured']:.1f} dB"], **{name: [f"{value:.1f} dB"] for name, value in found.items()}},
+    notes={
+        "measured": [f"{quality['measured']:.1f} dB"],
+        **{name: [f"{value:.1f} dB"] for name, value in found.items()},
+    },
 )
 plt.show()
 for name, value in found.items():
@@ -178,7 +181,9 @@ plt.show()
 narrow = VideoLink(128, cut=12)
 less = degrade(photo, narrow, noise=0.01, seed=0)
 found_less = restore(less, HQS(), prior).records[0]["psnr"]
-print(f"cut 12: measured {float(psnr(less.y, photo)):.1f} dB, hqs {found_less:.1f} dB; cut 24: hqs {found['hqs']:.1f} dB")
+print(
+    f"cut 12: measured {float(psnr(less.y, photo)):.1f} dB, hqs {found_less:.1f} dB; cut 24: hqs {found['hqs']:.1f} dB"
+)
 assert psnr(less.y, photo) < found_less < found["hqs"]
 
 two = Inpainting(torch.stack([block_mask((128, 128), 48), 1 - block_mask((128, 128), 48)]).view(2, 1, 128, 128))

@@ -73,26 +73,30 @@ plt.show()
 # ## The score, where it can be drawn
 # Pictures of 1x2 pixels are points of a plane. Let the "photos" be a mixture of three Gaussians there, whose denoiser is a
 # formula (`workbench.models.mixture.GaussianMixturePrior`). Contours: the density of photos with noise, $p_\sigma$. Each arrow
-# is $\sigma^2$ times the score: it begins at $x$ and ends at $D(x, \sigma)$.
+# is a third of $\sigma^2$ times the score: it begins at $x$ and goes a third of the way to $D(x, \sigma)$.
 #
-# With little noise the arrows lead to the nearest kind of photo. With much noise there is one hill only, and all arrows lead to
-# the mean of all photos, where there is no photo: why samplers begin with much noise and *lower* it.
+# With little noise the arrows lead to the nearest kind of photo. With much noise there is one hill only, and all arrows lead
+# near the mean of all photos, where there is no photo: why samplers begin with much noise and *lower* it.
 
 # %%
 means = torch.tensor([[0.2, 0.8], [0.8, 0.3], [0.75, 0.85]]).view(3, 1, 1, 2)
-spreads = torch.tensor([[[0.006, 0.003], [0.003, 0.004]], [[0.004, -0.002], [-0.002, 0.008]], [[0.002, 0], [0, 0.002]]])
+spreads = torch.tensor(
+    [[[0.006, 0.003], [0.003, 0.004]], [[0.004, -0.002], [-0.002, 0.008]], [[0.002, 0], [0, 0.002]]]
+).double()
 shares = torch.tensor([0.5, 0.3, 0.2])
 mixture = GaussianMixturePrior(shares, means, spreads, sigma_min=0.002, sigma_max=100.0)
-fine, coarse = (torch.linspace(-0.2, 1.2, count, dtype=torch.float64) for count in (141, 15))
+fine, coarse = (torch.linspace(-0.2, 1.2, count, dtype=torch.float64) for count in (141, 13))
 cells = torch.cartesian_prod(fine, fine).flip(1)
 starts = torch.cartesian_prod(coarse, coarse).flip(1)
 figure, panels = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
 for panel, sigma in zip(panels, (0.05, 0.2, 0.6)):
-    blurred = GaussianMixturePrior(shares, means, spreads + sigma**2 * torch.eye(2))  # photos with noise
+    blurred = GaussianMixturePrior(
+        shares, means, spreads + sigma**2 * torch.eye(2, dtype=torch.float64)
+    )  # photos with noise
     density = blurred.log_density(cells).exp().view(141, 141)
     score = mixture.score(starts.view(-1, 1, 1, 2), sigma).view(-1, 2)
     panel.contour(fine, fine, density / density.max(), levels=[0.03, 0.1, 0.3, 0.7], cmap="viridis", linewidths=1)
-    panel.quiver(*starts.T, *(sigma**2 * score).T, angles="xy", scale_units="xy", scale=1, width=0.004)
+    panel.quiver(*starts.T, *(sigma**2 * score).T, angles="xy", scale_units="xy", scale=3, width=0.005, color="0.3")
     panel.set(title=f"sigma {sigma:g}", xlabel="left pixel", aspect="equal", xlim=(-0.2, 1.2), ylim=(-0.2, 1.2))
     points = starts.clone().requires_grad_()
     (slope,) = torch.autograd.grad(blurred.log_density(points).sum(), points)
@@ -101,7 +105,7 @@ panels[0].set_ylabel("right pixel")
 plt.show()
 ends = mixture(starts.view(-1, 1, 1, 2), 0.6).view(-1, 2)
 middle = (shares.double()[:, None] * means.double().view(3, 2)).sum(0)
-print(f"at sigma 0.6 the arrows end within {float((ends - middle).norm(dim=1).max()):.2f} of the mean of all photos")
+print(f"at sigma 0.6 all D(x) lie within {float((ends - middle).norm(dim=1).max()):.2f} of the mean of all photos")
 assert (ends - middle).norm(dim=1).max() < 0.5
 
 # %% [markdown]
@@ -174,13 +178,17 @@ for sigma in (0.05, 0.2):
 # - Other samplers from the same noise. `EDM()` ends at nearly the same picture as `DDIM`, as both follow the same differential
 #   equation; `DDIM(steps=10)` at a smoother one; `DDIM(eta=1.0)` adds fresh noise on the way and ends elsewhere.
 #   `PredictorCorrector` needs its thousand steps (minutes): after 100 it shows coloured noise.
-# - The filter as a prior of `DiffPIR`: several dB below the network, and not much above no prior.
+# - The filter as a prior of `DiffPIR`: with half of the pixels missing it gains more than 10 dB, since smooth is a good first
+#   guess; the network gains 5 dB more.
 
 # %%
 with torch.no_grad():
     asked = {level: prior(noisy[1:2], level) for level in (0.05, 0.1, 0.2)}  # the noise in it is 0.1
 quality = {level: float(psnr(image, photo)) for level, image in asked.items()}
-show({f"told {level:g}": image for level, image in asked.items()}, notes={f"told {k:g}": [f"{v:.1f} dB"] for k, v in quality.items()})
+show(
+    {f"told {level:g}": image for level, image in asked.items()},
+    notes={f"told {k:g}": [f"{v:.1f} dB"] for k, v in quality.items()},
+)
 plt.show()
 assert quality[0.1] > max(quality[0.05], quality[0.2]) + 1
 assert roughness(asked[0.05]) > roughness(asked[0.1]) > roughness(asked[0.2])
@@ -204,9 +212,10 @@ assert roughness(drawn["PC, 100"]) > 2 * roughness(drawn["DDIM, 40"])
 
 # %%
 degraded = degrade(photo, "inpaint:0.5", noise=0.01, seed=0)
-found = {}
+found = {"measured": float(psnr(degraded.y, photo))}
 for p in (filter_prior, prior):
     result = restore(degraded, DiffPIR(steps=20, sigma_start=1.0), p)
     found[p.name] = result.records[0]["psnr"]
-    print(f"{p.name:16} {found[p.name]:.1f} dB {result.records[0]['message']}")
-assert found["photo"] > found["gaussian filter"] + 3
+    print(f"{p.name:16} {found[p.name]:.1f} dB, measured {found['measured']:.1f} dB")
+assert found["gaussian filter"] > found["measured"] + 10
+assert found["photo"] > found["gaussian filter"] + 5

@@ -14,7 +14,8 @@
 #
 # A measurement $y = Ax + \sigma_n\varepsilon$ leaves many images possible. How probable each of them is, after the
 # measurement, is said by Bayes' theorem: the **posterior** is the prior times the likelihood of the data,
-# $$p(x \mid y) \;\propto\; p(x)\,\exp\!\Big(-\tfrac{1}{2\sigma_n^2}\|Ax - y\|^2\Big).$$
+# $$p(x \mid y) \;\propto\; p(x)\,\exp\!\Big(-\tfrac{1}{2\sigma_n^2}\|Ax - y\|^2\Big),$$
+# which `workbench.models.mixture.GaussianMixturePrior.posterior` computes.
 # A restoration by sampling should be a draw from it. Whether it is cannot be seen on photos, whose prior nobody knows. It
 # can be seen where the prior is a formula.
 
@@ -44,6 +45,8 @@ exact = prior.posterior(dense_matrix(op, prior.shape), y, noise)
 print("weights of the modes, prior:    ", [round(w, 2) for w in prior.log_weights.exp().tolist()])
 print("weights of the modes, posterior:", [round(w, 2) for w in exact.log_weights[0].exp().tolist()])
 print("posterior mean:", [round(m, 2) for m in exact.mean[0].tolist()])
+assert exact.log_weights[0].exp()[2] < 0.01
+assert exact.log_weights[0].exp()[:2].min() > 0.3
 
 # %% [markdown]
 # Contours of the prior (grey) and of the posterior (colours). The mean, which a method trained on the mean square error
@@ -87,14 +90,17 @@ for axes_of, (title, points) in zip(axes, samples.items()):
     axes_of.set_title(title, fontsize=10)
     axes_of.set_ylabel("right pixel" if axes_of is axes[0] else "")
 plt.show()
+ratios = {}
 for title, points in samples.items():
     left = float((points[:, 0] < 0.38).double().mean())
-    ratio = float(points.var(0).sum() / exact.variance.sum())
-    print(f"{title:28} share in the left mode {left:.1f}, variance / true variance {ratio:.1f}")
+    ratios[title.split(",")[0]] = ratio = float(points.var(0).sum() / exact.variance.sum())
+    print(f"{title:28} share in the left mode {left:.2f}, variance / true variance {ratio:.2f}")
+assert all(abs(ratios[name] - 1) < 0.1 for name in ("exact", "daps", "mmps"))
+assert all(ratios[name] < 0.95 for name in ("ddrm", "diffpir"))
 
 # %% [markdown]
 # ## Coverage
-# "Between 0.15 and 0.83 with 90 % probability" can be tested, but not on one image. Draw an image from the prior, measure it,
+# "The left pixel lies between 0.14 and 0.86 with 90 % probability" can be tested, but not on one image. Draw an image from the prior, measure it,
 # sample its posterior, and look whether the truth lies in the interval from the 5th to the 95th percentile of the samples. Do
 # so many times: in 90 % of them it must. With 19 samples the interval leaves out the lowest and the highest: the truth is as
 # likely to fall on any of the 20 places between and beside them.
@@ -111,6 +117,8 @@ def intervals(scale, count=30):
     return truths.flatten(1)[:, 0], (posterior.mean[:, None] + scale * (draws - posterior.mean[:, None]))[..., 0]
 
 
+ends = exact.sample(20_000, generator(0))[0][:, 0].quantile(torch.tensor([0.05, 0.95], dtype=torch.float64))
+torch.testing.assert_close(ends, torch.tensor([0.14, 0.86], dtype=torch.float64), atol=0.01, rtol=0)
 figure, axes = plt.subplots(1, 2, figsize=(10, 3), sharey=True, layout="constrained")
 for axes_of, (title, scale) in zip(axes, {"samples of the posterior": 1.0, "samples half as wide": 0.5}.items()):
     truth, draws = intervals(scale)
@@ -123,12 +131,14 @@ for axes_of, (title, scale) in zip(axes, {"samples of the posterior": 1.0, "samp
     axes_of.set(title=title, xlabel="image", xticks=[], ylabel="left pixel" if axes_of is axes[0] else "")
     many, drawn = intervals(scale, 2000)
     rank = (drawn < many[:, None]).sum(1)
-    print(f"{title}: coverage of the 90 % interval {float(((rank > 0) & (rank < 19)).double().mean()):.2f}")
+    coverage = float(((rank > 0) & (rank < 19)).double().mean())
+    print(f"{title}: coverage of the 90 % interval {coverage:.2f}")
+    assert abs(coverage - 0.9) < 0.02 if scale == 1 else coverage < 0.5
 plt.show()
 
 # %% [markdown]
 # ## The exam
-# `workbench exam SOLVER` does this on images of 8x8 pixels and on signals with edges, for random directions, for every pixel
+# `workbench exam SOLVER` (`workbench.exam.sit`) does this on images of 8x8 pixels and on signals with edges, for random directions, for every pixel
 # and for the region of highest posterior density, which also sees several modes. `exact` and `point` (the posterior mean as
 # the only sample) are controls: one must pass, the other must fail.
 
@@ -146,6 +156,8 @@ for candidate in (
     print(f"{candidate.name:6} {'pass' if grades[candidate.name].passed else 'fail'}")
 assert grades["exact"].passed
 assert not grades["point"].passed
+assert not grades["ddrm"].passed
+assert grades["mmps"].passed
 
 # %% [markdown]
 # Ranks of the truth among the samples, along random directions (simulation-based calibration). Samples of the posterior give
@@ -162,6 +174,26 @@ plt.show()
 
 # %% [markdown]
 # ## What to try
+# The cells below do it; change them.
+#
 # - `from workbench.exam import table` and `print(table(list(grades.values())))`: all figures (`docs/exam.md`).
-# - Another measurement: `y = 0.8` leaves another mode. Another noise: 0.2.
-# - `make_solver("daps", steps=50, inner=5)`, the published inner steps: samples that are too wide.
+# - Another measurement: `y = 0.8` leaves another mode, the third, with more than 99 %. Noise of 0.2 instead of 0.05 leaves all
+#   three; the third keeps less than half of its weight in the prior, 0.2.
+# - `make_solver("daps", steps=50, inner=5)`, the published inner steps: here its variance is right within a tenth. In the exam,
+#   on images of 8x8 pixels, it is too wide by half or more (`docs/exam.md`): one problem is no proof.
+
+# %%
+for value, level in ((0.52, 0.05), (0.8, 0.05), (0.52, 0.2)):
+    other = prior.posterior(dense_matrix(op, prior.shape), torch.full_like(y, value), level)
+    weights = other.log_weights[0].exp()
+    print(f"y = {value}, noise {level}: weights", [round(w, 2) for w in weights.tolist()])
+    if value == 0.8:
+        assert weights[2] > 0.99
+    elif level == 0.2:
+        assert 0.05 < weights[2] < 0.1
+
+# %%
+result = make_solver("daps", steps=50, inner=5)(copies, op, prior, sigma_noise=noise, generator=generator(1))
+ratio = float(result.image.flatten(1).var(0).sum() / exact.variance.sum())
+print(f"daps, {int(result.evaluations[0])} evaluations: variance / true variance {ratio:.2f}")
+assert abs(ratio - 1) < 0.1
