@@ -160,7 +160,7 @@ def test_what_notebooks_link_to_is_there():
         text = file.read_text(encoding="utf-8")
         for name in re.findall(r"`(workbench(?:\.\w+)+)`", text):
             assert _found(name), f"{file.name}: {name}"
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+        for target in re.findall(r"\]\(([\w./]+\.(?:ipynb|md))\)", text):
             assert (file.parent / target).exists(), f"{file.name}: {target}"
 
 

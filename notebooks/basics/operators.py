@@ -37,6 +37,7 @@ from workbench.plots import show
 from workbench.random import generator
 from workbench.restore import degrade, measured, restore
 from workbench.solvers import DDNM, HQS, DiffPIR
+from workbench.widgets import operator_explorer
 
 photo = sample_photo("astronaut", size=128)
 
@@ -54,6 +55,14 @@ pictures = {name: degrade(photo, name, seed=0).picture for name in names}
 for half in (names[:5], names[5:]):
     show({name: pictures[name] for name in half}, height=1.7)
     plt.show()
+
+# %% [markdown]
+# Move the controls (in JupyterLab; elsewhere you see a still). The curve is the factor by which each frequency is weakened;
+# where it is near 0, $A^+ y$ enlarges the noise. Set the noise to 0: the picture comes back. Widen the blur: the curve falls
+# earlier, and less comes back. Choose *Missing pixels*: all factors are 0 or 1, so nothing is enlarged, and nothing filled in.
+
+# %%
+operator_explorer(photo, "blur:1.5", noise=0.01)
 
 # %% [markdown]
 # ## What an operator must fulfil

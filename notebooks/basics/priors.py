@@ -28,6 +28,7 @@ from workbench.plots import show
 from workbench.random import generator
 from workbench.restore import degrade, restore
 from workbench.solvers import DDIM, EDM, DiffPIR, PredictorCorrector
+from workbench.widgets import prior_inspector
 
 prior = load_prior("photo")
 print(
@@ -68,6 +69,13 @@ show(
     ["noisy", "denoised"],
 )
 plt.show()
+
+# %% [markdown]
+# Move $\sigma$ (in JupyterLab; elsewhere you see a still): at 0.01 nothing seems to happen, at 1 a cup is left,
+# at 10 two blots, at 50 a grey that is the mean of all photos. The button draws samples, which come [below](#Samples).
+
+# %%
+prior_inspector(prior, photo)
 
 # %% [markdown]
 # ## The score, where it can be drawn

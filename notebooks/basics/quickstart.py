@@ -26,6 +26,7 @@ from workbench.models import load_prior
 from workbench.plots import show
 from workbench.restore import degrade, restore, samples
 from workbench.solvers import DDNM, DeqIR, DiffPIR, PseudoInverse
+from workbench.widgets import restoration_player
 
 photo = sample_photo("coffee", size=128)
 print("photo:", tuple(photo.shape), "values from", round(float(photo.min()), 2), "to", round(float(photo.max()), 2))
@@ -82,6 +83,20 @@ print(f"deqir and ddnm differ by {apart / sigma:.2f} of the noise")
 assert apart < sigma / 20
 assert 3 < scores["deqir"]["evaluations"] / scores["ddnm"]["evaluations"] < 4
 assert scores["deqir"]["iterations"] < scores["ddnm"]["iterations"] / 3
+
+# %% [markdown]
+# How does `ddnm` get there? A callback keeps every step; move through them (in JupyterLab; elsewhere you see a still). It
+# begins with noise, of which the prior makes blots; shapes come before details, and the PSNR rises with them.
+
+# %%
+steps = []
+watched = restore(degraded, DDNM(steps=30), prior, callback=steps.append)
+restoration_player(watched, steps)
+
+# %%
+rise = [float(psnr(step.image, photo)) for step in steps]
+assert rise[0] < rise[9] < rise[19] < rise[29]
+assert watched.records[0]["psnr"] == scores["ddnm"]["psnr"]
 
 # %% [markdown]
 # PSNR is highest for the image nearest to the original pixel by pixel. Samplers show *one* sharp image out of many that
