@@ -126,8 +126,7 @@ torch.testing.assert_close(image, HalfQuadraticSplitting()(masked.y, masked.op, 
 # - `lambda_`: 0.03 trusts the data more and lets their noise in, 1 the prior more and is smoother. With 0.03 the result, blurred
 #   again, is nearer to the measurement; with 1 it is further off. Tried below.
 # - ADMM: a dual variable $u$, `z = p.prior(x + u, sigma)`, `x = p.op.prox(z - u, ...)`, `u = u + x - z`. Below, in three more
-#   lines than above. With few steps and falling levels it gains no more than the splitting: $u$ is worth its price at one level,
-#   run to its fixed point.
+#   lines than above. With few steps and falling levels it comes out a little below the splitting.
 # - `workbench.evaluation.posterior` compares a sampler with the exact posterior of a Gaussian prior.
 
 

@@ -166,7 +166,7 @@ for name, gap in gaps.items():
     assert gap[-1] < 1e-5
 
 # %% [markdown]
-# After seven iterations DeqIR is within a thousandth of DDNM. Here Anderson is no faster than Picard: each state depends on
+# After seven iterations DeqIR is within a thousandth of DDNM. Here Anderson is hardly faster than Picard: each state depends on
 # the earlier ones alone, so plain iteration settles at least one more state each time.
 # Equal does not mean cheaper: every iteration asks about all levels that have not settled, DDNM about each level once.
 #
