@@ -39,6 +39,7 @@ from workbench.random import generator
 from workbench.restore import degrade, restore
 from workbench.solvers import DDNM, DeqIR, DiffPIR
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 folder = Path(tempfile.mkdtemp())

@@ -38,6 +38,8 @@ from workbench.solvers import SOLVERS, DiffPIR, Iterate, Problem, Sampler, make_
 from workbench.solvers.base import initial_image
 from workbench.solvers.schedules import geometric_sigmas
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
+
 # %% [markdown]
 # ## The solver
 # A solver is a frozen dataclass of settings, whose types also say what is allowed (`Count`: at least 1). `iterate` is a

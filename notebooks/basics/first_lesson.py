@@ -27,6 +27,7 @@ from workbench.restore import degrade, restore
 from workbench.solvers import HQS
 from workbench.solvers.schedules import geometric_sigmas
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 torch.set_printoptions(precision=2, sci_mode=False, linewidth=100)
 
 # %% [markdown]

@@ -40,6 +40,8 @@ from workbench.solvers import (
     solve_fixed_point,
 )
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
+
 # %% [markdown]
 # ## A map whose answer is known
 # $f(x) = M x + b$ has the fixed point $(I - M)^{-1} b$. Picard iteration $x \leftarrow f(x)$ shrinks the error by the

@@ -39,6 +39,7 @@ from workbench.restore import degrade, measured, restore
 from workbench.solvers import DDNM, HQS, DiffPIR
 from workbench.widgets import operator_explorer
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 photo = sample_photo("astronaut", size=128)
 
 # %% [markdown]

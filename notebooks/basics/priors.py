@@ -30,6 +30,7 @@ from workbench.restore import degrade, restore
 from workbench.solvers import DDIM, EDM, DiffPIR, PredictorCorrector
 from workbench.widgets import prior_inspector
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 prior = load_prior("photo")
 print(
     f"channels {prior.channels}, noise {prior.sigma_min:g} to {prior.sigma_max:g}, sides in multiples of {prior.multiple}"

@@ -28,6 +28,7 @@ from workbench.restore import degrade, restore, samples
 from workbench.solvers import DDNM, DeqIR, DiffPIR, PseudoInverse
 from workbench.widgets import restoration_player
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 photo = sample_photo("coffee", size=128)
 print("photo:", tuple(photo.shape), "values from", round(float(photo.min()), 2), "to", round(float(photo.max()), 2))
 

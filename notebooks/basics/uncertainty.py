@@ -30,6 +30,8 @@ from workbench.operators import FunctionOperator
 from workbench.random import generator
 from workbench.solvers import make_solver
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
+
 # %% [markdown]
 # ## An image of two pixels
 # The prior is a mixture of three Gaussians over images of 1x2 pixels. The measurement is their mean, with noise. It rules

@@ -26,6 +26,7 @@ from workbench.plots import show
 from workbench.random import generator
 from workbench.restore import degrade, restore
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 photo = sample_photo("rocket", size=128)
 
 # %% [markdown]

@@ -23,6 +23,8 @@ from workbench.plots import curves
 from workbench.random import generator
 from workbench.solvers import Anderson, solve_fixed_point
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
+
 # %% [markdown]
 # ## 1. Picard iteration
 # $x \leftarrow f(x)$, until $|f(x) - x|$ is below a tolerance.

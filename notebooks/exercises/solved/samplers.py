@@ -30,6 +30,7 @@ from workbench.random import generator
 from workbench.restore import degrade
 from workbench.solvers import DDNM, Iterate, Problem, Sampler
 
+torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
 photo = sample_photo("cat", size=128)
 degraded = degrade(photo, "sr:4", seed=0)  # no noise
 op, y, prior = degraded.op, degraded.y, load_prior("photo")
