@@ -10,6 +10,7 @@
       - notebook: compare
         name: comparison
         needs: [other]                          # names of entries whose jobs must be done first
+        cpus: 4                                 # and gpus, memory (GiB), timeout (seconds): of each job
 
 papermill only warns of an unknown parameter and passes any type; here both are errors.
 """
@@ -44,6 +45,9 @@ class Entry(BaseModel):
     grid: dict[str, list[Any]] = {}
     needs: list[str] = []
     timeout: float = Field(default=3600, gt=0, description="seconds a job may take")
+    cpus: int | None = Field(default=None, ge=1, description="also its threads")
+    gpus: int | None = Field(default=None, ge=0)
+    memory: float | None = Field(default=None, gt=0, description="GiB")
 
 
 class PipelineFile(BaseModel):
@@ -72,6 +76,7 @@ class Job:
         label: what tells it from the other jobs, for people.
         needs: ids of the jobs that must be done first, by entry name.
         timeout: seconds.
+        resources: what the entry says of cpus, gpus and memory (GiB).
     """
 
     id: str
@@ -80,6 +85,7 @@ class Job:
     label: str
     needs: dict[str, list[str]]
     timeout: float
+    resources: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ def load_pipeline(
     notebooks: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     kept: Path | None = None,
+    dry: bool = False,
 ) -> Pipeline:
     """Read and check a pipeline file.
 
@@ -108,6 +115,7 @@ def load_pipeline(
         notebooks: folder of the job notebooks; by default the nearest ``notebooks/jobs`` above ``path``, else ours.
         changes: parameters to set in every job whose notebook has them.
         kept: a file that keeps the hashes of the files that parameters name, see :class:`Contents`.
+        dry: write nothing, not even ``kept``.
 
     Raises:
         ValueError: one line that says what is wrong and where, with the nearest name for an unknown one.
@@ -137,7 +145,8 @@ def load_pipeline(
             if entry.name in named:
                 raise ValueError(f"{where}: the name {entry.name!r} is taken by an earlier job")
             named[entry.name] = [job.id for job in new]
-    contents.save()
+    if not dry:
+        contents.save()
     published = _published(file.published, path, folder)
     methods = sorted({name for job in jobs for name in job.parameters.get("methods", ())})
     if file.reference and not any(f"{file.reference}, ".startswith(f"{name}, ") for name in methods):
@@ -256,7 +265,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
         identity = [code, parameters, contents.named(defaults | parameters), needs]
         name = f"{entry.notebook}-{hash_of(identity)[:12]}"
-        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout))
+        resources = entry.model_dump(include={"cpus", "gpus", "memory"}, exclude_none=True)
+        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout, resources))
     if not jobs:
         raise ValueError(f"{where}: the grid has an empty list, so there is no job")
     return jobs
