@@ -61,10 +61,10 @@ def attempt(job: Job, out: Path, facts: Mapping[str, Any], slots: int = 1) -> Ou
         started = time.monotonic()
         folder.mkdir(exist_ok=True)
         _clear(folder, RESUME)
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
         needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
         said = {"id": job.id, "notebook": str(job.notebook), "parameters": job.parameters, "needs": needs}
-        write_json(folder / JOB, {**said, **facts, "cells": str(out / "cells"), "started": now})
+        said |= {"cells": str(out / "cells"), "started": datetime.now().astimezone().isoformat(timespec="seconds")}
+        write_json(folder / JOB, {**said, **facts})
         write_json(folder / PROGRESS, {"done": 0, "total": 1})
         try:
             note = _execute(folder, job, slots, lock)

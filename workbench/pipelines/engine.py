@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from workbench.pipelines.attempt import LOCK, POLL, STOP, Outcome, kept, share
 from workbench.pipelines.engines import Engine, Handle, Start, dask
+from workbench.pipelines.identity import commit_of
 from workbench.pipelines.job import PROGRESS, is_done
-from workbench.pipelines.schema import Job, Pipeline, commit_of
+from workbench.pipelines.schema import Job, Pipeline
 from workbench.text import write_json
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total} jobs, {elapsed}<{remaining}{postfix}"
@@ -64,10 +65,14 @@ def table(outcomes: list[Outcome]) -> str:
     rows = [("job", "state", "time", "")] + [
         (o.label, o.state, f"{o.seconds:.0f} s" if o.state in ("done", "failed") else "", o.note) for o in outcomes
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
-    )
+    return "\n".join(columns(rows, "<<><"))
+
+
+def columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Lines of ``rows`` with their columns one below the other, each to the left (<) or right (>) as ``sides`` says."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (zip(row, sides, widths, strict=True) for row in rows)
+    return ["  ".join(f"{text:{side}{width}}" for text, side, width in line).rstrip() for line in lines]
 
 
 def _run(pipeline: Pipeline, out: Path, workers: int | None, engine: Engine) -> list[Outcome]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,22 +44,27 @@ def dask(
         ValueError: no scheduler or no worker there, one that does not see ``out`` or has other code, or a job that
             needs more than any of them has.
     """
+    from dask import config
     from distributed import Client, LocalCluster
 
     with ExitStack() as stack:
         if address is None:
-            # No processes, ports or limits: this is a pool of threads that knows what each job needs.
+            # No processes and limits: this is a pool of threads that knows what each job needs. The pages that Dask
+            # serves are empty, and for this machine alone.
             have = _this_machine() if any(job.resources for job in jobs) else {}
-            options = {"processes": False, "dashboard_address": None, "memory_limit": 0, "resources": have}
-            address = stack.enter_context(LocalCluster(n_workers=1, threads_per_worker=workers or 1, **options))
+            pages = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+            options: dict[str, Any] = {"scheduler_kwargs": {"dashboard": False}, "resources": have, "memory_limit": 0}
+            with config.set({f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")}):
+                cluster = LocalCluster(1, threads_per_worker=workers or 1, processes=False, **pages, **options)
+            address = stack.enter_context(cluster)
         try:
-            client = stack.enter_context(Client(address, timeout=10))
+            client = stack.enter_context(Client(address, timeout=5))
         except (OSError, ValueError) as error:
             raise ValueError(f"no Dask scheduler at {address} ({error})") from None
         probe = out / f".probe-{uuid4()}"
         probe.touch()
         try:
-            seen = client.run(_look, probe, sorted({job.notebook for job in jobs}), facts["code"])
+            seen = client.run(look, probe, sorted({job.notebook for job in jobs}), facts["code"])
         finally:
             probe.unlink()
         if fault := next((f"worker {name}: {fault}" for name, (_, fault) in seen.items() if fault), ""):
@@ -79,7 +84,7 @@ def _on_worker(job: Job, out: Path, facts: Mapping[str, Any]) -> Outcome:
     return attempt(job, out, facts, get_worker().state.nthreads)
 
 
-def _look(probe: Path, notebooks: Sequence[Path], code: str, dask_worker: Any = None) -> tuple[dict[str, float], str]:
+def look(probe: Path, notebooks: Sequence[Path], code: str, dask_worker: Any = None) -> tuple[dict[str, float], str]:
     """What a worker has, and what keeps it from taking part in the run whose lock lies beside ``probe``."""
     fault = next((f"there is no {path} there" for path in (probe.parent, *notebooks) if not path.exists()), "")
     if not fault and not probe.exists():
@@ -125,53 +130,44 @@ def slurm(
         cluster: "local" runs the arrays as processes of this machine, for trying it.
 
     Raises:
-        ValueError: no SLURM here, or it refuses the resources of a job.
+        ValueError: no SLURM here, or it refuses what a job asks for.
     """
     try:
         import submitit
     except ImportError:
         raise ValueError("engine slurm needs submitit: pip install 'restoration-workbench[cluster]'") from None
-
-    def executor(job: Job) -> Any:
-        made = submitit.AutoExecutor(out / "slurm", cluster=cluster)
-        made.update_parameters(name=job.notebook.stem, timeout_min=math.ceil(job.timeout / 60) + 1)
-        asked = {**_sbatch(job), **(options or {})}
-        made.update_parameters(slurm_array_parallelism=workers or len(jobs), slurm_additional_parameters=asked)
-        return made
-
-    def start(ready: Sequence[Job]) -> list[Handle]:
-        handles: dict[str, Handle] = {}
-        for first in ready:  # one array for all that need the same
-            alike = [job for job in ready if _kind(job) == _kind(first) and job.id not in handles]
-            with (made := executor(first)).batch():
-                handles |= {job.id: made.submit(attempt, job, out, facts) for job in alike}
-        return [handles[job.id] for job in ready]
-
+    asked = {job.id: {**_sbatch(job), **(options or {})} for job in jobs}
     if cluster == "local":
         check_resources(jobs, [_this_machine()])
     else:
-        _ask_slurm(jobs, options or {})
+        _ask_slurm({str(asked[job.id]): (job, asked[job.id]) for job in jobs}.values())
+
+    def start(ready: Sequence[Job]) -> list[Handle]:
+        handles: dict[str, Handle] = {}
+        for flags in {str(asked[job.id]): asked[job.id] for job in ready}.values():  # an array for those that ask alike
+            executor = submitit.AutoExecutor(out / "slurm", cluster=cluster)
+            executor.update_parameters(timeout_min=math.ceil(max(job.timeout for job in ready) / 60) + 1)
+            executor.update_parameters(slurm_array_parallelism=workers or len(jobs), slurm_additional_parameters=flags)
+            with executor.batch():
+                alike = [job for job in ready if asked[job.id] == flags]
+                handles |= {job.id: executor.submit(attempt, job, out, facts) for job in alike}
+        return [handles[job.id] for job in ready]
+
     yield start
-
-
-def _kind(job: Job) -> tuple[float, dict[str, float]]:
-    return job.timeout, job.resources
 
 
 def _sbatch(job: Job) -> dict[str, Any]:
     """What a job asks of sbatch, by its option's long names."""
-    wanted = {"time": math.ceil(job.timeout / 60) + 1, "cpus_per_task": int(job.resources.get("cpus", 1))}
-    wanted |= {"gpus_per_node": int(job.resources["gpus"])} if job.resources.get("gpus") else {}
-    return wanted | ({"mem": f"{1024 * job.resources['memory']:.0f}MB"} if "memory" in job.resources else {})
+    asked: dict[str, Any] = {"job_name": job.notebook.stem, "time": math.ceil(job.timeout / 60) + 1}
+    asked["cpus_per_task"] = int(job.resources.get("cpus", 1))
+    asked |= {"gpus_per_node": int(job.resources["gpus"])} if job.resources.get("gpus") else {}
+    return asked | ({"mem": f"{1024 * job.resources['memory']:.0f}MB"} if "memory" in job.resources else {})
 
 
-def _ask_slurm(jobs: Sequence[Job], options: Mapping[str, Any]) -> None:
-    """Raise ValueError if SLURM would not take one of ``jobs``."""
-    for job in {str(_kind(job)): job for job in jobs}.values():
-        wanted = {**_sbatch(job), **options}
-        flags = [
-            f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in wanted.items()
-        ]
+def _ask_slurm(jobs: Iterable[tuple[Job, Mapping[str, Any]]]) -> None:
+    """Raise ValueError if SLURM would not take one of ``jobs``, each with its options."""
+    for job, asked in jobs:
+        flags = [f"--{name.replace('_', '-')}" + f"={value}" * (value is not True) for name, value in asked.items()]
         try:
             answer = subprocess.run(["sbatch", "--test-only", *flags, "--wrap=true"], capture_output=True, text=True)
         except OSError:

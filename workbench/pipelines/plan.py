@@ -12,6 +12,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from workbench.pipelines.attempt import kept
+from workbench.pipelines.engine import columns
 from workbench.pipelines.job import JOB, RESULT, is_done
 from workbench.pipelines.schema import Job, Pipeline
 
@@ -36,12 +37,10 @@ def what_would_run(pipeline: Pipeline, out: Path) -> str:
             costs.append(estimate(job, known))
             rows.append((job.label, "to do", _number(costs[-1].evaluations), _time(costs[-1].seconds)))
         said.append(_said("", {key: value for key, value in job.parameters.items() if key not in shared}))
-    width = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"{a:<{width[0]}}  {b:<{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows]
-    text = [line for pair in zip(lines, said, strict=True) for line in pair if line]
-    counts = f"{len(pipeline.jobs)} jobs: {len(pipeline.jobs) - len(costs)} kept, {len(costs)} to do"
+    text = [line for pair in zip(columns(rows, "<<>>"), said, strict=True) for line in pair if line]
     seconds = [cost.seconds for cost in costs if cost.seconds is not None]
     of = f" for {len(seconds)} of them" if len(seconds) < len(costs) else ""
+    counts = f"{len(rows) - 1} jobs: {len(rows) - 1 - len(costs)} kept, {len(costs)} to do"
     guess = f"; by earlier results about {_time(sum(seconds))}{of}, one after the other" if seconds else ""
     return "\n".join([*text, counts + guess])
 
@@ -61,14 +60,13 @@ def _known_costs(out: Path) -> list[tuple[str, Mapping[str, Any], Cost]]:
     """Of all done jobs in ``out``."""
     known = []
     for folder in (out / "jobs").glob("*"):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a job that is being written, or of long ago
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a job that is not done, or of long ago
             job, result = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (JOB, RESULT))
-            begun = job.get("started")
-            times = [datetime.fromisoformat(text) for text in (begun, result["finished"]) if text]
-            seconds = (times[1] - times[0]).total_seconds() if begun else None
+            began, ended = (datetime.fromisoformat(text) for text in (job["started"], result["finished"]))
             rows = result.get("records") or result.get("comparison", {}).get("rows", [])
             spent = [row["evaluations"] for row in rows if "evaluations" in row]
-            known.append((Path(job["notebook"]).stem, job["parameters"], Cost(seconds, sum(spent) if spent else None)))
+            cost = Cost((ended - began).total_seconds(), sum(spent) if spent else None)
+            known.append((Path(job["notebook"]).stem, job["parameters"], cost))
     return known
 
 
@@ -83,5 +81,5 @@ def _number(value: float | None) -> str:
 
 def _time(seconds: float | None) -> str:
     if seconds is None or seconds < 100:
-        return "not known" if seconds is None else f"{seconds:.0f} s"
+        return f"{_number(seconds)} s" if seconds is not None else _number(None)
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -20,7 +20,6 @@ from __future__ import annotations
 import ast
 import itertools
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,16 +157,6 @@ def _known_parameters(entry: Entry, folder: Path) -> dict[str, Any]:
     """Of the notebook of an entry; none where there is no such notebook, which is said later."""
     notebook = folder / f"{entry.notebook}.ipynb"
     return notebook_parameters(notebook)[0] if notebook.is_file() else {}
-
-
-def commit_of(folder: Path) -> str | None:
-    """The git commit of the working tree that ``folder`` is in, with "+changes" where files that git knows differ from
-    it; None where there is no commit or no git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-    try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
