@@ -41,9 +41,8 @@ class Outcome:
 
 
 def attempt(job: Job, out: Path, facts: Mapping[str, Any], slots: int = 1) -> Outcome:
-    """Run ``job`` in ``out/jobs/ID``, unless an earlier attempt at it still runs and succeeds: that is waited for.
-
-    Such are the attempts of a runner that was killed while its workers live, and of workers that were lost sight of.
+    """Run ``job`` in ``out/jobs/ID``, unless an earlier attempt at it still runs and succeeds: that is waited for. Its
+    runner was killed, its worker was not, or was lost sight of.
 
     Args:
         facts: of the run, for the job's ``job.json``.
@@ -52,10 +51,10 @@ def attempt(job: Job, out: Path, facts: Mapping[str, Any], slots: int = 1) -> Ou
     folder = out / "jobs" / job.id
     (out / LOCKS).mkdir(exist_ok=True)
     with (out / LOCKS / job.id).open("a") as lock:
-        while not lock_free(lock):
-            if (out / STOP).exists():
-                return Outcome(job.id, job.label, "failed", 0.0, "interrupted")
+        while not (stopped := (out / STOP).exists()) and not lock_free(lock):
             time.sleep(POLL)
+        if stopped:
+            return Outcome(job.id, job.label, "failed", 0.0, "interrupted")
         if is_done(folder):
             return kept(job, folder)
         started = time.monotonic()

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from workbench.pipelines.attempt import LOCK, POLL, STOP, Outcome, kept, share
-from workbench.pipelines.engines import Engine, Handle, Start, dask
+from workbench.pipelines.engines import Engine, Start, dask
 from workbench.pipelines.identity import commit_of
 from workbench.pipelines.job import PROGRESS, is_done
 from workbench.pipelines.schema import Job, Pipeline
@@ -91,7 +91,7 @@ def _run(pipeline: Pipeline, out: Path, workers: int | None, engine: Engine) -> 
 
 def _work(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome], start: Start, bar: tqdm[Any]) -> None:
     """Start every job that has no outcome once those that it needs are done, and wait for all."""
-    running: dict[str, tuple[Job, Handle]] = {}
+    running: dict[str, tuple[Job, Any]] = {}
     lost: Counter[str] = Counter()
     shown = 0.0
     try:
@@ -142,7 +142,7 @@ def _ready(jobs: Sequence[Job], outcomes: dict[str, Outcome]) -> list[Job]:
     return ready
 
 
-def _stop(out: Path, running: Collection[tuple[Job, Handle]]) -> None:
+def _stop(out: Path, running: Collection[tuple[Job, Any]]) -> None:
     """End what runs, wherever that is; what has not begun is taken back."""
     with suppress(OSError):  # a full disk: the jobs of this machine end with this process
         (out / STOP).touch()

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -21,16 +21,8 @@ from workbench.pipelines.attempt import LOCK, Outcome, attempt, lock_free, visib
 from workbench.pipelines.identity import code_version
 from workbench.pipelines.schema import Job
 
-
-class Handle(Protocol):
-    """A job that was started."""
-
-    def done(self) -> bool: ...
-    def result(self) -> Outcome: ...
-    def cancel(self) -> object: ...
-
-
-Start = Callable[[Sequence[Job]], Sequence[Handle]]
+# Gives each job a handle with the methods done, result and cancel, as those of futures.
+Start = Callable[[Sequence[Job]], Sequence[Any]]
 Engine = Callable[[Sequence[Job], Path, Mapping[str, Any], int | None], AbstractContextManager[Start]]
 
 
@@ -142,8 +134,8 @@ def slurm(
     else:
         _ask_slurm({str(asked[job.id]): (job, asked[job.id]) for job in jobs}.values())
 
-    def start(ready: Sequence[Job]) -> list[Handle]:
-        handles: dict[str, Handle] = {}
+    def start(ready: Sequence[Job]) -> list[Any]:
+        handles: dict[str, Any] = {}
         for flags in {str(asked[job.id]): asked[job.id] for job in ready}.values():  # an array for those that ask alike
             executor = submitit.AutoExecutor(out / "slurm", cluster=cluster)
             executor.update_parameters(timeout_min=math.ceil(max(job.timeout for job in ready) / 60) + 1)
