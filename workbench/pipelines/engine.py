@@ -96,12 +96,12 @@ def _work(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome], start: St
     shown = 0.0
     try:
         while len(outcomes) < len(pipeline.jobs):
+            before = len(outcomes)
             ready = [job for job in _ready(pipeline.jobs, outcomes) if job.id not in running]
             for job in ready:
                 (out / "jobs" / job.id / PROGRESS).unlink(missing_ok=True)  # of a worker that died
             running |= {job.id: (job, handle) for job, handle in zip(ready, start(ready), strict=True)}
-            ended = [pair for pair in running.values() if pair[1].done()]
-            for job, handle in ended:
+            for job, handle in [pair for pair in running.values() if pair[1].done()]:
                 del running[job.id]
                 try:
                     outcomes[job.id] = handle.result()
@@ -110,17 +110,15 @@ def _work(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome], start: St
                     if not isinstance(error, RuntimeError) or lost[job.id] > RETRIES:
                         note = f"its worker died or was lost: {type(error).__name__}: {error}".splitlines()[0]
                         outcomes[job.id] = Outcome(job.id, job.label, "failed", 0.0, note)
-            if ended:
+            if len(outcomes) > before:
                 _write_summary(pipeline, out, outcomes)
             else:
                 time.sleep(POLL)
             # A line a second on a screen, one per finished job in a log.
-            if ended or (sys.stderr.isatty() and time.monotonic() > shown + 1):
-                shares = {job.label: share(out / "jobs" / job.id) for job, _ in running.values()}
-                bar.set_postfix_str(
-                    ", ".join(label for label, part in shares.items() if part is not None), refresh=False
-                )
-                bar.n = len(outcomes) + sum(part or 0.0 for part in shares.values())
+            if len(outcomes) > before or (sys.stderr.isatty() and time.monotonic() > shown + 1):
+                looks = [(job.label, share(out / "jobs" / job.id)) for job, _ in running.values()]
+                bar.set_postfix_str(", ".join(label for label, part in looks if part is not None), refresh=False)
+                bar.n = len(outcomes) + sum(part or 0.0 for _, part in looks)
                 bar.refresh()
                 shown = time.monotonic()
     except BaseException:
