@@ -34,8 +34,9 @@ def training(what: str) -> dict[str, Any]:
     return {**SIZES, "steps": STEPS[what], "save_every": STEPS[what] // 10}
 
 
-# Of results: times, and which restorations were there already. The rest must be equal.
-OTHERWISE = {"finished", "seconds", "waiting", "cells", "commit"}
+# Of results: times, which restorations were there already, and the hash of the prior's file, whose card has the time
+# that its training took. The rest must be equal.
+OTHERWISE = {"finished", "seconds", "waiting", "cells", "commit", "prior_source"}
 PIPELINE = f"""
 name: killed
 title: A pipeline that is killed
@@ -68,10 +69,12 @@ def digest(file: Path) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of all files that hold results, by their paths in ``folder``."""
+    """Of all files that hold results, by their paths in ``folder``; restored images by what they are."""
     kinds = ("prior.safetensors", "log.jsonl", "result.json", "cells/*.safetensors", "jobs/*/*.png")
-    files = sorted({file for kind in kinds for file in folder.rglob(kind) if not file.name.startswith(".")})
-    return {str(file.relative_to(folder)): digest(file) for file in files}
+    files = {file: digest(file) for kind in kinds for file in folder.rglob(kind) if not file.name.startswith(".")}
+    return {
+        said if file.parent.name == "cells" else str(file.relative_to(folder)): said for file, said in files.items()
+    }
 
 
 def done(folder: Path) -> dict[str, int]:
@@ -83,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["training", "pipeline"])
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     good = True
@@ -96,6 +100,8 @@ def main() -> None:
         run += ["--workers", "2", "--notebooks", str(notebooks)]
         print(f"{'':9} {'run':>3}  {'killed after (s)':34} {'files':>5}  equal  done jobs kept")
         for what, command in {"training": [*script, *settings], "pipeline": run}.items():
+            if arguments.only not in (None, what):
+                continue
             (wanted, seconds, _), number = execute(command, home / what), 0
             print(f"{what:9} {number:3}  {f'not: it took {seconds:.0f} s':34} {len(wanted):5}", flush=True)
             left = arguments.kills // 2
@@ -114,10 +120,9 @@ def main() -> None:
                 good = good and kept and found == wanted
                 said = ", ".join(f"{moment:.1f}" for moment in kills)
                 print(f"{what:9} {number:3}  {said:34} {len(found):5}  {found == wanted!s:5}  {kept}", flush=True)
-                print(
-                    *(f"  {file}" for file in wanted | found if wanted.get(file) != found.get(file)), sep="\n", end=""
-                )
-    print(f"{arguments.kills // 2 * 2} kills: " + ("nothing lost, everything equal" if good else "DIFFERENT"))
+                for file in sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
+                    print(f"{'':9}      differs: {file}", flush=True)
+    print("nothing lost, everything equal" if good else "DIFFERENT")
     sys.exit(not good)
 
 
