@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from workbench.commands import PRIOR, PRIOR_SET, convert, exam, models, push, verify
+from workbench.commands import PRIOR, PRIOR_SET, convert, exam, models, push, run, verify
 from workbench.demo.command import demo
 from workbench.terminal import Bar, summary, writable
 from workbench.text import parse_settings
@@ -174,51 +174,7 @@ def restore(
         typer.echo(summary(result.records, folder))
 
 
-@app.command()
-def run(
-    pipeline: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A pipeline file, such as pipelines/quick.yaml.", show_default=False)
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: results/NAME]", show_default=False)
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Jobs at the same time.")] = 1,
-    notebooks: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline, else ours]",
-            show_default=False,
-        ),
-    ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="A parameter of the jobs, such as photos='[\"set5\"]'. Repeat for more.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Run the jobs of a pipeline and write its report.
-
-    Jobs that are done are kept until their files or code change. Ends with a table, and exit code 1 if any failed.
-    """
-    from workbench.pipelines.engine import run_pipeline, table
-    from workbench.pipelines.schema import load_pipeline
-    from workbench.reports.report import write_report
-
-    hashes = (out or Path("results")).absolute() / ".hashes.json"
-    plan = load_pipeline(pipeline, notebooks, parse_settings(change or []), hashes)
-    folder = out or Path("results") / plan.name
-    outcomes = run_pipeline(plan, folder, workers)
-    report = write_report(plan, outcomes, folder)
-    typer.echo(table(outcomes))
-    typer.echo(f"Report: {report}")
-    if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
-        raise typer.Exit(1)
-
-
+app.command()(run)
 app.command()(verify)
 app.command()(models)
 app.command()(convert)

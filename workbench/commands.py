@@ -1,9 +1,10 @@
-"""The smaller commands: priors are listed, described, converted and published, jobs verified, samplers examined."""
+"""The other commands: pipelines run, jobs verified, priors listed, converted and published, samplers examined."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -91,6 +92,81 @@ def verify(
     good, said = run_again(folder, tolerance)
     typer.echo(said)
     raise typer.Exit(0 if good else 1)
+
+
+def run(
+    pipeline: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A pipeline file, such as pipelines/quick.yaml.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.  [default: results/NAME]", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Jobs at the same time.  [default: 1; slurm: all of them]", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, what is done and what it may cost; write nothing.")
+    ] = False,
+    engine: Annotated[Literal["dask", "slurm"], typer.Option(help="What runs the jobs (docs/batch.md).")] = "dask",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Of a Dask scheduler.  [default: workers in this process]",
+            show_default=False,
+        ),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of sbatch, such as partition=gpu; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    notebooks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the job notebooks.  [default: the nearest notebooks/jobs above the pipeline, else ours]",
+            show_default=False,
+        ),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the jobs, such as photos='[\"set5\"]'. Repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run the jobs of a pipeline and write its report.
+
+    Jobs that are done are kept until their files or code change. Ends with a table, and exit code 1 if any failed.
+    """
+    if (address and engine != "dask") or (slurm and engine != "slurm"):
+        raise typer.BadParameter("--address goes with --engine dask, --slurm with --engine slurm")
+    from workbench.pipelines import engines
+    from workbench.pipelines.engine import run_pipeline, table
+    from workbench.pipelines.plan import what_would_run
+    from workbench.pipelines.schema import load_pipeline
+
+    hashes = (out or Path("results")).absolute() / ".hashes.json"
+    plan = load_pipeline(pipeline, notebooks, parse_settings(change or []), hashes, dry_run)
+    folder = out or Path("results") / plan.name
+    if dry_run:
+        typer.echo(what_would_run(plan, folder))
+        return
+    from workbench.reports.report import write_report
+
+    options = {"address": address} if engine == "dask" else {"options": parse_settings(slurm or [], "--slurm")}
+    outcomes = run_pipeline(plan, folder, workers, partial(getattr(engines, engine), **options))
+    report = write_report(plan, outcomes, folder)
+    typer.echo(table(outcomes))
+    typer.echo(f"Report: {report}")
+    if any(outcome.state in ("failed", "skipped") for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def exam(

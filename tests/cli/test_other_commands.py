@@ -55,7 +55,7 @@ def test_help_is_there(run, command):
 @pytest.mark.parametrize(("states", "expected"), [(("done", "kept"), 0), (("done", "failed"), 1), (("skipped",), 1)])
 def test_run_ends_with_a_table_and_code_1_if_a_job_failed(run, tmp_path, monkeypatch, states, expected):
     outcomes = [engine.Outcome(str(index), f"job {index}", state, 1.0) for index, state in enumerate(states)]
-    monkeypatch.setattr(engine, "run_pipeline", lambda plan, out, workers: outcomes)
+    monkeypatch.setattr(engine, "run_pipeline", lambda *_: outcomes)
     (tmp_path / "out").mkdir()
     code, said, _ = run("run", ROOT / "pipelines" / "quick.yaml", "--out", "out")
     assert code == expected

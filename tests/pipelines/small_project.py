@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from workbench.images import save_image
-from workbench.pipelines import engine
+from workbench.pipelines import attempt
 from workbench.pipelines.engine import Outcome, run_pipeline, table
 from workbench.pipelines.schema import Pipeline, load_pipeline
 from workbench.pipelines.script import run_script
@@ -136,7 +136,7 @@ def execute_here(folder: Path, *_: object) -> str:
 def run_here(pipeline: Pipeline, out: Path) -> list[Outcome]:
     """Run the pipeline, its jobs one after the other in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "_execute", execute_here)
+        patch.setattr(attempt, "_execute", execute_here)
         return run_pipeline(pipeline, out)
 
 

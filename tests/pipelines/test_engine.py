@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from tests.pipelines.small_project import notebook, project, yaml_of
-from workbench.pipelines import progress, write_result
+from workbench.pipelines import attempt, progress, write_result
 from workbench.pipelines.engine import Outcome, run_pipeline, table
 from workbench.pipelines.schema import load_pipeline
 
@@ -118,6 +118,15 @@ if count.read_text() == "1": os.kill(os.getpid(), 9)
     assert "DeadKernelError" in died.note
     result = tmp_path / "out" / "jobs" / pipeline.jobs[0].id / "result.json"
     assert json.loads(result.read_text())["n"] == "2"
+
+
+def test_the_summary_has_the_jobs_that_were_skipped_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempt, "_execute", lambda *_: "no luck")
+    jobs = "- {notebook: task, name: bad}\n- {notebook: task, parameters: {how: never}, needs: [bad]}"
+    outcomes = run_pipeline(load_pipeline(project(tmp_path, jobs)), tmp_path / "out")
+    assert [outcome.state for outcome in outcomes] == ["failed", "skipped"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [job["state"] for job in summary["jobs"]] == ["failed", "skipped"]
 
 
 def test_a_folder_in_use_or_that_cannot_be_written_is_refused(tmp_path):

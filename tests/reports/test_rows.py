@@ -16,7 +16,7 @@ from scipy import stats
 from tests.pipelines.small_project import pipeline_of, report_of
 from workbench.evaluation.metrics import FIGURES as METRICS
 from workbench.machine import processor
-from workbench.pipelines.schema import commit_of
+from workbench.pipelines.identity import commit_of
 from workbench.reports.rows import FIGURES, averages, marks, with_methods
 
 JOBS = "- {notebook: restore, parameters: {methods: [pinv, diffpir]}}"

@@ -2,70 +2,58 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from workbench.pipelines.job import JOB, LOG, NOTEBOOK, PROGRESS, RESULT, RESUME, is_done
-from workbench.pipelines.schema import Job, Pipeline, commit_of
+from workbench.pipelines.attempt import LOCK, POLL, STOP, Outcome, kept, share
+from workbench.pipelines.engines import Engine, Start, dask
+from workbench.pipelines.identity import commit_of
+from workbench.pipelines.job import PROGRESS, is_done
+from workbench.pipelines.schema import Job, Pipeline
 from workbench.text import write_json
 
-POLL = 0.2  # seconds between looks at a running job
+BAR = "{l_bar}{bar}| {n:.1f}/{total} jobs, {elapsed}<{remaining}{postfix}"
+HALF = 3600  # seconds after which a half-written file has no writer any more
+RETRIES = 3  # of a job whose worker died; Dask has its own, as many unless it is told otherwise
+PATIENCE = 10.0  # seconds that running jobs have to end after Ctrl-C
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: ``state`` is done, kept (``note``: since when), failed or skipped (``note``: why)."""
-
-    id: str
-    label: str
-    state: str
-    seconds: float
-    note: str = ""
-
-
-@dataclass
-class _Running:
-    """What the threads share."""
-
-    stopping: threading.Event = field(default_factory=threading.Event)
-    shares: dict[str, float] = field(default_factory=dict)  # of each running job that is done, for the progress bar
-
-
-def run_pipeline(pipeline: Pipeline, out: str | Path, workers: int = 1) -> list[Outcome]:
+def run_pipeline(
+    pipeline: Pipeline, out: str | Path, workers: int | None = None, engine: Engine = dask
+) -> list[Outcome]:
     """Run what is not done yet, and write ``summary.json`` into ``out``.
 
     Each job has the folder ``out/jobs/ID`` with the executed notebook, the log and, once it is done, ``result.json``.
     A job that fails, dies or exceeds its time leaves notebook and log only; running again tries it again, and what it
     had put into ``resume/`` is still there (checkpoints of a training run).
 
+    Args:
+        workers: jobs at the same time; one, unless the engine has its own idea.
+
     Raises:
-        ValueError: ``out`` cannot be written, or another run is using it.
+        ValueError: ``out`` cannot be written, another run is using it, or the engine cannot run the jobs.
         KeyboardInterrupt: passed on after the running jobs were ended and their folders emptied.
     """
     out = Path(out).resolve()
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     try:
         (out / "jobs").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
-        with lock:
-            for half in (out / "cells").glob(".*"):  # of a run that was killed
-                half.unlink()
-            return _run(pipeline, out, workers)
+        with FileLock(out / LOCK, timeout=0):
+            (out / STOP).unlink(missing_ok=True)
+            for half in (out / "cells").glob(".*"):  # of a job that was killed; others may still run on a cluster
+                if time.time() - half.stat().st_mtime > HALF:
+                    half.unlink()
+            return _run(pipeline, out, workers, engine)
     except Timeout:
         raise ValueError(f"{out}: another run is writing there") from None
     except OSError as error:
@@ -77,148 +65,90 @@ def table(outcomes: list[Outcome]) -> str:
     rows = [("job", "state", "time", "")] + [
         (o.label, o.state, f"{o.seconds:.0f} s" if o.state in ("done", "failed") else "", o.note) for o in outcomes
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
-    )
+    return "\n".join(columns(rows, "<<><"))
 
 
-def _run(pipeline: Pipeline, out: Path, workers: int) -> list[Outcome]:
-    running = _Running()
-    outcomes: dict[str, Outcome] = {}
-    waiting = list(pipeline.jobs)
-    futures: dict[Future[Outcome], Job] = {}
+def columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Lines of ``rows`` with their columns one below the other, each to the left (<) or right (>) as ``sides`` says."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (zip(row, sides, widths, strict=True) for row in rows)
+    return ["  ".join(f"{text:{side}{width}}" for text, side, width in line).rstrip() for line in lines]
 
-    def finish(outcome: Outcome) -> None:
-        outcomes[outcome.id] = outcome
-        _write_summary(pipeline, out, outcomes)
 
-    bar = tqdm(total=len(waiting), bar_format="{l_bar}{bar}| {n:.1f}/{total} jobs, {elapsed}<{remaining}{postfix}")
-    shown = 0.0
-    with bar, ThreadPoolExecutor(workers) as pool:
-        try:
-            while waiting or futures:
-                for job in list(waiting):
-                    needed = [outcomes.get(need) for ids in job.needs.values() for need in ids]
-                    if is_done(out / "jobs" / job.id):
-                        finish(Outcome(job.id, job.label, "kept", 0.0, _note(out / "jobs" / job.id, "finished")))
-                    elif any(other is not None and other.state in ("failed", "skipped") for other in needed):
-                        finish(Outcome(job.id, job.label, "skipped", 0.0, "a job it needs failed"))
-                    elif all(other is not None for other in needed):
-                        futures[pool.submit(_run_job, job, out, workers, running, pipeline.code)] = job
-                    else:
-                        continue
-                    waiting.remove(job)
-                finished, _ = wait(futures, timeout=POLL, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    finish(future.result())
-                    del futures[future]
-                names = [job.label for job in futures.values() if job.id in running.shares]
-                bar.set_postfix_str(", ".join(names), refresh=False)
-                bar.n = len(outcomes) + sum(running.shares.values())
-                # A line a second on a screen, one per finished job in a log.
-                if finished or (not waiting and not futures) or (sys.stderr.isatty() and time.monotonic() > shown + 1):
-                    bar.refresh()
-                    shown = time.monotonic()
-        except BaseException:
-            running.stopping.set()
-            for future in futures:
-                future.cancel()
-            raise
+def _run(pipeline: Pipeline, out: Path, workers: int | None, engine: Engine) -> list[Outcome]:
+    outcomes = {job.id: kept(job, folder) for job in pipeline.jobs if is_done(folder := out / "jobs" / job.id)}
+    _write_summary(pipeline, out, outcomes)
+    missing = [job for job in pipeline.jobs if job.id not in outcomes]
+    facts = {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd()), "code": pipeline.code}
+    with tqdm(total=len(pipeline.jobs), bar_format=BAR) as bar:
+        bar.n = len(outcomes)
+        if missing:
+            with engine(missing, out, facts, workers) as start:
+                _work(pipeline, out, outcomes, start, bar)
+        bar.refresh()
     return [outcomes[job.id] for job in pipeline.jobs]
 
 
-def _run_job(job: Job, out: Path, workers: int, running: _Running, code: str) -> Outcome:
-    folder = out / "jobs" / job.id
-    folder.mkdir(exist_ok=True)
-    _clear(folder, RESUME)
-    needs = {name: [str(out / "jobs" / need) for need in ids] for name, ids in job.needs.items()}
-    specification: dict[str, Any] = {
-        "id": job.id,
-        "notebook": str(job.notebook),
-        "parameters": job.parameters,
-        "needs": needs,
-    }
-    specification |= {"started_in": str(Path.cwd()), "commit": commit_of(Path.cwd())}
-    specification |= {"code": code, "defaults": job.defaults, "files": job.files}
-    write_json(folder / JOB, specification | {"cells": str(out / "cells")})
-    started = time.monotonic()
-    running.shares[job.id] = 0.0
+def _work(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome], start: Start, bar: tqdm[Any]) -> None:
+    """Start every job that has no outcome once those that it needs are done, and wait for all."""
+    running: dict[str, tuple[Job, Any]] = {}
+    lost: Counter[str] = Counter()
+    shown = 0.0
     try:
-        note = _execute(folder, job.timeout, workers, running)
-    finally:
-        del running.shares[job.id]
-        (folder / PROGRESS).unlink(missing_ok=True)
-    seconds = time.monotonic() - started
-    if note == "" and is_done(folder):
-        return Outcome(job.id, job.label, "done", seconds, _note(folder, "cells"))
-    _clear(folder, NOTEBOOK, LOG, JOB, RESUME)
-    note = note or f"the notebook ended without writing {RESULT}"
-    return Outcome(job.id, job.label, "failed", seconds, f"{note} [{folder / LOG}]")
-
-
-def _note(folder: Path, key: str) -> str:
-    """What the result says under ``key``: when it was "finished", or how many of its "cells" were there, if any."""
-    said = json.loads((folder / RESULT).read_text(encoding="utf-8")).get(key)
-    if said and key == "finished":
-        return f"from {datetime.fromisoformat(said):%-d %B %Y, %H:%M}"
-    return "{computed} restorations computed, {kept} kept".format(**said) if said and said["kept"] else ""
-
-
-def _clear(folder: Path, *kept: str) -> None:
-    for path in folder.iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _execute(folder: Path, timeout: float, workers: int, running: _Running) -> str:
-    """Run the job's process to its end and return what went wrong, or an empty string."""
-    # A user's own kernel called python3 must not win over this environment's.
-    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1"}
-    if workers > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    command = [sys.executable, "-m", "workbench.pipelines.job", str(folder)]
-    deadline = time.monotonic() + timeout
-    with (folder / LOG).open("wb") as log:
-        # A session of its own: Ctrl-C reaches the runner alone, which then ends its jobs in order.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
-        )
-        try:
-            while process.poll() is None:
-                if running.stopping.is_set():
-                    return "interrupted"
-                if time.monotonic() > deadline:
-                    return f"took more than {timeout:g} s"
-                running.shares[folder.name] = _share(folder)
+        while len(outcomes) < len(pipeline.jobs):
+            before = len(outcomes)
+            ready = [job for job in _ready(pipeline.jobs, outcomes) if job.id not in running]
+            for job in ready:
+                (out / "jobs" / job.id / PROGRESS).unlink(missing_ok=True)  # of a worker that died
+            running |= {job.id: (job, handle) for job, handle in zip(ready, start(ready), strict=True)}
+            for job, handle in [pair for pair in running.values() if pair[1].done()]:
+                del running[job.id]
+                try:
+                    outcomes[job.id] = handle.result()
+                except Exception as error:  # of the engine; submitit's, a RuntimeError, knows no retries
+                    lost[job.id] += 1
+                    if not isinstance(error, RuntimeError) or lost[job.id] > RETRIES:
+                        note = f"its worker died or was lost: {type(error).__name__}: {error}".splitlines()[0]
+                        outcomes[job.id] = Outcome(job.id, job.label, "failed", 0.0, note)
+            if len(outcomes) > before:
+                _write_summary(pipeline, out, outcomes)
+            else:
                 time.sleep(POLL)
-        finally:
-            _end(process)
-    lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return "" if process.returncode == 0 else (lines[-1] if lines else f"exit code {process.returncode}")
+            # A line a second on a screen, one per finished job in a log.
+            if len(outcomes) > before or (sys.stderr.isatty() and time.monotonic() > shown + 1):
+                looks = [(job.label, share(out / "jobs" / job.id)) for job, _ in running.values()]
+                bar.set_postfix_str(", ".join(label for label, part in looks if part is not None), refresh=False)
+                bar.n = len(outcomes) + sum(part or 0.0 for _, part in looks)
+                bar.refresh()
+                shown = time.monotonic()
+    except BaseException:
+        _stop(out, running.values())
+        raise
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its kernel, which has a session of its own."""
-    if process.poll() is None:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for member in family:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+def _ready(jobs: Sequence[Job], outcomes: dict[str, Outcome]) -> list[Job]:
+    """The jobs without an outcome whose needs are done; those with a need that is not get theirs here."""
+    ready = []
+    for job in jobs:
+        needed = [outcomes.get(need) for ids in job.needs.values() for need in ids]
+        if job.id in outcomes:
+            continue
+        if any(other is not None and other.state in ("failed", "skipped") for other in needed):
+            outcomes[job.id] = Outcome(job.id, job.label, "skipped", 0.0, "a job it needs failed")
+        elif all(other is not None for other in needed):
+            ready.append(job)
+    return ready
 
 
-def _share(folder: Path) -> float:
-    try:
-        said = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        return min(1.0, said["done"] / said["total"])
-    except (OSError, ValueError, KeyError, ZeroDivisionError):
-        return 0.0
+def _stop(out: Path, running: Collection[tuple[Job, Any]]) -> None:
+    """End what runs, wherever that is; what has not begun is taken back."""
+    with suppress(OSError):  # a full disk: the jobs of this machine end with this process
+        (out / STOP).touch()
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and any(share(out / "jobs" / job.id) is not None for job, _ in running):
+            time.sleep(POLL)
+    for _, handle in running:
+        handle.cancel()
 
 
 def _write_summary(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome]) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,6 +42,16 @@ def code_version() -> str:
             own = module_file(entry.module, Path())
             parts.append([str(entry), entry.dist and entry.dist.version, own and Contents(Path()).code(own)])
     return hash_of(parts)[:12]
+
+
+def commit_of(folder: Path) -> str | None:
+    """The git commit of the working tree that ``folder`` is in, with "+changes" where files that git knows differ from
+    it; None where there is no commit or no git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def code_of(text: str) -> str:

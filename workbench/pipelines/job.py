@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -190,8 +191,13 @@ def main(folder: Path) -> int:
 
 def _end_with_the_runner() -> None:
     # The runner holds the other end of standard input: it closes when the runner ends in whatever way.
+    import psutil
+
     sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+    for kernel in psutil.Process().children(recursive=True):  # it would notice, and end itself, a second later
+        with suppress(psutil.NoSuchProcess):
+            kernel.kill()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
       - notebook: compare
         name: comparison
         needs: [other]                          # names of entries whose jobs must be done first
+        cpus: 4                                 # and gpus, memory (GiB), timeout (seconds): of each job
 
 papermill only warns of an unknown parameter and passes any type; here both are errors.
 """
@@ -20,7 +21,6 @@ import ast
 import itertools
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,9 @@ class Entry(BaseModel):
     grid: dict[str, list[Any]] = {}
     needs: list[str] = []
     timeout: float = Field(default=3600, gt=0, description="seconds a job may take")
+    cpus: int | None = Field(default=None, ge=1, description="also its threads")
+    gpus: int | None = Field(default=None, ge=0)
+    memory: float | None = Field(default=None, gt=0, description="GiB")
 
 
 class PipelineFile(BaseModel):
@@ -75,6 +78,7 @@ class Job:
         timeout: seconds.
         defaults: of the notebook's parameters.
         files: hashes of what the parameters name, and of the notebook's code.
+        resources: what the entry says of cpus, gpus and memory (GiB).
     """
 
     id: str
@@ -85,6 +89,7 @@ class Job:
     timeout: float
     defaults: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def load_pipeline(
     notebooks: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     kept: Path | None = None,
+    dry: bool = False,
 ) -> Pipeline:
     """Read and check a pipeline file.
 
@@ -113,6 +119,7 @@ def load_pipeline(
         notebooks: folder of the job notebooks; by default the nearest ``notebooks/jobs`` above ``path``, else ours.
         changes: parameters to set in every job whose notebook has them.
         kept: a file that keeps the hashes of the files that parameters name, see :class:`Contents`.
+        dry: write nothing, not even ``kept``.
 
     Raises:
         ValueError: one line that says what is wrong and where, with the nearest name for an unknown one.
@@ -142,7 +149,8 @@ def load_pipeline(
             if entry.name in named:
                 raise ValueError(f"{where}: the name {entry.name!r} is taken by an earlier job")
             named[entry.name] = [job.id for job in new]
-    contents.save()
+    if not dry:
+        contents.save()
     published = _published(file.published, path, folder)
     methods = sorted({name for job in jobs for name in job.parameters.get("methods", ())})
     if file.reference and not any(f"{file.reference}, ".startswith(f"{name}, ") for name in methods):
@@ -154,16 +162,6 @@ def _known_parameters(entry: Entry, folder: Path) -> dict[str, Any]:
     """Of the notebook of an entry; none where there is no such notebook, which is said later."""
     notebook = folder / f"{entry.notebook}.ipynb"
     return notebook_parameters(notebook)[0] if notebook.is_file() else {}
-
-
-def commit_of(folder: Path) -> str | None:
-    """The git commit of the working tree that ``folder`` is in, with "+changes" where files that git knows differ from
-    it; None where there is no commit or no git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-    try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -262,7 +260,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         files = contents.named(defaults | parameters)
         name = f"{entry.notebook}-{hash_of([code, parameters, files, needs])[:12]}"
         files[notebook.name] = hash_of(code[1:])
-        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout, defaults, files))
+        resources = entry.model_dump(include={"cpus", "gpus", "memory"}, exclude_none=True)
+        jobs.append(Job(name, notebook, parameters, label, needs, entry.timeout, defaults, files, resources))
     if not jobs:
         raise ValueError(f"{where}: the grid has an empty list, so there is no job")
     return jobs
