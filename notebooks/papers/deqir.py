@@ -13,13 +13,15 @@
 # equation computed once: from the chain of a sampler to a triangular system, from the system to a parallel solver, and
 # through the solution back to the initial noise.
 #
-# The idea in one paragraph. A diffusion sampler calls its network once per noise level, one call after another. Write all
-# states of that chain as one unknown: then every state is a function of the noisier ones, and a fixed-point iteration can
-# ask the network about all of them at the same time. Nothing is approximated: the solution *is* the chain. And since it is
-# the solution of an equation, its derivative with respect to the initial noise needs no stored chain.
+# The idea in one paragraph. A diffusion sampler calls its network once per noise level, one call after another. Write
+# all states of that chain as one unknown: then every state is a function of the noisier ones, and a fixed-point
+# iteration can ask the network about all of them at the same time. Nothing is approximated: the solution *is* the
+# chain. And since it is the solution of an equation, its derivative with respect to the initial noise needs no stored
+# chain.
 #
 # Names such as `workbench.solvers.null_space:transition` say where the equation beside them is implemented
-# (module:function). Everything runs on one CPU core in two to three minutes, with the prior that ships with the package.
+# (module:function). Everything runs on one CPU core in two to three minutes, with the prior that ships with the
+# package.
 
 # %%
 import matplotlib.pyplot as plt
@@ -45,13 +47,14 @@ print(prior.summary())
 
 # %% [markdown]
 # ## The chain
-# In the coordinates of this package (variance exploding, images in [0, 1]) a state is $u = x + \sigma\varepsilon$, and the
-# network, a denoiser $D$, sees in it the noise $e_s = (u_s - D(u_s,\sigma_s))/\sigma_s$. DDIM takes that noise away and
-# puts less of it back; DDNM (eq. 4-5 of the paper, `workbench.solvers.null_space:transition`) first corrects the clean
-# image by what the data know, $\hat x = A^+y + (I - A^+A)\,D$, and some of the noise put back is fresh:
-# $$u_{s-1} = A^+y + (I-A^+A)(u_s - \sigma_s e_s) + \sigma_{s-1}\bigl(\sqrt{1-\eta^2}\,e_s + \eta\,\varepsilon_s\bigr).$$
-# A chain of 20 levels, every fourth of them drawn, for a photo of which only means of 4x4 pixels are known. States are
-# divided by $\sqrt{1 + 4\sigma^2}$ for the picture: most have more noise than a screen can show.
+# In the coordinates of this package (variance exploding, images in [0, 1]) a state is $u = x + \sigma\varepsilon$, and
+# the network, a denoiser $D$, sees in it the noise $e_s = (u_s - D(u_s,\sigma_s))/\sigma_s$. DDIM takes that noise away
+# and puts less of it back; DDNM (eq. 4-5 of the paper, `workbench.solvers.null_space:transition`) first corrects the
+# clean image by what the data know, $\hat x = A^+y + (I - A^+A)\,D$, and some of the noise put back is fresh:
+# $$u_{s-1} = A^+y + (I-A^+A)(u_s - \sigma_s e_s) + \sigma_{s-1}\bigl(\sqrt{1-\eta^2}\,e_s +
+# \eta\,\varepsilon_s\bigr).$$ A chain of 20 levels, every fourth of them drawn, for a photo of which only means of 4x4
+# pixels are known. States are divided by $\sqrt{1 + 4\sigma^2}$ for the picture: most have more noise than a screen can
+# show.
 
 
 # %%
@@ -76,7 +79,7 @@ columns = {}
 for s in (0, 4, 8, 12, 16, 19):
     drawn = 0.5 + (states[s] - 0.5) / (1 + 4 * levels[s] ** 2).sqrt()
     columns[f"σ = {levels[s]:.2g}"] = torch.cat([drawn, states[s] - levels[s] * seen[s], corrected[s]])
-show(columns, ["state $u_s$", "network $D(u_s)$", "with the data"])
+show(columns, ["state $u_s$", "network $D(u_s)$", "with the data"], height=1.4)
 plt.show()
 assert torch.allclose(states[-1], corrected[-1])  # the last state is the last corrected image
 
@@ -98,9 +101,9 @@ assert (op(states[-1]) - y).abs().max() < 1e-4  # it agrees with the data
 # $$u_j = N u_T + P z_{j+1} + \sum_{s=j+1}^{T} N z_s,\qquad
 # z_s = A^+y + \sigma_{s-1}\sqrt{1-\eta^2}\,e_s - \sigma_s N e_s + \sigma_{s-1}\eta\,\varepsilon_s .$$
 # That is the paper's Proposition 1 (eq. 9, `workbench.solvers.deqir.states:Chain`), without its weights, which these
-# coordinates do not need. Its printed coefficients have slips: $\bar\alpha_s$ for $\bar\alpha_{s-1}$ in two places and a
-# missing $\sqrt{\bar\alpha_{s-1}}$ (`docs/errata.md`, 1). A check in the paper's own coordinates, with the states of a real
-# chain of 8 levels, in float64:
+# coordinates do not need. Its printed coefficients have slips: $\bar\alpha_s$ for $\bar\alpha_{s-1}$ in two places and
+# a missing $\sqrt{\bar\alpha_{s-1}}$ (`docs/errata.md`, 1). A check in the paper's own coordinates, with the states of
+# a real chain of 8 levels, in float64:
 
 # %%
 op = SuperResolution(4, "average")
@@ -138,10 +141,10 @@ for label, printed in (("corrected", False), ("as printed", True)):
     print(f"Proposition 1 {label:10}: distance to the chain's image {'below 1e-9' if gap < 1e-9 else f'{gap:.0f}'}")
 
 # %% [markdown]
-# State $j$ depends on noisier states only. Drawn: how strongly the right side for each state answers to a change of each
-# state (a row per state, a column per argument, counted from the noisiest, which is state 0 and is given). White is zero:
-# the system is triangular. After $k$ iterations the $k$ states that follow the first are exact, whatever the network, so
-# $T$ iterations always suffice; far fewer should do.
+# State $j$ depends on noisier states only. Drawn: how strongly the right side for each state answers to a change of
+# each state (a row per state, a column per argument, counted from the noisiest, which is state 0 and is given). White
+# is zero: the system is triangular. After $k$ iterations the $k$ states that follow the first are exact, whatever the
+# network, so $T$ iterations always suffice; far fewer should do.
 
 # %%
 strength = torch.zeros(steps, steps)
@@ -165,16 +168,16 @@ assert strength.triu(1).max() == 0
 
 # %% [markdown]
 # ## Solving it
-# The published solver (Algorithm 1, `workbench.solvers.deqir.solver:DeqIR` with `prediction="published"`) starts from the
-# first noise in every state, asks the network about all $T$ states at once, and mixes the last five results (Anderson
-# acceleration, `workbench.solvers.fixed_point.rules:Anderson`). Eq. 9 keeps the noise $e_s$ fixed while $u_s$ changes, as
-# if the denoiser's output followed its input one to one. At high noise the output hardly changes, and the first iterates
-# are several times as large as an image.
+# The published solver (Algorithm 1, `workbench.solvers.deqir.solver:DeqIR` with `prediction="published"`) starts from
+# the first noise in every state, asks the network about all $T$ states at once, and mixes the last five results
+# (Anderson acceleration, `workbench.solvers.fixed_point.rules:Anderson`). Eq. 9 keeps the noise $e_s$ fixed while $u_s$
+# changes, as if the denoiser's output followed its input one to one. At high noise the output hardly changes, and the
+# first iterates are several times as large as an image.
 #
-# This package uses a better prediction at no cost: the Wiener filter $M_s$ of photos, the best denoiser if photos were a
-# Gaussian random field with a power-law spectrum (`workbench.solvers.deqir.wiener:PhotoModel`). The network is taken for
-# $D(u,\sigma_s)\approx M_s(u) + \text{gap}_s$ with the gap from its last evaluation. That is linear, so the whole chain
-# still follows without the network; the start is the chain of $M$ alone. At the fixed point, gap and state
+# This package uses a better prediction at no cost: the Wiener filter $M_s$ of photos, the best denoiser if photos were
+# a Gaussian random field with a power-law spectrum (`workbench.solvers.deqir.wiener:PhotoModel`). The network is taken
+# for $D(u,\sigma_s)\approx M_s(u) + \text{gap}_s$ with the gap from its last evaluation. That is linear, so the whole
+# chain still follows without the network; the start is the chain of $M$ alone. At the fixed point, gap and state
 # agree, and the chain is the sequential one. Here with the paper's $\eta$ = 0.15:
 
 # %%
@@ -213,15 +216,15 @@ assert first["photo model"] <= first["photo model, no mixing"] < first["publishe
 columns = {
     f"iteration {k}": torch.cat([pictures["published"][k - 1], pictures["photo model"][k - 1]]) for k in (1, 2, 3, 5, 8)
 }
-show(columns | {"chain": chain.repeat(2, 1, 1, 1)}, ["published", "photo model"])
+show(columns | {"chain": chain.repeat(2, 1, 1, 1)}, ["published", "photo model"], height=1.4)
 plt.show()
 
 # %% [markdown]
 # ## Parallel against sequential: the cost
-# An iteration over $T$ states costs $T$ evaluations of the network. They can run side by side on a device with room for the
-# batch or on several devices, and then an iteration takes as long as *one* call of a sequential sampler. On a CPU, or
-# on a GPU that one image fills, it takes $T$ times as long. So the trade is latency for work. A photo of 64x64 pixels,
-# $\eta$ = 0.85 (this package's default):
+# An iteration over $T$ states costs $T$ evaluations of the network. They can run side by side on a device with room for
+# the batch or on several devices, and then an iteration takes as long as *one* call of a sequential sampler. On a CPU,
+# or on a GPU that one image fills, it takes $T$ times as long. So the trade is latency for work. A photo of 64x64
+# pixels, $\eta$ = 0.85 (this package's default):
 
 # %%
 photos = sample_photos(64)
@@ -251,14 +254,14 @@ assert cost["the same in a window of 25 states"][0] > cost["parallel, T = 100, t
 assert cost["sequential, T = 5"][2] > cost["sequential, T = 20"][2] - 1
 
 # %% [markdown]
-# Fewer calls in a row, more evaluations, the same image. Settled states are not evaluated again, so a solve costs less than
-# iterations times $T$. The window keeps only the active states, so that memory does not grow with $T$; it takes more
-# iterations. On one CPU the sequential sampler wins; where latency counts and the device has room, the parallel one does.
-# Compare also the chain of five levels, the cheapest of all.
+# Fewer calls in a row, more evaluations, the same image. Settled states are not evaluated again, so a solve costs less
+# than iterations times $T$. The window keeps only the active states, so that memory does not grow with $T$; it takes
+# more iterations. On one CPU the sequential sampler wins; where latency counts and the device has room, the parallel
+# one does. Compare also the chain of five levels, the cheapest of all.
 #
 # ## How much fresh noise
-# The paper has $\eta$ = 0.15. At the fixed point DeqIR *is* DDNM's chain with its $T$ and $\eta$, so that the sequential
-# chain says which $\eta$ suits a prior. Four photos, PSNR in dB:
+# The paper has $\eta$ = 0.15. At the fixed point DeqIR *is* DDNM's chain with its $T$ and $\eta$, so that the
+# sequential chain says which $\eta$ suits a prior. Four photos, PSNR in dB:
 
 # %%
 print(f"{'':12}" + "".join(f"   η = {eta:<4}" for eta in (0.0, 0.15, 0.5, 0.85)))
@@ -279,9 +282,9 @@ for task in ("sr:4", "blur:2", "inpaint:0.5"):
 # $$\frac{\partial L}{\partial n} = \frac{\partial L}{\partial u^*}\Bigl(I-\frac{\partial F}{\partial u}\Bigr)^{-1}
 # \frac{\partial F}{\partial n}.$$
 # $F$ is triangular: the inverse is one sweep from the image back to the first noise, with a product with the network's
-# Jacobian per state. *Exact* does all of them one after another, each with the memory of a single call. *One-step* does one,
-# at the noisiest state, and takes the linear model for the others: with the published map that is the paper's 1-step
-# gradient. *Neumann* starts there and corrects with all products at once, so many times over.
+# Jacobian per state. *Exact* does all of them one after another, each with the memory of a single call. *One-step* does
+# one, at the noisiest state, and takes the linear model for the others: with the published map that is the paper's
+# 1-step gradient. *Neumann* starts there and corrects with all products at once, so many times over.
 
 # %%
 target, cosines = photos[2:3], {}
@@ -303,14 +306,14 @@ assert cosines["published, neumann 3"] < cosines["published, one-step"]
 assert cosines["photos, one-step"] < cosines["photos, neumann 1"] < cosines["photos, neumann 3"]
 
 # %% [markdown]
-# The two one-step gradients are about equally good directions, of very different length (the optimiser below is Adam, which
-# does not mind). What the photo model adds is that its series converges: three corrections, each one batch on a parallel
-# device, come close to the exact gradient. The published map's series diverges.
+# The two one-step gradients are about equally good directions, of very different length (the optimiser below is Adam,
+# which does not mind). What the photo model adds is that its series converges: three corrections, each one batch on a
+# parallel device, come close to the exact gradient. The published map's series diverges.
 #
 # ## A better start
-# With little fresh noise, the result depends on the initial noise, and in super-resolution most draws are not the best ones.
-# Algorithm 2 (`workbench.solvers.deqir.noise:OptimiseNoise`) moves the initial noise downhill on a loss (eq. 12). Here the
-# loss is the distance to another restoration (DiffPIR), as the paper proposes
+# With little fresh noise, the result depends on the initial noise, and in super-resolution most draws are not the best
+# ones. Algorithm 2 (`workbench.solvers.deqir.noise:OptimiseNoise`) moves the initial noise downhill on a loss (eq. 12).
+# Here the loss is the distance to another restoration (DiffPIR), as the paper proposes
 # (`workbench.solvers.deqir.losses:image_distance`).
 
 # %%
@@ -328,8 +331,8 @@ assert scores["one noise"] + 2 < scores["best noise"] < scores["DiffPIR"]
 assert (op(columns["best noise"]) - data).abs().max() < 1e-4
 
 # %% [markdown]
-# The image does not become better than the restoration it imitates; it comes close to it, and it satisfies the measurement
-# exactly.
+# The image does not become better than the restoration it imitates; it comes close to it, and it satisfies the
+# measurement exactly.
 #
 # ## Steering the colours
 # In colourisation the initial noise decides the colours. A loss on the colours of *another* photo steers them
@@ -352,12 +355,12 @@ assert red_over_blue["like rocket"] + 0.1 < red_over_blue["like coffee"]
 assert (grey(columns["like coffee"]) - y_grey).abs().max() < 1e-4
 
 # %% [markdown]
-# The brightness of every pixel is the measured one; only colours differ. Free colours are already as cool as the rocket's;
-# the coffee's turn the whole cat orange. The loss knows nothing of cats.
+# The brightness of every pixel is the measured one; only colours differ. Free colours are already as cool as the
+# rocket's; the coffee's turn the whole cat orange. The loss knows nothing of cats.
 #
 # ## Diversity
-# Where the data leave freedom, another noise gives another image. `workbench.solvers.deqir.losses:apart` pushes a batch of
-# them away from one another in a perceptual distance (of EfficientNet-Lite0).
+# Where the data leave freedom, another noise gives another image. `workbench.solvers.deqir.losses:apart` pushes a batch
+# of them away from one another in a perceptual distance (of EfficientNet-Lite0).
 
 # %%
 hole = parse_operator("block:24", (3, 64, 64))
@@ -377,12 +380,13 @@ assert ratio > 1.4
 assert spread[1] > 2 * spread[0]
 
 # %% [markdown]
-# Further apart, and less likely: some holes went dark, others white, since nothing in the loss asks for a plausible image.
-# That is the limit of the method here. Fewer steps stay closer to the prior.
+# Further apart, and less likely: some holes went dark, others white, since nothing in the loss asks for a plausible
+# image. That is the limit of the method here. Fewer steps stay closer to the prior.
 #
 # ## Old photos
-# An old photo is grey, and scratched where the mask was painted. Both are known exactly, as one operator with a closed-form
-# pseudo-inverse. Most scratches leave no trace; look at the eye on the right. The colours are a guess, and a timid one.
+# An old photo is grey, and scratched where the mask was painted. Both are known exactly, as one operator with a
+# closed-form pseudo-inverse. Most scratches leave no trace; look at the eye on the right. The colours are a guess, and
+# a timid one.
 
 # %%
 old = Compose(Inpainting(scratches_mask((128, 128), generator=generator(1))), Grayscale())
@@ -394,8 +398,8 @@ assert (restored.image.std(1) < cat.std(1)).float().mean() > 0.8  # less colourf
 
 # %% [markdown]
 # ## Unknown degradations
-# What is unknown (real noise, compression) is model error of any operator. Then the chain starts from another restoration at
-# an intermediate level, `sigma_start` (section 5.8 of the paper), and is told some noise.
+# What is unknown (real noise, compression) is model error of any operator. Then the chain starts from another
+# restoration at an intermediate level, `sigma_start` (section 5.8 of the paper), and is told some noise.
 
 # %%
 small = parse_operator("sr:2", (3, 128, 128))
@@ -413,14 +417,15 @@ assert scores["taken literally"] + 0.3 < scores["refined"]
 assert abs(scores["refined"] - scores["DiffPIR"]) < 0.3
 
 # %% [markdown]
-# Taken literally, the data bring the blocks of JPEG into the image. The chain that starts from DiffPIR's image avoids them,
-# and here it hardly differs from its start: no gain, no loss.
+# Taken literally, the data bring the blocks of JPEG into the image. The chain that starts from DiffPIR's image avoids
+# them, and here it hardly differs from its start: no gain, no loss.
 
 # %% [markdown]
 # ## Are the samplers calibrated?
 # With a Gaussian prior the posterior is known, and a sampler can be compared with it
-# (`workbench.evaluation.posterior:check_posterior`): 400 samples of one measurement, the distance of their mean from the
-# exact one in posterior standard deviations (chance alone gives 0.05), and their variance as a share of the exact one.
+# (`workbench.evaluation.posterior:check_posterior`): 400 samples of one measurement, the distance of their mean from
+# the exact one in posterior standard deviations (chance alone gives 0.05), and their variance as a share of the exact
+# one.
 
 # %%
 frequency = torch.fft.fftfreq(8, dtype=torch.float64)
@@ -455,12 +460,12 @@ assert table["DDNM", "blur:1", 0.1][0] > 0.4 > 0.2 > table["DDNM", "sr:2", 0.1][
 
 # %% [markdown]
 # No sampler here is calibrated: most have less variance than the posterior, and each has too little in at least one
-# column. DeqIR has about DDNM's figures, as it must, but for its 20 levels; the noise-aware projection of both has a bias where a
-# blur amplifies noise.
+# column. DeqIR has about DDNM's figures, as it must, but for its 20 levels; the noise-aware projection of both has a
+# bias where a blur amplifies noise.
 #
 # ## What did not come out as in the paper
-# - The paper's Table 1 has DeqIR above DDNM with 100 steps in PSNR. At the fixed point it *is* DDNM's chain with its own $T$
-#   and $\eta$: no better, no worse.
+# - The paper's Table 1 has DeqIR above DDNM with 100 steps in PSNR. At the fixed point it *is* DDNM's chain with its
+#   own $T$ and $\eta$: no better, no worse.
 # - The published $\eta$ = 0.15 is not the best for this prior (the table above).
 # - 15 iterations for $T$ = 20 are the published choice; with the photo model fewer suffice (the curves above;
 #   `docs/deqir.md` for other tasks).
@@ -471,11 +476,11 @@ assert table["DDNM", "blur:1", 0.1][0] > 0.4 > 0.2 > table["DDNM", "sr:2", 0.1][
 # - `DeqIR(steps=100, window=10, iterations=60)` in the table of costs: memory for ten states. It takes more iterations
 #   than with 25 states and ends at the same image. Without `iterations=60` it stops after 15, says so in
 #   `result.message`, and the image is far from done.
-# - `SplitPrior(prior, ["cuda:0", "cuda:1"])` from `workbench.models` in place of `prior`: the states on two devices. With
-#   `["cpu", "cpu"]` it runs here: the same image to float precision, no faster.
+# - `SplitPrior(prior, ["cuda:0", "cuda:1"])` from `workbench.models` in place of `prior`: the states on two devices.
+#   With `["cpu", "cpu"]` it runs here: the same image to float precision, no faster.
 # - `OptimiseNoise(..., gradient="neumann")`: about the same image, for three times the evaluations.
-# - `perceptual_distance(model)` of `workbench.solvers.deqir.losses` as the loss: the PSNR gains less than half as much in ten
-#   steps, and the loss is still falling.
-# - A loss of your own, such as total variation: `lambda image: (image[..., 1:] - image[..., :-1]).abs().mean((1, 2, 3))`. In
-#   "A better start" it needs no other restoration, and comes within half a decibel of the result there.
+# - `perceptual_distance(model)` of `workbench.solvers.deqir.losses` as the loss: the PSNR gains less than half as much
+#   in ten steps, and the loss is still falling.
+# - A loss of your own, such as total variation: `lambda image: (image[..., 1:] - image[..., :-1]).abs().mean((1, 2,
+#   3))`. In "A better start" it needs no other restoration, and comes within half a decibel of the result there.
 # - `eta=0.85` in "A better start": the loss hardly falls, because fresh noise forgets the start.

@@ -10,16 +10,17 @@
 # # MTDEQ: training a denoiser at the equilibria of an iteration
 #
 # **Aim.** Walk through *Prior for Multi-Task Inverse Problems in Image Reconstruction Using Deep Equilibrium Models*
-# (Willingham, Sjöström, Guillemot) with every equation computed once: what a denoiser stands for in plug-and-play methods,
-# why it fails where there is no noise, and how an equilibrium model trains it on the error of the reconstruction instead.
+# (Willingham, Sjöström, Guillemot) with every equation computed once: what a denoiser stands for in plug-and-play
+# methods, why it fails where there is no noise, and how an equilibrium model trains it on the error of the
+# reconstruction instead.
 #
 # The idea in one paragraph. Plug-and-play methods put a Gaussian denoiser where an algorithm asks for the proximal
-# operator of a regulariser. But what the algorithm hands to the denoiser is not an image plus white noise: it has holes,
-# blur, aliases. MTDEQ runs the algorithm to its fixed point, compares that with the original, and moves the denoiser so
-# that the fixed point comes closer, for many degradations and noise levels at once.
+# operator of a regulariser. But what the algorithm hands to the denoiser is not an image plus white noise: it has
+# holes, blur, aliases. MTDEQ runs the algorithm to its fixed point, compares that with the original, and moves the
+# denoiser so that the fixed point comes closer, for many degradations and noise levels at once.
 #
-# Names such as `workbench.trainers.mtdeq:MTDEQ` say where an equation is implemented (module:function). Everything runs on
-# one CPU core in one to two minutes.
+# Names such as `workbench.trainers.mtdeq:MTDEQ` say where an equation is implemented (module:function). Everything runs
+# on one CPU core in one to two minutes.
 
 # %%
 import tempfile
@@ -60,9 +61,9 @@ print(mtdeq.summary())
 # The regularised problem (eq. 1) and the proximal operator of its regulariser (eq. 2) are
 # $$\min_x \tfrac12\|Ax-y\|^2 + R(x), \qquad
 # \operatorname{prox}_{\sigma^2R}(z) = \arg\min_x \tfrac12\|x-z\|^2 + \sigma^2R(x).$$
-# (`Operator.prox` of `workbench.operators.base:Operator` is the proximal operator of the *data*, which has a closed form.) The
-# second is the most probable image behind $z = x + \sigma\varepsilon$ if $R = -\log p$: a Gaussian denoiser. For
-# Gaussian images the most probable image is also the mean, so that the best denoiser *is* the proximal operator of
+# (`Operator.prox` of `workbench.operators.base:Operator` is the proximal operator of the *data*, which has a closed
+# form.) The second is the most probable image behind $z = x + \sigma\varepsilon$ if $R = -\log p$: a Gaussian denoiser.
+# For Gaussian images the most probable image is also the mean, so that the best denoiser *is* the proximal operator of
 # $R(x) = \tfrac12(x-m)^\top C^{-1}(x-m)$. Check: its gradient condition $x - z + \sigma^2C^{-1}(x-m) = 0$.
 
 # %%
@@ -78,12 +79,12 @@ print("the best denoiser is the proximal operator:", bool(condition.abs().max() 
 
 # %% [markdown]
 # ## Forward-backward splitting and its equilibrium
-# MTDEQ's iteration (eq. 3, `workbench.solvers.plug_and_play.forward_backward:forward_backward_step`) is a gradient step on
-# the data, then the denoiser:
+# MTDEQ's iteration (eq. 3, `workbench.solvers.plug_and_play.forward_backward:forward_backward_step`) is a gradient step
+# on the data, then the denoiser:
 # $$f_\theta(z) = Q_{\theta,\eta\sigma_n}\bigl(z - \eta A^\top(Az-y)\bigr), \qquad \eta = 0.49 .$$
-# The denoiser is told $\eta\sigma_n$ (section III-B; eq. 1 carries no noise level, see `docs/errata.md`). With the linear
-# denoiser $Q(z) = m + W(z-m)$ the fixed point solves a linear system, and the distance to it shrinks at every step, in the
-# end by the largest eigenvalue of $W(I-\eta A^\top A)$.
+# The denoiser is told $\eta\sigma_n$ (section III-B; eq. 1 carries no noise level, see `docs/errata.md`). With the
+# linear denoiser $Q(z) = m + W(z-m)$ the fixed point solves a linear system, and the distance to it shrinks at every
+# step, in the end by the largest eigenvalue of $W(I-\eta A^\top A)$.
 
 # %%
 ETA = 0.49
@@ -132,8 +133,8 @@ assert spent[1] < spent[0] / 5
 # %% [markdown]
 # ## Unrolling against equilibrium: what the gradient costs
 # Training through $K$ unrolled steps keeps the activations of all of them. At an equilibrium one application of $f$ is
-# enough (eq. 4, Jacobian-free, `workbench.solvers.fixed_point.gradient:attach_gradient`): the iteration itself runs without a graph, and memory does not depend on its length. Bytes
-# that autograd keeps for the backward pass:
+# enough (eq. 4, Jacobian-free, `workbench.solvers.fixed_point.gradient:attach_gradient`): the iteration itself runs
+# without a graph, and memory does not depend on its length. Bytes that autograd keeps for the backward pass:
 
 # %%
 photos = sample_photos(32)
@@ -176,8 +177,8 @@ network = network.requires_grad_(False)
 # ## Where a Gaussian denoiser fails: missing pixels without noise
 # Told that there is no noise, the best Gaussian denoiser is the identity, whatever it is shown: then every image that
 # agrees with the data is a fixed point, and the iteration stays where it starts (here: holes filled with means of their
-# neighbours, `workbench.operators.inpainting:fill_holes`). Plug-and-play methods tell the denoiser a small lie instead, a
-# level above zero. A denoiser that was trained on the error of reconstructions can learn to fill holes at level zero:
+# neighbours, `workbench.operators.inpainting:fill_holes`). Plug-and-play methods tell the denoiser a small lie instead,
+# a level above zero. A denoiser that was trained on the error of reconstructions can learn to fill holes at level zero:
 # `photo-mtdeq` on many tasks, `photo-st-comp` on this task alone.
 
 # %%
@@ -202,14 +203,14 @@ assert quality["Gauss, told 0.05"] < quality["Gauss, told 0.02"]
 assert quality["single task, told 0"] < quality["Gauss, told 0.02"] < quality["MTDEQ, told 0.02"]
 
 # %% [markdown]
-# Told the truth, the Gaussian denoiser does nothing, and the two trained ones fill holes. But told 0.02 the Gaussian denoiser
-# comes out above both, and told 0.05 it wipes details away: the right lie has to be found. Told the same lie, MTDEQ is the
-# best of all: training at equilibria helped at a level above zero too.
+# Told the truth, the Gaussian denoiser does nothing, and the two trained ones fill holes. But told 0.02 the Gaussian
+# denoiser comes out above both, and told 0.05 it wipes details away: the right lie has to be found. Told the same lie,
+# MTDEQ is the best of all: training at equilibria helped at a level above zero too.
 
 # %% [markdown]
 # ## The same equilibrium from different starts
-# Nothing makes $f_\theta$ a contraction, so it is measured, from the measurement, from grey, and from white noise, at two
-# levels of noise in the data. How far apart do the three end, in grey levels of 255?
+# Nothing makes $f_\theta$ a contraction, so it is measured, from the measurement, from grey, and from white noise, at
+# two levels of noise in the data. How far apart do the three end, in grey levels of 255?
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
@@ -243,10 +244,10 @@ assert spread[0.02] > 3
 # %% [markdown]
 # ## Training, Algorithm 1
 # For every image: degrade it $N$ times, find the $N$ equilibria, average their errors, and take the gradient of one
-# application of $f_\theta$ at each (eq. 4; `workbench.trainers.mtdeq:MTDEQ`). Here for 25 steps, on one task: half of the pixels missing, no noise, and
-# the iteration starts from black holes, as hard as it gets for the Gaussian denoiser. The network gets an output that the
-# noise level does not scale: the preconditioning of diffusion networks multiplies what they add by the level, so that at
-# level zero nothing could be learned.
+# application of $f_\theta$ at each (eq. 4; `workbench.trainers.mtdeq:MTDEQ`). Here for 25 steps, on one task: half of
+# the pixels missing, no noise, and the iteration starts from black holes, as hard as it gets for the Gaussian denoiser.
+# The network gets an output that the noise level does not scale: the preconditioning of diffusion networks multiplies
+# what they add by the level, so that at level zero nothing could be learned.
 
 
 # %%
@@ -299,14 +300,15 @@ assert abs(quality["before"] - quality["half missing"]) < 1
 assert quality["after"] > quality["before"] + 3
 
 # %% [markdown]
-# Four of the eight crops that the means are of. Before, the holes stay black; after 25 steps they are filled, badly. These are
-# other crops, but of the photos that were trained on: this shows that training works, not how well it generalises. The
-# shipped prior saw none of them.
+# Four of the eight crops that the means are of. Before, the holes stay black; after 25 steps they are filled, badly.
+# These are other crops, but of the photos that were trained on: this shows that training works, not how well it
+# generalises. The shipped prior saw none of them.
 #
 # ## The tables, at small scale
-# The paper uses the prior in another algorithm than it was trained in, ADMM (`workbench.solvers.plug_and_play.admm:ADMM`),
-# with the settings that suit the Gaussian denoiser best, task by task. Three cells of its tables on tiles of 64x64 pixels of the sample
-# photos, with the settings of `pipelines/mtdeq_table1.yaml` and `mtdeq_table2.yaml`, which were chosen on other photos.
+# The paper uses the prior in another algorithm than it was trained in, ADMM
+# (`workbench.solvers.plug_and_play.admm:ADMM`), with the settings that suit the Gaussian denoiser best, task by task.
+# Three cells of its tables on tiles of 64x64 pixels of the sample photos, with the settings of
+# `pipelines/mtdeq_table1.yaml` and `mtdeq_table2.yaml`, which were chosen on other photos.
 
 # %%
 tiles, _ = evaluation_photos([], count=6, first=40, size=64, short_side=192, seed=1)
@@ -328,20 +330,21 @@ for number, task in ((1, "completion 80%"), (1, "deblur 2.0"), (2, "2x SR bicubi
 assert min(gains.values()) > 0
 
 # %% [markdown]
-# The gain has the paper's sign in each cell. Six tiles are few: `make mtdeq` has every method, and `docs/mtdeq.md` what came
-# out on 50 photos of BSDS500 (a gain in all twelve cells, and next to none for a control trained for as long) and on Set5.
+# The gain has the paper's sign in each cell. Six tiles are few: `make mtdeq` has every method, and `docs/mtdeq.md` what
+# came out on 50 photos of BSDS500 (a gain in all twelve cells, and next to none for a control trained for as long) and
+# on Set5.
 #
 # ## Limits
-# - The paper trains a DRUNet ten times as large, on 8,594 photos for 250 epochs. The shipped prior had 480 steps of four
-#   crops: `docs/mtdeq.md` has the differences one by one.
+# - The paper trains a DRUNet ten times as large, on 8,594 photos for 250 epochs. The shipped prior had 480 steps of
+#   four crops: `docs/mtdeq.md` has the differences one by one.
 # - The gradient holds the equilibrium fixed. It is a descent direction where $f$ contracts, and no more than that.
 # - An equilibrium costs many evaluations per measurement and training step; one step of a denoiser costs one.
 # - As a plain Gaussian denoiser it is worse than its parent (`docs/priors/photo-mtdeq.md`): it learned another task.
 #
 # ## What to try
-# - `"inpaint:0.9"` in "Where a Gaussian denoiser fails": told 0, MTDEQ hardly leaves its start (that assertion fails); told
-#   0.02 it is still the best.
-# - `memory=5` in place of `memory=1` there: the same figures to a few hundredths of a decibel. Acceleration changes the way
-#   to the equilibrium, not the equilibrium.
-# - `load_prior("photo-st-sr")` in place of `mtdeq` in the table: a prior trained on super-resolution alone. It loses to the
-#   Gaussian one at completion, gains at deblurring, and stays below MTDEQ in all three cells.
+# - `"inpaint:0.9"` in "Where a Gaussian denoiser fails": told 0, MTDEQ hardly leaves its start (that assertion fails);
+#   told 0.02 it is still the best.
+# - `memory=5` in place of `memory=1` there: the same figures to a few hundredths of a decibel. Acceleration changes the
+#   way to the equilibrium, not the equilibrium.
+# - `load_prior("photo-st-sr")` in place of `mtdeq` in the table: a prior trained on super-resolution alone. It loses to
+#   the Gaussian one at completion, gains at deblurring, and stays below MTDEQ in all three cells.

@@ -9,10 +9,11 @@
 # %% [markdown]
 # # UD²M: a Langevin sampler, unfolded and distilled
 #
-# *Learning few-step posterior samplers by unfolding and distillation of diffusion models.* Three ideas stand on one another:
-# Langevin sampling of a posterior; LATINO, which lets a consistency model take the prior's step; and UD²M, which unfolds a
-# few steps of LATINO into one network and trains it. Everything runs here with the shipped networks, in a minute.
-# Names such as `workbench.models.unfolded:two_centres` say where an equation is implemented (module:function).
+# *Learning few-step posterior samplers by unfolding and distillation of diffusion models.* Three ideas stand on one
+# another: Langevin sampling of a posterior; LATINO, which lets a consistency model take the prior's step; and UD²M,
+# which unfolds a few steps of LATINO into one network and trains it. Everything runs here with the shipped networks, in
+# a minute. Names such as `workbench.models.unfolded:two_centres` say where an equation is implemented
+# (module:function).
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,11 +34,12 @@ plt.rcParams["figure.dpi"] = 90
 # %% [markdown]
 # ## From Langevin to LATINO
 #
-# Langevin sampling of $p(x \mid y)$ takes steps $x \leftarrow x + \tau \nabla \log p(y \mid x) + \tau \nabla \log p(x) +
-# \sqrt{2\tau}\, \varepsilon$. LATINO (eq. 5, `workbench.solvers.few_step.latino:LATINO`) splits them. The likelihood gets an implicit step, which is a proximal step. The
-# prior gets noise of standard deviation $t$, and a consistency model $f$, which follows the probability-flow ODE back to
-# clean images. For small $t$ the ODE goes $\tfrac12 t^2 \nabla \log p(x)$, so noise and jump together are a Langevin step with
-# $\tau = t^2/2$: the likelihood's step $\delta$ has to be just as long.
+# Langevin sampling of $p(x \mid y)$ takes steps $x \leftarrow x + \tau \nabla \log p(y \mid x) + \tau \nabla \log p(x)
+# + \sqrt{2\tau}\, \varepsilon$. LATINO (eq. 5, `workbench.solvers.few_step.latino:LATINO`) splits them. The likelihood
+# gets an implicit step, which is a proximal step. The prior gets noise of standard deviation $t$, and a consistency
+# model $f$, which follows the probability-flow ODE back to clean images. For small $t$ the ODE goes $\tfrac12 t^2
+# \nabla \log p(x)$, so noise and jump together are a Langevin step with $\tau = t^2/2$: the likelihood's step $\delta$
+# has to be just as long.
 #
 # On two correlated numbers, the first of which is measured, everything is known: prior $N(0, C)$,
 # $f(x, t) = (C (C + t^2)^{-1})^{1/2} x$.
@@ -85,9 +87,9 @@ for t in (0.2, 0.1, 0.05):
 assert abs(ratio - 1) < 0.05
 
 # %% [markdown]
-# The ellipse holds two standard deviations of the posterior. Too short a step for the likelihood leaves the samples too wide,
-# too long a one makes them too narrow; at $\delta = t^2/2$ only the error of a finite $t$ is left, and it goes away with $t$. UD²M does not rely on this:
-# its network is trained, so that it can make up for large steps.
+# The ellipse holds two standard deviations of the posterior. Too short a step for the likelihood leaves the samples too
+# wide, too long a one makes them too narrow; at $\delta = t^2/2$ only the error of a finite $t$ is left, and it goes
+# away with $t$. UD²M does not rely on this: its network is trained, so that it can make up for large steps.
 
 # %% [markdown]
 # ## A proximal step with two centres
@@ -120,17 +122,17 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# Beside much noise ($t = 1$) the state $x_t$ says little, and the step goes from $x_k$ to the data. The less noise there is,
-# the more $x_t$ decides, also along the axis that the measurement does not see.
+# Beside much noise ($t = 1$) the state $x_t$ says little, and the step goes from $x_k$ to the data. The less noise
+# there is, the more $x_t$ decides, also along the axis that the measurement does not see.
 
 # %% [markdown]
 # ## The unfolded network
 #
-# `photo-ud2m` has K = 3 modules: proximal step, noise, network (eq. 7, `workbench.models.unfolded:Unfolded`). The network is
-# `photo` with a low-rank adapter, the same in all modules. The sampler (Algorithm 1, `workbench.solvers.few_step.ud2m:UD2M`)
-# starts from pure noise and visits N levels; at each one the network draws $x_0$, and the next state is drawn between the
-# two. N levels take 3 N evaluations. Below the pictures: PSNR, and the distance of EfficientNet-Lite2, a network that judges
-# photos (smaller is closer to the photo).
+# `photo-ud2m` has K = 3 modules: proximal step, noise, network (eq. 7, `workbench.models.unfolded:Unfolded`). The
+# network is `photo` with a low-rank adapter, the same in all modules. The sampler (Algorithm 1,
+# `workbench.solvers.few_step.ud2m:UD2M`) starts from pure noise and visits N levels; at each one the network draws
+# $x_0$, and the next state is drawn between the two. N levels take 3 N evaluations. Below the pictures: PSNR, and the
+# distance of EfficientNet-Lite2, a network that judges photos (smaller is closer to the photo).
 
 # %%
 base, adapted = load_prior("photo"), load_prior("photo-ud2m")
@@ -159,14 +161,15 @@ assert scores(few)[0] < scores(many)[0]
 assert scores(few)[1] < scores(many)[1]
 
 # %% [markdown]
-# That is what UD²M trades: fewer evaluations and a picture that looks closer, for some PSNR. It is so for super-resolution;
-# on missing pixels DiffPIR is better in everything, and at blur the judge cannot tell (`docs/ud2m.md`, 24 photos).
+# That is what UD²M trades: fewer evaluations and a picture that looks closer, for some PSNR. It is so for
+# super-resolution; on missing pixels DiffPIR is better in everything, and at blur the judge cannot tell
+# (`docs/ud2m.md`, 24 photos).
 
 # %% [markdown]
 # ## N is free, K is not
 #
-# More levels cost more and change little (Table 3 of the paper); here one is as good as nine. K was fixed by training: the
-# modules learned to make up for one another, so the sampler refuses another K.
+# More levels cost more and change little (Table 3 of the paper); here one is as good as nine. K was fixed by training:
+# the modules learned to make up for one another, so the sampler refuses another K.
 
 # %%
 levels = {steps: scores(restore(blurry, UD2M(steps), adapted, judge=True)) for steps in (1, 3, 9)}
@@ -182,9 +185,9 @@ except ValueError as error:
 # %% [markdown]
 # ## Rank
 #
-# An adapter of rank r (`workbench.models.lora:LoRA`) has $r (c_{in} k^2 + c_{out})$ weights per convolution. For attention layers alone these are the numbers of
-# the paper's Table 8 in its networks; in a network as small as `photo` they are too few to change much
-# ([docs/ud2m.md](../../docs/ud2m.md)), so the shipped adapter covers all layers.
+# An adapter of rank r (`workbench.models.lora:LoRA`) has $r (c_{in} k^2 + c_{out})$ weights per convolution. For
+# attention layers alone these are the numbers of the paper's Table 8 in its networks; in a network as small as `photo`
+# they are too few to change much ([docs/ud2m.md](../../docs/ud2m.md)), so the shipped adapter covers all layers.
 
 # %%
 from workbench.models import LoRA
@@ -199,8 +202,8 @@ for layers in ("attention", "all"):
 # %% [markdown]
 # ## Noise that it was not trained with
 #
-# Operator and noise level enter by the proximal step, so they may differ from training (0.01 to 0.05 here). Differ, not by
-# any amount: beside DiffPIR, in and beyond that range.
+# Operator and noise level enter by the proximal step, so they may differ from training (0.01 to 0.05 here). Differ, not
+# by any amount: beside DiffPIR, in and beyond that range.
 
 # %%
 for noise in (0.0125, 0.05, 0.1):
@@ -218,8 +221,8 @@ for noise in (0.0125, 0.05, 0.1):
 # %% [markdown]
 # ## Samples and their spread
 #
-# Each run draws another sample of the posterior. Where they differ, the data leave the image open: here around the eyes.
-# A spread is of use if it tells where the error is.
+# Each run draws another sample of the posterior. Where they differ, the data leave the image open: here around the
+# eyes. A spread is of use if it tells where the error is.
 
 # %%
 drawn = restore(samples(blurry, 4), UD2M(3), adapted).image
@@ -242,14 +245,16 @@ assert 0.1 < correlation < 0.9
 assert spread.mean() < error.mean()
 
 # %% [markdown]
-# Both maps are bright around the eyes, but the spread is too small, and it misses the fine fur: four samples err together by
-# more than they differ. Do not read it as an error bar (`notebooks/basics/uncertainty` makes one).
+# Both maps are bright around the eyes, but the spread is too small, and it misses the fine fur: four samples err
+# together by more than they differ. Do not read it as an error bar (`notebooks/basics/uncertainty` makes one).
 #
 # ## What to try
 #
-# - `degrade(photo, "inpaint:0.8", noise=0.025, seed=0)` in the fourth section: with missing pixels DiffPIR wins in both figures.
-# - `degrade(photo, "block:24", noise=0.01, seed=0)` in the last: all four samples fill the hole with the same plain patch, and
-#   the spread falls towards its middle, where least is known. No hole was in training; a small spread is no proof.
-# - `make_solver("latino")` with `load_prior("photo-cm")` in place of `UD2M(3)` and `adapted`: eq. 5 with a consistency model that
-#   nobody trained for the task. Lower PSNR and a larger distance, at 8 evaluations.
+# - `degrade(photo, "inpaint:0.8", noise=0.025, seed=0)` in the fourth section: with missing pixels DiffPIR wins in both
+#   figures.
+# - `degrade(photo, "block:24", noise=0.01, seed=0)` in the last: all four samples fill the hole with the same plain
+#   patch, and the spread falls towards its middle, where least is known. No hole was in training; a small spread is no
+#   proof.
+# - `make_solver("latino")` with `load_prior("photo-cm")` in place of `UD2M(3)` and `adapted`: eq. 5 with a consistency
+#   model that nobody trained for the task. Lower PSNR and a larger distance, at 8 evaluations.
 # - `UD2M(3)` with `base`: refused, in a sentence, because `base` has no modules.
