@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from workbench.evaluation.metrics import for_json, paper_scores
@@ -127,7 +128,7 @@ class Records:
         of: the last record of each photo, by its name ``file``.
 
     Raises:
-        ValueError: the file is of other options.
+        ValueError: the file is of other options, or another run is writing there, which this one keeps others from.
     """
 
     def __init__(self, out: Path, options: dict[str, Any]) -> None:
@@ -144,6 +145,12 @@ class Records:
                 key = next(key for key in {**entry, **options} if entry.get(key) != options.get(key))
                 came = f"{key} {entry.get(key)}, not {options.get(key)}"
                 raise ValueError(f"{out} holds results of other settings ({came}): choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(out / ".lock", timeout=0)  # let go of with this object
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ValueError(f"{out}: another run is writing there") from None
         with replacing(self.path) as file:
             file.write_text("".join(map(_line, [options, *self.of.values()])), encoding="utf-8")
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import ExifTags, Image
 
 import workbench.folder
@@ -110,7 +111,7 @@ def test_photos_of_every_kind_are_restored_and_others_named(many, cat, tmp_path)
     assert "15/15" in done.errors  # the progress bar
     out = tmp_path / "out"
     assert set(pictures(out)) == set(RESTORED.values())
-    assert {p.name for p in out.iterdir() if p.suffix != ".png"} == {"sub", "records.jsonl", "summary.csv"}
+    assert {p.name for p in out.iterdir() if p.suffix != ".png"} == {".lock", "sub", "records.jsonl", "summary.csv"}
     assert set(done.rows) == {*RESTORED, *LEFT_OUT}
     assert list(done.rows) == sorted(done.rows, key=Path)
     for name, row in done.rows.items():
@@ -187,7 +188,7 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(many, cat, tmp_path):
     assert {row["state"] for row in after.rows.values()} == {"done"}
     now = pictures(tmp_path / "out")
     assert {name for name in now if before.get(name) == now[name]} == {"0.png", "1.png", "2.png"}
-    assert not [file for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
+    assert [file.name for file in (tmp_path / "out").iterdir() if file.name.startswith(".")] == [".lock"]
     again = many("in")
     assert again.said.startswith("8 restored (8 of them before);")
     assert pictures(tmp_path / "out") == now
@@ -279,6 +280,16 @@ def test_results_of_other_settings_are_not_mixed(many, refused, cat, tmp_path):
     np.savez(tmp_path / "k.npz", small=np.eye(3))
     said = refused("restore", *photos, "--degrade", "blur:k.npz:small", "--out", "blurred", *FAST)
     assert "(mask or kernel " in said
+
+
+def test_two_runs_do_not_write_into_one_folder(many, refused, cat, tmp_path):
+    for name in ("a", "b"):
+        cat.save(tmp_path / f"{name}.png")
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):  # as another process holds it
+        said = refused("restore", "a.png", "b.png", "--out", "out", *FAST)
+    assert said == "workbench: out: another run is writing there\n"
+    assert many("a.png", "b.png").code == 0
 
 
 # What follows restore, and the line that it ends with; nothing is written.
