@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[bp]*/*.py"))
-NAMED = re.compile(r"`(workbench(?:\.\w+)*):(\w+)((?:\.\w+)*)`")
+LESSONS = sorted((Path(__file__).parents[1] / "notebooks").rglob("*.py"))
+NAMED = re.compile(r"`(workbench(?:\.\w+)+)(?::(\w+)((?:\.\w+)*))?`")
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda file: file.stem)
@@ -15,7 +15,11 @@ def test_the_functions_that_a_lesson_names_exist(lesson: Path) -> None:
     named = NAMED.findall(lesson.read_text(encoding="utf-8"))
     assert named or lesson.parent.name != "papers"
     for module, name, rest in named:
-        found = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+        if not name:
+            continue
+        found = getattr(found, name)
         for attribute in rest.split(".")[1:]:
             found = getattr(found, attribute)
-        assert found.__module__ == module, f"{name} is imported into {module}, its source is {found.__module__}"
+        source = getattr(found, "__module__", module)
+        assert source == module, f"{name} is imported into {module}, its source is {source}"

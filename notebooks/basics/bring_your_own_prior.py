@@ -59,7 +59,7 @@ print(*sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if fil
 
 # %% [markdown]
 # ## Three sources
-# `workbench.models.load.load_prior` recognises a checkpoint by its tensors: which network, how wide, how many levels, where attention is. The
+# `workbench.models.load:load_prior` recognises a checkpoint by its tensors: which network, how wide, how many levels, where attention is. The
 # summary says what it found. `--prior` of the command line and the `prior` of a pipeline take the same names.
 
 # %%
@@ -118,7 +118,7 @@ for name in ("whole-network.pt", "notes.txt", "stable.ckpt", "lost.ckpt"):
 # %% [markdown]
 # ## Noise levels between the time steps
 # A variance-preserving network was trained at 1000 noise levels, and solvers ask for any. The adapter interpolates the time
-# step, or takes the nearest one as published samplers do (`workbench.models.adapters.VPNoise`). It matters at the lowest
+# step, or takes the nearest one as published samplers do (`workbench.models.adapters:VPNoise`). It matters at the lowest
 # levels, where the steps are far apart, and not above: `benchmarks/vp_steps.py` measures it.
 
 # %%
@@ -135,7 +135,7 @@ assert apart[0.1] < 0.01
 
 # %% [markdown]
 # ## deepinv's samplers with our operators and priors
-# `workbench.deepinv_bridge.physics_for_deepinv` and `workbench.deepinv_bridge.denoiser_for_deepinv` convert an operator and a
+# `workbench.deepinv_bridge.physics:physics_for_deepinv` and `workbench.deepinv_bridge.denoisers:denoiser_for_deepinv` convert an operator and a
 # prior. Here deepinv's DiffPIR restores
 # with our blur, whose pseudo-inverse and prox are exact, and our network.
 

@@ -17,8 +17,8 @@
 # $$z_k = D(x_k, \sigma_k),\qquad
 # x_{k+1} = \arg\min_x \tfrac12\|Ax - y\|^2 + \tfrac{\lambda\,\sigma_n^2}{2\,\sigma_k^2}\|x - z_k\|^2 .$$
 #
-# The two steps are `workbench.models.prior.Prior` and `workbench.operators.base.Operator.prox`. The package has this method too
-# (`workbench.solvers.plug_and_play.hqs.HQS`); here it is written from the start.
+# The two steps are `workbench.models.prior:Prior` and `workbench.operators.base:Operator.prox`. The package has this method too
+# (`workbench.solvers.plug_and_play.hqs:HQS`); here it is written from the start.
 
 # %%
 from collections.abc import Iterator

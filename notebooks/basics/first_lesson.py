@@ -97,7 +97,7 @@ torch.testing.assert_close(half @ x, half @ other)
 # %% [markdown]
 # ## The same with a photo
 # A photo of 128x128 pixels in three colours is a vector of 49,152 numbers. Its $A$ would have 2.4 billion entries, so it is
-# not written down: an operator is an object that computes $A x$ (`workbench.operators.base.Operator`). `degrade` makes it
+# not written down: an operator is an object that computes $A x$ (`workbench.operators.base:Operator`). `degrade` makes it
 # from a short text, here a blur of two pixels, and adds the noise; `op.pinv` is the inverse as far as there is one.
 #
 # PSNR tells how near a picture is to the original, in decibels (dB): 20 is poor, 30 is good, 6 more is half the error.
@@ -150,7 +150,7 @@ assert after[1] < before[1] + 5
 # %% [markdown]
 # On the photo it gains more than 10 dB, on the shuffled pixels less than 5: it knows edges, surfaces and fur, and there are
 # none. What it knows is called a **prior**: what is known of $x$ *before* anything is measured. In symbols, the denoiser's
-# answer $D(x, \sigma)$ is the mean of all photos that could lie behind the noisy picture (`workbench.models.prior.Prior`),
+# answer $D(x, \sigma)$ is the mean of all photos that could lie behind the noisy picture (`workbench.models.prior:Prior`),
 # and the step from $x$ to $D(x, \sigma)$ leads towards what looks like a photo. A *diffusion* model is such a denoiser,
 # trained for every noise level from almost none to nothing but noise.
 #
@@ -160,7 +160,7 @@ assert after[1] < before[1] + 5
 # 1. *look like a photo*: $z = D(x, \sigma)$, the denoiser takes what remains of the error for noise;
 # 2. *explain the measurement*: $x = \arg\min_x \tfrac12\|A x - y\|^2 + \tfrac w2\|x - z\|^2$, the picture nearest to $z$ that
 #    agrees with $y$. The weight $w$ says how much $z$ is trusted. `op.prox(z, y, w)` computes it
-#    (`workbench.operators.base.Operator.prox`), without dividing by small numbers.
+#    (`workbench.operators.base:Operator.prox`), without dividing by small numbers.
 #
 # The level $\sigma$ starts high, where the denoiser changes much, and falls to that of the measurement.
 
@@ -184,7 +184,7 @@ assert found["step 8"] > found["measured"] + 4
 # The first step makes it worse: $w$ is small, so $z$ hardly counts and the noise comes back enlarged, as in the inverse. The
 # next denoiser takes it out, $w$ grows, and the last picture is more than 4 dB nearer to the photo than the measurement, and
 # sharp. This loop of three lines is a published method, half-quadratic
-# splitting (`workbench.solvers.plug_and_play.hqs.HQS`). In the workbench it is one call, which also counts and scores:
+# splitting (`workbench.solvers.plug_and_play.hqs:HQS`). In the workbench it is one call, which also counts and scores:
 
 # %%
 result = restore(degraded, HQS(), prior)

@@ -13,9 +13,9 @@
 # without storing the iterations.
 #
 # Many restoration methods are fixed points. The MAP estimate with a denoiser prior $D$ is one (MUPET, eq. 3, in a better
-# conditioned form, `workbench.solvers.fixed_point.map.prox_step`):
+# conditioned form, `workbench.solvers.fixed_point.map:prox_step`):
 # $$x = \operatorname{prox}(D(x, \sigma)),\qquad \operatorname{prox}(z) = \arg\min_x \tfrac12\|A x - y\|^2 + \tfrac12\|x - z\|^2 .$$
-# DeqIR writes a whole sampling chain as one (`workbench.solvers.deqir.solver.DeqIR`).
+# DeqIR writes a whole sampling chain as one (`workbench.solvers.deqir.solver:DeqIR`).
 
 # %%
 import matplotlib.pyplot as plt
@@ -46,7 +46,7 @@ torch.set_num_threads(1)  # the same figures on every machine, and no slower whi
 # ## A map whose answer is known
 # $f(x) = M x + b$ has the fixed point $(I - M)^{-1} b$. Picard iteration $x \leftarrow f(x)$ shrinks the error by the
 # largest eigenvalue of $M$ per step, here 0.95. Anderson acceleration and Broyden's method use earlier steps
-# (`workbench.solvers.fixed_point.rules`). One driver runs them all, `workbench.solvers.fixed_point.solve.solve_fixed_point`.
+# (`workbench.solvers.fixed_point.rules`). One driver runs them all, `workbench.solvers.fixed_point.solve:solve_fixed_point`.
 
 
 # %%
@@ -128,7 +128,7 @@ for name in found:
 # matters, as for the gradients below, the better one is worth having.
 #
 # ## A sampling chain as one fixed point
-# DDNM goes through the noise levels one by one (`workbench.solvers.null_space.transition` is one step). DeqIR solves for all
+# DDNM goes through the noise levels one by one (`workbench.solvers.null_space:transition` is one step). DeqIR solves for all
 # states at once: after as many iterations as there are levels its result is exactly that of DDNM, whatever the network, and
 # it is close much earlier. Upper row: the clean image that the network sees at four of DDNM's twelve levels. Lower row: the
 # image after four of DeqIR's iterations, each of which moves all levels.
@@ -174,7 +174,7 @@ for name, gap in gaps.items():
 #
 # ## Gradients at the solution
 # With $J = \partial f/\partial x$ at the fixed point, $\partial L/\partial\theta = v^\top (I - J)^{-1}\,
-# \partial f/\partial\theta$ (`workbench.solvers.fixed_point.gradient.attach_gradient`). The iteration is not stored. *Exact* solves the linear system, *Neumann* sums some
+# \partial f/\partial\theta$ (`workbench.solvers.fixed_point.gradient:attach_gradient`). The iteration is not stored. *Exact* solves the linear system, *Neumann* sums some
 # terms of its series, *Jacobian-free* takes $J$ for zero: a descent direction, not the gradient. Here
 # $f(x) = \tfrac12 \tanh(W x) + b$, and the loss is $\tfrac12\|x\|^2$.
 

@@ -11,7 +11,7 @@
 #
 # **Aim.** See which degradations there are, what a solver asks of them, and write one of your own.
 #
-# An operator is the $A$ of $y = A x + \sigma\,\varepsilon$. Solvers use five calls, methods of `workbench.operators.base.Operator`:
+# An operator is the $A$ of $y = A x + \sigma\,\varepsilon$. Solvers use five calls, methods of `workbench.operators.base:Operator`:
 #
 # | call | what it gives |
 # | --- | --- |
@@ -21,7 +21,7 @@
 # | `op.prox(z, y, w)` | $\arg\min_x \tfrac12\|A x - y\|^2 + \tfrac w2\|x - z\|^2$, a compromise between the data and $z$ |
 # | `op.project_null(x)` | $(I - A^+ A)\,x$, what the measurement does not see |
 #
-# The last three are one map, $A^\top (A A^\top + w)^{-1}$, `workbench.operators.base.Operator.damped_pinv`.
+# The last three are one map, $A^\top (A A^\top + w)^{-1}$, `workbench.operators.base:Operator.damped_pinv`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -67,7 +67,7 @@ operator_explorer(photo, "blur:1.5", noise=0.01)
 
 # %% [markdown]
 # ## What an operator must fulfil
-# The adjoint passes the dot-product test (`workbench.operators.base.Operator.adjointness_error`), and $A A^+ A = A$: measuring
+# The adjoint passes the dot-product test (`workbench.operators.base:Operator.adjointness_error`), and $A A^+ A = A$: measuring
 # the pseudo-inverse's answer gives the measurement again. Both hold up to rounding. JPEG is no matrix: its `adjoint` and `pinv`
 # are stand-ins, and solvers that need a linear operator refuse it.
 

@@ -11,10 +11,10 @@
 #
 # **Aim.** See what a diffusion prior knows: denoising at any noise level, the score behind it, and samples from pure noise.
 #
-# A prior is a denoiser $D(x, \sigma) \approx \mathbb E[x_0 \mid x_0 + \sigma\varepsilon = x]$ (`workbench.models.prior.Prior`). By
+# A prior is a denoiser $D(x, \sigma) \approx \mathbb E[x_0 \mid x_0 + \sigma\varepsilon = x]$ (`workbench.models.prior:Prior`). By
 # Tweedie's formula it holds the score of the blurred image distribution,
 # $$\nabla \log p_\sigma(x) = \frac{D(x,\sigma) - x}{\sigma^2},$$
-# which is all that samplers and restoration methods need (`workbench.models.prior.Prior.score`).
+# which is all that samplers and restoration methods need (`workbench.models.prior:Prior.score`).
 
 # %%
 import matplotlib.pyplot as plt
@@ -81,7 +81,7 @@ prior_inspector(prior, photo)
 # %% [markdown]
 # ## The score, where it can be drawn
 # Pictures of 1x2 pixels are points of a plane. Let the "photos" be a mixture of three Gaussians there, whose denoiser is a
-# formula (`workbench.models.mixture.GaussianMixturePrior`). Contours: the density of photos with noise, $p_\sigma$. Each arrow
+# formula (`workbench.models.mixture:GaussianMixturePrior`). Contours: the density of photos with noise, $p_\sigma$. Each arrow
 # is a third of $\sigma^2$ times the score: it begins at $x$ and goes a third of the way to $D(x, \sigma)$.
 #
 # With little noise the arrows lead to the nearest kind of photo. With much noise there is one hill only, and all arrows lead
@@ -146,7 +146,7 @@ assert correlation > 0.95
 # %% [markdown]
 # ## Samples
 # Starting from pure noise and denoising a little at a time draws from the prior itself (DDIM,
-# `workbench.solvers.prior_samples.DDIM`). A network of 3.2 million weights knows colours, edges and textures, not objects.
+# `workbench.solvers.prior_samples:DDIM`). A network of 3.2 million weights knows colours, edges and textures, not objects.
 
 # %%
 assert round(sum(weights.numel() for weights in prior.parameters()) / 1e6, 1) == 3.2
@@ -156,7 +156,7 @@ plt.show()
 
 # %% [markdown]
 # ## Your own prior
-# An adapter turns any denoiser into a prior (`workbench.models.adapters.PlainDenoiser`). Here a Gaussian filter that widens with
+# An adapter turns any denoiser into a prior (`workbench.models.adapters:PlainDenoiser`). Here a Gaussian filter that widens with
 # the noise: all it assumes about photos is that they are smooth. The network is more than 4 dB better.
 
 

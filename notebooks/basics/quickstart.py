@@ -13,8 +13,8 @@
 # [first lesson](first_lesson.ipynb).
 #
 # A measurement is $y = A x + \sigma\,\varepsilon$: the operator $A$ loses information, noise of standard deviation
-# $\sigma$ is added (`workbench.measurement.degrade`). Many images $x$ explain $y$. A *prior* knows what photos look like
-# (`workbench.models.prior.Prior`); every method below looks for an image that agrees with both.
+# $\sigma$ is added (`workbench.measurement:degrade`). Many images $x$ explain $y$. A *prior* knows what photos look like
+# (`workbench.models.prior:Prior`); every method below looks for an image that agrees with both.
 
 # %%
 import matplotlib.pyplot as plt

@@ -15,7 +15,7 @@
 # A measurement $y = Ax + \sigma_n\varepsilon$ leaves many images possible. How probable each of them is, after the
 # measurement, is said by Bayes' theorem: the **posterior** is the prior times the likelihood of the data,
 # $$p(x \mid y) \;\propto\; p(x)\,\exp\!\Big(-\tfrac{1}{2\sigma_n^2}\|Ax - y\|^2\Big),$$
-# which `workbench.models.mixture.GaussianMixturePrior.posterior` computes.
+# which `workbench.models.mixture:GaussianMixturePrior.posterior` computes.
 # A restoration by sampling should be a draw from it. Whether it is cannot be seen on photos, whose prior nobody knows. It
 # can be seen where the prior is a formula.
 
@@ -140,7 +140,7 @@ plt.show()
 
 # %% [markdown]
 # ## The exam
-# `workbench exam SOLVER` (`workbench.exam.sit`) does this on images of 8x8 pixels and on signals with edges, for random directions, for every pixel
+# `workbench exam SOLVER` (`workbench.exam:sit`) does this on images of 8x8 pixels and on signals with edges, for random directions, for every pixel
 # and for the region of highest posterior density, which also sees several modes. `exact` and `point` (the posterior mean as
 # the only sample) are controls: one must pass, the other must fail.
 

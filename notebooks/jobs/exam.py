@@ -15,7 +15,7 @@
 # %% tags=["parameters"]
 sampler: str = "ddrm"  # a solver, or a control: exact, point
 settings: dict = {}  # of the solver, where they differ from the defaults
-tasks: list[str] = ["mixture-average"]  # of `workbench.exam.TASKS`
+tasks: list[str] = ["mixture-average"]  # of `workbench.exam:TASKS`
 repetitions: int = 100  # images and measurements of each task
 learned: bool = False  # with a small network trained on the task's prior in place of the exact denoiser
 label: str = ""  # in the report; empty: the sampler's name and settings

@@ -101,7 +101,7 @@ def anderson(f, x, tolerance=1e-10, max_steps=500):
 
 # %% [markdown]
 # In one dimension it is the secant method: ten evaluations or fewer. In many it helps less; the package's `Anderson(memory=1)`
-# (`workbench.solvers.fixed_point.rules.Anderson`) must take the same number, up to one.
+# (`workbench.solvers.fixed_point.rules:Anderson`) must take the same number, up to one.
 
 # %%
 x, quick = anderson(torch.cos, torch.tensor([1.0], dtype=torch.float64))
@@ -129,7 +129,7 @@ print("fewer than three quarters of Picard's evaluations")
 # %% [markdown]
 # ## 4. A gradient without the iterations
 # $x^*(c)$ solves $x = \cos(c\,x)$. Differentiate both sides by $c$ and solve for $\mathrm dx^*/\mathrm dc$. Write it; it needs
-# $x^*$ and $c$ alone (`workbench.solvers.fixed_point.gradient.attach_gradient` does the same for networks).
+# $x^*$ and $c$ alone (`workbench.solvers.fixed_point.gradient:attach_gradient` does the same for networks).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}

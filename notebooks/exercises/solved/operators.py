@@ -118,7 +118,7 @@ print("unseen:", lost.flatten().tolist())
 # %% [markdown]
 # ## The reward
 # Forward and adjoint are all that `Operator` wants. The pseudo-inverse and the proximal step come by conjugate gradients
-# (`workbench.operators.base.Operator.damped_pinv`), and any solver restores with it. It gains more than 3 dB here.
+# (`workbench.operators.base:Operator.damped_pinv`), and any solver restores with it. It gains more than 3 dB here.
 
 # %%
 from workbench.evaluation.metrics import psnr

@@ -64,7 +64,7 @@ print("data step ok")
 # The state $x$ at level $\sigma$ holds noise $e = (x - c)/\sigma$. The next state, at level $\sigma' < \sigma$, is the corrected
 # clean image with noise of that level, a part $\sqrt{1 - \eta^2}$ of it the old one and a part $\eta$ fresh:
 # $$x' = \hat c + \sigma'\big(\sqrt{1-\eta^2}\;e + \eta\,\varepsilon\big).$$
-# The package's is `workbench.solvers.null_space.transition`.
+# The package's is `workbench.solvers.null_space:transition`.
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -78,7 +78,7 @@ def ddnm_step(op, y, x, clean, fresh, sigma, lower, eta):
 
 
 # %% [markdown]
-# Your step in a chain of 20 levels, beside `workbench.solvers.zero_shot.ddnm.DDNM` with the same noise.
+# Your step in a chain of 20 levels, beside `workbench.solvers.zero_shot.ddnm:DDNM` with the same noise.
 
 # %%
 solver = DDNM(steps=20)

@@ -44,7 +44,7 @@ def denoise(x, sigma):
 
 
 # %% [markdown]
-# The package has the same for textures (`workbench.models.gaussian.GaussianPrior`); of one pixel, it is our case.
+# The package has the same for textures (`workbench.models.gaussian:GaussianPrior`); of one pixel, it is our case.
 
 # %%
 exact = GaussianPrior(torch.full((1, 1, 1), s**2), torch.tensor([m]))
@@ -55,7 +55,7 @@ print("denoiser ok")
 # %% [markdown]
 # ## 2. The score
 # Tweedie's formula: $\nabla\log p_\sigma(x) = (D(x, \sigma) - x) / \sigma^2$. Write it for any denoiser
-# (`workbench.models.prior.Prior.score` is the package's).
+# (`workbench.models.prior:Prior.score` is the package's).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -88,7 +88,7 @@ plt.show()
 #
 # ## 3. Sampling
 # Start from noise of a high level and go down, $\sigma_0 > \sigma_1 > \dots > 0$. Each step keeps the share of the noise that
-# belongs to the next level (DDIM without fresh noise, `workbench.solvers.prior_samples.DDIM`):
+# belongs to the next level (DDIM without fresh noise, `workbench.solvers.prior_samples:DDIM`):
 # $$x_{k+1} = D(x_k, \sigma_k) + \frac{\sigma_{k+1}}{\sigma_k}\,\big(x_k - D(x_k, \sigma_k)\big).$$
 
 
