@@ -129,6 +129,8 @@ def test_what_cannot_be_verified_is_said_in_a_line(tmp_path, capsys):
     code, said = said_of(capsys, tmp_path)
     assert code == 2
     assert said == f"workbench: {tmp_path}: expected the folder of a job that is done, with result.json and job.json\n"
+    (tmp_path / "jobs").mkdir()
+    assert said_of(capsys, tmp_path)[1].endswith("; give the id of one of its jobs too\n")
     job = {"id": "task-1", "started_in": "/", "notebook": "/gone/task.ipynb", "needs": {}, "parameters": {}}
     (tmp_path / "task-1").mkdir()
     for name, content in (("job.json", job), ("result.json", {"job": "task-1"})):

@@ -11,7 +11,7 @@ from workbench.demo.board import pictures_board
 from workbench.demo.degradation import PRIVATE
 from workbench.demo.photo import Photo, read_photo
 from workbench.demo.session import Sessions
-from workbench.demo.view import AMPLIFY, _figure, _row, picture
+from workbench.demo.view import AMPLIFY, captioned, in_columns, picture
 from workbench.evaluation.metrics import psnr
 from workbench.images import from_pillow
 
@@ -28,15 +28,12 @@ def pair_html(files: tuple[str, str]) -> tuple[str, str]:
     sizes = [f"{image.shape[-1]}×{image.shape[-2]}" for image in (one, two)]
     if one.shape != two.shape:
         raise ValueError(f"expected two pictures of one size, got {sizes[0]} and {sizes[1]} pixels")
-    figures = [_figure(*each, f"{sizes[0]} pixels") for each in (("First", picture(one)), ("Second", picture(two)))]
+    figures = [captioned(*each, f"{sizes[0]} pixels") for each in (("First", picture(one)), ("Second", picture(two)))]
     gap = (one - two).abs()
-    figures.append(_figure(f"Difference, {AMPLIFY} times", picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
+    figures.append(captioned(f"Difference, {AMPLIFY} times", picture(AMPLIFY * gap), f"largest {float(gap.max()):.2f}"))
     decibel = float(psnr(one, two))
-    if math.isinf(decibel):
-        return _row(figures, 3), "The pictures are equal in every pixel."
-    return _row(
-        figures, 3
-    ), f"PSNR between the two: {decibel:.2f} dB, which says how far apart they are, not which is better."
+    said = f"PSNR between the two: {decibel:.2f} dB, which says how far apart they are, not which is better."
+    return in_columns(figures, 3), "The pictures are equal in every pixel." if math.isinf(decibel) else said
 
 
 def pair_tab(sessions: Sessions) -> None:

@@ -48,10 +48,10 @@ def board_html(board: Board) -> str:
 def _given(board: Board) -> list[str]:
     """The photo and its measurement; of one that came degraded, the measurement where it is not the photo itself."""
     photo, measured, came = board.photo, board.degraded.picture[:1], board.degraded.original is None
-    first = _figure("The photo as it came" if came else "Original", picture(photo), _size(photo))
+    first = captioned("The photo as it came" if came else "Original", picture(photo), _size(photo))
     if came and torch.equal(measured, photo):
         return [first]
-    return [first, _figure("What counts of it" if came else "Degraded", picture(measured), _size(measured))]
+    return [first, captioned("What counts of it" if came else "Degraded", picture(measured), _size(measured))]
 
 
 def _kernel(board: Board) -> str:
@@ -87,12 +87,12 @@ def _panel(panel: Panel, over: bool, in_rounds: bool) -> str:
     label = panel.method.label
     source = None if panel.images is None else picture(panel.images[:1], live=not over)
     if panel.state == "waiting":
-        return _figure(label, None, "waits for its turn")
+        return captioned(label, None, "waits for its turn")
     if panel.state == "failed":
-        return _figure(label, source, "", error=panel.error)
+        return captioned(label, source, "", error=panel.error)
     if panel.state == "running":
         cost = f"{panel.index} of {panel.total or '…'}, {panel.evaluations} evaluations, {panel.seconds:.1f} s"
-        return _figure(label, source, cost, bar=(panel.index, panel.total))
+        return captioned(label, source, cost, bar=(panel.index, panel.total))
     record = panel.records[0]
     evaluations = record["evaluations"]
     rounds = record["iterations"] if _asks_in_rounds(panel) else evaluations
@@ -100,7 +100,7 @@ def _panel(panel: Panel, over: bool, in_rounds: bool) -> str:
     if record.get(JUDGE) is not None:
         parts.append(f"{METRICS[JUDGE].title} {as_text(record[JUDGE], JUDGE)} {METRICS[JUDGE].arrow}")
     parts.append(f"{evaluations} evaluations" + (f" in {rounds} rounds" if in_rounds else ""))
-    return _figure(label, source, ", ".join(filter(None, [*parts, f"{_seconds(panel):.1f} s"])))
+    return captioned(label, source, ", ".join(filter(None, [*parts, f"{_seconds(panel):.1f} s"])))
 
 
 def _differences(board: Board) -> str:
@@ -116,7 +116,7 @@ def _differences(board: Board) -> str:
         for panel in done
         if panel.images is not None and panel.images is not reference
     ]
-    return f"<h4>Difference to {escape(against)}, {AMPLIFY} times</h4>" + _row(figures, max(3, len(figures)))
+    return f"<h4>Difference to {escape(against)}, {AMPLIFY} times</h4>" + in_columns(figures, max(3, len(figures)))
 
 
 def _difference(name: str, images: Tensor, reference: Tensor, amplify: int | None = AMPLIFY) -> str:
@@ -125,24 +125,24 @@ def _difference(name: str, images: Tensor, reference: Tensor, amplify: int | Non
     largest = float(gap.max())
     times = amplify or max(1, int(1 / max(largest, 0.01)))
     note = f"largest {largest:.4f}, mean {float(gap.mean()):.4f}" + ("" if amplify else f", shown {times} times")
-    return _figure(name, picture(times * gap), note)
+    return captioned(name, picture(times * gap), note)
 
 
 def difference(name: str, first: Tensor, second: Tensor) -> str:
     """The difference map of any two pictures (1, 3, h, w) of a comparison, as bright as fits."""
-    return _row([_difference(f"Difference: {name}", first, second, None)], 1)
+    return in_columns([_difference(f"Difference: {name}", first, second, None)], 1)
 
 
 def _samples(panel: Panel) -> str:
     """All samples of a method, and where they differ."""
     assert panel.images is not None
     figures = [
-        _figure(f"seed {record['solver_seed']}", picture(panel.images[k : k + 1]), _decibel(record["psnr"]))
+        captioned(f"seed {record['solver_seed']}", picture(panel.images[k : k + 1]), _decibel(record["psnr"]))
         for k, record in enumerate(panel.records)
     ]
     spread = panel.images.clamp(0, 1).std(dim=0, keepdim=True)
-    figures.append(_figure("Spread", picture(AMPLIFY * spread), f"standard deviation, {AMPLIFY} times"))
-    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + _row(figures, 3)
+    figures.append(captioned("Spread", picture(AMPLIFY * spread), f"standard deviation, {AMPLIFY} times"))
+    return f"<h4>Samples of {escape(panel.method.label)}</h4>" + in_columns(figures, 3)
 
 
 def _decibel(value: float | None) -> str:
@@ -160,17 +160,17 @@ def _size(image: Tensor) -> str:
 def _comparison(given: Sequence[str], methods: Sequence[str]) -> str:
     """The methods large, two in a line, and beside them what they were given; without methods, that alone."""
     if not methods:
-        return _row(given, 2)
+        return in_columns(given, 2)
     columns, lines = min(2, len(methods)), -(-len(methods) // 2)
-    large = f'<div style="--columns: {columns}; --lines: {lines}">{_row(methods, columns)}</div>'
-    return f'<div class="comparison">{_row(given, 1)}{large}</div>'
+    large = f'<div style="--columns: {columns}; --lines: {lines}">{in_columns(methods, columns)}</div>'
+    return f'<div class="comparison">{in_columns(given, 1)}{large}</div>'
 
 
-def _row(figures: Sequence[str], columns: int) -> str:
+def in_columns(figures: Sequence[str], columns: int) -> str:
     return f'<div class="pictures" style="--columns: {columns}">{"".join(figures)}</div>'
 
 
-def _figure(name: str, source: str | None, note: str, bar: tuple[int, int] | None = None, error: str = "") -> str:
+def captioned(name: str, source: str | None, note: str, bar: tuple[int, int] | None = None, error: str = "") -> str:
     inside = f'<img src="{source}" alt="{escape(name)}" draggable="false">' if source else '<div class="empty"></div>'
     progress = "" if bar is None else f'<progress value="{bar[0]}" max="{max(1, bar[1])}"></progress>'
     wrong = f'<span class="error" role="alert">{escape(error)}</span>' if error else ""

@@ -17,7 +17,7 @@ from workbench.demo.board import pictures_board
 from workbench.demo.degradation import PRIVATE, Controls
 from workbench.demo.record import RECORD, recorded
 from workbench.demo.session import Sessions
-from workbench.demo.view import _figure, _row, picture
+from workbench.demo.view import captioned, in_columns, picture
 from workbench.images import load_image
 from workbench.text import write_json
 
@@ -124,7 +124,7 @@ def _shown(now: Ballot) -> tuple[Any, ...]:
     if not now.coming:
         return now, said, '<p class="remark">No more pairs: see the result, or restore by two methods.</p>'
     names = ("Left", "Right")
-    return now, said, _row([_figure(*each, "") for each in zip(names, now.coming[0].pictures, strict=True)], 2)
+    return now, said, in_columns([captioned(*each, "") for each in zip(names, now.coming[0].pictures, strict=True)], 2)
 
 
 def write_votes(ballot: Ballot, folder: Path) -> tuple[Path, Path]:

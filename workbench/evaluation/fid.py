@@ -71,7 +71,10 @@ def moments(images: Tensor, key: str) -> Tensor:
 
 
 def distance(samples: Tensor, reference: Tensor) -> float:
-    """The distance of two sets of at least two images by their :func:`moments`."""
+    """The distance of two sets of at least two images by their :func:`moments`.
+
+    Not by torchmetrics, whose metric sums up the same but cannot be made of sums, and rounds the result to float32.
+    """
     count, other = samples[-1, -1], reference[-1, -1]
     mean, mean2 = samples[-1, :-1] / count, reference[-1, :-1] / other
     spread = (samples[:-1, :-1] - count * mean.outer(mean)) / (count - 1)

@@ -69,9 +69,9 @@ def code_of(text: str) -> str:
 
 
 def value_of(tree: ast.AnnAssign) -> Any:
-    """What is assigned, or its constants where it is more than JSON and arithmetic."""
-    with suppress(Exception):
-        return json.loads(json.dumps(eval(ast.unparse(tree.value or tree), {"__builtins__": {}})))
+    """What is assigned, as JSON has it, or its constants where that is no literal of JSON."""
+    with suppress(ValueError, TypeError):
+        return json.loads(json.dumps(ast.literal_eval(tree.value or tree)))
     return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 

@@ -36,7 +36,8 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
     """
     folder = Path(folder).resolve()
     if not is_done(folder) or not (folder / JOB).is_file():
-        raise ValueError(f"{folder}: expected the folder of a job that is done, with {RESULT} and {JOB}")
+        one = "; give the id of one of its jobs too" if (folder / "jobs").is_dir() else ""
+        raise ValueError(f"{folder}: expected the folder of a job that is done, with {RESULT} and {JOB}{one}")
     job, old = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (JOB, RESULT))
     needs = {name: [Path(need).name for need in ids] for name, ids in job["needs"].items()}
     needed = [folder.parent / need for ids in needs.values() for need in ids]
