@@ -9,7 +9,7 @@ import torch
 
 from tests.solvers.solver_problems import gaussian_prior, replay
 from workbench.random import generator
-from workbench.solvers import DDIM, PredictorCorrector
+from workbench.solvers import DDIM, EDM, PredictorCorrector
 from workbench.solvers.base import Iterate
 from workbench.solvers.prior_samples import PriorSampler
 from workbench.solvers.schedules import geometric_sigmas, karras_sigmas, sampling_sigmas, vp_sigmas
@@ -82,14 +82,15 @@ def test_deterministic_ddim_is_the_probability_flow():
 
 
 @pytest.mark.parametrize(
-    "sampler",
+    ("sampler", "evaluations"),
     [
-        DDIM(200, 0.0, "karras"),
-        DDIM(200, 1.0, "karras"),
-        PredictorCorrector(200),
+        (DDIM(200, 0.0, "karras"), 200),
+        (DDIM(200, 1.0, "karras"), 200),
+        (EDM(100, churn=40.0), 199),  # the prior's highest level takes no churn: beyond it the prior knows nothing
+        (PredictorCorrector(200), 400),
     ],
 )
-def test_samples_have_the_prior_s_mean_and_spectrum(sampler):
+def test_samples_have_the_prior_s_mean_and_spectrum(sampler, evaluations):
     prior = gaussian_prior(8, sigma_min=0.01, sigma_max=20.0)
     result = sampler(prior, (1000, 1, 8, 8), generator=generator(0), like=torch.empty(0, dtype=torch.float64))
     power = torch.fft.fft2(result.image - 0.5, norm="ortho").abs().square().mean((0, 1))
@@ -97,7 +98,7 @@ def test_samples_have_the_prior_s_mean_and_spectrum(sampler):
     # Monte Carlo: 4.5 % per frequency; the rest is the number of levels, and the step's bias on images this small.
     torch.testing.assert_close(power, prior.spectrum[0], rtol=0.25, atol=0)
     assert float((power / prior.spectrum[0]).mean()) == pytest.approx(1, abs=0.1)
-    assert result.evaluations[0] == (400 if isinstance(sampler, PredictorCorrector) else 200)
+    assert result.evaluations[0] == evaluations
 
 
 @pytest.mark.parametrize("sampler", [DDIM(10, 0.5), PredictorCorrector(10)])
