@@ -114,7 +114,7 @@ BAD = {
     "a method as text": (LEAST | {"methods": ["pinv"]}, r"methods\[0\]: input should be an object, got 'pinv'"),
     "number as text": (LEAST | {"seed": "0"}, "seed: input should be a valid integer, got '0'"),
     "noise in words": (LEAST | {"noise": "loud"}, "noise is SIGMA, poisson:PEAK, .*, got 'loud'"),
-    "no seed": (LEAST | {"seed": -1}, "seed must be 0 or more, got -1"),
+    "no seed": (LEAST | {"seed": -1}, "seed must be 0 or more, a whole number, got -1"),
     "noise nan": (LEAST | {"noise": math.nan}, "noise is .* got nan"),
     "many samples": (LEAST | {"samples": 65}, "samples: input should be less than or equal to 64, got 65"),
     "tile": (method(tile="16"), r"methods\[1\].tile: input should be a valid integer, got '16'"),
