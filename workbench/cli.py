@@ -211,11 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"workbench: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        print("workbench: interrupted", file=sys.stderr)
-        sys.exit(130)
+        code = 130
     except BrokenPipeError:  # `workbench operators | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if code == 130:  # what typer itself makes of Ctrl-C
+        print("workbench: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

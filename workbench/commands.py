@@ -161,7 +161,11 @@ def run(
     from workbench.reports.report import write_report
 
     options = {"address": address} if engine == "dask" else {"options": parse_settings(slurm or [], "--slurm")}
-    outcomes = run_pipeline(plan, folder, workers, partial(getattr(engines, engine), **options))
+    try:
+        outcomes = run_pipeline(plan, folder, workers, partial(getattr(engines, engine), **options))
+    except KeyboardInterrupt:
+        typer.echo(f"What is done stays in {folder}: the same command goes on from there", err=True)
+        raise
     report = write_report(plan, outcomes, folder)
     typer.echo(table(outcomes))
     typer.echo(f"Report: {report}")
@@ -206,15 +210,19 @@ def exam(
     settings = parse_settings(set_ or [])
     if out is not None:
         writable(out.parent)
+        if out.is_dir():
+            raise typer.BadParameter(f"--out is a file, {out} is a folder")
     from dataclasses import asdict
 
     from tqdm import tqdm
 
-    from workbench.exam import TASKS, make_candidate, make_task, sit, table
+    from workbench.exam import CONTROLS, TASKS, make_candidate, make_task, sit, table
     from workbench.exam.learned import learn
     from workbench.text import write_json
 
     candidate = make_candidate(solver, **settings)
+    if learned and solver in CONTROLS:
+        raise typer.BadParameter(f"--learned is for samplers: the control {solver} asks no prior")
     tasks = [make_task(name) for name in task or TASKS]
     grades = []
     for each in tqdm(tasks, desc=solver, unit="task"):

@@ -31,10 +31,43 @@ CAPTIONS = {
     "seeds": "Standard deviation over seeds, averaged over the photos.",
 }
 _LATEX = {"hrules": True, "multicol_align": "c", "position": "tbp", "position_float": "centering"}
+_GREEK = [
+    "α",
+    "alpha",
+    "β",
+    "beta",
+    "γ",
+    "gamma",
+    "δ",
+    "delta",
+    "ε",
+    "varepsilon",
+    "ζ",
+    "zeta",
+    "η",
+    "eta",
+    "θ",
+    "theta",
+    "λ",
+    "lambda",
+    "μ",
+    "mu",
+    "ρ",
+    "rho",
+    "σ",
+    "sigma",
+    "τ",
+    "tau",
+    "ω",
+    "omega",
+]
 _TEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {sign: f"{{{sign}}}" for sign in "[*"}  # after the end of a row they would be its option
+    | {sign: f"$\\{name}$" for sign, name in zip(_GREEK[::2], _GREEK[1::2], strict=True)}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "\n": " "}
-    | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": "$<$", ">": "$>$"}
+    | {sign: f"${sign}$" for sign in "|<>"}
+    | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 )
 
 
