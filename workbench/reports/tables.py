@@ -31,40 +31,11 @@ CAPTIONS = {
     "seeds": "Standard deviation over seeds, averaged over the photos.",
 }
 _LATEX = {"hrules": True, "multicol_align": "c", "position": "tbp", "position_float": "centering"}
-_GREEK = [
-    "α",
-    "alpha",
-    "β",
-    "beta",
-    "γ",
-    "gamma",
-    "δ",
-    "delta",
-    "ε",
-    "varepsilon",
-    "ζ",
-    "zeta",
-    "η",
-    "eta",
-    "θ",
-    "theta",
-    "λ",
-    "lambda",
-    "μ",
-    "mu",
-    "ρ",
-    "rho",
-    "σ",
-    "sigma",
-    "τ",
-    "tau",
-    "ω",
-    "omega",
-]
+_GREEK = "αalpha βbeta γgamma δdelta εvarepsilon ζzeta ηeta θtheta λlambda μmu ρrho σsigma τtau ωomega"
 _TEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {sign: f"{{{sign}}}" for sign in "[*"}  # after the end of a row they would be its option
-    | {sign: f"$\\{name}$" for sign, name in zip(_GREEK[::2], _GREEK[1::2], strict=True)}
+    | {pair[0]: f"$\\{pair[1:]}$" for pair in _GREEK.split()}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "\n": " "}
     | {sign: f"${sign}$" for sign in "|<>"}
     | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
