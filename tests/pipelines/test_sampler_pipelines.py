@@ -53,17 +53,6 @@ def test_solvers_operators_and_published_tasks_exist(path):
         assert parse_operator(spec, (3, size, size), generator(0))
 
 
-def test_the_quick_pipeline_has_every_sampler_on_every_task():
-    jobs = load_pipeline(ROOT / "pipelines" / "deqir_quick.yaml").jobs
-    everywhere = {"pinv", "ddrm", "ddnm", "ddnm+", "dps", "pigdm", "diffpir", "chain of deqir", "deqir"}
-    found = {(job.parameters["degradation"], job.parameters["noise"]): set(job.parameters["methods"]) for job in jobs}
-    for (spec, _), methods in found.items():
-        extra = {"ilvr"} if spec.startswith("sr:") else {"repaint"} if spec in MASKS else set()
-        assert methods == everywhere | extra
-    specs = {"sr:2", "sr:4", "blur:10,10,5", "blur:20,1,9", "text", "stripes", "gray", "oldphoto"}
-    assert set(found) == {(spec, 0.0) for spec in specs} | {("sr:4", 0.05), ("blur:10,10,5", 0.05)}
-
-
 JOBS = """
 - notebook: restore
   parameters:
