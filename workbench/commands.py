@@ -15,6 +15,7 @@ PRIOR = (
     "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME, "
     "deepinv:NAME, spandrel:FILE, or your own FILE.py:NAME or package.module:NAME."
 )
+SET = typer.Option("--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False)
 PRIOR_SET = typer.Option(
     metavar="NAME=VALUE",
     help="A setting of the prior, such as weights=raw or head_channels=64; may be repeated.",
@@ -36,8 +37,7 @@ def models(
         return
     from workbench.models import describe_priors
 
-    cards = describe_priors()
-    for card in cards:
+    for card in describe_priors():
         typer.echo("\n".join(card_lines(card)))
     typer.echo(f"Or a {PRIOR.partition(', a ')[2]} 'workbench models PRIOR' says what one is.")
 
@@ -182,12 +182,7 @@ def exam(
             show_default=False,
         ),
     ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False
-        ),
-    ] = None,
+    set_: Annotated[list[str] | None, SET] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="TASK", help="Such as mixture-blur; may be repeated.  [default: all]", show_default=False),
