@@ -241,14 +241,8 @@ def test_priors_fit_the_restored_size_and_equal_ones_are_loaded_once():
 
 
 def test_settings_written_as_text():
-    assert parse_settings(["steps=50", "zeta=0.3", "schedule=vp", "deep=True", "none=none", "x=(1,2)"]) == {
-        "steps": 50,
-        "zeta": 0.3,
-        "schedule": "vp",
-        "deep": True,
-        "none": None,
-        "x": (1, 2),
-    }
+    expected = {"steps": 50, "zeta": 0.3, "schedule": "vp", "deep": True, "none": None, "x": (1, 2)}
+    assert parse_settings(["steps=50", "zeta=0.3", "schedule=vp", "deep=True", "none=none", "x=(1,2)"]) == expected
     assert parse_settings(["text=a=b", "brackets={[]:1}"]) == {"text": "a=b", "brackets": "{[]:1}"}
     for pairs, message in (
         (["steps"], "settings expects NAME=VALUE, got 'steps'"),
