@@ -101,9 +101,14 @@ def test_a_degradation_typed_by_hand_counts(demo: Demo) -> None:
         demo.write("degradation", "blur:0.1:6")
     across, down = (np.abs(np.diff(demo.picture("Degraded").astype(float), axis=axis)).mean() for axis in (1, 0))
     assert min(across, down) < 0.6 * max(across, down)  # blurred along one direction only
+    for control, value in (("first", "0.1"), ("second", "6")):
+        expect(demo.part(control, "input[type=range]")).to_have_value(value)
     with demo.changes():
-        demo.write("degradation", "sr:2")
+        demo.write("degradation", "sr:2:gaussian,0.7")
     assert demo.captions()[1] == "Degraded 128×128 pixels"
+    assert [demo.value("kind"), demo.value("word")] == ["Super-resolution", "gaussian"]
+    demo.part("first", "input[type=range]").press("ArrowRight")
+    expect(demo.part("degradation", "input")).to_have_value("sr:3:gaussian:0.7")  # what has no slider stays
 
 
 def test_what_is_no_degradation_is_said(demo: Demo) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -275,6 +276,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "many samples": ({"samples": 1000}, "samples must be a whole number from 1 to 8, got 1000"),
     "no degradation": ({"degradation": ""}, "unknown operator"),
     "a mask that is a file here": ({"degradation": "mask:/etc/passwd"}, "no file name"),
+    "what is missing of a photo that came": (
+        {"degradation": "inpaint:0.5", "came": True},
+        "choose Painted mask or Old photo",
+    ),
     "a mask that is not painted": ({"degradation": "mask"}, "paint over"),
     "sr:1000000": ({"degradation": "sr:1000000"}, "from 1 to 32"),
     "a result too large": ({"degradation": "sr:16", "came": True, "side": 96}, "the limit is"),
@@ -303,4 +308,7 @@ def test_nothing_that_was_sent_left_a_traceback_in_the_log(server, client, photo
     for values in ({"noise": -1}, {"prior_1": "magic"}, {"fit": "stretch"}, {"samples": []}, {"degradation": {}}):
         refusal(client, "/restore", **({"photo": photo} | SMALL | values))
     raw_call(server.url, "restore", [1, 2])
+    asked = {"data": [None] * 12, "session_hash": "x"}  # outside the queue, as a browser does
+    answer = httpx.post(f"{server.url}/gradio_api/run/degrade", json=asked)
+    assert (answer.status_code, "the side in pixels" in answer.json()["error"]) == (422, True)
     assert "Traceback" not in (server.files.parent / "log").read_text()

@@ -223,7 +223,7 @@ def test_operators_take_the_painted_mask_and_no_file_of_the_server():
     [
         ("blur:1.5:1.5", "blur:/f/kernel.npy"),
         ("blur", "blur:/f/kernel.npy"),
-        (" blur:20,1,9 ", "blur:/f/kernel.npy"),
+        ("blur,20,1,9", "blur:/f/kernel.npy"),
         ("sr:4:bicubic", "sr:4:/f/kernel.npy"),
         ("sr:2", "sr:2:/f/kernel.npy"),
         ("motion:9:45", "motion:9:45"),

@@ -22,6 +22,7 @@ from workbench.images import load_image
 from workbench.operators.parse import describe_operators
 
 log = logging.getLogger(__name__)
+FAULT = "Error of the server"
 PROBLEM = list(inspect.signature(Problem).parameters.values())
 
 
@@ -37,7 +38,8 @@ def said() -> Iterator[None]:
         raise
     except Exception:
         log.exception("while answering a visitor")
-        raise gr.Error("something went wrong on the server; its log says what", print_exception=False) from None
+        message = "something went wrong on the server; its log says what"
+        raise gr.Error(message, title=FAULT, print_exception=False) from None
 
 
 class Page(gr.Blocks):

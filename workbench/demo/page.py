@@ -15,10 +15,17 @@ import gradio as gr
 import skimage
 
 from workbench.demo.board import pictures_board
-from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
-from workbench.demo.degradation import PRIVATE, QUICK, Controls, degradation_controls, help_writing
+from workbench.demo.controls import takes_mask
+from workbench.demo.degradation import (
+    PRIVATE,
+    QUICK,
+    Controls,
+    degradation_controls,
+    help_writing,
+    helpers_for,
+    helpers_in,
+)
 from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
-from workbench.demo.kernel import KernelFile
 from workbench.demo.pair import pair_tab
 from workbench.demo.photo import FITS, Amount, Photo, Range
 from workbench.demo.presets import PRESETS, Preset
@@ -186,20 +193,17 @@ def _results(opening: str, status: gr.HTML) -> Controls:
 def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) -> None:
     def choose(name: str) -> list[Any]:
         chosen = PRESETS[name]
-        kind = chosen.degradation.partition(":")[0]
-        first, second, word = parameter_updates(kind, chosen.degradation)
         return [
             chosen.text,
             *(value for row in chosen.rows for value in row),
             chosen.samples,
-            *(False, "square", chosen.side, CONTROLS[kind][0], chosen.degradation, chosen.noise),
-            *(gr.Group(visible=takes_mask(kind)), KernelFile(None, visible=takes_kernel(kind))),
-            *(gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
+            *(False, "square", chosen.side, chosen.degradation, chosen.noise),
+            *helpers_for(chosen.degradation, value=None),
         ]
 
-    names = ("came", "fit", "side", "kind", "degradation", "noise", "masking", "kernel")
+    names = ("came", "fit", "side", "degradation", "noise")
     written = [others["about"], *others["methods"], others["samples"], *(controls[name] for name in names)]
-    preset.select(choose, preset, [*written, *controls["helpers"]], **PRIVATE)
+    preset.select(choose, preset, [*written, *helpers_in(controls)], **PRIVATE)
 
 
 def _follow(
