@@ -9,7 +9,7 @@ import gradio as gr
 
 from workbench.demo.controls import CONTROLS, MOST_NOISE, TITLES, parameter_updates, spec_of, takes_kernel, takes_mask
 from workbench.demo.kernel import SUFFIXES, KernelFile
-from workbench.demo.photo import Painting, Photo, Range
+from workbench.demo.photo import Painting, Range, bring
 from workbench.demo.presets import Preset
 from workbench.operators.controls import spec_with, values_in
 from workbench.operators.parse import operator_name
@@ -63,14 +63,7 @@ def degradation_controls(start: Preset) -> Controls:
             height=420,
             elem_id="painting",
         )
-        mask = Photo(
-            label="Or upload a mask: white is filled, black is kept",
-            sources=["upload", "clipboard"],
-            type="filepath",
-            image_mode=None,
-            height=120,
-            elem_id="mask",
-        )
+        mask = bring(label="Or upload a mask: white is filled, black is kept", height=120, elem_id="mask")
     measured = {"came": came, "degradation": degradation, "noise": noise, "painting": painting, "mask": mask}
     others = {"kind": kind, "helpers": [*helpers, choice], "masking": masking, "estimate": estimate, "level": level}
     return measured | {"kernel": kernel} | others
@@ -103,7 +96,7 @@ def help_writing(controls: Controls) -> None:
     side, noise, level = controls["side"], controls["noise"], controls["level"]
     helping = helpers_in(controls)
     kind.select(choose, [kind, side], [degradation, side, *helping], **PRIVATE)
-    degradation.input(typed, degradation, helping, **PRIVATE)
+    gr.on([degradation.input, degradation.blur], typed, degradation, helping, **PRIVATE)  # blur: what was pasted
     level.input(None, level, noise, js="(level) => String(level)", **PRIVATE)
     follow = f"(text, level) => text.trim() && text >= 0 && text <= {MOST_NOISE} ? Number(text) : level"
     noise.change(None, [noise, level], level, js=follow, **PRIVATE)

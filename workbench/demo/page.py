@@ -25,14 +25,14 @@ from workbench.demo.degradation import (
     helpers_for,
     helpers_in,
 )
-from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
+from workbench.demo.endpoints import Page, endpoints, methods_in
 from workbench.demo.pair import pair_tab
-from workbench.demo.photo import FITS, Amount, Photo, Range
+from workbench.demo.photo import FITS, Amount, Range, bring
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.record import computed, opening_board
 from workbench.demo.session import Sessions
-from workbench.demo.view import WIDTHS, board_html
+from workbench.demo.view import WIDTHS, board_html, wrong
 from workbench.demo.vote import vote_tab
 from workbench.images import SAMPLES
 from workbench.models.load import available_priors, shipped_kind
@@ -122,15 +122,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
 def _photo(start: Preset, megabytes: float) -> Controls:
     """The photo, and what of it is restored."""
     samples = [str(Path(skimage.__file__).parent / "data" / file) for file in SAMPLES.values()]
-    photo = Photo(
-        samples[list(SAMPLES).index("cat")],
-        label=f"Photo, up to {megabytes:g} MB",
-        sources=["upload", "clipboard", "webcam"],
-        type="filepath",
-        image_mode=None,
-        height=220,
-        elem_id="photo",
-    )
+    first, label = samples[list(SAMPLES).index("cat")], f"Photo, up to {megabytes:g} MB"
+    photo = bring(first, camera=True, label=label, height=220, elem_id="photo")
     gr.Examples([[file] for file in samples], photo, label="Samples", elem_id="samples", api_visibility="private")
     with gr.Accordion("Crop and size", open=False, elem_id="framing"):
         choices = [(text, name) for name, text in FITS.items()]
