@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from playwright.sync_api import expect
 from tests.demo.browser import DEGRADED, Demo, needs_chromium
 from workbench.models import available_priors
 from workbench.models.load import shipped_kind
+from workbench.restore import steps_of
 from workbench.solvers import SOLVERS
 
 pytestmark = needs_chromium
@@ -21,8 +21,7 @@ QUICK = ("ddnm", "photo-mupet", "steps=2")
 
 def few_steps(solver: str) -> str:
     """Settings with which ``solver`` takes three steps at most."""
-    names = [field.name for field in fields(SOLVERS[solver])]
-    return next((f"{name}=3" for name in ("max_steps", "steps") if name in names), "")
+    return next((f"{name}={steps}" for name, steps in steps_of(solver, 3).items()), "")
 
 
 @pytest.fixture
@@ -148,15 +147,6 @@ def test_silly_numbers_are_said_and_stay_as_they_were_typed(small: Demo) -> None
     expect(said).to_contain_text("samples must be a whole number from 1 to 8, got 0")
 
 
-def test_compressed_sensing_can_be_chosen_at_any_size(demo: Demo) -> None:
-    demo.unfold("framing")
-    with demo.changes():
-        demo.number("side", 96)
-    demo.choose("kind", "Compressed sensing")
-    expect(demo.part("side", "input")).to_have_value("128")
-    demo.page.locator("#board figcaption", has_text="128×128 pixels").first.wait_for()
-
-
 def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
     demo.small()
     demo.write("settings1", "steps=1000")
@@ -170,7 +160,7 @@ def test_a_run_can_be_cancelled_and_the_next_one_runs(demo: Demo) -> None:
 
 
 def test_all_pictures_are_zoomed_and_moved_together(demo: Demo) -> None:
-    """By the slider, by the wheel where the pointer is, by dragging; and back."""
+    """By the slider, by the wheel where the pointer is, by dragging; and back. Their pixels may be smooth."""
     demo.small()
     shown = demo.part("board", ".frame img")
     boxes = lambda: [image.bounding_box() or {} for image in shown.all()]  # noqa: E731
@@ -201,14 +191,10 @@ def test_all_pictures_are_zoomed_and_moved_together(demo: Demo) -> None:
     assert under == pytest.approx((0.25 * width, 0.75 * width), abs=2)  # what was under the pointer stays there
     assert demo.page.evaluate("scrollY") == 0
 
-
-def test_smooth_pixels(demo: Demo) -> None:
-    drawn = demo.part("board", ".frame img").first
-    expect(drawn).to_have_css("image-rendering", "pixelated")
-    demo.part("board", "input.smooth").check()
-    expect(drawn).to_have_css("image-rendering", "auto")
-    demo.part("board", "input.smooth").uncheck()
-    expect(drawn).to_have_css("image-rendering", "pixelated")
+    drawn = shown.first
+    for smooth in (True, False):
+        demo.part("board", "input.smooth").set_checked(smooth)
+        expect(drawn).to_have_css("image-rendering", "auto" if smooth else "pixelated")
 
 
 def test_before_and_after(small: Demo) -> None:
@@ -219,14 +205,10 @@ def test_before_and_after(small: Demo) -> None:
     assert small.options("left") == names
     assert small.options("right") == names
     assert [small.value("left"), small.value("right")] == names[2:]
-    for side, nth in (("left", 0), ("right", 1)):
-        picture = small.part("slider", "img").nth(nth)
-        small.choose(side, "Original")
-        expect(picture).to_have_attribute("src", re.compile(r"/original\.png$"))
-        small.choose(side, names[2])
-        expect(picture).to_have_attribute("src", re.compile(r"/1-pinv-photo[^/]*\.png$"))
-    small.choose("left", "Original")
-    expect(small.part("slider", "img").nth(0)).to_have_attribute("src", re.compile(r"/original\.png$"))
+    for nth, (side, name, file) in enumerate((("left", "Original", "original"), ("right", names[2], "1-pinv-photo"))):
+        small.choose(side, name)
+        address = re.compile(rf"/{file}[^/]*\.png$")
+        expect(small.part("slider", "img").nth(nth)).to_have_attribute("src", address)
     expect(small.part("gap", "figcaption")).to_contain_text("Difference: 1. pinv, photo (DSM) − Original")
 
     after = small.part("slider", "img").nth(1)

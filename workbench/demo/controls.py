@@ -36,7 +36,9 @@ def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[s
     return first, second, word
 
 
-def spec_of(title: str, first: float | None, second: float | None, word: str) -> str:
-    """The operator as on the command line, from the controls, of which a slider may be empty (None)."""
+def spec_of(title: str, first: float | None, second: float | None, word: str, spec: str = "") -> str:
+    """The operator as on the command line, from the controls, of which a slider may be empty (None), and from ``spec``,
+    what is written there now."""
     numbers = iter("" if number is None else number for number in (first, second))
-    return spec_with(TITLES[title], [word if p.choices else next(numbers) for p in CONTROLS[TITLES[title]][1:]])
+    values = [word if p.choices else next(numbers) for p in CONTROLS[TITLES[title]][1:]]
+    return spec_with(TITLES[title], values, spec)

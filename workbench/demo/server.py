@@ -29,7 +29,10 @@ POLICY = (
 
 
 class NoWayOut:
-    """Refuses the addresses by which Gradio fetches pages for a visitor; has browsers load nothing from elsewhere."""
+    """Refuses the addresses by which Gradio fetches pages for a visitor; has browsers load nothing from elsewhere.
+
+    What Gradio answers with 500 though only the input was wrong is 422, as elsewhere.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,10 +47,18 @@ class NoWayOut:
             await send({"type": "http.response.body", "body": b"this server fetches nothing from the web"})
             return
 
+        failed: list[Message] = []  # the beginning of an answer, until its first words are known
+
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
                 message["headers"] = [*message["headers"], *headers, (b"referrer-policy", b"same-origin")]
+                if message["status"] == 500:
+                    failed.append(message)
+                    return
+            while failed:
+                refused = b'"title":"Error"' in message.get("body", b"")  # not endpoints.FAULT
+                await send(failed.pop() | ({"status": 422} if refused else {}))
             await send(message)
 
         with suppress(ClientDisconnect):  # a page that is closed while it uploads
