@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
 from workbench.data.sources import Indexed, Sample, Streamed, open_source
+from workbench.text import require
 
 if TYPE_CHECKING:
     from workbench.data.crops import CropPool
@@ -94,8 +95,10 @@ class Photos(IterableDataset):
             raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
         if size < 1 or batch_size < 1:
             raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
-        if any(not 0 < low <= high for low, high in self.scales):
-            raise ValueError(f"scales must be 0 < smallest <= largest, got {self.scales}")
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] for pair in self.scales):
+            raise ValueError(f"scales must be pairs, 0 < smallest <= largest, got {self.scales}")
+        require(all(side is None or side >= 1 for side in self.resize), "resize", "at least 1 or None", self.resize)
+        require(seed >= 0, "seed", "at least 0", seed)
         self.shares = shares / shares.sum()
         self.size, self.batch_size, self.flip = size, batch_size, flip
         self.seed, self.start, self.rank, self.ranks = seed, start, rank, ranks

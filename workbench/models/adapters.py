@@ -210,6 +210,7 @@ class EDMPrecond(Adapter):
         sigma_data: float = 0.5,
         **options: Any,
     ) -> None:
+        require(0 < sigma_data < float("inf"), "sigma_data", "positive and finite", sigma_data)
         super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.sigma_data = sigma_data
 

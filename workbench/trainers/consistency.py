@@ -67,7 +67,7 @@ class Curriculum(Limited):
 
     def _before_rounding_up(self, step: int) -> int:
         last = self.last or 0
-        square = step / self.steps * ((last + 1) ** 2 - self.first**2) + self.first**2
+        square = min(step / self.steps, 1) * ((last + 1) ** 2 - self.first**2) + self.first**2
         return max(math.ceil(math.sqrt(square) - 1), 1)
 
     def levels(self, step: int) -> int:
@@ -80,7 +80,7 @@ class Curriculum(Limited):
 
     def average(self, step: int) -> float:
         """Decay of the target's average at ``step``: give it to ``TrainSettings(ema_decay=...)``."""
-        if not self.adaptive or self.last is None:
+        if not (self.adaptive and self.decay and self.last):
             return self.decay
         return math.exp(self.first * math.log(self.decay) / self._before_rounding_up(step))
 

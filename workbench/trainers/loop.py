@@ -23,7 +23,10 @@ from tqdm.auto import tqdm
 
 from workbench.data import CropPool, Photos, loader
 from workbench.data.photos import Batch
+from workbench.limits import Count, Limited, NotNegative, Positive, Whole
 from workbench.models.prior import Prior
+from workbench.models.wrappers import existing_device
+from workbench.text import require
 from workbench.trainers.dsm import Objective
 from workbench.trainers.run import Progress, Run, Window
 from workbench.trainers.task import Averages, Context, Task, single
@@ -33,7 +36,7 @@ LOST_IN_A_ROW = 20  # steps
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Limited):
     """What a run is, all of it recorded in ``settings.json``.
 
     Attributes:
@@ -52,31 +55,32 @@ class TrainSettings:
         workers: loader processes.
     """
 
-    steps: int
-    learning_rate: float = 1e-3
-    warmup: int = 500
+    steps: Count
+    learning_rate: NotNegative = 1e-3
+    warmup: Whole = 500
     schedule: str | Callable[[int], float] = "cosine"
     optimiser: str = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float | Callable[[int], float] = 0.9995
-    clip: float = 1.0
-    accumulate: int = 1
+    clip: Positive = 1.0
+    accumulate: Count = 1
     precision: str = "no"
     seed: int = 0
-    log_every: int = 100
-    save_every: int = 1000
-    sample_every: int = 0
-    workers: int = 2
+    log_every: Count = 100
+    save_every: Count = 1000
+    sample_every: Whole = 0
+    workers: Whole = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = {"schedule": ("cosine", "constant"), "precision": ("no", "bf16"), "optimiser": ("adam", "muon")}
         for name, values in known.items():
             if getattr(self, name) not in values and not (name == "schedule" and callable(self.schedule)):
                 raise ValueError(f"{name} is {' or '.join(map(repr, values))}, got {getattr(self, name)!r}")
-        for name in ("steps", "accumulate", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         object.__setattr__(self, "betas", tuple(self.betas))
+        shares = self.betas if callable(self.ema_decay) else (*self.betas, self.ema_decay)
+        fits = len(self.betas) == 2 and all(0 <= share <= 1 for share in shares) and max(self.betas) < 1
+        require(fits, "betas and ema_decay", "two shares below 1, and one up to 1", f"{self.betas}, {self.ema_decay}")
 
     def factor(self, step: int) -> float:
         """What base rates are multiplied by at step ``step`` (from 0)."""
@@ -159,7 +163,7 @@ def train_task(
     from accelerate import Accelerator
 
     accelerator = Accelerator()
-    device = torch.device(device or accelerator.device)
+    device = existing_device(device or accelerator.device)
     run = Run(Path(folder), settings, task, photos, accelerator)
     for module in task.modules.values():
         module.train(any(p.requires_grad for p in module.parameters())).to(device)

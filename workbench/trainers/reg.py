@@ -55,8 +55,10 @@ class ReG(Limited):
         Raises:
             ValueError: the prior does not know the levels.
         """
-        if max(self.sigma_max, self.level) > prior.sigma_max:
-            raise ValueError(f"{prior.name} knows noise up to {prior.sigma_max:g}, ReG asks up to {self.sigma_max:g}")
+        prior.check_kind("ReG")
+        highest = max(self.sigma_max, self.level)
+        if highest > prior.sigma_max:
+            raise ValueError(f"{prior.name} knows noise up to {prior.sigma_max:g}, ReG asks up to {highest:g}")
         denoiser, regulariser = prior.requires_grad_(self.learn_denoiser), copy.deepcopy(prior).requires_grad_(True)
         trained = [denoiser, regulariser] if self.learn_denoiser else [regulariser]
         steppers = [

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from workbench.data.photos import Batch
 from workbench.evaluation.perceptual import effnet_loss, lpips_distance
-from workbench.limits import Limited, NotNegative, Positive
+from workbench.limits import Count, Limited, NotNegative, Positive
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import Unfolded
 from workbench.operators.base import Operator, column
@@ -81,7 +81,7 @@ class UD2M(Limited):
     penalty: NotNegative = 0.01
     distance: str = "lpips"
     discriminator_rate: Positive | None = None
-    width: int = 32
+    width: Count = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
