@@ -95,8 +95,9 @@ class Photos(IterableDataset):
             raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
         if size < 1 or batch_size < 1:
             raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
-        if not all(isinstance(pair, list | tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] for pair in self.scales):
-            raise ValueError(f"scales must be pairs, 0 < smallest <= largest, got {self.scales}")
+        pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in self.scales)
+        fits = pairs and all(0 < low <= high for low, high in self.scales)
+        require(fits, "scales", "pairs, 0 < smallest <= largest", self.scales)
         require(all(side is None or side >= 1 for side in self.resize), "resize", "at least 1 or None", self.resize)
         require(seed >= 0, "seed", "at least 0", seed)
         self.shares = shares / shares.sum()

@@ -71,7 +71,7 @@ def open_source(spec: str | Path) -> Indexed | Streamed:
 
 
 def decode_image(data: bytes | Path) -> np.ndarray:
-    """uint8 (H, W, 3) from encoded bytes or a file, as ``read_photo`` reads it: upright, sRGB, transparency on white."""
+    """uint8 (H, W, 3) from encoded bytes or a file, as ``read_photo`` reads it: upright, sRGB, on white."""
     if isinstance(data, Path):
         return read_photo(data, flat=True, max_pixels=MOST_PIXELS).levels
     with tempfile.NamedTemporaryFile() as file:
