@@ -70,22 +70,25 @@ def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path:
     assert not any(parameter.requires_grad for parameter in prior.parameters())
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path, dropout: float) -> None:
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"optimiser": "muon"}])
+def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path, options: dict) -> None:
     """Dropout is a function of seed and step."""
-    whole, _ = small_run(tmp_path / "whole", photos, steps=4, dropout=dropout)
+    whole, _ = small_run(tmp_path / "whole", photos, steps=4, **options)
     for number in range(4):  # a slice of no length does one step
         torch.rand(number)  # what others draw does not matter
-        sliced, progress = small_run(tmp_path / "sliced", photos, steps=4, dropout=dropout, stop_after=0.0)
+        sliced, progress = small_run(tmp_path / "sliced", photos, steps=4, stop_after=0.0, **options)
     assert progress.step == 4
     assert same_weights(whole.state_dict(), sliced.state_dict())
     torch.manual_seed(7)
-    again, progress = small_run(tmp_path / "sliced", photos, steps=4, dropout=dropout)  # finished: nothing left to do
+    again, progress = small_run(tmp_path / "sliced", photos, steps=4, **options)  # finished: nothing left to do
     assert progress.step == 4
     assert same_weights(whole.state_dict(), again.state_dict())
     drawn = torch.rand(3)
     small_prior()  # as the run's
     assert torch.equal(drawn, torch.rand(3))  # nor does a run change what others draw
+    if options:
+        plain, _ = small_run(tmp_path / "plain", photos, steps=4)
+        assert not same_weights(whole.state_dict(), plain.state_dict())
 
 
 @pytest.mark.parametrize(("objective", "steps"), [("dsm", 40), ("mupet", 30), ("mtdeq", 30)])

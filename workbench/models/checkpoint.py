@@ -8,7 +8,7 @@ Weights may be stored in half precision; they are loaded as float32.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -37,7 +37,7 @@ from workbench.text import check_types, require
 FORMAT = 1
 SIZES = ("channels", "multiple", "image_size")
 # Adapter name: (class, the constructor arguments that a file records).
-ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
+ADAPTERS: dict[str, tuple[type[Prior], tuple[str, ...]]] = {
     "edm": (EDMPrecond, ("sigma_min", "sigma_max", "sigma_data", *SIZES)),
     "consistency": (ConsistencyModel, ("sigma_min", "sigma_max", "sigma_data", *SIZES)),
     "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", *SIZES)),
@@ -200,11 +200,11 @@ def prior_from_checkpoint(
     for key in settings:
         if key not in known and not (key in SCHEDULE and adapter is VPNoise):
             raise ValueError(f"unknown setting {key!r} of adapter {header['adapter']}")
-    types = get_type_hints(Prior.__init__) | get_type_hints(adapter.__init__)
+    types = {name: hint for kind in adapter.mro()[::-1] for name, hint in get_type_hints(kind.__init__).items()}
     try:
         schedule = {key: torch.tensor(settings.pop(key), dtype=torch.float64) for key in SCHEDULE if key in settings}
         check_types(settings, types, f"adapter {header['adapter']}")
-        prior = adapter(net, name=name, **settings, **schedule)
+        prior = cast(Any, adapter)(net, name=name, **settings, **schedule)
     except (RuntimeError, TypeError) as error:
         raise ValueError(str(error)) from None
     if prior.channels != header["network_config"].get("channels", prior.channels):

@@ -222,7 +222,7 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
 
 def _folder(path: Path, settings: dict[str, Any]) -> Prior:
     if not (path / WEIGHTS).is_file():
-        return _diffusers(path, settings)
+        return _with(settings, load_diffusers, path)
     prior = load_file(path / WEIGHTS, settings)
     prior.name = path.resolve().name
     return prior
@@ -236,21 +236,18 @@ def _hub(source: str, settings: dict[str, Any]) -> Prior:
     return prior
 
 
-def _diffusers(source: str | Path, settings: dict[str, Any]) -> Prior:
-    return _with(settings, load_diffusers, source)
-
-
-def _spandrel(source: str, settings: dict[str, Any]) -> Prior:
-    return _with(settings, load_spandrel, source)
-
-
 def _deepinv(source: str | nn.Module, settings: dict[str, Any]) -> Prior:
     from workbench.deepinv_bridge import prior_from_deepinv  # a layer above: it imports this one
 
     return prior_from_deepinv(source, **settings)
 
 
-KINDS = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv, "spandrel": _spandrel}
+KINDS: dict[str, Callable[[str, dict[str, Any]], Prior]] = {
+    "hf": _hub,
+    "diffusers": lambda source, settings: _with(settings, load_diffusers, source),
+    "deepinv": _deepinv,
+    "spandrel": lambda source, settings: _with(settings, load_spandrel, source),
+}
 
 
 def _with(settings: dict[str, Any], function: Callable[..., Prior], *arguments: Any) -> Prior:

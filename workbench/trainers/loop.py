@@ -28,7 +28,7 @@ from workbench.models.prior import Prior
 from workbench.models.wrappers import existing_device
 from workbench.text import require
 from workbench.trainers.dsm import Objective
-from workbench.trainers.run import Progress, Run, Window
+from workbench.trainers.run import Progress, Run, Window, log
 from workbench.trainers.task import Averages, Context, Task, single
 
 Sampler = Callable[[dict[str, nn.Module], torch.Generator], Tensor]
@@ -103,30 +103,21 @@ def train(
     folder: str | Path,
     *,
     sampler: Callable[[Prior, torch.Generator], Tensor] | None = None,
-    max_seconds: float | None = None,
-    progress_bar: bool = True,
-    device: str | torch.device | None = None,
+    **options: Any,
 ) -> tuple[Prior, Progress]:
     """Train ``prior`` in ``folder``, or go on where the run in that folder stopped: :func:`train_task` of one turn.
 
     Args:
         prior: an adapter around a network; it is trained in place.
         sampler: draws images (B, C, H, W) from the averaged prior for the sample grids.
+        options: of :func:`train_task`.
 
     Returns:
         The averaged (EMA) prior in eval mode, and the progress.
     """
     draw = None if sampler is None else lambda modules, generator: sampler(modules["prior"], generator)
-    averages, progress = train_task(
-        single(prior, objective, settings),
-        photos,
-        settings,
-        folder,
-        sampler=draw,
-        max_seconds=max_seconds,
-        progress_bar=progress_bar,
-        device=device,
-    )
+    task = single(prior, objective, settings)
+    averages, progress = train_task(task, photos, settings, folder, sampler=draw, **options)
     return cast(Prior, averages["prior"]), progress
 
 
@@ -191,10 +182,12 @@ def train_task(
         for batch in parts:
             progress.images += len(batch.images) * accelerator.num_processes
             progress.skipped += len(batch.skipped)
-            run.report_skipped(batch.skipped)
+            for entry in batch.skipped:
+                log.warning("skipped %s", entry)
         lost = _step(task, modules, parts, settings, run, progress.step, averages, windows, device)
         if lost:
-            progress.lose()
+            progress.lost_steps += 1
+            progress.lost_in_a_row += 1
             if progress.lost_in_a_row >= LOST_IN_A_ROW:
                 raise FloatingPointError(_advice(progress))
         else:

@@ -44,11 +44,6 @@ class Progress:
     lost_steps: int = 0
     lost_in_a_row: int = 0
 
-    def lose(self) -> None:
-        """Count a step that left the weights alone."""
-        self.lost_steps += 1
-        self.lost_in_a_row += 1
-
 
 class Window:
     """What happened since the last line of the log: means over steps, accumulation parts and processes."""
@@ -222,11 +217,6 @@ class Run:
                 self.writer.add_scalar(name, value, progress.step)
             self.writer.add_scalar("data/waiting", waiting, progress.step)
             self.writer.add_scalar("data/skipped", progress.skipped, progress.step)
-
-    def report_skipped(self, skipped: list[str]) -> None:
-        """Name the files that could not be decoded."""
-        for entry in skipped:
-            log.warning("skipped %s", entry)
 
     def grid(self, progress: Progress, sampler: Sampler, modules: dict[str, nn.Module], device: torch.device) -> None:
         """Draw samples, always from the same noise, and write them as one picture."""
