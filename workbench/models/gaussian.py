@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior
+from workbench.text import require
 
 
 class GaussianPrior(Prior):
@@ -66,6 +67,7 @@ class GaussianPrior(Prior):
         Args:
             floor: variance added to every frequency, so that none is known for certain from few images.
         """
+        require(images.ndim == 4 and len(images) >= 1, "images", "(N, C, H, W)", f"shape {tuple(images.shape)}")
         pixels = images.double()
         mean = pixels.mean((0, 2, 3))
         power = torch.fft.fft2(pixels - mean.view(1, -1, 1, 1), norm="ortho").abs().square().mean(0)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior
+from workbench.text import require
 
 SPACING = 0.6  # of the lattice, in units of the smaller of noise level and scale
 WINDOW = 12  # lattice points each side of a noisy value where the noise is the smaller one: 7.2 deviations
@@ -153,6 +154,7 @@ class LaplaceIncrements(Prior):
         Raises:
             ValueError: ``sigma_noise`` is not positive, or shapes do not fit.
         """
+        require(min(count, thin) >= 1 and burn_in >= 0, "count and thin", "at least 1", f"{count} and {thin}")
         a, data, n = matrix.double(), y.double().flatten(1), self.shape[2]
         if not 0 < sigma_noise < math.inf:
             raise ValueError(f"sigma_noise must be positive and finite, got {sigma_noise}")

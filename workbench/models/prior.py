@@ -163,6 +163,10 @@ class Prior(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError, saying what was expected and what came, unless the network takes images like ``x``."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            hint = " (uint8: x.float() / 255)" if kind is torch.uint8 else ""
+            raise ValueError(f"{self.name} takes tensors of floating-point numbers, got {kind}{hint}")
         if x.ndim != 4 or x.shape[1] != self.channels:
             kinds = {1: "grey ", 3: "colour "}
             kind = kinds.get(self.channels, "") if x.ndim == 4 and x.shape[1] in kinds else ""
@@ -170,6 +174,7 @@ class Prior(nn.Module):
         height, width = x.shape[-2:]
         if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
             raise ValueError(f"{self.name} takes {self.image_size}x{self.image_size} images, got {height}x{width}")
+        require(min(height, width) >= 1, "images", "of at least one pixel", f"{height}x{width}")
         if height % self.multiple or width % self.multiple:
             raise ValueError(f"{self.name} takes sides that are multiples of {self.multiple}, got {height}x{width}")
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+
+if TYPE_CHECKING:
+    from workbench.trainers.loop import TrainSettings
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. (2024)
 STEPS = 5
@@ -47,12 +51,8 @@ class Muon(Optimizer):
                 raise ValueError(f"Muon takes matrices and kernels, got a parameter of shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None) -> None:
         """One step with Nesterov momentum."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -70,12 +70,12 @@ class Muon(Optimizer):
                 scale = -group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 scaled = (updates.to(parameters[0].dtype) * scale).unbind()
                 torch._foreach_add_(parameters, [u.view_as(p) for u, p in zip(scaled, parameters, strict=True)])
-        return loss
 
 
-def optimisers(model: nn.Module, name: str, rate: float, betas: tuple[float, float]) -> list[Optimizer]:
+def optimisers(model: nn.Module, settings: TrainSettings) -> list[Optimizer]:
     """ "adam": Adam for everything. "muon": Muon for convolution kernels, Adam for the rest."""
-    kernels = [p for p in model.parameters() if p.ndim == 4] if name == "muon" else []
+    rate, betas = settings.learning_rate, settings.betas
+    kernels = [p for p in model.parameters() if p.ndim == 4] if settings.optimiser == "muon" else []
     rest = [p for p in model.parameters() if not kernels or p.ndim != 4]
     found: list[Optimizer] = [Adam(rest, lr=rate, betas=betas)] if rest else []
     return [Muon(kernels, lr=rate), *found] if kernels else found
