@@ -223,7 +223,7 @@ def test_how_a_photo_lies_in_memory_changes_no_bit(degradation):
 def test_priors_fit_the_restored_size_and_equal_ones_are_loaded_once():
     methods = [Method(solver="pinv", prior=name, tile=tile) for name, tile in (("photo", None), ("photo", 16))]
     methods.append(Method(solver="pinv", prior="photo-mupet", tile=0))
-    photo, cpu = sample_photo("cat", 16), [torch.device("cpu")]
+    photo, cpu = sample_photo("cat", 12), [torch.device("cpu")]  # twice that is a multiple of 8
     whole, tiled, other = load_priors(
         Recipe(photo="a", degrade="none", operator="sr:2", methods=tuple(methods)), photo, cpu
     )
@@ -231,7 +231,7 @@ def test_priors_fit_the_restored_size_and_equal_ones_are_loaded_once():
     assert isinstance(tiled, TiledPrior)
     assert tiled.prior is whole
     assert other.name == "photo-mupet"
-    (shared,) = load_priors(Recipe(photo="a", degrade="sr:2", methods=(methods[0],)), photo, cpu * 2)
+    (shared,) = load_priors(Recipe(photo="a", degrade="sr:2", methods=(methods[0],)), sample_photo("cat", 16), cpu * 2)
     assert shared.name == "photo on cpu, cpu"
     assert fit_prior(whole, 0, 33, 32) is whole
     assert isinstance(fit_prior(whole, None, 33, 32), TiledPrior)

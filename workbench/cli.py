@@ -169,8 +169,12 @@ def restore(
         typer.echo(summary(result.records, folder))
 
 
-for command in (run, verify, models, convert, push, exam):
-    app.command()(command)
+app.command()(run)
+app.command()(verify)
+app.command()(models)
+app.command()(convert)
+app.command()(push)
+app.command()(exam)
 
 
 @app.command()

@@ -117,18 +117,15 @@ def test_a_degradation_typed_by_hand_counts(demo: Demo) -> None:
 
 def test_what_is_no_degradation_is_said(demo: Demo) -> None:
     """While it is typed, and when Restore is pressed; the page goes on with the next one that is."""
-    toast = demo.page.get_by_test_id("toast-text")
     for text, sentence in {
-        "sr:0": "sr:0",
-        "mask:/etc/passwd": "takes the mask that you paint or upload here",
-        "": "operator",
+        "sr:0": "'sr:0'",
+        "mask:/etc/passwd": "'mask' takes the mask that you paint or upload here",
+        "": "unknown operator",
     }.items():
         demo.write("degradation", text)
         demo.says(sentence)
         demo.part("go").click()
-        expect(toast.first).to_contain_text(sentence)
-        demo.page.get_by_test_id("toast-close").first.click()
-        expect(toast).to_have_count(0)
+        demo.status(f"Please check: {sentence}")
     with demo.changes():
         demo.write("degradation", "sr:2")
     expect(demo.part("status", "p[role=alert]")).to_have_count(0)

@@ -58,20 +58,17 @@ def test_every_solver_and_every_prior_can_be_chosen_and_run(small: Demo) -> None
 
 def test_wrong_settings_are_said(small: Demo) -> None:
     """...by number of the method, and the page goes on."""
-    toast = small.page.get_by_test_id("toast-text")
     for settings, sentence in {
         "zteps=3": "method 1: unknown setting of diffpir 'zteps', did you mean 'steps'?",
-        "steps=-1": "method 1: ",
+        "steps=-1": "method 1: steps must be at least 1",
         "steps=1000000": "method 1: steps=1000000: numbers up to",
     }.items():
         small.methods(("diffpir", "photo-mupet", settings))
         small.part("go").click()
-        expect(toast.first).to_contain_text(sentence)
-        small.page.get_by_test_id("toast-close").first.click()
-        expect(toast).to_have_count(0)
+        small.status(f"Please check: {sentence}")
     small.methods()
     small.part("go").click()
-    expect(toast).to_contain_text("choose at least one method")
+    small.status("choose at least one method")
     small.methods(PINV)
     small.restore()
     assert [row["Method"] for row in small.scores()] == ["pinv, photo"]
@@ -83,12 +80,9 @@ def test_samples_stand_side_by_side_with_their_spread(small: Demo) -> None:
     small.restore()
     expect(small.part("board").get_by_text("Samples of ddnm, photo-mupet")).to_be_visible()
     strip = small.part("board", ".pictures").last
-    assert [text.split("\n")[0].split(" ")[0] for text in strip.locator("figcaption").all_inner_texts()] == [
-        *["seed"] * 3,
-        "Spread",
-    ]
-    seeds = [name for name in (image.get_attribute("alt") for image in strip.locator("img").all()) if name != "Spread"]
-    pictures = np.stack([small.picture(name or "").astype(float) for name in seeds])
+    names = [image.get_attribute("alt") or "" for image in strip.locator("img").all()]
+    assert [name.partition(" ")[0] for name in names] == [*["seed"] * 3, "Spread"]
+    pictures = np.stack([small.picture(name).astype(float) for name in names[:3]])
     assert len({picture.tobytes() for picture in pictures}) == 3
     deviation = (4 * pictures.std(axis=0, ddof=1)).clip(0, 255)
     assert abs(small.picture("Spread") - deviation).max() <= 8  # of rounding

@@ -150,63 +150,44 @@ def layer(box: tuple[int, int, int, int], opacity: int = 255, size: int = 64) ->
 
 def test_layers_become_one_mask_of_the_picture_s_size(tmp_path):
     layers = [layer((8, 16, 24, 32)), layer((0, 0, 8, 8)), layer((40, 40, 60, 60), opacity=100)]
-    path = write_mask(layers, (32, 16), tmp_path / "mask.png")
-    assert path == tmp_path / "mask.png"
+    path = tmp_path / "mask.png"
+    for nothing in ([], [layer((0, 0, 0, 0))]):
+        assert write_mask(nothing, (32, 32), path) is None
+    assert not path.exists()
+    with pytest.raises(ValueError, match="everything is painted over"):
+        write_mask([layer((0, 0, 64, 64))], (32, 32), path)
+    assert write_mask(layers, (32, 16), path) == path
     expected = np.zeros((16, 32), dtype=np.uint8)
     expected[4:8, 4:12] = expected[0:2, 0:4] = 255  # the third is too faint
     assert np.array_equal(np.asarray(Image.open(path)), expected)
 
 
-def test_nothing_and_everything_painted(tmp_path):
-    assert write_mask([], (32, 32), tmp_path / "mask.png") is None
-    assert write_mask([layer((0, 0, 0, 0))], (32, 32), tmp_path / "mask.png") is None
-    assert not (tmp_path / "mask.png").exists()
-    with pytest.raises(ValueError, match="everything is painted over"):
-        write_mask([layer((0, 0, 64, 64))], (32, 32), tmp_path / "mask.png")
-
-
-def spec(text: str, mask: Path | None) -> str:
-    return Problem(None, degradation=text).spec(mask)
-
-
-def test_operators_take_the_painted_mask_and_no_file_of_the_server():
-    mask = Path("/folder/mask.png")
-    assert spec(" sr:4 ", None) == spec("sr:4", mask) == "sr:4"
-    assert spec("mask", mask) == "mask:/folder/mask.png"
-    assert spec("oldphoto", mask) == "oldphoto:/folder/mask.png"
-    assert spec("oldphoto", None) == "oldphoto"  # scratches of its own
-    with pytest.raises(ValueError, match="paint over"):
-        spec("mask", None)
-    for text in ("mask:/etc/passwd", " mask:x", "oldphoto:/etc/passwd", "mask:"):
-        for given in (None, mask):
-            with pytest.raises(ValueError, match="no file name"):
-                spec(text, given)
+@pytest.mark.parametrize(
+    ("text", "alone", "with_files"),
+    [
+        (" sr:4 ", "sr:4", "sr:4:/f/kernel.npy"),
+        ("sr:4:bicubic", "sr:4:bicubic", "sr:4:/f/kernel.npy"),
+        ("blur:1.5:1.5", "blur:1.5:1.5", "blur:/f/kernel.npy"),
+        ("blur,20,1,9", "blur,20,1,9", "blur:/f/kernel.npy"),
+        ("blur", "blur", "blur:/f/kernel.npy"),
+        ("motion:9:45", "motion:9:45", "motion:9:45"),
+        ("oldphoto", "oldphoto", "oldphoto:/f/mask.png"),  # alone: scratches of its own
+        ("mask", ValueError("paint over"), "mask:/f/mask.png"),
+        *[(text, *[ValueError("no file name")] * 2) for text in ("mask:/etc/passwd", " mask:x", "oldphoto:x", "mask:")],
+        *[(text, *[ValueError("name no file of the server")] * 2) for text in ("blur:/etc/k.npy", "sr:4:k.npz:b")],
+    ],
+)
+def test_operators_take_what_was_painted_or_uploaded_and_no_file_of_the_server(text, alone, with_files):
+    for files, written in (((None, None), alone), ((Path("/f/mask.png"), Path("/f/kernel.npy")), with_files)):
+        asked = Problem(None, degradation=text)
+        if isinstance(written, str):
+            assert asked.spec(*files) == written
+            continue
+        with pytest.raises(ValueError, match=str(written)):
+            asked.spec(*files)
 
 
 # Kernels
-
-
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        ("blur:1.5:1.5", "blur:/f/kernel.npy"),
-        ("blur", "blur:/f/kernel.npy"),
-        ("blur,20,1,9", "blur:/f/kernel.npy"),
-        ("sr:4:bicubic", "sr:4:/f/kernel.npy"),
-        ("sr:2", "sr:2:/f/kernel.npy"),
-        ("motion:9:45", "motion:9:45"),
-        ("mask", "mask:/f/mask.png"),
-    ],
-)
-def test_operators_with_a_kernel_take_the_uploaded_one_and_the_others_stay(text, written):
-    assert Problem(None, degradation=text).spec(Path("/f/mask.png"), Path("/f/kernel.npy")) == written
-
-
-@pytest.mark.parametrize("text", ["blur:/etc/k.npy", "sr:4:k.npz:kernel1", "blur:kernel.png"])
-def test_an_uploaded_kernel_lets_nobody_name_a_file(text):
-    for kernel in (None, Path("/f/kernel.npy")):
-        with pytest.raises(ValueError, match="name no file of the server"):
-            Problem(None, degradation=text).spec(None, kernel)
 
 
 def test_a_kernel_is_copied_under_a_name_of_its_own(tmp_path):

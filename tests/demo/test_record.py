@@ -16,7 +16,7 @@ from workbench.demo.photo import frame, read_photo
 from workbench.demo.presets import PRESETS
 from workbench.demo.problem import Limits, Problem, methods_of
 from workbench.demo.record import OPENING, RECORD, computed, opening_board, recorded
-from workbench.demo.vote import Ballot, Pair, beginning, shares, verdict_table, write_votes
+from workbench.demo.vote import Ballot, Pair, beginning, cast_vote, shares, verdict_table, write_votes
 from workbench.evaluation.metrics import psnr
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import available_priors
@@ -90,6 +90,8 @@ def test_there_is_something_to_vote_on_and_it_is_small():
     coming = beginning().coming
     assert len(coming) == len({p.of for p in coming}) == 6
     assert len({frozenset(p.names) for p in coming}) == 1
+    ballot, said, _ = cast_vote("left", None)  # by who clicks before a pair is shown
+    assert (len(ballot.coming), said) == (6, "Votes: 0. Pairs to come: 6.")
     assert sum(path.stat().st_size for path in RECORD.rglob("*") if path.is_file()) < 600_000
 
 

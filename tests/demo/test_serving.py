@@ -26,7 +26,7 @@ WEIGHTS = Path(__file__).parents[2] / "workbench" / "models" / "weights" / "phot
 
 @pytest.fixture(scope="module")
 def under_path(launch) -> Iterator[tuple[Server, str]]:
-    server = launch("--root-path", "/demo", "--prior", f"mine={WEIGHTS}")
+    server = launch("--root-path", "demo/", "--prior", f"mine={WEIGHTS}")
     with behind_proxy(server.url, "/demo", free_port()) as address:
         yield server, address
 

@@ -83,6 +83,8 @@ def serve(
     Raises:
         ValueError: the port is taken, or a prior cannot be read.
     """
+    if root_path and "://" not in root_path:
+        root_path = f"/{root_path.strip('/')}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop cleans up too
     root = make_root()
     try:
