@@ -58,7 +58,7 @@ class NoWayOut:
                     return
             while failed:
                 refused = b'"title":"Error"' in message.get("body", b"")  # not endpoints.FAULT
-                await send(failed.pop() | ({"status": 422} if refused else {}))
+                await send({**failed.pop(), **({"status": 422} if refused else {})})
             await send(message)
 
         with suppress(ClientDisconnect):  # a page that is closed while it uploads

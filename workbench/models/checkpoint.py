@@ -200,7 +200,8 @@ def prior_from_checkpoint(
     for key in settings:
         if key not in known and not (key in SCHEDULE and adapter is VPNoise):
             raise ValueError(f"unknown setting {key!r} of adapter {header['adapter']}")
-    types = {name: hint for kind in adapter.mro()[::-1] for name, hint in get_type_hints(kind.__init__).items()}
+    builders = [vars(kind)["__init__"] for kind in adapter.mro()[::-1] if "__init__" in vars(kind)]
+    types = {name: hint for builder in builders for name, hint in get_type_hints(builder).items()}
     try:
         schedule = {key: torch.tensor(settings.pop(key), dtype=torch.float64) for key in SCHEDULE if key in settings}
         check_types(settings, types, f"adapter {header['adapter']}")

@@ -164,9 +164,9 @@ class Prior(nn.Module):
     def check(self, x: Tensor) -> None:
         """Raise ValueError, saying what was expected and what came, unless the network takes images like ``x``."""
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            hint = " (uint8: x.float() / 255)" if kind is torch.uint8 else ""
-            raise ValueError(f"{self.name} takes tensors of floating-point numbers, got {kind}{hint}")
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            hint = " (uint8: x.float() / 255)" if got is torch.uint8 else ""
+            raise ValueError(f"{self.name} takes tensors of floating-point numbers, got {got}{hint}")
         if x.ndim != 4 or x.shape[1] != self.channels:
             kinds = {1: "grey ", 3: "colour "}
             kind = kinds.get(self.channels, "") if x.ndim == 4 and x.shape[1] in kinds else ""

@@ -51,8 +51,12 @@ class Muon(Optimizer):
                 raise ValueError(f"Muon takes matrices and kernels, got a parameter of shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):
         """One step with Nesterov momentum."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -70,6 +74,7 @@ class Muon(Optimizer):
                 scale = -group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 scaled = (updates.to(parameters[0].dtype) * scale).unbind()
                 torch._foreach_add_(parameters, [u.view_as(p) for u, p in zip(scaled, parameters, strict=True)])
+        return loss
 
 
 def optimisers(model: nn.Module, settings: TrainSettings) -> list[Optimizer]:

@@ -20,7 +20,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.data.photos import Batch
 from workbench.limits import Limited, NotNegative, Positive
@@ -62,7 +62,7 @@ class ReG(Limited):
         denoiser, regulariser = prior.requires_grad_(self.learn_denoiser), copy.deepcopy(prior).requires_grad_(True)
         trained = [denoiser, regulariser] if self.learn_denoiser else [regulariser]
         steppers = [stepper for module in trained for stepper in optimisers(module, settings)]
-        modules = {"denoiser": denoiser, "regulariser": regulariser}
+        modules: dict[str, nn.Module] = {"denoiser": denoiser, "regulariser": regulariser}
         return Task(modules, {"joint": steppers}, [("joint", self.loss)], described(self))
 
     def loss(self, modules: Modules, batch: Batch, draws: Draws, context: Context) -> tuple[Tensor, Values]:
