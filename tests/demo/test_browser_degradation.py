@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 from tests.demo.browser import Demo, drop, needs_chromium, photo, pixels
 from workbench.demo.controls import CONTROLS, TITLES, takes_kernel, takes_mask
 from workbench.demo.presets import PRESETS, Preset
-from workbench.operators.controls import Parameter
+from workbench.operators.controls import Parameter, spec_with, values_in
 
 pytestmark = needs_chromium
 SLOW = ("mask", "oldphoto")  # they open the editor, which takes seconds
@@ -31,51 +31,34 @@ def test_every_degradation_shows_its_sliders_and_writes_its_text(demo: Demo) -> 
     with demo.changes():
         demo.choose("kind", "Compressed sensing")
     expect(demo.part("side", "input")).to_have_value("64")  # the nearest that it takes
+    text = demo.part("degradation", "input")
     for name, (title, *parameters) in KINDS.items():
         with demo.changes():
             demo.choose("kind", title)
-        expect(demo.part("degradation", "input")).to_have_value(_spec(name, parameters, {}))
-        controls = _controls(parameters)
-        for control in ("first", "second", "word"):
-            _stands_for(demo, control, controls.get(control))
-        written: dict[str, str] = {}
-        for control, parameter in controls.items():
+        values, numbers = values_in(name), iter(("first", "second"))
+        expect(text).to_have_value(spec_with(name, values))
+        controls = ["word" if parameter.choices else next(numbers) for parameter in parameters]
+        for control in {"first", "second", "word"} - {*controls}:
+            expect(demo.part(control)).to_have_count(0)
+        for number, (control, parameter) in enumerate(zip(controls, parameters, strict=True)):
+            expect(demo.part(control, "[data-testid=block-info]")).to_have_text(parameter.label)
             with demo.changes():
-                written[parameter.label] = _turn(demo, control, parameter)
-            expect(demo.part("degradation", "input")).to_have_value(_spec(name, parameters, written))
+                values[number] = _turn(demo, control, parameter)
+            expect(text).to_have_value(spec_with(name, values))
 
 
-def _controls(parameters: list[Parameter]) -> dict[str, Parameter]:
-    numbers = [p for p in parameters if not p.choices]
-    words = [p for p in parameters if p.choices]
-    return dict(zip(("first", "second"), numbers, strict=False)) | dict(zip(("word",), words, strict=False))
-
-
-def _spec(name: str, parameters: list[Parameter], written: dict[str, str]) -> str:
-    values = [written.get(p.label, p.default if p.choices else f"{float(p.default):g}") for p in parameters]
-    return ":".join([name, *values])
-
-
-def _stands_for(demo: Demo, control: str, parameter: Parameter | None) -> None:
-    if parameter is None:
-        expect(demo.part(control)).to_have_count(0)
-        return
-    expect(demo.part(control, "[data-testid=block-info]")).to_have_text(parameter.label)
-    if not parameter.choices:
-        slider = demo.part(control, "input[type=range]")
-        expect(slider).to_have_attribute("min", f"{parameter.low:g}")
-        expect(slider).to_have_attribute("max", f"{parameter.high:g}")
-        expect(slider).to_have_value(f"{float(parameter.default):g}")
-
-
-def _turn(demo: Demo, control: str, parameter: Parameter) -> str:
+def _turn(demo: Demo, control: str, parameter: Parameter) -> float | str:
     """Another value than the default: by the word, or by a key on the slider."""
     if parameter.choices:
         word = next(choice for choice in parameter.choices if choice != parameter.default)
         demo.choose(control, word)
         return word
-    demo.part(control, "input[type=range]").press("ArrowRight")
-    return f"{round(float(parameter.default) + parameter.step, 6):g}"
+    slider, start = demo.part(control, "input[type=range]"), float(parameter.default)
+    for name, value in (("min", parameter.low), ("max", parameter.high)):
+        expect(slider).to_have_attribute(name, f"{value:g}")
+    expect(slider).to_have_value(f"{start:g}")
+    slider.press("ArrowRight")
+    return round(start + parameter.step, 6)
 
 
 def test_on_a_slow_line_the_last_choice_counts(demo: Demo) -> None:

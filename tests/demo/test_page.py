@@ -60,7 +60,7 @@ def test_the_controls_of_a_degradation_write_what_the_command_line_reads(title):
     first, second, word = parameter_updates(TITLES[title])
     spec = spec_of(title, first["value"], second["value"], word["value"])
     parse_operator(spec, (3, 64, 64), torch.Generator().manual_seed(0))
-    again = parameter_updates(TITLES[title], spec)
+    again = parameter_updates(spec)
     assert [part["value"] for part in again] == [first["value"], second["value"], word["value"]]
 
 

@@ -32,7 +32,7 @@ def degradation_controls(start: Preset) -> Controls:
     with gr.Group():
         came = gr.Checkbox(False, label="The photo is degraded already, by:", elem_id="came")
         kind = gr.Dropdown(list(TITLES), value=CONTROLS[name][0], label="Degradation", elem_id="kind")
-        first, second, word = parameter_updates(name, start.degradation)
+        first, second, word = parameter_updates(start.degradation)
         with gr.Row():
             helpers = [Range(**first, elem_id="first"), Range(**second, elem_id="second")]
             choice = gr.Dropdown(**word, elem_id="word")
@@ -72,7 +72,7 @@ def degradation_controls(start: Preset) -> Controls:
 def helpers_for(spec: str, **kernel: Any) -> list[Any]:
     """How :func:`helpers_in` stand for the degradation ``spec``; ``kernel``: what else becomes of the kernel's file."""
     name = operator_name(spec)
-    first, second, word = parameter_updates(name, spec)
+    first, second, word = parameter_updates(spec)
     files = [gr.Group(visible=takes_mask(name)), KernelFile(**kernel, visible=takes_kernel(name))]
     return [CONTROLS[name][0], gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), *files]
 

@@ -57,8 +57,9 @@ class NoWayOut:
                     failed.append(message)
                     return
             while failed:
-                refused = b'"title":"Error"' in message.get("body", b"")  # not endpoints.FAULT
-                await send({**failed.pop(), **({"status": 422} if refused else {})})
+                if b'"title":"Error"' in message.get("body", b""):  # not endpoints.FAULT
+                    failed[0]["status"] = 422
+                await send(failed.pop())
             await send(message)
 
         with suppress(ClientDisconnect):  # a page that is closed while it uploads

@@ -265,7 +265,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         if need not in named:
             raise ValueError(f"{where}: needs {unknown('earlier job', need, list(named))}")
     needs = {need: named[need] for need in entry.needs}
-    cells = _code_cells(notebook)
+    read = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = ["".join(cell["source"]) for cell in read if cell["cell_type"] == "code"]
     own = [contents.code(module) for text in cells for module in imported(text, folder)]
     code = [code_version(), [code for text in cells if (code := code_of(text)) != code_of("")], own]
     jobs = []
@@ -274,7 +275,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         parameters = entry.parameters | varied
         for key, value in parameters.items():
             _check_type(key, value, types[key], where)
-        label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
+        short = (value if isinstance(value, str) else f"{key}={json.dumps(value)}" for key, value in varied.items())
+        label = " ".join([entry.name or entry.notebook, *short])
         files = contents.named(defaults | parameters)
         name = f"{entry.notebook}-{hash_of([code, parameters, files, needs])[:12]}"
         files[notebook.name] = hash_of(code[1:])
@@ -295,12 +297,3 @@ def _check_type(key: str, value: Any, expected: Any, where: str) -> None:
         number = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I)
         hint = " (YAML wants a dot in 1.0e-3)" if number else ""
         raise ValueError(f"{where}: parameter {key!r} must be {name}, got {value!r}{hint}") from None
-
-
-def _short(key: str, value: Any) -> str:
-    return str(value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
-
-
-def _code_cells(notebook: Path) -> list[str]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
