@@ -100,6 +100,7 @@ def test_broken_files_are_left_out_and_named(tmp_path: Path) -> None:
         (tmp_path / f"{k}.png").write_bytes(encode(k))
     (tmp_path / "2.png").write_bytes(b"not a picture")
     (tmp_path / "4.png").write_bytes(encode(4)[:60])
+    (tmp_path / "._0.png").write_bytes(b"what macOS leaves: hidden files are none of the photos")
     batch = next(loader(Photos(tmp_path, size=8, batch_size=6), workers=0))
     assert len(batch.images) == 6
     assert not {2, 4} & set(numbers(batch.images))

@@ -166,7 +166,7 @@ def test_what_is_no_checkpoint(saved: Path, tmp_path: Path) -> None:
 )
 def test_odd_headers_and_tensors(saved: Path, change, message: str) -> None:
     if callable(change):
-        rewrite(saved, lambda tensors, header: (change(tensors), None)[1])
+        rewrite(saved, lambda tensors, header: change(tensors))
     else:
         rewrite(saved, lambda tensors, header: change if isinstance(change, str) else header.update(change))
     refused(saved, message)

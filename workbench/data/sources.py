@@ -20,7 +20,7 @@ import glob
 import random
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -80,11 +80,17 @@ def decode_image(data: bytes | Path) -> np.ndarray:
         return read_photo(file.name, flat=True, max_pixels=MOST_PIXELS, name="it").levels
 
 
+def images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files below ``folder`` with one of ``suffixes``, sorted, but for hidden ones and those in hidden folders."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and not file.is_dir())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
 class Folder:
     """Every image file below a folder, in sorted order."""
 
     def __init__(self, path: Path) -> None:
-        self.files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        self.files = images_below(path, SUFFIXES)
         if not self.files:
             raise ValueError(f"no images below {path} (looked for {', '.join(sorted(SUFFIXES))})")
 
