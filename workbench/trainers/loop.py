@@ -154,7 +154,7 @@ def train_task(
     from accelerate import Accelerator
 
     accelerator = Accelerator()
-    device = existing_device(device or accelerator.device)
+    device = accelerator.device if device is None else existing_device(device)
     run = Run(Path(folder), settings, task, photos, accelerator)
     for module in task.modules.values():
         module.train(any(p.requires_grad for p in module.parameters())).to(device)
