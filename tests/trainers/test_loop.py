@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from tests.trainers.small_run import OBJECTIVES, small_prior, small_run
 from workbench.data import Photos
@@ -260,3 +262,18 @@ def test_folders_that_cannot_be_gone_on_with_are_refused(photos: Path, tmp_path:
         (tmp_path / "run" / name).write_bytes(kept)
     with pytest.raises(ValueError, match="is no folder"):
         small_run(photos, photos, steps=1)
+
+
+def test_one_process_may_train_in_both_precisions(photos: Path, tmp_path: Path) -> None:
+    first, _ = small_run(tmp_path / "first", photos, steps=2)
+    low, _ = small_run(tmp_path / "low", photos, steps=2, precision="bf16")
+    AcceleratorState._reset_state()
+    Accelerator(mixed_precision="bf16")  # of another part of the program
+    again, _ = small_run(tmp_path / "again", photos, steps=2)
+    AcceleratorState._reset_state()
+    assert same_weights(first.state_dict(), again.state_dict())
+    assert not same_weights(first.state_dict(), low.state_dict())
+
+
+def test_two_processes_stop_together_when_time_is_up(two: Path) -> None:
+    assert torch.load(two / "stopped" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1

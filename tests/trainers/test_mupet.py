@@ -14,7 +14,7 @@ from workbench.models import Prior
 from workbench.operators import Blur
 from workbench.random import Draws
 from workbench.solvers import Exact, MapByAdam, MapByProx, Neumann
-from workbench.solvers.fixed_point.map import gradient_step, prox_step
+from workbench.solvers.fixed_point.map import gradient_step, prox_step, stationarity
 from workbench.trainers import MUPET, Degradations
 from workbench.trainers.mupet import LEVELS
 
@@ -210,3 +210,16 @@ def test_several_processes_take_the_jacobian_free_gradient_only(tmp_path) -> Non
         assert bool(loss.isfinite())
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_both_maps_have_the_fixed_point_of_the_stationarity() -> None:
+    prior, images, sigma, objective = problem()
+    y = blur()(images) + sigma.view(-1, 1, 1, 1) * noises()(*images.shape)
+    with torch.no_grad():
+        estimate = objective.fixed_point(y, blur(), prior, sigma_noise=sigma)
+        assert estimate.converged.all()
+        assert float(stationarity(prior, blur(), y, estimate.image, sigma).abs().max()) < 1e-11
+        op, everyone = blur(), torch.arange(3)
+        for step in (gradient_step(prior, op, y, sigma, 0.05), prox_step(prior, op, y, sigma)):
+            assert float((step(estimate.image, everyone) - estimate.image).abs().max()) < 1e-11
+    torch.testing.assert_close(estimate.extras["stationarity"], torch.zeros(3).double(), atol=1e-11, rtol=0)

@@ -229,3 +229,16 @@ SILENT = UD2M(OneOperator(Silent()), **PLAIN, adversarial=0.0)
 def test_what_does_not_fit_is_refused(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(photos, tmp_path) -> None:
+    def run(folder: str, seconds: float | None) -> Unfolded:
+        net, settings = network(), TrainSettings(steps=3, **SETTINGS)
+        task = UD2M(FAMILIES["universal"](), **PLAIN).task(net, settings)
+        train_task(task, photos, settings, tmp_path / folder, max_seconds=seconds, progress_bar=False)
+        return net
+
+    whole = run("whole", None)
+    for _ in range(3):
+        sliced = run("sliced", 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), sliced.parameters(), strict=True))

@@ -103,21 +103,24 @@ def train(
     folder: str | Path,
     *,
     sampler: Callable[[Prior, torch.Generator], Tensor] | None = None,
-    **options: Any,
+    max_seconds: float | None = None,
+    progress_bar: bool = True,
+    device: str | torch.device | None = None,
 ) -> tuple[Prior, Progress]:
     """Train ``prior`` in ``folder``, or go on where the run in that folder stopped: :func:`train_task` of one turn.
 
     Args:
         prior: an adapter around a network; it is trained in place.
         sampler: draws images (B, C, H, W) from the averaged prior for the sample grids.
-        options: of :func:`train_task`.
+        max_seconds, progress_bar, device: of :func:`train_task`.
 
     Returns:
         The averaged (EMA) prior in eval mode, and the progress.
     """
     draw = None if sampler is None else lambda modules, generator: sampler(modules["prior"], generator)
     task = single(prior, objective, settings)
-    averages, progress = train_task(task, photos, settings, folder, sampler=draw, **options)
+    options = {"max_seconds": max_seconds, "progress_bar": progress_bar, "device": device}
+    averages, progress = train_task(task, photos, settings, folder, sampler=draw, **cast(Any, options))
     return cast(Prior, averages["prior"]), progress
 
 
