@@ -42,10 +42,8 @@ def noise_source(generators: Generators) -> NoiseSource:
     sequence of generators, image ``b`` draws from generator ``b`` alone.
 
     Raises:
-        ValueError: something else than generators, or not one for each image.
+        ValueError: the number of generators is not the batch size.
     """
-    if isinstance(generators, int):
-        raise ValueError(f"generator must be a torch.Generator, got {generators}: torch.manual_seed({generators})?")
     if generators is None or isinstance(generators, torch.Generator):
 
         def draw(like: Tensor) -> Tensor:
