@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.pipelines.small_project import pipeline_of, run_here
 from workbench import own, solvers
+from workbench.cli import main
 from workbench.data.listing import find_photos
 from workbench.demo.controls import CONTROLS
 from workbench.demo.page import fitting
@@ -40,48 +41,32 @@ from workbench.solvers import (
 )
 from workbench.terminal import card_lines
 
-DAPS = '''
-"""A sampler in the manner of DAPS: an image given the data at every level, and fresh noise."""
-
+DAPS = """
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from helpers_of_mine import halved
 from workbench.limits import Count, Positive
-from workbench.solvers import Iterate, Problem, Sampler
+from workbench.solvers import Iterate, Sampler
 
 
 @dataclass(frozen=True)
 class Mine(Sampler):
-    """Decoupled annealing with a Gaussian around the denoised image.
-
-    Attributes:
-        steps: noise levels.
-        inner: draws at each of them.
-        trust: the variance of the prior around its denoised image, in units of the level's.
-    """
-
     steps: Count = 4
-    inner: Count = 2
     trust: Positive = 0.5
     kind: torch.dtype = torch.float32
 
-    def iterate(self, p: Problem) -> Iterator[Iterate]:
+    def iterate(self, p):
         levels = p.levels("vp", self.steps)
         x = p.grey + levels[0] * p.draw(p.grey)
         for sigma, below in zip(levels[:-1], levels[1:]):
-            clean = p.prior(x, sigma)
-            for _ in range(self.inner):
-                spread = halved(2 * self.trust) * sigma**2
-                weight = (p.sigma_noise.clamp(min=1e-2) ** 2 / spread).clamp(min=1e-4)
-                drawn = p.op.prox(clean, p.y, weight)
-            x = drawn + below * p.draw(drawn) if below else drawn
-            yield Iterate(x, sigma, drawn, self.steps)
-'''
+            clean = p.op.prox(p.prior(x, sigma), p.y, halved(2 * self.trust))
+            x = clean + below * p.draw(clean)
+            yield Iterate(x, sigma, clean, self.steps)
+"""
 
 OTHERS = '''
 import torch
@@ -132,16 +117,19 @@ def hash_of(path: Path) -> str:
     return own.hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, capsys):
-    from workbench.cli import main
-
-    options = ["--solver", "my.py:Mine", "--set", "steps=3", "--prior", "others.py:grey", "--prior-set", "sigma_max=60"]
+def command(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stop:
-        main(["restore", "cat.png", *options, "--degrade", "others.py:every_second", "--noise", "0.01"])
-    assert not stop.value.code, capsys.readouterr().err
+        main(list(arguments))
+    return int(stop.value.code or 0)
+
+
+def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, capsys):
+    options = ["--solver", "my.py:Mine", "--set", "steps=3", "--prior", "others.py:grey", "--prior-set", "sigma_max=60"]
+    options += ["--degrade", "others.py:every_second", "--noise", "0.01"]
+    assert command("restore", "cat.png", *options) == 0, capsys.readouterr().err
     record = json.loads((mine / "restored" / "metrics.json").read_text())
     assert (record["solver"], record["operator"]) == ("my.py:Mine", "others.py:every_second")
-    assert record["solver_settings"] == {"steps": 3, "inner": 2, "trust": 0.5, "kind": "torch.float32"}
+    assert record["solver_settings"] == {"steps": 3, "trust": 0.5, "kind": "torch.float32"}
     assert record["solver_source"] == {"file": "my.py", "sha256": hash_of(mine / "my.py")}
     assert record["operator_source"] == {"file": "others.py", "sha256": hash_of(mine / "others.py")}
     assert record["prior"] == "grey"
@@ -272,11 +260,7 @@ def test_priors_by_name(mine):
     assert load_prior("others.py:shipped").source["file"] == "photo-ddpm.safetensors"
     for name, settings, message in (
         ("others.py:number", {}, "others.py:number: a prior is .* got int"),
-        (
-            "others.py:grey",
-            {"sigma": 1},
-            "others.py:grey: TypeError: grey.. got an unexpected keyword",
-        ),
+        ("others.py:grey", {"sigma": 1}, "others.py:grey: TypeError: grey.. got an unexpected keyword"),
         ("others.py:gray", {}, "did you mean 'grey'"),
         ("phot", {}, "unknown prior 'phot', did you mean 'photo'"),
     ):
@@ -353,12 +337,8 @@ RECIPE = {
 
 
 def test_a_recipe_says_so_when_its_code_changed(mine, capsys, monkeypatch):
-    from workbench.cli import main
-
     def run(*options):
-        with pytest.raises(SystemExit) as stop:
-            main(["restore", "there/run.json", *options])
-        return int(stop.value.code or 0), capsys.readouterr()
+        return command("restore", "there/run.json", *options), capsys.readouterr()
 
     (mine / "there").mkdir()
     for name in ("my.py", "others.py", "cat.png", "helpers_of_mine.py"):
@@ -381,15 +361,12 @@ def test_a_recipe_says_so_when_its_code_changed(mine, capsys, monkeypatch):
 def test_folders_notice_other_code(mine):
     (mine / "photos").mkdir()
     save_image(sample_photo("cat", 32), "photos/a.png")
-    content = RECIPE | {"photo": "x", "methods": [{**RECIPE["methods"][0]}]}
-    recipe = make_recipe(**{**content, "methods": tuple(content["methods"])})
+    recipe, out = make_recipe(**RECIPE | {"methods": tuple(RECIPE["methods"])}), mine / "out"
 
     def run():
-        return restore_photos(
-            find_photos([mine / "photos"], mine / "out", 1), recipe, mine / "out", [torch.device("cpu")]
-        )
+        return restore_photos(find_photos([mine / "photos"], out, 1), recipe, out, [torch.device("cpu")])
 
-    (mine / "out").mkdir()
+    out.mkdir()
     assert run()[1]
     assert "1 of them before" in run()[0]
     with (mine / "my.py").open("a") as file:
@@ -399,8 +376,6 @@ def test_folders_notice_other_code(mine):
 
 
 def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
-    from workbench.cli import main
-
     monkeypatch.setattr(base, "SOLVERS", dict(SOLVERS))
     monkeypatch.setattr(solvers, "SOLVERS", base.SOLVERS)
 
@@ -419,14 +394,9 @@ def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
     class Half(Sampler, name="half"):
         pass
 
-    with pytest.raises(SystemExit) as stop:
-        main(["solvers"])
-    said = capsys.readouterr()
-    assert (stop.value.code, said.err.count("\n")) == (2, 1)  # of Loose, below
+    assert (command("solvers"), capsys.readouterr().err.count("\n")) == (2, 1)  # of Loose, below
     del base.SOLVERS["loose"]
-    with pytest.raises(SystemExit) as stop:
-        main(["solvers"])
-    assert stop.value.code == 0
+    assert command("solvers") == 0
     assert "silent            no summary (linear operators, a denoiser)" in capsys.readouterr().out
     base.SOLVERS["loose"] = Loose
     for name, message in (

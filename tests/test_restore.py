@@ -218,3 +218,30 @@ def test_tiles_are_recorded(photos, prior):
     assert record["prior_source"] == prior.source
     whole = restore(degrade(photos[:1], "blur:1"), PseudoInverse(), prior).records[0]
     assert (whole["tile"], whole["overlap"]) == (0, 0)
+
+
+def test_arguments_of_another_kind_are_told(photos, prior):
+    solver, degraded = DDNM(steps=1), degrade(photos, "blur:1", 0.02)
+    for wrong, said in (
+        ((degraded, prior, solver), "solver must be of type Solver"),
+        ((degraded, "ddnm", prior), r'make_solver\("ddnm"\); got str'),
+        ((degraded, DDNM, prior), "got the class DDNM"),
+        ((degraded, solver, "photo"), r'load_prior\("photo"\); got str'),
+        ((photos, solver, prior), "degraded must be of type Degraded"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            restore(*wrong)
+    for wrong, said in (
+        ((degraded.op, degraded.y, prior), "y must be of type Tensor"),
+        ((degraded.y, "blur:1", prior), "op must be of type Operator.*got str"),
+        ((degraded.y, degraded.op, "photo"), "prior must be of type Prior"),
+        ((degraded.y.byte(), degraded.op, prior), "y must be floating-point.*got torch.uint8"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            solver(*wrong)
+    with pytest.raises(ValueError, match=r"torch.manual_seed\(0\)"):
+        solver(degraded.y, degraded.op, prior, generator=0)
+    with pytest.raises(ValueError, match="sigma_noise must be a number"):
+        solver(degraded.y, degraded.op, prior, sigma_noise="0.02")
+    with pytest.raises(ValueError, match=r"photos must be of type Tensor.*got ndarray"):
+        degrade(photos.numpy(), "blur:1")

@@ -17,7 +17,7 @@ from tests.solvers.solver_problems import FunctionPrior
 from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photo, to_uint8
 from workbench.models import load_prior
-from workbench.operators.controls import CONTROLS
+from workbench.operators.controls import CONTROLS, spec_with, values_in
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.restore import degrade, restore
@@ -83,7 +83,8 @@ def test_every_registered_operator_is_offered_with_its_parameters(name):
     written = tool.controls["text"].value
     assert written.split(":")[0] == name
     assert tool.note.value.startswith("x: 3×32×32, y: ")
-    picture = shown(tool).get("y = A x + noise", shown(tool).get("Aᵀy"))
+    pictures = shown(tool)
+    picture = pictures.get("y = A x + noise", pictures.get("Aᵀy"))
     assert np.array_equal(picture, pixels(degrade(PHOTO, written, 0.01).picture))
 
 
@@ -93,6 +94,8 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
     assert tool.controls["operator"].value == "blur"
     assert [control.value for control in tool.controls["parameters"].children] == [2, 0.5]
     assert np.array_equal(shown(tool)["y = A x + noise"], pixels(degrade(PHOTO, "blur:2,0.5,7", 0.01).y))
+    tool.controls["parameters"].children[1].value = 0.6
+    assert tool.controls["text"].value == "blur:2:0.6:7"
     tool.controls["text"].value = "blr:2"
     assert "did you mean 'blur'" in tool.note.value
     assert live(tool) == []
@@ -102,18 +105,43 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
     tool.controls["text"].value = f"{own}:half"
     assert tool.controls["operator"].value is None
     assert np.array_equal(shown(tool)["photo x"], pixels(PHOTO))
-    with pytest.raises(ValueError, match="unknown operator 'nothing'"):
-        operator_explorer(PHOTO, "nothing")
+    noise = operator_explorer(PHOTO, "block:8", "poisson:50").controls["noise"]
+    assert noise.value == "poisson:50"
+    for arguments, message in (
+        ((PHOTO, "nothing"), "unknown operator 'nothing'"),
+        ((PHOTO, "blur:1", -1), "noise is a standard deviation"),
+        ((PHOTO, degrade(PHOTO, "gray", 0).op), "operator must be written"),
+        ((torch.cat([PHOTO, PHOTO]),), r"one picture \(1, C, H, W\), got \(2, 3, 32, 32\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            operator_explorer(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "changed", "written"),
+    [
+        ("blur:2", [2, 2], [2, 3], "blur:2:3"),  # one σ is that of both directions
+        ("blur:20,1,9", [8, 1], [8, 2], "blur:20:2:9"),  # beyond the slider, and without one
+        ("sr:4:gaussian,2", [4, "gaussian"], [3, "gaussian"], "sr:3:gaussian:2"),
+        ("sr:4:gaussian,2", [4, "gaussian"], [4, "average"], "sr:4:average"),
+        ("sr:4:k.npz:b", [4, "bicubic"], [2, "bicubic"], "sr:2:k.npz:b"),
+        ("blur:k.npz:b", [1.5, 1.5], [2, 1.5], "blur:2:1.5"),
+        ("mri:4,0.1", [4], [3], "mri:3:0.1"),
+    ],
+)
+def test_a_slider_changes_its_own_number_alone(spec, values, changed, written):
+    assert values_in(spec) == values
+    assert spec_with(spec.partition(":")[0], changed, spec) == written
 
 
 def test_spectra_have_their_closed_form_and_their_units():
-    frequency, gain = lines(operator_explorer(PHOTO, "blur:2"))["transfer function"]
+    tool = operator_explorer(PHOTO, "blur:2")
+    assert tool.figure().axes[-1].get_xlabel() == "frequency, cycles per pixel"
+    frequency, gain = lines(tool)["transfer function"]
     np.testing.assert_allclose(gain, np.exp(-2 * np.pi**2 * 4 * frequency**2), atol=0.01)  # the kernel is cut off
     share, values = lines(operator_explorer(PHOTO, "block:16"))["singular value"]
     assert np.array_equal(values, share < 75)  # a quarter of the pixels is missing
     assert lines(operator_explorer(PHOTO, "jpeg:10")) == {}
-    axis = operator_explorer(PHOTO, "blur:2").figure().axes[-1]
-    assert axis.get_xlabel() == "frequency, cycles per pixel"
 
 
 @pytest.mark.parametrize("solver", [DDNM(4), DeqIR(4, iterations=3)], ids=["ddnm", "deqir"])
@@ -138,13 +166,12 @@ def test_the_player_goes_through_the_iterations_of_each_photo(solver):
 def test_the_line_that_marks_the_iteration_moves():
     result, steps = recorded(DDNM(4))
     tool = restoration_player(result, steps)
-    seen = []
+    seen = set()
     for number in (1, 3):
         tool.controls["iteration"].value = number
-        seen.append(live(tool)[1].tobytes())
-        marks = [axis.lines[-1].get_xdata() for axis in tool.figure().axes if axis.lines]
-        assert [list(mark) for mark in marks] == [[number, number]] * 2
-    assert seen[0] != seen[1]
+        seen.add(live(tool)[1].tobytes())
+        assert [list(axis.lines[-1].get_xdata()) for axis in tool.figure().axes if axis.lines] == [[number] * 2] * 2
+    assert len(seen) == 2
     assert live(restoration_player(result.restoration))[0].size[0] == 850  # a result alone
 
 
@@ -154,6 +181,8 @@ def test_a_player_wants_what_belongs_together():
     for wrong in ({"before": two}, {"original": two}, {"steps": recorded(DDNM(2), two)[1]}):
         with pytest.raises(ValueError, match=rf"{next(iter(wrong))}: expected 1 images, .* got 2"):
             restoration_player(result.restoration, **wrong)
+    with pytest.raises(ValueError, match="original: expected pictures of 3x32x32"):
+        restoration_player(result, original=PHOTO[:, :1])
 
 
 def test_pictures_of_any_size_are_zoomed_to_the_same_place():
@@ -170,10 +199,16 @@ def test_pictures_of_any_size_are_zoomed_to_the_same_place():
     assert axes[0].get_xlabel() == ""
 
 
-@pytest.mark.parametrize("results", [{}, {"one": PHOTO}, {"one": PHOTO, "two": torch.cat([PHOTO, PHOTO])}])
-def test_a_comparison_is_of_two_or_more_with_as_many_images(results):
-    with pytest.raises(ValueError, match="expected two or more pictures"):
-        comparison(results)
+def test_a_comparison_is_of_two_or_more_pictures_with_as_many_images():
+    for results in ({}, {"one": PHOTO}, {"one": PHOTO, "two": torch.cat([PHOTO, PHOTO])}):
+        with pytest.raises(ValueError, match="expected two or more pictures"):
+            comparison(results)
+    with pytest.raises(ValueError, match=r"two must have values in \[0, 1\], got torch.uint8"):
+        comparison({"one": PHOTO, "two": (255 * PHOTO).byte()})
+    with pytest.raises(ValueError, match="named otherwise"):  # it would be covered
+        comparison({"original": PHOTO, "two": PHOTO}, PHOTO)
+    axes = comparison({"colour": PHOTO}, PHOTO[:, :1]).figure().axes
+    assert [axis.get_xlabel() for axis in axes] == ["", ""]  # nothing to compare
 
 
 def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
@@ -198,6 +233,8 @@ def test_a_prior_inspector_refuses_what_it_cannot_ask():
         prior_inspector(load_prior("photo-ud2m"))
     with pytest.raises(ValueError, match="colour images"):
         prior_inspector(prior(), PHOTO[:, :1])
+    with pytest.raises(ValueError, match="photo must be one picture"):
+        prior_inspector(prior(), torch.cat([PHOTO, PHOTO]))
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         prior_inspector(prior(), samples=0)
     grey = FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16)

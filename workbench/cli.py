@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from workbench.commands import PRIOR, PRIOR_SET, convert, exam, models, push, run, verify
+from workbench.commands import PRIOR, PRIOR_SET, SET, convert, exam, models, push, run, verify
 from workbench.demo.command import demo
 from workbench.terminal import Bar, summary, writable
 from workbench.text import parse_settings
@@ -74,12 +74,7 @@ def restore(
         typer.Option(min=1, max=64, help="Posterior samples of the one measurement, with solver seeds from --seed."),
     ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the results; existing ones are replaced.")] = Path("restored"),
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False
-        ),
-    ] = None,
+    set_: Annotated[list[str] | None, SET] = None,
     size: Annotated[
         int | None,
         typer.Option(help="Take the centre square and resize it to this many pixels.", show_default=False),
@@ -211,11 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"workbench: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        print("workbench: interrupted", file=sys.stderr)
-        sys.exit(130)
+        code = 130
     except BrokenPipeError:  # `workbench operators | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if code == 130:  # what typer itself makes of Ctrl-C
+        print("workbench: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

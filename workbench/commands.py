@@ -15,6 +15,7 @@ PRIOR = (
     "A shipped prior ('workbench models' lists them), a checkpoint FILE or FOLDER, hf:USER/NAME, diffusers:NAME, "
     "deepinv:NAME, spandrel:FILE, or your own FILE.py:NAME or package.module:NAME."
 )
+SET = typer.Option("--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False)
 PRIOR_SET = typer.Option(
     metavar="NAME=VALUE",
     help="A setting of the prior, such as weights=raw or head_channels=64; may be repeated.",
@@ -36,8 +37,7 @@ def models(
         return
     from workbench.models import describe_priors
 
-    cards = describe_priors()
-    for card in cards:
+    for card in describe_priors():
         typer.echo("\n".join(card_lines(card)))
     typer.echo(f"Or a {PRIOR.partition(', a ')[2]} 'workbench models PRIOR' says what one is.")
 
@@ -161,7 +161,11 @@ def run(
     from workbench.reports.report import write_report
 
     options = {"address": address} if engine == "dask" else {"options": parse_settings(slurm or [], "--slurm")}
-    outcomes = run_pipeline(plan, folder, workers, partial(getattr(engines, engine), **options))
+    try:
+        outcomes = run_pipeline(plan, folder, workers, partial(getattr(engines, engine), **options))
+    except KeyboardInterrupt:
+        typer.echo(f"What is done stays in {folder}: the same command goes on from there", err=True)
+        raise
     report = write_report(plan, outcomes, folder)
     typer.echo(table(outcomes))
     typer.echo(f"Report: {report}")
@@ -178,12 +182,7 @@ def exam(
             show_default=False,
         ),
     ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A setting of the solver; may be repeated.", show_default=False
-        ),
-    ] = None,
+    set_: Annotated[list[str] | None, SET] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="TASK", help="Such as mixture-blur; may be repeated.  [default: all]", show_default=False),
@@ -206,15 +205,19 @@ def exam(
     settings = parse_settings(set_ or [])
     if out is not None:
         writable(out.parent)
+        if out.is_dir():
+            raise typer.BadParameter(f"--out is a file, {out} is a folder")
     from dataclasses import asdict
 
     from tqdm import tqdm
 
-    from workbench.exam import TASKS, make_candidate, make_task, sit, table
+    from workbench.exam import CONTROLS, TASKS, make_candidate, make_task, sit, table
     from workbench.exam.learned import learn
     from workbench.text import write_json
 
     candidate = make_candidate(solver, **settings)
+    if learned and solver in CONTROLS:
+        raise typer.BadParameter(f"--learned is for samplers: the control {solver} asks no prior")
     tasks = [make_task(name) for name in task or TASKS]
     grades = []
     for each in tqdm(tasks, desc=solver, unit="task"):

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.photo_file import read_photo
-from workbench.text import replacing, unknown
+from workbench.text import replacing, require_kind, unknown
 
 PLAUSIBLE = (-0.5, 1.5)  # a restoration with values beyond is none
 FINITE = (-sys.float_info.max, sys.float_info.max)  # for what is to be clipped
@@ -74,6 +74,7 @@ def to_uint8(images: Tensor) -> np.ndarray:
 def check_range(images: Tensor, name: str, low: float = -ROUNDING, high: float = 1 + ROUNDING) -> None:
     """Raise ValueError unless ``images`` are floating-point numbers from ``low`` to ``high``, which stand for [0, 1]
     and what rounding, or a solver, may add. The message says what came and, where it can be told, what to do."""
+    require_kind(images, Tensor, name, "(B, 3, H, W), as load_image returns")
     expected = f"{name} must have values in [0, 1], got"
     if not images.is_floating_point():
         hint = ": divide by 255?" if images.dtype == torch.uint8 else ""

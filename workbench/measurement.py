@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -202,5 +203,5 @@ def check_numbers(noise: float | Noise, seed: int) -> None:
     if not isinstance(noise, Noise) and not 0 <= noise <= 1:
         hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be 0 or more, a whole number, got {seed!r}")

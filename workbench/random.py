@@ -42,8 +42,10 @@ def noise_source(generators: Generators) -> NoiseSource:
     sequence of generators, image ``b`` draws from generator ``b`` alone.
 
     Raises:
-        ValueError: the number of generators is not the batch size.
+        ValueError: something else than generators, or not one for each image.
     """
+    if isinstance(generators, int):
+        raise ValueError(f"generator must be a torch.Generator, got {generators}: torch.manual_seed({generators})?")
     if generators is None or isinstance(generators, torch.Generator):
 
         def draw(like: Tensor) -> Tensor:

@@ -187,21 +187,13 @@ def result_size(recipe: Recipe, height: int, width: int) -> tuple[int, int]:
 
 
 def load_method_prior(method: Method, devices: Sequence[torch.device]) -> Prior:
-    """The prior of ``method`` on the first of ``devices``; if there are more, all share what is asked at once.
-
-    Raises:
-        ValueError: see :func:`workbench.models.load_prior`.
-    """
+    """The prior of ``method`` on the first of ``devices``; if there are more, all share what is asked at once."""
     prior = load_prior(method.prior, device=devices[0], **method.prior_settings)
     return SplitPrior(prior, devices) if len(devices) > 1 else prior
 
 
 def load_priors(recipe: Recipe, image: Tensor, devices: Sequence[torch.device]) -> list[Prior]:
-    """The prior of each method, fitted to what restoring ``image`` (1, 3, h, w) gives; equal ones are loaded once.
-
-    Raises:
-        ValueError: see :func:`load_method_prior` and :func:`fit_prior`.
-    """
+    """The prior of each method, fitted to what restoring ``image`` (1, 3, h, w) gives; equal ones are loaded once."""
     loaded: dict[str, Prior] = {}
     fitted = []
     for method in recipe.methods:
@@ -213,11 +205,7 @@ def load_priors(recipe: Recipe, image: Tensor, devices: Sequence[torch.device]) 
 
 
 def fit_prior(prior: Prior, tile: int | None, height: int, width: int) -> Prior:
-    """``prior`` for images of that size: in tiles of ``tile`` pixels, whole for 0, for None whatever suits it.
-
-    Raises:
-        ValueError: tiles that the prior does not take.
-    """
+    """``prior`` for images of that size: in tiles of ``tile`` pixels, whole for 0, for None whatever suits it."""
     if tile == 0:
         return prior
     return whole_or_tiles(prior, height, width) if tile is None else TiledPrior(prior, tile)

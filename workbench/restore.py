@@ -39,7 +39,7 @@ from workbench.random import stream_of
 from workbench.records import environment, solver_settings, tiles_of
 from workbench.solvers import make_solver, solver_class
 from workbench.solvers.base import Callback, Restoration, Solver
-from workbench.text import check_types
+from workbench.text import check_types, require_kind
 
 ROW_DIGITS = 5  # of the scores of ``Result.rows``: what changes beyond them changes with the batch size
 
@@ -126,9 +126,12 @@ def restore(
         judge: also measure what no prior was trained on, see :func:`workbench.evaluation.metrics.score`.
 
     Raises:
-        ValueError: the solver cannot treat this operator, noise or prior, or takes no ``initial``; or that, or the
-            original, is no image in [0, 1].
+        ValueError: an argument of another kind; the solver cannot treat this operator, noise or prior, or takes no
+            ``initial``; or that, or the original, is no image in [0, 1].
     """
+    require_kind(degraded, Degraded, "degraded", "what degrade, observe and measured return")
+    require_kind(solver, Solver, "solver", 'make_solver("ddnm")')
+    require_kind(prior, Prior, "prior", 'load_prior("photo")')
     if degraded.original is not None:
         check_range(degraded.original, "the original")
     if initial is not None:

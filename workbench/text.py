@@ -44,6 +44,13 @@ def require(holds: bool, name: str, expected: str, value: object) -> None:
         raise ValueError(f"{name} must be {expected}, got {value}")
 
 
+def require_kind(value: object, kind: type, name: str, how: str) -> None:
+    """Raise ValueError unless ``value`` is a ``kind``; ``how`` says where one comes from."""
+    if not isinstance(value, kind):
+        got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise ValueError(f"{name} must be of type {kind.__name__}: {how}; got {got}")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to. It takes the place of ``path`` in one step at the end of the block,

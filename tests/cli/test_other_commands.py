@@ -78,9 +78,13 @@ def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
         "exam", "ddrm", "--set", "steps=2", "--task", "mixture-blur", "--repetitions", 20, "--out", "e.json"
     )
     assert code == 0
-    assert [line.split()[0] for line in said.splitlines()] == ["task", "mixture-blur"]
+    head, row = said.splitlines()
+    assert head.split()[:3] == ["task", "distance", "variance"]
+    assert (row.split()[0], row.split()[-1]) == ("mixture-blur", "fail")
     (figures,) = json.loads((tmp_path / "e.json").read_text())
     assert (figures["sampler"], figures["evaluations"], figures["passed"]) == ("ddrm", 2, False)
+    assert "--out is a file" in refused("exam", "ddrm", "--out", tmp_path)
+    assert "the control exact asks no prior" in refused("exam", "exact", "--learned")
     assert "unknown solver 'ddmr', did you mean" in refused("exam", "ddmr")
     assert "unknown task 'blur'" in refused("exam", "ddrm", "--task", "blur")
     assert "unknown setting of ddrm 'step'" in refused("exam", "ddrm", "--set", "step=2")

@@ -35,20 +35,16 @@ def test_crops_are_squares_of_the_photos_turned_and_mirrored() -> None:
     assert len(ways) == 6  # (+-1, 0, +-1) and (0, +-1, 0): rows along rows, or turned
 
 
-def test_a_batch_depends_on_seed_and_number_alone() -> None:
+def test_a_batch_depends_on_seed_and_number_alone_also_of_pools_in_turn() -> None:
     pool = CropPool([Stock([_numbered(20, 30)])], size=8, batch_size=4, seed=3)
     stream = [batch.images for batch in itertools.islice(pool, 4)]
     later = [batch.images for batch in itertools.islice(pool.from_batch(2, 0, 1), 2)]
     assert all(torch.equal(a, b) for a, b in zip(stream[2:], later, strict=True))
     assert not torch.equal(stream[0], stream[1])
     assert not torch.equal(pool.from_batch(0, 1, 2).batch(0).images, pool.from_batch(0, 0, 2).batch(0).images)
-
-
-def test_pools_in_turn_resume_in_turn() -> None:
     small, large = (CropPool([Stock([_numbered(40, 40)])], size=size, batch_size=2, seed=size) for size in (8, 16))
     turns = InTurn([small, large])
-    sizes = [batch.images.shape[-1] for batch in itertools.islice(turns, 4)]
-    assert sizes == [8, 16, 8, 16]
+    assert [batch.images.shape[-1] for batch in itertools.islice(turns, 4)] == [8, 16, 8, 16]
     assert torch.equal(next(iter(turns.from_batch(3, 0, 1))).images, large.batch(1).images)
 
 
@@ -62,13 +58,24 @@ def test_stocks_are_drawn_by_weight_with_their_floors() -> None:
     torch.testing.assert_close(batch.floor, torch.where(bright, 0.1, 0.0))
 
 
-def test_photos_smaller_than_the_crop_are_left_out_and_none_is_an_error() -> None:
+def test_photos_smaller_than_the_crop_are_left_out() -> None:
     pool = CropPool([Stock([_numbered(20, 20), _numbered(6, 20)], zooms=(1.0, 0.5))], size=8, batch_size=1)
     assert pool.entries[:, 1:].tolist() == [[20, 20], [10, 10]]
-    with pytest.raises(ValueError, match="none of its 1 photos is at least 32x32"):
-        CropPool([Stock([_numbered(20, 20)])], size=32, batch_size=1)
-    with pytest.raises(ValueError, match="uint8"):
-        CropPool([Stock([np.zeros((20, 20, 3))])], size=8, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("stocks", "size", "message"),
+    [
+        ([Stock([_numbered(20, 20)])], 32, "none of its 1 photos is at least 32x32"),
+        ([Stock([np.zeros((20, 20, 3))])], 8, "uint8"),
+        ([Stock([_numbered(20, 20)], weight=-1.0)], 8, "weights must be at least 0, not all 0"),
+        ([], 8, "stocks must be at least 1"),
+        (None, 8, "pools must be at least one"),
+    ],
+)
+def test_pools_of_nothing_are_refused(stocks, size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InTurn([]) if stocks is None else CropPool(stocks, size=size, batch_size=1)
 
 
 def test_levels_below_the_floor_are_mirrored_at_it() -> None:

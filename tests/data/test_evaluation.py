@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,15 +20,17 @@ def photos(tmp_path):
     return str(tmp_path)
 
 
-def test_any_two_runs_of_numbers_are_parts_of_one_list(photos):
+def test_any_two_runs_of_numbers_are_parts_of_one_list_spread_over_the_photos(photos):
     whole, names = evaluation_photos([photos], count=20, size=8, short_side=0)
-    part, some = evaluation_photos([photos], count=6, first=7, size=8, short_side=0)
-    assert some == names[7:13]
-    assert torch.equal(part, whole[7:13])
+    part, some = evaluation_photos([photos], count=8, first=4, size=8, short_side=0)
+    assert some == names[4:12]
+    assert torch.equal(part, whole[4:12])
+    assert sorted(map(photo_of, some)) == sorted([f"{k}.png" for k in range(4)] * 2)
     assert len(set(names)) == 20
     every, _ = evaluation_photos([photos], count=None, size=8, short_side=0)
     assert len(every) == 4 * 15
     assert torch.equal(every[:20], whole)
+    assert names != evaluation_photos([photos], count=20, size=8, short_side=0, seed=1)[1]
 
 
 def test_tiles_are_pieces_of_the_photo_and_do_not_overlap(photos):
@@ -42,16 +42,6 @@ def test_tiles_are_pieces_of_the_photo_and_do_not_overlap(photos):
     assert float(images[0][1, 7, 0] * 255) == pytest.approx(row + 7)
 
 
-def test_any_run_spreads_over_the_photos(photos):
-    _, names = evaluation_photos([photos], count=8, first=4, size=8, short_side=0)
-    assert sorted(name.split()[0] for name in names) == sorted([f"{k}.png" for k in range(4)] * 2)
-
-
-def test_seeds_give_other_orders(photos):
-    orders = [evaluation_photos([photos], count=20, size=8, short_side=0, seed=seed)[1] for seed in (0, 0, 1)]
-    assert orders[0] == orders[1] != orders[2]
-
-
 def test_several_sources_take_turns(photos, tmp_path):
     np.save(tmp_path / "grey.npy", np.full((3, 24, 24, 3), 200, np.uint8))
     few = evaluation_photos([photos, str(tmp_path / "grey.npy")], count=2, size=8)[1]
@@ -60,16 +50,13 @@ def test_several_sources_take_turns(photos, tmp_path):
     assert sum(name.startswith("grey.npy") for name in more[:6]) == 3
 
 
-def test_halving_averages_two_by_two(tmp_path):
+def test_halving_averages_two_by_two_and_fitting_takes_the_centre_square(photos, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=pixels)
     images, names = evaluation_photos([str(tmp_path / "a.npz")], count=3, size=8, cut="halve")
-    index = int(names[0].split("[")[1].rstrip("]"))
+    index = int(photo_of(names[0]).split("[")[1].rstrip("]"))
     mean = pixels[index, 2:4, 4:6, 1].astype(float).mean()
     assert float(images[0, 1, 1, 2]) * 255 == pytest.approx(mean, abs=0.51)
-
-
-def test_fitting_takes_the_centre_square(photos):
     images, _ = evaluation_photos([photos], count=2, size=24, cut="fit")
     assert float(images[0, 2, 0, 0] * 255) == pytest.approx(8)
 
@@ -90,32 +77,32 @@ def test_the_sample_photos_need_no_file():
         ({"count": None, "first": 60}, "asked for all images after the first 60"),
         ({"count": 1, "cut": "tile"}, "cut must be one of tiles, halve, fit, got 'tile'"),
         ({"count": 0}, "at least 1"),
+        ({"count": 1, "seed": -1}, "seed at least 0"),
         ({"count": 1, "size": 64}, "hold no tile of 64x64"),
         ({"count": 1, "cut": "halve"}, "needs photos of 16x16 pixels, got 24x40"),
+        ({"count": 1, "specs": ["published/nothing"]}, "no photos at 'published/nothing'"),
     ],
 )
 def test_what_the_photos_do_not_give_is_said(photos, given, message):
     with pytest.raises(ValueError, match=message):
-        evaluation_photos([photos], **({"size": 8, "short_side": 0} | given))
+        evaluation_photos(**({"specs": [photos], "size": 8, "short_side": 0} | given))
 
 
-def test_a_broken_file_is_named_and_left_out(photos, tmp_path):
+def test_a_broken_file_is_named_and_left_out_and_keeps_its_number(photos, tmp_path):
+    def found() -> dict[int, int]:
+        """Which photo each number is."""
+        batches = evaluation_batches([photos], range(4), batch=2, size=12)
+        pairs = (pair for numbers, images in batches for pair in zip(numbers, images, strict=True))
+        return {number: round(float(image[0, 0, 0]) * 255) for number, image in pairs}
+
+    before = found()
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
     with pytest.warns(UserWarning, match=r"left out: .*2\.png: "):
         images, names = evaluation_photos([photos], count=None, size=8, short_side=0)
     assert len(images) == len(names) == 45
     assert {photo_of(name) for name in names} == {"0.png", "1.png", "3.png"}
-
-
-def test_no_photos_at_all():
-    with pytest.raises(ValueError, match="no photos at 'published/nothing'"):
-        evaluation_photos(["published/nothing"], count=1)
-
-
-def test_a_tile_knows_its_photo(photos):
-    names = evaluation_photos([photos], count=None, size=8, short_side=0)[1]
-    assert {photo_of(name) for name in names} == {f"{k}.png" for k in range(4)}
-    assert [photo_of(name) for name in ("my photo.png", "a.npz[3]")] == ["my photo.png", "a.npz[3]"]
+    with pytest.warns(UserWarning, match=r"left out: .*2\.png"):
+        assert found() == {number: photo for number, photo in before.items() if photo != 2}
 
 
 def test_photos_of_one_name_in_two_folders_are_two(tmp_path):
@@ -140,23 +127,6 @@ def test_batches_are_runs_of_the_list_of_whole_photos(photos, tmp_path):
         assert [number for numbers, _ in batches for number in numbers] == list(range(*ends))
         assert torch.equal(torch.cat([images for _, images in batches]), whole[slice(*ends)])
         assert max(len(images) for _, images in batches) <= 2
-
-
-def test_a_photo_that_cannot_be_read_keeps_its_number(photos):
-    def found() -> dict[int, int]:
-        """Which photo each number is."""
-        batches = evaluation_batches([photos], range(4), batch=2, size=12)
-        return {
-            n: round(float(image[0, 0, 0]) * 255)
-            for numbers, images in batches
-            for n, image in zip(numbers, images, strict=True)
-        }
-
-    before = found()
-    Path(photos, "2.png").write_bytes(b"no image")
-    with pytest.warns(UserWarning, match=r"left out: .*2\.png"):
-        after = found()
-    assert after == {number: photo for number, photo in before.items() if photo != 2}
 
 
 def test_batches_of_tiles_or_of_more_than_there_are_are_refused(photos):

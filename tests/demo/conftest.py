@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.demo.browser import CAMERA, CHROMIUM, Demo
+from tests.demo.visitor import visit
+from workbench.images import sample_photo, save_image
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,24 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 def server(launch: Launch) -> Server:
     """One server for all tests of a module that do not mind."""
     return launch()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a visitor."""
+    return tmp_path_factory.mktemp("visitor")
+
+
+@pytest.fixture(scope="module")
+def client(server: Server, folder: Path) -> Client:
+    """A visitor with ``gradio_client``, whose downloads go to the folder."""
+    return visit(server.url, folder)
+
+
+@pytest.fixture(scope="module")
+def photo(folder: Path) -> Path:
+    save_image(sample_photo("coffee", 64), folder / "coffee.png")
+    return folder / "coffee.png"
 
 
 @pytest.fixture(scope="module")

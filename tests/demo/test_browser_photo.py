@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,32 +29,33 @@ def whole(demo: Demo) -> Demo:
     return demo
 
 
-def test_a_photo_is_uploaded(whole: Demo, tmp_path: Path) -> None:
-    file = photo(tmp_path / "mine.png")
-    with whole.changes():
+def test_a_photo_is_uploaded_dropped_and_pasted(whole: Demo, tmp_path: Path) -> None:
+    """Onto the empty place, which asks for one, and onto the photo that is there."""
+    files = [photo(tmp_path / f"mine{seed}.png", seed=seed) for seed in range(4)]
+
+    def empty() -> None:
         whole.part("photo", REMOVE).click()
         whole.says("choose a photo first")
-        whole.part("photo", "input[type=file]").set_input_files(file)
-    assert (whole.picture("Original") == pixels(file)).all()
-    assert (whole.picture("Degraded") == pixels(file)).all()
 
-
-def test_a_photo_is_dropped(whole: Demo, tmp_path: Path) -> None:
-    """Onto the empty place, and onto the photo that is there."""
-    for seed in (1, 2):
-        file = photo(tmp_path / f"dropped{seed}.png", seed=seed)
-        with whole.changes():
-            drop(whole, "photo", file)
-        assert (whole.picture("Original") == pixels(file)).all()
-
-
-def test_a_photo_is_pasted(whole: Demo, tmp_path: Path) -> None:
-    file = photo(tmp_path / "pasted.png", seed=3)
-    copy(whole, file)
-    with whole.changes():
-        whole.part("photo", REMOVE).click()
+    def paste() -> None:
+        copy(whole, files[3])
+        empty()
         whole.part("photo", "[aria-label='Paste from clipboard']").click()
-    assert (whole.picture("Original") == pixels(file)).all()
+
+    empty()
+    whole.part("go").click()
+    expect(whole.page.get_by_test_id("toast-text")).to_contain_text("choose a photo first")
+    upload = whole.part("photo", "input[type=file]")
+    ways = [
+        lambda: upload.set_input_files(files[0]),
+        *(partial(drop, whole, "photo", file) for file in files[1:3]),
+        paste,
+    ]
+    for file, way in zip(files, ways, strict=True):
+        with whole.changes():
+            way()
+        assert (whole.picture("Original") == pixels(file)).all()
+        assert (whole.picture("Degraded") == pixels(file)).all()
 
 
 def test_a_photo_is_taken_by_the_camera(demo: Demo) -> None:
@@ -79,13 +81,6 @@ def test_samples_are_a_click_away(demo: Demo) -> None:
             samples.nth(number).click()
         expected = load_image(SAMPLE_FILES[name], 256)[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(demo.picture("Original") - expected).max() <= 1
-
-
-def test_without_a_photo_the_page_asks_for_one(demo: Demo) -> None:
-    demo.part("photo", REMOVE).click()
-    demo.says("choose a photo first")
-    demo.part("go").click()
-    expect(demo.page.get_by_test_id("toast-text")).to_contain_text("choose a photo first")
 
 
 def test_fit_says_what_is_restored(demo: Demo) -> None:
@@ -123,13 +118,3 @@ def test_side_and_crop_move_what_is_restored(demo: Demo) -> None:
     with demo.changes():
         demo.number("across", 1)
     assert (demo.picture("Original") == cat[-48:, -48:]).all()
-
-
-def test_what_is_no_picture_is_said(demo: Demo, tmp_path: Path) -> None:
-    (tmp_path / "holiday.png").write_bytes(b"not a picture at all")
-    demo.part("photo", "input[type=file]").set_input_files(tmp_path / "holiday.png")
-    demo.says("holiday.png: not an image")
-    good = photo(tmp_path / "good.png")
-    with demo.changes():
-        drop(demo, "photo", good)
-    assert demo.part("status", "[role=alert]").count() == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.demo.browser import DEGRADED, Demo, decode, needs_chromium, photo, pixels
+from tests.demo.browser import DEGRADED, Demo, decode, drop, needs_chromium, photo, pixels
 from tests.demo.conftest import Server
 from workbench.demo.record import OPENING
 from workbench.demo.view import AMPLIFY
@@ -117,8 +117,11 @@ def test_a_file_that_is_no_picture_is_no_broken_icon(phone: Demo, tmp_path: Path
     (tmp_path / "text.png").write_text("not a picture")
     phone.part("photo", "[aria-label='Remove Image']").click()
     phone.part("photo", "input[type=file]").set_input_files(tmp_path / "text.png")
-    phone.says("not an image")
+    phone.says("text.png: not an image")
     expect(phone.part("photo", "img")).to_be_hidden()
+    with phone.changes():
+        drop(phone, "photo", photo(tmp_path / "good.png"))
+    assert phone.part("status", "[role=alert]").count() == 0
 
 
 def test_a_blind_vote(stage: Demo) -> None:

@@ -28,27 +28,18 @@ def brought(visits: Visits, name: str, age: float = 0) -> Path:
 
 
 def test_leaving_removes_a_visitor_s_files_and_no_one_else_s(visits):
-    mine, theirs = brought(visits, "mine"), brought(visits, "theirs")
-    visits.uses("me", mine)
-    visits.uses("they", theirs)
+    mine, theirs, both, painted = (brought(visits, name) for name in ("a", "b", "c", "layer"))
+    for who, file in (("me", mine), ("they", theirs), ("me", both), ("they", both)):
+        visits.uses(who, file)
+    visits.brought("me", [str(painted)])
     folders = [visits.folder(who, what) for who in ("me", "they") for what in ("preview", "results")]
     (folders[0] / "file").write_text("x")
-    visits.leave("me")
-    assert not mine.parent.exists()
-    assert [folder.exists() for folder in folders] == [False, False, True, True]
-    assert theirs.exists()
-    visits.leave("me")
-    visits.leave("nobody")
-
-
-def test_one_photo_of_two_visitors_goes_with_the_second(visits):
-    photo = brought(visits, "same")
-    visits.uses("first", photo)
-    visits.uses("second", photo)
-    visits.leave("first")
-    assert photo.exists()
-    visits.leave("second")
-    assert not photo.exists()
+    for who in ("me", "me", "nobody"):
+        visits.leave(who)
+        assert not any(path.exists() for path in (mine.parent, painted, *folders[:2]))
+        assert all(path.exists() for path in (theirs, both, *folders[2:]))
+    visits.leave("they")
+    assert not any(path.exists() for path in (theirs, both))
 
 
 def test_of_the_folders_for_one_purpose_the_last_three_stay(visits):
@@ -91,14 +82,3 @@ def test_the_page_s_own_files_stay(visits):
     visits.leave("me")
     visits.sweep()
     assert sample.exists()
-
-
-def test_files_that_came_with_a_painting_go_with_their_visitor(visits, tmp_path):
-    files = [visits.root / name for name in ("layer.png", "background.png")]
-    for file in files:
-        file.write_bytes(b"painted")
-    visits.brought("me", map(str, files))
-    visits.leave("they")
-    assert all(file.exists() for file in files)
-    visits.leave("me")
-    assert not any(file.exists() for file in files)

@@ -13,12 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from tests.demo.conftest import Server
 from tests.demo.visitor import SMALL, defaults, join, raw_call, started, until, upload, visit, visiting
 from workbench.demo.files import make_root
-from workbench.images import sample_photo, save_image
 
 REPOSITORY = Path(__file__).parents[2]
 WEIGHTS = REPOSITORY / "workbench" / "models" / "weights" / "photo.safetensors"
@@ -34,11 +33,6 @@ def _watch(event, arguments):
         os.write(_log, f"{event} {what!r}\\n".encode())
 sys.addaudithook(_watch)
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("outside")
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +54,6 @@ def watched(launch, folder) -> Iterator[tuple[Server, Path]]:
 @pytest.fixture(scope="module")
 def server(watched) -> Server:
     return watched[0]
-
-
-@pytest.fixture(scope="module")
-def photo(folder) -> Path:
-    save_image(sample_photo("coffee", 64), folder / "coffee.png")
-    return folder / "coffee.png"
-
-
-@pytest.fixture(scope="module")
-def client(server, folder) -> Client:
-    return visit(server.url, folder)
 
 
 def restored(server: Server, session: str, photo: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -113,36 +96,18 @@ OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize("path", OUTSIDE)
-def test_nothing_outside_is_served(path, server):
-    asked = path.format(files=server.files)
-    answers = [raw_get(server, f"/gradio_api/file={asked}"), raw_get(server, f"/file={asked}")]
-    for status, body in answers:
-        assert status in (400, 403, 404), (status, body[:100])
-        assert b"root:" not in body
-
-
 PROXIED = ["http://127.0.0.1:1/", "https://example.org/", "https://example.hf.space/x", "//127.0.0.1:1/"]
+OTHERS = ["/static/../../../etc/passwd", "/assets/..%2f..%2f..%2fetc%2fpasswd"]
+OTHERS += ["/gradio_api/component_server", "/custom_component/x/y/z"]
 
 
-@pytest.mark.parametrize("path", [f"{start}proxy={url}" for start in ("/gradio_api/", "/") for url in PROXIED])
-def test_pages_are_not_fetched_for_a_visitor(path, server):
-    assert raw_get(server, path)[0] in (403, 404)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/static/../../../etc/passwd",
-        "/assets/..%2f..%2f..%2fetc%2fpasswd",
-        "/gradio_api/component_server",
-        "/custom_component/x/y/z",
-    ],
-)
-def test_other_ways_lead_nowhere(path, server):
-    status, body = raw_get(server, path)
-    assert status in (400, 403, 404, 405)
-    assert b"root:" not in body
+def test_nothing_outside_is_served_nor_fetched(server):
+    paths = [f"{start}file={path.format(files=server.files)}" for path in OUTSIDE for start in ("/gradio_api/", "/")]
+    paths += [f"{start}proxy={url}" for url in PROXIED for start in ("/gradio_api/", "/")]
+    for path in [*paths, *OTHERS]:
+        status, body = raw_get(server, path)
+        assert status in (400, 403, 404, 405), (path, status, body[:100])
+        assert b"root:" not in body, path
 
 
 def raw_get(server: Server, path: str) -> tuple[int, bytes]:
@@ -162,15 +127,6 @@ def test_headers_keep_the_browser_here(server):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_folders_have_names_that_nobody_guesses_and_modes_that_nobody_reads(server, photo):
-    with visiting(server.url) as session:
-        assert restored(server, session, upload(server.url, photo))["success"]
-        made = [path for path in server.files.iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name)]
-        assert made
-        assert all(path.stat().st_mode & 0o077 == 0 for path in [server.files, *made])
-    assert until(lambda: not any(path.exists() for path in made), 8)
-
-
 FOREIGN_FILES = [
     {"path": "/etc/passwd"},
     {"path": str(REPOSITORY / "README.md")},
@@ -187,28 +143,30 @@ FOREIGN_FILES = [
 
 
 @pytest.mark.parametrize("where", ["photo", "layers", "kernel"])
-@pytest.mark.parametrize("number", range(len(FOREIGN_FILES)))
-def test_files_that_were_not_uploaded_are_refused(number, where, server, client):
-    file = FOREIGN_FILES[number] | {"orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
+def test_files_that_were_not_uploaded_are_refused(where, server, client):
     values = defaults(client, "/degrade") | {"degradation": "mask" if where == "layers" else "blur:1"}
-    if where != "layers":
-        values[where] = file
-    else:
-        values["painting"] = {"background": None, "layers": [file], "composite": None}
-    last = raw_call(server.url, "degrade", list(values.values()))
-    assert "root:" not in last
-    assert '"error"' in last
+    for foreign in FOREIGN_FILES:
+        file = foreign | {"orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
+        painting = {"painting": {"background": None, "layers": [file], "composite": None}}
+        given = values | (painting if where == "layers" else {where: file})
+        last = raw_call(server.url, "degrade", list(given.values()))
+        assert "root:" not in last
+        assert '"error"' in last
 
 
 # What is left behind.
 
 
 def test_who_leaves_takes_everything_along(server, photo):
-    before = server.leftovers()
+    """...of folders with names that nobody guesses and modes that nobody else reads."""
+    before, earlier = server.leftovers(), {*server.files.iterdir()}
     with visiting(server.url) as session:
         assert restored(server, session, upload(server.url, photo))["success"]
         assert len(server.leftovers()) >= len(before) + 5
-    assert until(lambda: left(server, before) == [], 8), left(server, before)
+        made = [path for path in {*server.files.iterdir()} - earlier if re.fullmatch(r"[0-9a-f]{32}", path.name)]
+        assert made
+        assert all(path.stat().st_mode & 0o077 == 0 for path in [server.files, *made])
+    assert until(lambda: left(server, before) == [] and not any(path.exists() for path in made), 8)
 
 
 def test_a_client_that_is_closed_leaves_nothing(server, photo, folder):

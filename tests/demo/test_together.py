@@ -26,24 +26,24 @@ ROWS = [Row("pinv", "photo"), Row("ddnm", "photo", "steps=2")]
 
 
 def test_results_of_other_methods_settings_or_samples_are_told_apart(sessions, photo):
+    """A preview that comes late hides none, one of another problem does; a run that is refused leaves what is shown."""
+    wanted = problem(photo)
+    assert not sessions.shows_results_of(wanted, "session")
     assert not sessions.shows_results_of_others(ROWS, 1, "session")  # none are shown
-    list(sessions.restore(problem(photo), ROWS, 1, "session"))
-    assert not sessions.shows_results_of_others(ROWS, 1, "session")
-    for rows, samples in ((ROWS[:1], 1), ([ROWS[0], Row("ddnm", "photo", "steps=3")], 1), (ROWS, 2)):
-        assert sessions.shows_results_of_others(rows, samples, "session")
-    assert not sessions.shows_results_of_others(ROWS[:1], 1, "another")
-    assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")
-    assert not sessions.shows_results_of_others(ROWS[:1], 1, "session")  # a preview took their place
-
-
-def test_a_refused_run_leaves_what_is_shown(sessions, photo):
-    list(sessions.restore(problem(photo), ROWS, 1, "session"))
-    right = {"problem": problem(photo), "rows": ROWS, "samples": 1, "session": "session"}
+    list(sessions.restore(wanted, ROWS, 1, "session"))
+    right = {"problem": wanted, "rows": ROWS, "samples": 1, "session": "session"}
     for bad in ({"problem": problem(photo, degradation="sr:0")}, {"samples": 0}, {"rows": [Row("magic", "photo")]}):
         with pytest.raises(ValueError, match=r"sr:0|samples|magic"):
             list(sessions.restore(**(right | bad)))
-        assert sessions.shows_results_of(problem(photo), "session")
+        assert sessions.shows_results_of(wanted, "session")
         assert not sessions.shows_results_of_others(ROWS, 1, "session")
+    for rows, samples in ((ROWS[:1], 1), ([ROWS[0], Row("ddnm", "photo", "steps=3")], 1), (ROWS, 2)):
+        assert sessions.shows_results_of_others(rows, samples, "session")
+    assert not sessions.shows_results_of_others(ROWS[:1], 1, "another")
+    assert not sessions.shows_results_of(wanted, "another")
+    assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")
+    assert not sessions.shows_results_of_others(ROWS[:1], 1, "session")  # a preview took their place
+    assert not sessions.shows_results_of(wanted, "session")
 
 
 def test_what_was_changed_during_a_run_and_back_is_shown(sessions, photo):

@@ -7,7 +7,8 @@ import os
 import re
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,19 +131,11 @@ def until(happened: Callable[[], bool], seconds: float) -> bool:
     return happened()
 
 
-class visiting:
-    """A browser's heartbeat: open while the page is, and with it the session."""
-
-    def __init__(self, url: str) -> None:
-        self.session = f"session{time.monotonic_ns()}"
-        self._http = httpx.Client(timeout=30)
-        self._stream = self._http.stream("GET", f"{url}/gradio_api/heartbeat/{self.session}")
-
-    def __enter__(self) -> str:
-        self._beats = self._stream.__enter__().iter_raw()
-        next(self._beats)
-        return self.session
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.__exit__(None, None, None)
-        self._http.close()
+@contextmanager
+def visiting(url: str) -> Iterator[str]:
+    """A session with a browser's heartbeat: open while the page is."""
+    session = f"session{time.monotonic_ns()}"
+    with httpx.Client(timeout=30) as http, http.stream("GET", f"{url}/gradio_api/heartbeat/{session}") as stream:
+        beats = stream.iter_raw()
+        next(beats)
+        yield session

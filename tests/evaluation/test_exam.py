@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from workbench.exam import CONTROLS, TASKS, Candidate, Grade, make_candidate, make_task, sit, table
+from workbench.exam import CONTROLS, TASKS, Candidate, Grade, make_candidate, make_task, sit
 from workbench.exam.figures import share_of, sliced_wasserstein
 from workbench.exam.learned import learn
 from workbench.random import generator
@@ -139,17 +137,3 @@ def test_bad_input_is_refused():
         take(CONTROLS["exact"], "gaussian-inpaint", 5)
     with pytest.raises(ValueError, match=r"must be 19, 39, 59, \.\.\., got 20"):
         sit(CONTROLS["exact"], make_task("gaussian-inpaint"), repetitions=20, samples=20)
-
-
-def test_the_table_can_be_read():
-    lines = table([take(CONTROLS[name], "mixture-average", 20) for name in CONTROLS]).splitlines()
-    assert [line.split()[0] for line in lines] == ["task", "mixture-average", "mixture-average"]
-    assert lines[0].split()[1:3] == ["distance", "variance"]
-    assert lines[2].endswith("fail")
-
-
-def test_the_grades_are_json():
-    from dataclasses import asdict
-
-    grade = take(CONTROLS["exact"], "mixture-average", 20)
-    assert json.loads(json.dumps(asdict(grade), allow_nan=False))["ranks"] == grade.ranks

@@ -40,21 +40,13 @@ def stand_in(folder, monkeypatch):
     return network
 
 
-def test_without_weights_it_says_which_file_belongs_where(folder):
+def test_what_is_missing_is_named(folder, monkeypatch):
     pytest.importorskip("torch_fidelity")
-    expected = f"unavailable: place weights-inception-2015-12-05-6726825d.pth in {folder}"
-    assert fid_unavailable() == expected
+    assert fid_unavailable() == f"unavailable: place weights-inception-2015-12-05-6726825d.pth in {folder}"
     with pytest.raises(ValueError, match=r"place weights-inception-2015-12-05-6726825d\.pth"):
         fid(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))
-
-
-def test_another_file_of_that_name_does_not_count(folder):
-    pytest.importorskip("torch_fidelity")
     (folder / module.FID_WEIGHTS).write_bytes(b"something else")
     assert "is not the published file, its SHA-256 begins with" in str(fid_unavailable())
-
-
-def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     assert "pip install 'restoration-workbench[fid]'" in str(fid_unavailable())
 

@@ -66,16 +66,19 @@ class GaussianVP(torch.nn.Module):
         return torch.cat([predicted, torch.full_like(noise, 1e6)], dim=1)
 
 
-def priors() -> list[Prior]:
-    return [
-        VEScore(GaussianScore()),
-        VPNoise(GaussianVP()),
-        EDMPrecond(GaussianEDM(0.5)),
-        PlainDenoiser(posterior_mean),
-    ]
+def vp(**settings) -> VPNoise:
+    return VPNoise(torch.nn.Identity(), **settings)
 
 
-@pytest.mark.parametrize("prior", priors(), ids=lambda prior: prior.name)
+def ask(sigma: float | Tensor, x: object = None) -> Tensor:
+    return VEScore(GaussianScore(), multiple=4, name="ours")(torch.rand(2, 3, 4, 4) if x is None else x, sigma)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [VEScore(GaussianScore()), VPNoise(GaussianVP()), EDMPrecond(GaussianEDM(0.5)), PlainDenoiser(posterior_mean)],
+    ids=lambda prior: prior.name,
+)
 def test_denoiser_score_and_noise_are_those_of_the_gaussian(prior: Prior) -> None:
     sigma = torch.tensor([0.02, 0.5, 20.0], dtype=torch.float64)
     x = torch.randn(3, 3, 8, 6, dtype=torch.float64) * 0.5 + 0.5
@@ -86,7 +89,7 @@ def test_denoiser_score_and_noise_are_those_of_the_gaussian(prior: Prior) -> Non
     torch.testing.assert_close(prior.noise(x, sigma), (x - expected) / level, rtol=1e-8, atol=1e-8)
 
 
-def test_vp_steps_are_the_nearest_in_log_noise() -> None:
+def test_vp_steps_are_the_nearest_or_between_two_linear_in_log_noise() -> None:
     prior, levels = VPNoise(torch.nn.Identity(), step="nearest"), vp_levels()
     assert prior.sigma_min == pytest.approx(float(levels[0]))
     assert prior.sigma_max == pytest.approx(78.8, abs=0.1)  # half of the sqrt(1 / abar_999 - 1) = 157.4 of DDPM
@@ -94,14 +97,10 @@ def test_vp_steps_are_the_nearest_in_log_noise() -> None:
     steps, scale = prior.conditioning(torch.stack([middle * 0.9999, middle * 1.0001]))
     assert steps.tolist() == [500, 501]
     torch.testing.assert_close(scale, prior.alphas_cumprod[500:502].sqrt())
-
-
-def test_vp_steps_between_are_linear_in_log_noise_and_the_image_is_scaled_for_its_true_level() -> None:
-    prior, levels = VPNoise(torch.nn.Identity(), step="interpolate"), vp_levels()
     sigma = torch.stack([levels[0], levels[500] ** 0.25 * levels[501] ** 0.75, levels[999]])
-    steps, scale = prior.conditioning(sigma)
+    steps, scale = VPNoise(torch.nn.Identity()).conditioning(sigma)
     torch.testing.assert_close(steps, torch.tensor([0, 500.75, 999], dtype=torch.float64))
-    torch.testing.assert_close(scale, (1 + 4 * sigma**2).rsqrt())
+    torch.testing.assert_close(scale, (1 + 4 * sigma**2).rsqrt())  # for its true level
 
 
 def test_the_schedule_keeps_its_precision_when_the_network_does_not() -> None:
@@ -128,57 +127,49 @@ def test_vp_networks_give_the_denoiser_at_any_level_whatever_they_predict(predic
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("make", "message"),
     [
-        ({"prediction": "score"}, "prediction must be one of noise, image, velocity, got 'score'"),
-        ({"step": "round"}, "step must be one of interpolate, nearest, got 'round'"),
-        ({"times": torch.arange(3)}, r"times must be of shape \(1000,\), got shape \(3,\)"),
-        ({"alphas_cumprod": torch.tensor([0.5, 0.9])}, "must be a decreasing vector"),
-        ({"alphas_cumprod": torch.tensor([0.5])}, "must be a decreasing vector of two numbers or more"),
-        ({"alphas_cumprod": torch.tensor([])}, "must be a decreasing vector of two numbers or more"),
-        ({"alphas_cumprod": torch.tensor([1.0, 0.5])}, "must be between 0 and 1, got 1 to 0.5"),
-        ({"alphas_cumprod": torch.tensor([0.5, -0.1])}, "must be between 0 and 1"),
+        (lambda: vp(prediction="score"), "prediction must be one of noise, image, velocity, got 'score'"),
+        (lambda: vp(step="round"), "step must be one of interpolate, nearest, got 'round'"),
+        (lambda: vp(times=torch.arange(3)), r"times must be of shape \(1000,\), got shape \(3,\)"),
+        (lambda: vp(alphas_cumprod=torch.tensor([0.5, 0.9])), "must be a decreasing vector"),
+        (lambda: vp(alphas_cumprod=torch.tensor([])), "must be a decreasing vector of two numbers or more"),
+        (lambda: vp(alphas_cumprod=torch.tensor([1.0, 0.5])), "must be between 0 and 1, got 1 to 0.5"),
+        (lambda: vp(alphas_cumprod=torch.tensor([0.5, -0.1])), "must be between 0 and 1"),
+        (lambda: VEScore(GaussianScore(), sigma_min=0.0), "must be 0 < sigma_min"),
+        (lambda: VEScore(GaussianScore(), sigma_max=math.nan), "must be 0 < sigma_min"),
+        (lambda: EDMPrecond(GaussianEDM(0.5), sigma_data=0.0), "sigma_data must be positive and finite, got 0"),
+        (lambda: PlainDenoiser(posterior_mean, sigma_min=-1.0), "must be 0 <= sigma_min"),
+        (lambda: PlainDenoiser(posterior_mean, sigma_min=2.0, sigma_max=1.0), "must be 0 <= sigma_min"),
+        (lambda: PlainDenoiser(posterior_mean, channels=0), "channels must be at least 1"),
+        (lambda: PlainDenoiser(posterior_mean, multiple=0), "multiple must be at least 1"),
+        (lambda: ask(51.0), "knows noise up to sigma = 50, got 51"),
+        (lambda: ask(math.nan), "finite and not negative"),
+        (lambda: ask(-0.1), "finite and not negative"),
+        (lambda: ask(torch.tensor([0.1, 0.1, 0.1])), r"shape \(2,\), got shape \(3,\)"),
+        (lambda: ask(torch.zeros(2, 1)), r"shape \(2,\), got shape \(2, 1\)"),
+        (
+            lambda: ask(0.1, torch.rand(1, 1, 8, 8)),
+            r"ours takes colour images \(B, 3, H, W\), got .*1, 1, 8, 8",
+        ),
+        (lambda: ask(0.1, torch.rand(1, 3, 8, 6)), "multiples of 4, got 8x6"),
+        (lambda: ask(0.1, torch.rand(1, 3, 0, 8)), "images must be of at least one pixel, got 0x8"),
+        # As whole numbers 0.1 would be 0, and 2 x - 1 beyond 255.
+        (
+            lambda: ask(0.1, torch.ones(1, 3, 8, 8, dtype=torch.uint8)),
+            r"floating-point .*\(uint8: x.float",
+        ),
+        (lambda: ask(0.1, [[0.5]]), "ours takes tensors of floating-point numbers, got list"),
     ],
 )
-def test_wrong_vp_settings_are_refused(settings, message: str) -> None:
+def test_settings_levels_and_images_that_do_not_fit_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VPNoise(torch.nn.Identity(), **settings)
-
-
-def test_levels_below_sigma_min_are_those_of_sigma_min() -> None:
-    prior = VEScore(GaussianScore(), sigma_min=0.01)
-    x = torch.rand(2, 3, 4, 4)
-    assert torch.equal(prior(x, 0.0), prior(x, 0.01))
-    assert bool(prior.score(x, 0.0).isfinite().all())
-
-
-@pytest.mark.parametrize(
-    ("sigma", "message"),
-    [
-        (51.0, "knows noise up to sigma = 50, got 51"),
-        (-0.1, "finite and not negative"),
-        (math.nan, "finite and not negative"),
-        (torch.tensor([0.1, 0.1, 0.1]), r"shape \(2,\), got shape \(3,\)"),
-        (torch.zeros(2, 1), r"shape \(2,\), got shape \(2, 1\)"),
-    ],
-)
-def test_wrong_levels_are_refused(sigma: float | Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        VEScore(GaussianScore())(torch.rand(2, 3, 4, 4), sigma)
-
-
-def test_wrong_images_are_refused() -> None:
-    prior = VEScore(GaussianScore(), multiple=4, name="ours")
-    with pytest.raises(ValueError, match=r"ours takes colour images \(B, 3, H, W\), got shape \(1, 1, 8, 8\)"):
-        prior(torch.rand(1, 1, 8, 8), 0.1)
-    with pytest.raises(ValueError, match="multiples of 4, got 8x6"):
-        prior(torch.rand(1, 3, 8, 6), 0.1)
+        make()
 
 
 @pytest.mark.parametrize("step", ["interpolate", "nearest"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_vp_at_the_ends_of_its_range(step: str, dtype: torch.dtype) -> None:
-    prior = VPNoise(GaussianVP("noise"), step=step)
+def test_vp_at_the_ends_of_its_range(step: str) -> None:
+    prior, dtype = VPNoise(GaussianVP("noise"), step=step), torch.float32 if step == "nearest" else torch.float64
     sigma = torch.tensor([0.0, prior.sigma_min, prior.sigma_max, 1.0], dtype=dtype)
     x = torch.rand(4, 3, 4, 6, dtype=dtype).transpose(2, 3)  # not contiguous
     together = prior(x, sigma)
@@ -186,19 +177,4 @@ def test_vp_at_the_ends_of_its_range(step: str, dtype: torch.dtype) -> None:
     for index in range(4):
         torch.testing.assert_close(together[index], prior(x[index : index + 1], sigma[index])[0])
     assert torch.equal(prior(x[:1], 0.0), prior(x[:1], prior.sigma_min))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: VEScore(GaussianScore(), sigma_min=0.0),
-        lambda: VEScore(GaussianScore(), sigma_max=math.nan),
-        lambda: PlainDenoiser(posterior_mean, sigma_min=-1.0),
-        lambda: PlainDenoiser(posterior_mean, sigma_min=2.0, sigma_max=1.0),
-        lambda: PlainDenoiser(posterior_mean, channels=0),
-        lambda: PlainDenoiser(posterior_mean, multiple=0),
-    ],
-)
-def test_ranges_that_are_none_are_refused(make) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        make()
+    assert bool(prior.score(x, 0.0).isfinite().all())

@@ -15,7 +15,6 @@ from workbench.models import (
     EDMPrecond,
     GaussianPrior,
     PlainDenoiser,
-    Prior,
     TiledPrior,
     VPNoise,
     available_priors,
@@ -26,11 +25,7 @@ from workbench.operators import Identity, Inpainting, block_mask
 from workbench.solvers import DiffPIR
 
 D = Callable[[Tensor, Tensor], Tensor]
-
-
-@cache
-def right() -> Prior:
-    return load_prior("photo-mupet")
+right = cache(lambda: load_prior("photo-mupet"))
 
 
 def column(sigma: Tensor) -> Tensor:
@@ -42,8 +37,12 @@ def mine(wrong: Callable[[D, Tensor, Tensor], Tensor], **options: float) -> Plai
     return PlainDenoiser(lambda x, sigma: wrong(right().denoise, x, sigma), name="mine", **options)
 
 
-def tiny(side: int = 16) -> Tensor:
-    return torch.full((1, 3, side, side), 0.5)
+def fine(d: D, x: Tensor, s: Tensor) -> Tensor:
+    return d(x, s)
+
+
+def tiny() -> Tensor:
+    return torch.full((1, 3, 16, 16), 0.5)
 
 
 WRONG = {
@@ -82,26 +81,26 @@ def test_adapters_given_what_does_not_suit_them() -> None:
         check_prior(EDMPrecond(lambda u, s: 2 * right()((u + 1) / 2, s / 2) - 1))
 
 
-@pytest.mark.parametrize("name", available_priors())
-def test_shipped_priors_pass(name: str) -> None:
-    check_prior(load_prior(name))
-
-
-def test_other_priors_pass() -> None:
-    for known in (0.1, 0.29, 50.0):  # those of FFDNet and DRUNet know little noise
-        check_prior(mine(lambda d, x, s: d(x, s), sigma_max=known))
-    check_prior(mine(lambda d, x, s: d(x, s), sigma_min=0.3, sigma_max=0.4))
+def test_priors_that_are_some_pass() -> None:
+    for name in available_priors():
+        check_prior(load_prior(name))
+    for known in (0.1, 50.0):  # those of FFDNet and DRUNet know little noise
+        check_prior(mine(fine, sigma_max=known))
+    check_prior(mine(fine, sigma_min=0.3, sigma_max=0.4))
     check_prior(mine(lambda d, x, s: 2 * d((x + 1) / 2, s / 2) - 1))  # made for [-1, 1]: a photo of little contrast
     grey = PlainDenoiser(lambda x, s: functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False), channels=1)
     check_prior(grey)  # poor, and no more than that
-    check_prior(mine(lambda d, x, s: d(x, s), multiple=24))
-    check_prior(mine(lambda d, x, s: d(x, s), image_size=32))
-    check_prior(TiledPrior(mine(lambda d, x, s: d(x, s))))
+    check_prior(mine(fine, multiple=24))
+    check_prior(mine(fine, image_size=32))
+    check_prior(TiledPrior(mine(fine)))
     check_prior(load_prior("deepinv:tv"))
     texture = GaussianPrior(torch.full((1, 8, 8), 1e-3), torch.tensor([0.5]))
     check_prior(texture, texture.sample(1, torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="takes 8x8 images, got 64x64"):
         check_prior(texture)
+    for photo, message in ((tiny()[0], r"photo must be one image .* \(3, 16, 16\)"), (255 * tiny(), "divide by 255")):
+        with pytest.raises(ValueError, match=message):
+            check_prior(mine(fine), photo)
 
 
 def test_the_look_leaves_modes_and_random_streams_alone() -> None:
@@ -128,12 +127,7 @@ def test_the_look_leaves_modes_and_random_streams_alone() -> None:
 
 def test_loading_looks_once_unless_told_not_to() -> None:
     asked = []
-
-    def fine(d: D, x: Tensor, s: Tensor) -> Tensor:
-        asked.append(len(x))
-        return d(x, s)
-
-    prior = mine(fine)
+    prior = mine(lambda d, x, s: asked.append(len(x)) or d(x, s))
     assert load_prior(prior) is prior
     assert prior.checked
     assert sum(asked) == 5  # three levels, and one with half and twice its level
@@ -144,6 +138,13 @@ def test_loading_looks_once_unless_told_not_to() -> None:
     with pytest.raises(ValueError, match=r"0\.\.255.*check=False"):
         load_prior(wrong)
     assert load_prior(wrong, check=False).checked
+
+    class Mine(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(ValueError, match=r"got forward\(x, t\).*PlainDenoiser, EDMPrecond, VPNoise or VEScore"):
+        load_prior(Mine())
 
 
 def test_a_solver_looks_at_first_use() -> None:
@@ -164,21 +165,5 @@ def test_what_may_be_in_training_is_a_remark() -> None:
         assert "mine looks like no denoiser of photos" in DiffPIR(steps=3)(tiny(), Identity(), prior).message
     looked = asked[:-6]
     assert (asked[-6:], looked[0]) == ([1] * 6, 3)  # three steps each, and one look
-    of_one_size = mine(lambda d, x, s: 0 * x + tiny(16))  # fails for a photo of another size: no reason to stop
+    of_one_size = mine(lambda d, x, s: 0 * x + tiny())  # fails for a photo of another size: no reason to stop
     assert DiffPIR(steps=3)(tiny(), Identity(), of_one_size).image.shape == (1, 3, 16, 16)
-
-
-def test_a_module_of_ones_own_is_told_of_the_adapters() -> None:
-    class Mine(nn.Module):
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return x
-
-    with pytest.raises(ValueError, match=r"got forward\(x, t\).*PlainDenoiser, EDMPrecond, VPNoise or VEScore"):
-        load_prior(Mine())
-
-    class Noise(nn.Module):
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-            return WRONG["returns the noise, as large as it is in x"](right().denoise, x, torch.as_tensor([sigma]))
-
-    with pytest.raises(ValueError, match="Noise returns the noise"):
-        load_prior(Noise())

@@ -56,11 +56,10 @@ def denoisers() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("name", denoisers())
 def test_batch_equals_single_images_at_their_own_levels(name: str) -> None:
-    net = denoisers()[name]
     x, levels = noise(3, 3, 16, 16).mul(0.2).add(0.5), torch.tensor([0.05, 0.1, 0.1])
     if name == "BM3D":  # a second per image
         x, levels = x[:2, :1], levels[:2]
-    prior = prior_from_deepinv(net, sigma_max=1.0, channels=x.shape[1])
+    prior = prior_from_deepinv(denoisers()[name], sigma_max=1.0, channels=x.shape[1])
     with torch.no_grad():
         batch = prior(x, levels)
         fresh = torch.cat([denoisers()[name](x[i : i + 1], float(levels[i])) for i in range(len(x))])
@@ -95,10 +94,15 @@ def test_class_that_knows_numbers_only_is_called_once_per_level() -> None:
 
 
 def test_facts_about_known_denoisers() -> None:
-    colour, grey = prior_from_deepinv(drunet()), prior_from_deepinv(drunet(in_channels=1, out_channels=1))
+    net, x = drunet(), noise(1, 3, 37, 41).requires_grad_()
+    colour, grey = prior_from_deepinv(net), prior_from_deepinv(drunet(in_channels=1, out_channels=1))
     assert (colour.channels, grey.channels) == (3, 1)
     assert (colour.sigma_min, colour.sigma_max, colour.multiple) == (0.0, 50 / 255, 1)
-    assert colour(noise(1, 3, 37, 41), 0.1).shape == (1, 3, 37, 41)
+    found = colour(x, 0.1)
+    assert found.shape == x.shape
+    found.sum().backward()  # gradients reach image and weights
+    assert x.grad is not None
+    assert next(net.parameters()).grad is not None
     ffdnet = prior_from_deepinv("ffdnet", pretrained=None)
     assert (ffdnet.multiple, ffdnet.channels) == (2, 1)
     assert ffdnet(noise(1, 1, 6, 6), 0.1).shape == (1, 1, 6, 6)
@@ -110,82 +114,68 @@ def test_facts_about_known_denoisers() -> None:
         prior_from_deepinv("bm3d")(torch.rand(1, 3, 8, 16), 0.1)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("drunnet", {}, "did you mean 'drunet'"),
-        ("zzzz", {}, "unknown denoiser of deepinv"),
-        ("RAM", {}, "unknown denoiser of deepinv"),
-        ("GSDRUNet", {}, "random weights"),
-        ("UNet", {}, "random weights"),
-        ("dncnn", {"no_such_option": 1}, "cannot make DnCNN"),
-    ],
-)
-def test_names_that_make_no_denoiser(name: str, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        prior_from_deepinv(name, **options)
-
-
-def test_names_and_what_is_not_a_denoiser() -> None:
+def test_names_and_objects() -> None:
+    x = torch.rand(1, 3, 16, 16)
+    for source in (deepinv.models.MedianFilter(), "deepinv:median"):
+        torch.testing.assert_close(load_prior(source)(x, 0.1), deepinv.models.MedianFilter()(x, 0.1))
     assert type(prior_from_deepinv("TV").net).__name__ == "TVDenoiser"
     assert type(prior_from_deepinv("dncnn", pretrained=None, depth=3).net).__name__ == "DnCNN"
-    with pytest.raises(ValueError, match="only for a denoiser given by its name"):
-        prior_from_deepinv(drunet(), pretrained=None)
-    with pytest.raises(ValueError, match="prior already"):
-        prior_from_deepinv(gaussian())
     models = deepinv.models
-    for wrong in (
-        models.ArtifactRemoval(drunet()),
-        models.Poisson2Sparse(models.ConvLista(in_channels=1, out_channels=1)),
-        deepinv.optim.PnP(drunet()),
-        models.MinusOneOneDenoiserWrapper(drunet()),
-        nn.Conv2d(3, 3, 1),
-        "drunet".upper,
+    for make, message in (
+        (lambda: load_prior("deepinv:drunett"), "unknown denoiser of deepinv 'drunett', did you mean 'drunet'"),
+        (lambda: prior_from_deepinv("zzzz"), "unknown denoiser of deepinv"),
+        (lambda: prior_from_deepinv("RAM"), "unknown denoiser of deepinv"),
+        (lambda: prior_from_deepinv("GSDRUNet"), "random weights"),
+        (lambda: prior_from_deepinv("UNet"), "random weights"),
+        (lambda: prior_from_deepinv("dncnn", no_such_option=1), "cannot make DnCNN"),
+        (lambda: prior_from_deepinv(drunet(), pretrained=None), "only for a denoiser given by its name"),
+        (lambda: prior_from_deepinv(gaussian()), "prior already"),
+        (lambda: load_prior(gaussian(), step="nearest"), "a prior takes no settings, got step"),
+        *(
+            (lambda wrong=wrong: prior_from_deepinv(wrong), "denoiser")
+            for wrong in (
+                models.ArtifactRemoval(drunet()),
+                models.Poisson2Sparse(models.ConvLista(in_channels=1, out_channels=1)),
+                deepinv.optim.PnP(drunet()),
+                models.MinusOneOneDenoiserWrapper(drunet()),
+                nn.Conv2d(3, 3, 1),
+                "drunet".upper,
+            )
+        ),
     ):
-        with pytest.raises(ValueError, match="denoiser"):
-            prior_from_deepinv(wrong)
+        with pytest.raises(ValueError, match=message):
+            make()
 
 
-def test_gradients_reach_image_and_weights() -> None:
-    net = drunet()
-    x = noise(1, 3, 32, 32).requires_grad_()
-    prior_from_deepinv(net)(x, 0.1).sum().backward()
-    assert x.grad is not None
-    assert next(net.parameters()).grad is not None
-
-
-def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(ValueError, match=r"no network.*huggingface.*checkpoints.drunet_deepinv_\w+\.pth, or pass"):
-        prior_from_deepinv("drunet")
-
-
-def test_weights_from_a_file(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_from_a_file_or_a_download(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
-    options = {"nc": (8, 8, 8, 8), "nb": 1}
+    small = {"nc": (8, 8, 8, 8), "nb": 1}
     net, file = drunet(), tmp_path / "weights.pth"
     torch.save(net.state_dict(), file)
-    prior = prior_from_deepinv("drunet", pretrained=file, **options)
     x = noise(1, 3, 32, 32)
-    assert torch.equal(prior(x, 0.1), net(x, torch.tensor([0.1])))
+    assert torch.equal(prior_from_deepinv("drunet", pretrained=file, **small)(x, 0.1), net(x, torch.tensor([0.1])))
+
+    def refused(message: str, **options: object) -> None:
+        with pytest.raises(ValueError, match=message):
+            prior_from_deepinv("drunet", **options, **small)
+
     torch.save(net, file)  # a pickle of the whole object
-    with pytest.raises(ValueError, match="can run code"):
-        prior_from_deepinv("drunet", pretrained=str(file), **options)
+    refused("can run code", pretrained=str(file))
     # What deepinv does with a download: torch.hub reads any pickle that is in its folder.
     hub = tmp_path / "hub" / "checkpoints"
     hub.mkdir(parents=True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub.parent))
     file.rename(hub / "drunet_deepinv_color_finetune_22k.pth")
-    with pytest.raises(ValueError, match="can run code"):
-        prior_from_deepinv("drunet", **options)
-    with pytest.raises(ValueError, match="no such file"):
-        prior_from_deepinv("drunet", pretrained=tmp_path / "nothing.pth")
+    refused("can run code")
+    refused("no such file", pretrained=tmp_path / "nothing.pth")
     torch.save({}, file)
-    with pytest.raises(ValueError, match="cannot make DRUNet"):
-        prior_from_deepinv("drunet", pretrained=file, **options)
+    refused("cannot make DRUNet", pretrained=file)
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    refused(r"no network.*huggingface.*checkpoints.drunet_deepinv_\w+\.pth, or pass")
 
 
 def test_denoiser_takes_every_form_of_sigma() -> None:
@@ -219,33 +209,16 @@ def test_shrinking_above_the_range_is_near_the_exact_denoiser() -> None:
     assert torch.equal(result[1:], prior(x[1:], levels[1:]))
 
 
-def test_diffpir_is_the_same_with_our_physics_and_theirs() -> None:
+def test_diffpir_is_the_same_with_our_physics_and_theirs_and_meets_data_without_noise() -> None:
     mask = random_mask((16, 16), 0.5)
-    noisy = deepinv.physics.GaussianNoise(0.05)
     x, denoiser = sample_photo("cat", 16), denoiser_for_deepinv(gaussian(), above="shrink")
     own = physics_for_deepinv(Inpainting(mask), SHAPE, sigma_noise=0.05)
+    noisy = deepinv.physics.GaussianNoise(0.05)
     theirs = deepinv.physics.Inpainting(SHAPE, mask=mask[0].float().expand(SHAPE), noise_model=noisy)
     sampler = deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), max_iter=10)
     results = [sampler(own.A(x), physics, seed=1) for physics in (own, theirs)]
     torch.testing.assert_close(*results, rtol=0, atol=1e-4)
-
-
-def test_diffpir_without_noise_meets_the_data_with_our_physics() -> None:
-    """deepinv's own prox gives NaN here, where gamma is infinite."""
-    x, denoiser = sample_photo("cat", 16), denoiser_for_deepinv(gaussian(), above="shrink")
-    physics = physics_for_deepinv(Inpainting(random_mask((16, 16), 0.5)), SHAPE)
-    physics.set_noise_model(deepinv.physics.GaussianNoise(0.0))
-    restored = deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), max_iter=10)(physics.A(x), physics, seed=1)
+    # deepinv's own prox gives NaN here, where gamma is infinite.
+    own.set_noise_model(deepinv.physics.GaussianNoise(0.0))
     # Its last step leaves the noise of DDPM's first step, 0.005 on [0, 1].
-    assert float((physics.A(restored) - physics.A(x)).abs().max()) < 0.05
-
-
-def test_load_prior_takes_names_and_objects() -> None:
-    x = torch.rand(1, 3, 16, 16)
-    for source in (deepinv.models.MedianFilter(), "deepinv:median"):
-        prior = load_prior(source)
-        torch.testing.assert_close(prior(x, 0.1), deepinv.models.MedianFilter()(x, 0.1))
-    with pytest.raises(ValueError, match="unknown denoiser of deepinv 'drunett', did you mean 'drunet'"):
-        load_prior("deepinv:drunett")
-    with pytest.raises(ValueError, match="a prior takes no settings, got step"):
-        load_prior(load_prior("photo"), step="nearest")
+    assert float((own.A(sampler(own.A(x), own, seed=1)) - own.A(x)).abs().max()) < 0.05

@@ -19,19 +19,9 @@ diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'
 
 def unet(**settings):
     torch.manual_seed(0)
-    net = diffusers.UNet2DModel(
-        **{
-            "sample_size": 16,
-            "block_out_channels": (16, 32),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "attention_head_dim": 8,
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        }
-        | settings
-    )
-    return net.eval()
+    small = {"sample_size": 16, "block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 8}
+    types = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    return diffusers.UNet2DModel(**small | types | {"attention_head_dim": 8} | settings).eval()
 
 
 @pytest.fixture(scope="module")
@@ -91,37 +81,40 @@ def test_variance_exploding_networks_return_the_score(tmp_path: Path) -> None:
         load_prior(f"diffusers:{tmp_path}", step="nearest")
 
 
-def test_both_layouts_and_both_formats(repository: Path, tmp_path: Path) -> None:
+def test_layouts_formats_and_names(repository: Path, tmp_path: Path, monkeypatch) -> None:
     flat = tmp_path / "flat"
     shutil.copytree(repository / "unet", flat)
     shutil.copy(repository / "scheduler" / "scheduler_config.json", flat)
-    pickled = copied(repository, tmp_path)
-    weights = pickled / "unet" / "diffusion_pytorch_model.safetensors"
-    torch.save(load_file(weights), weights.with_suffix(".bin"))
-    weights.unlink()
-    x = torch.rand(1, 3, 16, 16)
-    results = [load_prior(f"diffusers:{folder}")(x, 0.2) for folder in (repository, flat, pickled)]
-    assert torch.equal(results[0], results[1])
-    # Weights that are read otherwise are at other addresses, and vectorised sums round otherwise.
-    torch.testing.assert_close(results[0], results[2], rtol=0, atol=1e-6)
-    summary = load_prior(repository).summary()
-    for part in ("ddpm-small: UNet2DModel (diffusers)", "trained at 16x16", "of 2", "0.005 to 78.7", "[-1, 1]"):
-        assert part in summary
-
-
-def test_weights_with_the_attention_names_of_old_repositories(repository: Path, tmp_path: Path) -> None:
-    """google/ddpm-cifar10-32 and its like were saved before attention layers had their present names."""
-    folder = copied(repository, tmp_path)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    changed = copied(repository, tmp_path)
+    weights, x = changed / "unet" / "diffusion_pytorch_model.safetensors", torch.rand(1, 3, 16, 16)
+    state = load_file(weights)
+    prior = load_prior(repository)
+    expected = prior(x, 0.2)
+    assert torch.equal(load_prior(f"diffusers:{flat}")(x, 0.2), expected)
+    # google/ddpm-cifar10-32 and its like were saved before attention layers had their present names.
     old = {}
-    for name, tensor in load_file(repository / "unet" / weights.name).items():
+    for name, tensor in state.items():
         for now, then in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
             name = name.replace(now, then)
         old[name] = tensor
     assert any("proj_attn" in name for name in old)
     save_file(old, weights, metadata={"format": "pt"})
-    x = torch.rand(1, 3, 16, 16)
-    torch.testing.assert_close(load_prior(folder)(x, 0.2), load_prior(repository)(x, 0.2), rtol=0, atol=1e-6)
+    # Weights that are read otherwise are at other addresses, and vectorised sums round otherwise.
+    torch.testing.assert_close(load_prior(changed)(x, 0.2), expected, rtol=0, atol=1e-6)
+    weights.unlink()
+    torch.save(state, weights.with_suffix(".bin"))
+    torch.testing.assert_close(load_prior(changed)(x, 0.2), expected, rtol=0, atol=1e-6)
+    for part in ("ddpm-small: UNet2DModel (diffusers)", "trained at 16x16", "of 2", "0.005 to 78.7", "[-1, 1]"):
+        assert part in prior.summary()
+    with pytest.raises(ValueError, match=r"unknown setting 'stepp', did you mean 'step'\?"):
+        load_prior(repository, stepp="nearest")
+    with pytest.raises(ValueError, match="got VPNoise around Sample"):
+        save_prior(prior, tmp_path / "a.safetensors")
+    monkeypatch.chdir(repository)
+    assert load_prior("diffusers:.").name == "ddpm-small"
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install 'restoration-workbench\[diffusers\]'"):
+        load_prior(repository)
 
 
 INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/scheduler_config.json"
@@ -132,9 +125,7 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
     [
         (INDEX, {"vqvae": ["diffusers", "VQModel"]}, "it is a latent-diffusion pipeline"),
         (INDEX, {"text_encoder": ["transformers", "CLIPTextModel"]}, "is a conditional pipeline"),
-        (INDEX, {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "is a conditional pipeline"),
         (UNET, {"_class_name": "UNet2DConditionModel"}, r"a conditional network \(UNet2DConditionModel\)"),
-        (UNET, {"_class_name": "DiTTransformer2DModel"}, r"another network \(DiTTransformer2DModel\)"),
         (UNET, "[]", r"another network \(None\)"),
         (UNET, "{not json", "config.json is not JSON"),
         (UNET, {"num_class_embeds": 10}, "is class-conditional"),
@@ -143,8 +134,6 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
         (UNET, {"time_embedding_type": "learned"}, "expected time_embedding_type positional or fourier"),
         (UNET, {"time_embedding_type": "fourier"}, "and positional time embedding, or ScoreSdeVeScheduler"),
         (SCHEDULER, {"_class_name": "LCMScheduler"}, "a network of LCMScheduler means is not known"),
-        (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "a network of EDMEulerScheduler means is not known"),
-        (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler", "beta_schedule": None}, "is not known here"),
         (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_schedule": None}, "is not known here"),
         (SCHEDULER, {"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "must be 0 < sigma_min < sigma_max"),
         (SCHEDULER, {"use_flow_sigmas": True}, "a network of DDPMScheduler means is not known"),
@@ -190,36 +179,15 @@ def test_learned_variance_and_absent_parts(tmp_path: Path) -> None:
     torch.testing.assert_close(prior(x, sigma), x - sigma * noise, rtol=0, atol=1e-5)
 
 
-def test_the_name_of_the_folder_one_is_in(repository: Path, monkeypatch) -> None:
-    monkeypatch.chdir(repository)
-    assert load_prior("diffusers:.").name == "ddpm-small"
-
-
-def test_a_pickle_that_wants_more_than_tensors_is_refused(repository: Path, tmp_path: Path) -> None:
+def test_files_that_are_missing_or_damaged(repository: Path, tmp_path: Path) -> None:
     folder, ran = copied(repository, tmp_path), tmp_path / "ran"
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(repository / "unet" / weights.name)
+    name = next(iter(state))
 
     class Program:
         def __reduce__(self):
             return Path.touch, (ran,)
-
-    torch.save({"conv_in.weight": Program()}, folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.bin is truncated, damaged or not"):
-        load_prior(folder)
-    assert not ran.exists()
-
-
-def test_without_diffusers(repository: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"not installed: pip install 'restoration-workbench\[diffusers\]'"):
-        load_prior(repository)
-
-
-def test_files_that_are_missing_or_damaged(repository: Path, tmp_path: Path) -> None:
-    folder = copied(repository, tmp_path)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    state = load_file(repository / "unet" / weights.name)
-    name = next(iter(state))
 
     def refuse(message: str) -> None:
         with pytest.raises(ValueError, match=message):
@@ -233,15 +201,13 @@ def test_files_that_are_missing_or_damaged(repository: Path, tmp_path: Path) -> 
     refuse(f"{name} holds values that are not finite")
     weights.unlink()
     refuse(r"no weights: expected unet/diffusion_pytorch_model\.safetensors")
+    torch.save({"conv_in.weight": Program()}, weights.with_suffix(".bin"))
+    refuse(r"diffusion_pytorch_model\.bin is truncated, damaged or not")
+    assert not ran.exists()
     shutil.rmtree(folder / "scheduler")
     refuse(r"does not say its noise levels: expected scheduler/scheduler_config\.json")
     (folder / "unet" / "config.json").unlink()
     refuse(r"no model there: .* found model_index\.json, unet")
-
-
-def test_unknown_settings(repository: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown setting 'stepp', did you mean 'step'\?"):
-        load_prior(repository, stepp="nearest")
 
 
 @pytest.mark.parametrize("multipliers", [(1, 2), (1, 2, 2, 2)])
@@ -260,8 +226,3 @@ def test_two_implementations_of_ddpm_agree(tmp_path: Path, multipliers: tuple[in
         save_diffusers(PlainDenoiser(torch.nn.Identity()), tmp_path)
     with pytest.raises(ValueError, match="only the linear noise schedule of DDPM"):
         save_diffusers(VPNoise(net, alphas_cumprod=torch.linspace(0.9, 0.1, 10)), tmp_path)
-
-
-def test_a_diffusers_network_is_not_written_as_a_file_of_this_package(repository: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got VPNoise around Sample"):
-        save_prior(load_prior(repository), tmp_path / "a.safetensors")

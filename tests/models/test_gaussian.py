@@ -57,26 +57,28 @@ def test_the_spectrum_of_photos_is_that_of_photos():
     torch.testing.assert_close(again.spectrum, prior.spectrum, rtol=0.25, atol=0)
 
 
+ONES = torch.ones(1, 4, 4)
+
+
 @pytest.mark.parametrize(
-    ("power", "mean", "message"),
+    ("make", "message"),
     [
-        (torch.ones(4, 4), torch.zeros(1), r"spectrum must be \(C, H, W\), finite"),
-        (-torch.ones(1, 4, 4), torch.zeros(1), r"spectrum must be \(C, H, W\), finite"),
-        (torch.full((1, 4, 4), torch.nan), torch.zeros(1), r"spectrum must be \(C, H, W\), finite"),
-        (torch.ones(1, 4, 4), torch.zeros(3), r"mean must be finite, of shape \(1,\) or \(1, 4, 4\), got shape \(3,\)"),
-        (torch.arange(1.0, 17).view(1, 4, 4), torch.zeros(1), "same value at a frequency and its opposite"),
+        (lambda: GaussianPrior(ONES[0], torch.zeros(1)), r"spectrum must be \(C, H, W\), finite"),
+        (lambda: GaussianPrior(-ONES, torch.zeros(1)), r"spectrum must be \(C, H, W\), finite"),
+        (lambda: GaussianPrior(ONES * torch.nan, torch.zeros(1)), r"spectrum must be \(C, H, W\), finite"),
+        (lambda: GaussianPrior(ONES, torch.zeros(3)), r"mean must be finite, of shape \(1,\) or \(1, 4, 4\), got"),
+        (lambda: GaussianPrior(torch.arange(16.0).view(1, 4, 4), torch.zeros(1)), "at a frequency and its opposite"),
+        (lambda: GaussianPrior(ONES, torch.zeros(1))(torch.zeros(1, 1, 6, 6), 0.1), "takes 4x4 images, got 6x6"),
+        (lambda: GaussianPrior.from_images(ONES), r"images must be \(N, C, H, W\), got shape \(1, 4, 4\)"),
     ],
 )
-def test_bad_arguments_are_refused(power, mean, message):
+def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
-        GaussianPrior(power, mean)
+        make()
 
 
-def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="GaussianPrior takes 4x6 images, got 6x6"):
-        GaussianPrior(spectrum(), torch.zeros(2))(torch.zeros(1, 2, 6, 6), 0.1)
-
-
-def test_the_example_in_the_docstring():
-    result = doctest.testmod(importlib.import_module("workbench.models.gaussian"))
-    assert (result.attempted, result.failed) == (1, 0)
+@pytest.mark.parametrize("module", ["gaussian", "mixture"])
+def test_the_example_in_the_docstring(module):
+    result = doctest.testmod(importlib.import_module(f"workbench.models.{module}"))
+    assert result.attempted
+    assert not result.failed

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Repo
 from safetensors.torch import load_file
 
 from workbench.models import DDPM, DDPMConfig, VPNoise, load_prior, save_prior
-from workbench.models.hub import fetch, parse, push
+from workbench.models.hub import fetch, push
 
 COMMIT = "a" * 40
 
@@ -51,21 +51,9 @@ def put(cache: Path, repository: str, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "parts"),
-    [
-        ("user/name", ("user/name", None, None)),
-        ("user/my-name_2.0@main", ("user/my-name_2.0", None, "main")),
-        ("user/name/weights/a.pth@abc", ("user/name", "weights/a.pth", "abc")),
-    ],
-)
-def test_names(source: str, parts: tuple) -> None:
-    assert parse(source) == parts
-
-
-@pytest.mark.parametrize(
     ("source", "message"),
     [
-        *((f"hf:{name}", "expected USER/NAME") for name in ("name", "", "a b/c", "user/", "https://x.y/z")),
+        *((f"hf:{name}", "expected USER/NAME") for name in ("name", "a b/c", "user/", "https://x.y/z")),
         ("diffusers:nowhere/at/all/here", "no folder nowhere/at/all/here.*a repository of the Hub is USER/NAME"),
         ("diffusers:nowhere", "no folder nowhere: expected USER/NAME"),
     ],
@@ -75,7 +63,7 @@ def test_malformed_names(source: str, message: str) -> None:
         load_prior(source)
 
 
-def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path) -> None:
+def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path, monkeypatch) -> None:
     put(cache, "user/name", "model.safetensors", file.read_bytes())
     prior = load_prior("hf:user/name")
     x = torch.rand(1, 3, 8, 8)
@@ -83,31 +71,49 @@ def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path)
     (local := cache.parent / "local").mkdir()
     shutil.copy(file, local / "model.safetensors")
     assert torch.equal(load_prior(local)(x, 0.1), prior(x, 0.1))
-    assert prior.source["repository"] == "user/name"
-    assert prior.name == "name"
+    assert (prior.name, prior.source["repository"]) == ("name", "user/name")
     torch.save(prior.net.state_dict(), cache.parent / "plain.ckpt")
     put(cache, "user/other", "weights/plain.ckpt", (cache.parent / "plain.ckpt").read_bytes())
     other = load_prior("hf:user/other/weights/plain.ckpt")
     # Weights at another place of the file are at other addresses, and vectorised sums round otherwise.
     torch.testing.assert_close(other(x, 0.1), prior(x, 0.1), rtol=0, atol=1e-6)
+    expected = cache / "models--user--name" / "snapshots" / COMMIT / "model.safetensors"
+    assert fetch("user/name") == fetch("user/name@main") == expected
+    with pytest.raises(ValueError, match="is not on this machine"):
+        fetch("user/name@v1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    fails(monkeypatch, 503)  # while the Hub is out of order the cache does
+    assert load_prior("hf:user/name").source["repository"] == "user/name"
+    with pytest.raises(ValueError, match=r"model\.safetensors of user/third is not on this machine"):
+        load_prior("hf:user/third")
+
+
+def fails(monkeypatch, code: int) -> None:
+    """The Hub answers with this error, whatever it is asked."""
+
+    def refuse(*_, **__):
+        response = SimpleNamespace(headers={}, request=None, status_code=code)
+        raise (RepositoryNotFoundError if code == 404 else HfHubHTTPError)(str(code), response=response)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
 
 
 @pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
-def test_offline_says_what_is_missing_and_where_to_put_it(cache: Path, source: str) -> None:
+def test_what_is_said_without_a_repository_and_without_a_connection(cache: Path, monkeypatch, source: str) -> None:
     message = "user/name is not on this machine and the Hub cannot be reached: .* path"
     with pytest.raises(ValueError, match=message) as e:
         load_prior(source)
     assert str(cache) in str(e.value)
     assert "\n" not in str(e.value)
-
-
-@pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
-def test_a_repository_that_does_not_exist(monkeypatch, source: str) -> None:
-    def refuse(*_, **__):
-        response = SimpleNamespace(headers={}, request=None, status_code=404)
-        raise RepositoryNotFoundError("404", response=response)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    # A real request, to a port of this machine where nothing listens: the answer comes at once.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", "http://127.0.0.1:9", raising=False)
+    begun = time.perf_counter()
+    with pytest.raises(ValueError, match="the Hub cannot be reached"):
+        load_prior(source)
+    assert time.perf_counter() - begun < 10
+    fails(monkeypatch, 404)
     with pytest.raises(ValueError, match="no repository user/name on the Hub, or it is private"):
         load_prior(source)
 
@@ -122,12 +128,8 @@ def answer(monkeypatch, *names: str) -> None:
     ("names", "message"),
     [
         (["model_index.json", "unet/config.json"], "not a repository of this package: for diffusers, diffusers:user/n"),
-        (
-            ["a.pth", "b.ckpt"],
-            r"has no file model\.safetensors; it has a\.pth, b\.ckpt: name one, as hf:user",
-        ),
         (["config.json", "diffusion_pytorch_model.bin"], "for diffusers, diffusers:user/name"),
-        (["config.json", "a.pth"], r"it has a\.pth: name one"),
+        (["a.pth", "b.ckpt"], r"has no file model\.safetensors; it has a\.pth, b\.ckpt: name one, as hf:user"),
         (["README.md"], r"user/name has no file model\.safetensors$"),
     ],
 )
@@ -135,18 +137,6 @@ def test_repositories_of_something_else(monkeypatch, names: list[str], message: 
     answer(monkeypatch, *names)
     with pytest.raises(ValueError, match=message):
         load_prior("hf:user/name")
-
-
-@pytest.mark.parametrize("source", ["hf:user/name", "diffusers:user/name"])
-def test_without_a_connection_the_answer_comes_at_once(monkeypatch, tmp_path: Path, source: str) -> None:
-    """A real request, to a port of this machine where nothing listens."""
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", "http://127.0.0.1:9", raising=False)
-    begun = time.perf_counter()
-    with pytest.raises(ValueError, match="the Hub cannot be reached"):
-        load_prior(source)
-    assert time.perf_counter() - begun < 10
 
 
 def test_of_diffusers_repositories_the_configuration_is_judged_first(monkeypatch, tmp_path: Path) -> None:
@@ -212,26 +202,6 @@ def test_a_cached_diffusers_repository_loads_without_a_connection(file: Path, ca
     assert prior.source["file"].endswith(kind)
 
 
-def test_while_the_hub_is_out_of_order_the_cache_does(file: Path, cache: Path, monkeypatch) -> None:
-    def busy(*_, **__):
-        raise HfHubHTTPError("503", response=SimpleNamespace(headers={}, request=None, status_code=503))
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", busy)
-    with pytest.raises(ValueError, match=r"model\.safetensors of user/name is not on this machine"):
-        load_prior("hf:user/name")
-    put(cache, "user/name", "model.safetensors", file.read_bytes())
-    assert load_prior("hf:user/name").source["repository"] == "user/name"
-
-
-def test_revisions(cache: Path) -> None:
-    put(cache, "user/name", "model.safetensors", b"main")
-    expected = cache / "models--user--name" / "snapshots" / COMMIT / "model.safetensors"
-    assert fetch("user/name") == fetch("user/name@main") == expected
-    with pytest.raises(ValueError, match="is not on this machine"):
-        fetch("user/name@v1")
-
-
 def test_push_publishes_the_file_and_its_card_in_one_commit(file: Path, monkeypatch) -> None:
     done = {}
     api = huggingface_hub.HfApi
@@ -253,24 +223,17 @@ def test_push_publishes_the_file_and_its_card_in_one_commit(file: Path, monkeypa
 
 
 def test_push_refuses_before_it_talks_to_anybody(file: Path, tmp_path: Path, monkeypatch) -> None:
+    def refused(message: str, file: Path = file, name: str = "user/name", error: type[Exception] | None = None) -> None:
+        def who(self):
+            raise error
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "whoami", who)
+        with pytest.raises(ValueError, match=message):
+            push(file, name)
+
     torch.save({"a": torch.zeros(1)}, tmp_path / "plain.pth")
-    with pytest.raises(ValueError, match=r"`workbench convert .*plain.pth --to model.safetensors` makes one"):
-        push(tmp_path / "plain.pth", "user/name")
-    with pytest.raises(ValueError, match="expected USER/NAME"):
-        push(file, "name")
-    with pytest.raises(ValueError, match="expected USER/NAME to publish to"):
-        push(file, "user/name/model.safetensors")
-
-    def nobody(self):
-        raise LocalTokenNotFoundError
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", nobody)
-    with pytest.raises(ValueError, match="not logged in to the Hub: log in with `hf auth login`"):
-        push(file, "user/name")
-
-    def fail(self):
-        raise ConnectionError
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", fail)
-    with pytest.raises(ValueError, match="user/name cannot be published: the Hub cannot be reached"):
-        push(file, "user/name")
+    refused(r"`workbench convert .*plain.pth --to model.safetensors` makes one", tmp_path / "plain.pth")
+    refused("expected USER/NAME", name="name")
+    refused("expected USER/NAME to publish to", name="user/name/model.safetensors")
+    refused("not logged in to the Hub: log in with `hf auth login`", error=LocalTokenNotFoundError)
+    refused("user/name cannot be published: the Hub cannot be reached", error=ConnectionError)

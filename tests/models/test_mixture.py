@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-
 import pytest
 import torch
 from torch import Tensor
@@ -32,8 +29,8 @@ def grid(low: float, high: float, points: int, dimensions: int = 2) -> tuple[Ten
     return cells, float(axis[1] - axis[0]) ** dimensions
 
 
-def test_density_and_denoiser_are_those_of_quadrature():
-    prior, sigma = two_pixels(), 0.2
+def test_density_and_denoiser_are_those_of_quadrature_and_the_score_is_their_gradient():
+    prior, sigma, h = two_pixels(), 0.2, 1e-5
     cells, volume = grid(-1.5, 2.5, 241)
     density = prior.log_density(cells).exp()
     assert float(density.sum() * volume) == pytest.approx(1, abs=1e-6)
@@ -43,15 +40,10 @@ def test_density_and_denoiser_are_those_of_quadrature():
     torch.testing.assert_close(prior(x.view(2, 1, 1, 2), sigma).flatten(1), expected, atol=1e-6, rtol=0)
     noisy = (like * density).sum(1) * volume / (2 * torch.pi * sigma**2)
     torch.testing.assert_close(prior.log_density(x, sigma), noisy.log(), atol=1e-6, rtol=0)
-
-
-def test_the_score_is_the_gradient_of_the_density():
-    prior, h = two_pixels(), 1e-5
-    x = torch.tensor([[0.3, 0.5]], dtype=torch.float64)
-    for sigma in (0.05, 1.0):
+    for level in (0.05, 1.0):
         moves = h * torch.eye(2, dtype=torch.float64)
-        slope = (prior.log_density(x + moves, sigma) - prior.log_density(x - moves, sigma)) / (2 * h)
-        torch.testing.assert_close(prior.score(x.view(1, 1, 1, 2), sigma).flatten(), slope, atol=1e-6, rtol=1e-6)
+        slope = (prior.log_density(x[0] + moves, level) - prior.log_density(x[0] - moves, level)) / (2 * h)
+        torch.testing.assert_close(prior.score(x[:1].view(1, 1, 1, 2), level).flatten(), slope, atol=1e-6, rtol=1e-6)
 
 
 def test_the_posterior_is_that_of_quadrature_and_its_samples_have_its_moments():
@@ -69,7 +61,7 @@ def test_the_posterior_is_that_of_quadrature_and_its_samples_have_its_moments():
     torch.testing.assert_close(samples.var(1), exact.variance, rtol=0.05, atol=0)
 
 
-def test_one_component_is_the_gaussian_prior():
+def test_one_component_is_the_gaussian_prior_and_samples_of_several_have_their_modes():
     f = torch.fft.fftfreq(8, dtype=torch.float64)
     power = 1 / (0.02 + f[:, None] ** 2 + f[None, :] ** 2)
     plain = GaussianPrior((0.25**2 * power / power.mean())[None], torch.tensor([0.5]), sigma_min=0.0)
@@ -78,19 +70,13 @@ def test_one_component_is_the_gaussian_prior():
     x = torch.rand(3, 1, 8, 8, generator=generator(0), dtype=torch.float64)
     torch.testing.assert_close(prior(x, 0.3), plain(x, 0.3), atol=1e-10, rtol=0)
     op = Inpainting(random_mask((8, 8), 0.5, generator(0)))
-    one, other = (
-        exact_posterior(op, plain, op(x[:1]), 0.1),
-        prior.posterior(dense_matrix(op, (1, 8, 8)), op(x[:1]), 0.1),
-    )
+    one = exact_posterior(op, plain, op(x[:1]), 0.1)
+    other = prior.posterior(dense_matrix(op, (1, 8, 8)), op(x[:1]), 0.1)
     torch.testing.assert_close(other.mean[0], one.mean, atol=1e-9, rtol=0)
     torch.testing.assert_close(other.covariances[0], one.covariance, atol=1e-9, rtol=0)
-
-
-def test_samples_of_the_mixture_have_its_modes():
     prior = mixture_images()
     x = prior.sample(4000, generator(0)).flatten(1)
-    nearest = torch.cdist(x, prior.means).argmin(1)
-    shares = torch.bincount(nearest, minlength=4) / 4000
+    shares = torch.bincount(torch.cdist(x, prior.means).argmin(1), minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.4, 0.3, 0.2, 0.1]), atol=0.03, rtol=0)
     assert prior(x.view(-1, 1, 8, 8).float(), 0.1).dtype == torch.float32
 
@@ -165,21 +151,20 @@ MEANS, COVARIANCES = torch.zeros(2, 1, 1, 2), torch.eye(2).expand(2, -1, -1)
             "positive definite, got an eigenvalue of -1",
         ),
         (lambda: GaussianMixturePrior(torch.ones(2), MEANS, torch.ones(2, 2, 2).triu()), "symmetric"),
-        (lambda: two_pixels()(torch.zeros(1, 1, 1, 3), 0.1), r"takes images \(B, 1, 1, 2\), got \(1, 1, 1, 3\)"),
+        (lambda: two_pixels()(torch.zeros(1, 1, 1, 3), 0.1), "takes 1x2 images, got 1x3"),
         (lambda: two_pixels().posterior(torch.eye(2), torch.zeros(1, 2), 0.0), "sigma_noise must be positive"),
         (lambda: two_pixels().posterior(torch.eye(2), torch.zeros(1, 3), 0.1), r"the matrix must be \(3, 2\)"),
         (lambda: LaplaceIncrements(1), "length must be at least 2, got 1"),
         (lambda: LaplaceIncrements(scale=0.0), "scale and start must be positive"),
-        (lambda: LaplaceIncrements(4)(torch.zeros(1, 1, 2, 4), 0.1), r"takes images \(B, 1, 1, 4\)"),
+        (lambda: LaplaceIncrements(4)(torch.zeros(1, 1, 2, 4), 0.1), "takes 1x4 images, got 2x4"),
         (lambda: LaplaceIncrements(2).gibbs(torch.eye(2), torch.zeros(1, 2), -1.0, 1), "sigma_noise must be positive"),
+        (
+            lambda: LaplaceIncrements(2).gibbs(torch.eye(2), torch.zeros(1, 2), 0.1, 0),
+            "count and thin must be at le",
+        ),
         (lambda: LaplaceIncrements(2).gibbs(torch.eye(3), torch.zeros(1, 3), 0.1, 1), r"the matrix must be \(3, 2\)"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_the_example_in_the_docstring():
-    result = doctest.testmod(importlib.import_module("workbench.models.mixture"))
-    assert (result.attempted, result.failed) == (2, 0)

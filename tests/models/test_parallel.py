@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from workbench.models import Prior, SharedPrior, SplitPrior, load_prior
+from workbench.models import SharedPrior, SplitPrior, load_prior
 from workbench.models.wrappers import existing_device
 from workbench.operators import parse_operator
 from workbench.random import generator
 from workbench.solvers import DeqIR
 
+Y = torch.rand(3, 3, 8, 8, generator=generator(1))
 SCRIPT = """
 import sys
 import torch
@@ -41,13 +41,8 @@ dist.destroy_process_group()
 """
 
 
-def problem() -> tuple[Tensor, Prior]:
-    y = parse_operator("sr:2", (3, 16, 16))(torch.rand(3, 3, 16, 16, generator=generator(1)))
-    return y, load_prior("photo")
-
-
 def test_two_processes_equal_one(tmp_path: Path):
-    y, prior = problem()
+    y, prior = Y, load_prior("photo")
     expected = DeqIR(7, 4)(y, parse_operator("sr:2", (3, 16, 16)), prior, generator=generator(0))
     torch.save(y, tmp_path / "y.pt")
     (tmp_path / "run.py").write_text(SCRIPT)
@@ -68,8 +63,7 @@ def test_two_processes_equal_one(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_devices_share_a_batch(count):
-    y, prior = problem()
-    op = parse_operator("sr:2", (3, 16, 16))
+    y, prior, op = Y, load_prior("photo"), parse_operator("sr:2", (3, 16, 16))
     expected = DeqIR(7, 4)(y, op, prior, generator=generator(0)).image
     split = SplitPrior(prior, ["cpu"] * count)
     torch.testing.assert_close(DeqIR(7, 4)(y, op, split, generator=generator(0)).image, expected, atol=1e-5, rtol=0)

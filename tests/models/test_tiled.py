@@ -50,33 +50,29 @@ def smooth(radius: int, multiple: int = 1) -> Callable[[Tensor, Tensor], Tensor]
     return f
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("tile", "overlap"), [(16, None), (16, 0), (24, 5), (8, 7)])
-def test_windows_sum_to_one_and_pointwise_denoisers_do_not_notice(size, tile, overlap):
-    """Constant, affine and curved: any function of one pixel and its image's level, up to rounding."""
+def test_windows_sum_to_one_and_pointwise_denoisers_do_not_notice(tile, overlap):
+    """A curved function of one pixel and its image's level, up to rounding."""
     sigma = torch.tensor([0.3, 2.0], dtype=torch.float64)
-    x = noisy(size)
-    for f in (
-        lambda x, s: torch.full_like(x, 0.7),
-        lambda x, s: (x + level(s)) / (1 + level(s) ** 2),
-        lambda x, s: torch.tanh(x / level(s)),
-    ):
-        prior = TiledPrior(Recorder(f, multiple=4 if tile % 4 == 0 and overlap != 7 else 1), tile, overlap)
-        torch.testing.assert_close(prior(x, sigma), f(x, sigma), rtol=1e-13, atol=1e-13)
+    prior = TiledPrior(
+        Recorder(lambda x, s: torch.tanh(x / level(s)), multiple=1 if overlap == 7 else 4), tile, overlap
+    )
+    for size in SIZES:
+        x = noisy(size)
+        torch.testing.assert_close(prior(x, sigma), torch.tanh(x / level(sigma)), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (48, 100), (20, 36), (16, 68)])
 @pytest.mark.parametrize(("radius", "multiple", "tile", "overlap"), [(1, 1, 16, 4), (3, 1, 24, 12), (2, 4, 48, 35)])
-def test_a_near_sighted_prior_gives_what_it_gives_on_the_whole_image(size, radius, multiple, tile, overlap):
+def test_a_near_sighted_prior_gives_what_it_gives_on_the_whole_image(radius, multiple, tile, overlap):
     """Exact everywhere, also at the image's own border: it sees at most overlap // 4 pixels, and the same grid.
 
     Cells of 4 pixels and 2 around them: from a pixel, 3 + 2 * 4 = 11 pixels at most, but tiles start with a cell, so
     what matters is that the window is zero (35 // 4 = 8 pixels) over the 2 cells that miss a neighbour.
     """
     inner = Recorder(smooth(radius, multiple), multiple=multiple)
-    x = noisy(size)
-    whole, tiled = inner(x, 0.5), TiledPrior(inner, tile, overlap)(x, 0.5)
-    torch.testing.assert_close(tiled, whole, rtol=1e-12, atol=1e-12)
+    for size in ((48, 100), (20, 36), (16, 68)):
+        x = noisy(size)
+        torch.testing.assert_close(TiledPrior(inner, tile, overlap)(x, 0.5), inner(x, 0.5), rtol=1e-12, atol=1e-12)
 
 
 def test_a_far_sighted_prior_differs_where_tiles_meet_and_nowhere_else():
@@ -84,21 +80,21 @@ def test_a_far_sighted_prior_differs_where_tiles_meet_and_nowhere_else():
     inner = Recorder(smooth(6))
     x = noisy((40, 24))
     gap = (TiledPrior(inner, 24, 8)(x, 0.5) - inner(x, 0.5)).abs().amax((0, 1, 3))
-    assert float(gap[:18].max()) < 1e-12
-    assert float(gap[22:].max()) < 1e-12
+    assert max(float(gap[:18].max()), float(gap[22:].max())) < 1e-12
     assert float(gap[18:22].max()) > 1e-3
 
 
-def test_smooth_windows_leave_no_step():
+def test_smooth_windows_leave_no_step_and_missing_strips_are_mirrored():
     """A prior that answers with a number per tile: the blend moves from one to the next within the overlap."""
+    seen = []
 
     def number(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(x)
         return torch.arange(float(len(x))).view(-1, 1, 1, 1).expand(x.shape)
 
     prior = TiledPrior(Recorder(number), 32, 16)
     blend = prior(torch.zeros(1, 3, 32, 48), 1.0)[0, 0, 0]
-    assert blend[:20].tolist() == [0.0] * 20
-    assert blend[28:].tolist() == [1.0] * 20
+    assert (blend[:20].tolist(), blend[28:].tolist()) == ([0.0] * 20, [1.0] * 20)
     assert float(blend.diff().min()) >= 0
     assert float(blend.diff().max()) < 0.2  # sin^2 over 8 pixels: pi / 2 / 8 = 0.196 at its steepest
     assert prior.handovers(48) == [24]
@@ -106,6 +102,9 @@ def test_smooth_windows_leave_no_step():
     assert float(blend[23] + blend[24]) == pytest.approx(1.0)
     hard = TiledPrior(Recorder(number), 32, 0)(torch.zeros(1, 3, 32, 64), 1.0)[0, 0, 0]
     assert hard.tolist() == [0.0] * 32 + [1.0] * 32
+    TiledPrior(Recorder(number, image_size=8))(torch.tensor([[0.0, 1, 2], [3, 4, 5]]).expand(1, 3, 2, 3), 1.0)
+    assert seen[-1][0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    assert seen[-1][0, 0, :, 0].tolist() == [0, 3, 0, 3, 0, 3, 0, 3]
 
 
 def test_it_takes_every_size_and_the_prior_inside_only_its_own():
@@ -122,19 +121,7 @@ def test_it_takes_every_size_and_the_prior_inside_only_its_own():
         assert {shape[-2:] for shape in free.seen} == {expected}
 
 
-def test_missing_strips_are_mirrored():
-    seen = []
-
-    def look(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(x.clone())
-        return x
-
-    TiledPrior(Recorder(look, image_size=8))(torch.tensor([[0.0, 1, 2], [3, 4, 5]]).expand(1, 3, 2, 3), 1.0)
-    assert seen[0][0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
-    assert seen[0][0, 0, :, 0].tolist() == [0, 3, 0, 3, 0, 3, 0, 3]
-
-
-@pytest.mark.parametrize(("images", "batch"), [(1, 5), (3, 5), (7, 5), (1, None)])
+@pytest.mark.parametrize(("images", "batch"), [(7, 5), (1, None)])
 def test_the_network_never_sees_more_tiles_than_allowed(images, batch):
     inner = Recorder(lambda x, s: x)
     prior = TiledPrior(inner, 32, 8, batch)
@@ -166,20 +153,17 @@ def test_gradients_keep_one_batch_of_activations_at_a_time():
 
 
 @pytest.mark.parametrize("batch", [1, 100])
-def test_the_gradient_is_that_of_finite_differences(batch):
-    prior = TiledPrior(Recorder(smooth(3), multiple=4), 8, 4, batch)
+def test_gradients_and_images_of_a_batch_are_those_of_each_alone(batch):
+    """Finite differences; groups of tiles do not see one another either; each image has its own level."""
+    inner = Recorder(smooth(3), multiple=4)
+    prior = TiledPrior(inner, 8, 4, batch)
     x = noisy((9, 14), 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: prior(x, torch.tensor([0.4, 3.0])), (x,), fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda x: prior(x, 0.7), (x,), fast_mode=True)
-
-
-def test_images_of_a_batch_do_not_see_one_another():
-    """Nor do groups of tiles; each image has its own level."""
-    inner = Recorder(smooth(4))
     x, sigma = noisy((50, 37), 5), torch.tensor([0.02, 0.1, 0.5, 2.0, 9.0], dtype=torch.float64)
-    together = TiledPrior(inner, 16, 6, 7)(x, sigma)
+    together = prior(x, sigma)
     for index in range(5):
-        alone = TiledPrior(inner, 16, 6, 64)(x[index : index + 1], sigma[index])
+        alone = TiledPrior(inner, 8, 4, 64)(x[index : index + 1], sigma[index])
         torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-12, atol=1e-12)
 
 
@@ -187,31 +171,29 @@ def test_what_it_says_of_itself():
     inner = load_prior("photo")
     prior = TiledPrior(inner, 64)
     assert (prior.name, prior.tile, prior.overlap) == ("photo in tiles of 64", 64, 16)
-    assert (prior.sigma_min, prior.sigma_max, prior.channels) == (inner.sigma_min, inner.sigma_max, 3)
-    assert (prior.card, prior.source, prior.data_range) == (inner.card, inner.source, inner.data_range)
+    for name in ("sigma_min", "sigma_max", "channels", "card", "source", "data_range"):
+        assert getattr(prior, name) == getattr(inner, name)
     assert "photo: UNet, 3.23 M parameters" in prior.summary()
     assert prior.summary().endswith("in tiles of 64 that share 16 pixels: any size")
     with pytest.raises(ValueError, match=r"photo in tiles of 64 takes colour images .* got shape \(1, 1, 5, 5\)"):
         prior(torch.zeros(1, 1, 5, 5), 1.0)
-    with pytest.raises(ValueError, match="knows noise up to sigma = 80, got 90"):
-        prior(torch.zeros(1, 3, 5, 5), 90.0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"tile": 0}, "tiles of fake must be positive multiples of 4, got 0"),
-        ({"tile": 2}, "positive multiples of 4, got 2"),
         ({"tile": 30}, "positive multiples of 4, got 30"),
-        ({"tile": 16, "overlap": 16}, "tiles of 16 can share 0 to 12 pixels, got an overlap of 16"),
         ({"tile": 16, "overlap": 13}, "tiles of 16 can share 0 to 12 pixels, got an overlap of 13"),
         ({"tile": 16, "overlap": -1}, "share 0 to 12 pixels, got an overlap of -1"),
         ({"tile": 16, "batch": 0}, "batch must be at least 1 tile, got 0"),
+        ({"tile": 64, "image_size": 32}, "takes 32x32 images, so tiles of 32, got 64"),
     ],
 )
 def test_bad_tiles_are_refused(options, message):
+    inner = Recorder(lambda x, s: x, options.pop("image_size", None), multiple=4, name="fake")
     with pytest.raises(ValueError, match=message):
-        TiledPrior(Recorder(lambda x, s: x, multiple=4, name="fake"), **options)
+        TiledPrior(inner, **options)
 
 
 def test_tiles_only_where_a_prior_does_not_take_the_image_whole():
@@ -226,8 +208,6 @@ def test_tiles_only_where_a_prior_does_not_take_the_image_whole():
     odd = whole_or_tiles(Recorder(lambda x, s: x, multiple=24), 50, 50)
     assert isinstance(odd, TiledPrior)
     assert odd.tile == 144
-    with pytest.raises(ValueError, match="takes 32x32 images, so tiles of 32, got 64"):
-        TiledPrior(fixed, 64)
 
 
 @pytest.mark.parametrize("solver", [DiffPIR(steps=3), DDNM(steps=3), DeqIR(steps=3, iterations=4)])

@@ -144,13 +144,8 @@ def test_by_hand_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = Cells()
     for _ in range(2):
-        result = cells.restore(
-            degrade(sample_photo("cat", 16), "sr:4"),
-            solver_of("pinv", {}),
-            load_prior("photo"),
-            name="pinv",
-            given=None,
-        )
+        given = degrade(sample_photo("cat", 16), "sr:4"), solver_of("pinv", {}), load_prior("photo")
+        result = cells.restore(*given, name="pinv", given=None)
     assert cells.counts == {"computed": 2, "kept": 0}
     assert result.records[0]["solver"] == "pinv"
     assert not list(tmp_path.iterdir())

@@ -33,7 +33,7 @@ JOBS = """
 def ran(tmp_path_factory) -> tuple[Path, Path, list[Outcome]]:
     folder = tmp_path_factory.mktemp("project")
     path = project(folder, JOBS)
-    out = folder / "results"
+    out = folder / "results {1}"
     return path, out, run_pipeline(load_pipeline(path), out, workers=2)
 
 
@@ -154,6 +154,9 @@ def test_an_interrupted_run_ends_its_jobs(tmp_path, how):
     _, errors = runner.communicate(timeout=30)
     assert runner.returncode == (130 if how == signal.SIGINT else -how)
     assert "Traceback" not in errors
+    if how == signal.SIGINT:
+        said = f"What is done stays in {out}: the same command goes on from there\nworkbench: interrupted\n"
+        assert errors.endswith(said)
     wait_until(lambda: not alive_in(out), 20, "a job outlived its runner")
     assert not list(out.glob("jobs/*/result.json"))
 

@@ -30,8 +30,8 @@ def reported(tmp_path) -> tuple[Page, Path]:
     return report_of(pipeline, out, Outcome(failed.id, failed.label, "failed", 1.0, "It broke")), out
 
 
-def test_the_report_needs_nothing_but_itself(reported):
-    page = reported[0]
+def test_the_report_needs_nothing_but_itself_and_says_what_was_measured_and_what_is_missing(reported):
+    page, _ = reported
     assert page.outside == []
     assert "url(" not in page.html
     assert "@import" not in page.html
@@ -39,19 +39,17 @@ def test_the_report_needs_nothing_but_itself(reported):
     assert len(page.pictures) == 8
     with Image.open(io.BytesIO(base64.b64decode(page.pictures[0].partition(",")[2]))) as picture:
         assert picture.size == (8, 8)
-
-
-def test_the_report_says_what_was_measured_and_what_is_missing(reported):
-    text = reported[0].text
-    assert "Mind the <scale>." in text
-    assert "<b>dog</b>" in text  # names are text, never markup
-    assert "20.50" in text  # the mean of pinv
-    assert "29.00" in text  # the mean of deqir
-    assert "1.795" in text  # the mean effnet of pinv
-    assert "not LPIPS; smaller is better; only for comparisons within this report" in text
-    assert text.count("place X in Y") == 1
-    assert "1 of 2 jobs did not finish" in text
-    assert "It broke" in text
+    for said in (
+        *("Mind the <scale>.", "<b>dog</b>"),  # names are text, never markup
+        *("20.50", "29.00", "1.795"),  # mean PSNR of pinv and of deqir, mean effnet of pinv
+        "not LPIPS; smaller is better; only for comparisons within this report",
+        *("1 of 2 jobs did not finish", "It broke"),
+    ):
+        assert said in page.text, said
+    assert page.text.count("place X in Y") == 1
+    assert '<td class="n level">1.710</td>' in page.html  # deqir's mean: differences 0.10 and 0.07 may be chance,
+    assert '<td class="n level">1.795</td>' in page.html  # with t(1) = 12.7 their mean is 0.085 ± 0.191
+    assert '<span class="best">1.700*</span>' in page.html  # the cat by deqir: a fact about one picture
 
 
 def test_the_tables_beside_the_report_hold_every_figure(reported):
@@ -68,44 +66,22 @@ def test_the_tables_beside_the_report_hold_every_figure(reported):
     assert lines[0]["size"] == "8x8"
 
 
-def test_bold_is_what_two_photos_can_tell(reported):
-    html = reported[0].html
-    assert '<td class="n level">1.710</td>' in html  # deqir's mean: differences 0.10 and 0.07 may be chance,
-    assert '<td class="n level">1.795</td>' in html  # with t(1) = 12.7 their mean is 0.085 ± 0.191
-    assert '<span class="best">1.700*</span>' in html  # the cat by deqir: a fact about one picture
-
-
-@pytest.fixture
-def single(tmp_path):
-    """A pipeline of one job that is done, its folder and the one of the report."""
+def test_what_has_no_figure_still_makes_a_report(tmp_path):
+    """Nothing done; photos without a score, and results of before a score existed."""
     pipeline, out = load_pipeline(project(tmp_path)), tmp_path / "out"
-    return pipeline, out / "jobs" / pipeline.jobs[0].id, out
-
-
-def test_a_mean_over_photos_without_a_score_is_no_number(single):
-    pipeline, folder, out = single
-    restoration(folder, psnr=None, psnr_reason="infinite")
+    (job,) = pipeline.jobs
+    out.mkdir()
+    assert "died" in report_of(pipeline, out, Outcome(job.id, job.label, "failed", 1.0, "died")).html
+    restoration(out / "jobs" / job.id, psnr=None, psnr_reason="infinite")
+    file = out / "jobs" / job.id / "result.json"
+    result = json.loads(file.read_text())
+    for record in result["records"]:
+        del record["effnet"]
+    file.write_text(json.dumps(result))
     text = report_of(pipeline, out).text  # not its pictures, whose base64 may spell anything
     assert "None" not in text
     assert "nan" not in text.lower().replace("unavailable", "")
-
-
-def test_results_of_before_a_score_existed_still_make_a_report(single):
-    pipeline, folder, out = single
-    restoration(folder)
-    result = json.loads((folder / "result.json").read_text())
-    for record in result["records"]:
-        del record["effnet"]
-    (folder / "result.json").write_text(json.dumps(result))
-    report_of(pipeline, out)
     assert [row["effnet"] for row in json.loads((out / "table.json").read_text())] == [None] * 4
-
-
-def test_a_report_of_nothing_is_still_a_report(single):
-    pipeline, _, out = single
-    out.mkdir()
-    (job,) = pipeline.jobs
-    assert "died" in report_of(pipeline, out, Outcome(job.id, job.label, "failed", 1.0, "died")).html
 
 
 def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):

@@ -10,6 +10,10 @@ from workbench.pipelines.schema import load_pipeline
 
 REFUSED = {
     "unknown notebook": ("- notebook: tusk", r"unknown notebook 'tusk', did you mean 'task'\?"),
+    "a path": ("- notebook: ../jobs/task", r"unknown notebook '../jobs/task', did you mean 'task'\?"),
+    "a key twice": ("- {notebook: task, name: a, name: b}", "the key 'name' stands twice in the mapping of line 4"),
+    "jobs twice": ("name: p\ntitle: x\njobs: []\njobs: [{notebook: task}]", "key 'jobs' stands twice .* line 1"),
+    "endless": ("- {notebook: task, timeout: .inf}", "timeout: Input should be a finite number"),
     "unknown parameter": ("- {notebook: task, parameters: {nois: 0.2}}", "'nois', did you mean 'noise'"),
     "text for a number": ("- {notebook: task, parameters: {noise: much}}", "'noise' must be float, got 'much'"),
     "number for text": ("- {notebook: task, parameters: {how: 3}}", "'how' must be str, got 3"),

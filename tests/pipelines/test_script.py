@@ -30,27 +30,16 @@ run_script(Path(sys.argv[1]), sys.argv[2:])
     assert load_prior(tmp_path / "run" / "prior.safetensors").card["steps"] == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "pair", "message"),
-    [
-        (
-            '# %% tags=["parameters"]\nsteps: int = 3\n\n# %%\nx = 1\n',
-            "stepz=1",
-            "unknown parameter 'stepz', did you mean",
-        ),
-        ('# %% tags=["parameters"]\nsteps: int = 3\n\n# %%\nx = 1\n', "steps", "parameters expects NAME=VALUE"),
-        ("# %%\nx = 1\n", "steps=1", "expected a cell with tags"),
-    ],
-)
-def test_wrong_parameters_are_refused(tmp_path, text, pair, message):
-    (tmp_path / "job.py").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        run_script(tmp_path / "job.py", [pair])
-
-
-def test_errors_name_the_line(tmp_path):
-    (tmp_path / "job.py").write_text('# %% tags=["parameters"]\na = 1\n\n# %%\nb = a\nraise RuntimeError(b)\n')
+def test_wrong_parameters_are_refused_and_errors_name_the_line(tmp_path):
+    job = tmp_path / "job.py"
+    job.write_text('# %% tags=["parameters"]\na = 1\n\n# %%\nb = a\nraise RuntimeError(b)\n')
+    for pair, message in (("aa=1", "unknown parameter 'aa', did you mean"), ("a", "parameters expects NAME=VALUE")):
+        with pytest.raises(ValueError, match=message):
+            run_script(job, [pair])
     with pytest.raises(RuntimeError) as raised:
-        run_script(tmp_path / "job.py", ["a=5"])
+        run_script(job, ["a=5"])
     assert raised.value.args == (5,)
     assert raised.traceback[-1].lineno == 5
+    job.write_text("# %%\nx = 1\n")
+    with pytest.raises(ValueError, match="expected a cell with tags"):
+        run_script(job, ["x=1"])

@@ -157,11 +157,11 @@ def test_a_second_axis_makes_columns(tmp_path):
 
 
 def test_labels_are_text_in_latex_and_html(tmp_path):
-    label = r"<i>a_b&c\{x}^~#$%</i>"
+    label = r"[<i>a_b&c\{x}^~#$%*|σ</i>"
     page, out = _reported(tmp_path, [_record(label, "cat"), _record(label, "dog", psnr=21.0)])
     assert (
-        r"$<$i$>$a\_b\&c\textbackslash{}\{x\}\textasciicircum{}\textasciitilde{}\#\$\%$<$/i$>$ & 20.50"
-        in (out / "table.tex").read_text()
+        "\n{[}" + r"$<$i$>$a\_b\&c\textbackslash{}\{x\}\textasciicircum{}\textasciitilde{}"
+        r"\#\$\%{*}$|$$\sigma$$<$/i$>$ & 20.50" in (out / "table.tex").read_text()
     )
     assert "<i>" not in page.html
     assert label in page.text

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.models import PlainDenoiser
+from workbench.models import ConsistencyModel, PlainDenoiser
 from workbench.random import Draws
 from workbench.trainers import DSM
 
@@ -23,18 +23,23 @@ class Identity(torch.nn.Module):
 
 
 def test_doing_nothing_costs_one_per_pixel() -> None:
-    """D(x) = x leaves the error sigma eps: under the score weighting its square has mean one (MUPET, eq. 5)."""
-    prior = PlainDenoiser(Identity(), sigma_min=0.01, sigma_max=50.0)
-    loss, _ = DSM(weighting="score")(prior, torch.rand(64, 3, 16, 16), draws())
-    assert float(loss) == pytest.approx(1.0, abs=0.02)  # 49,152 squared normals: standard deviation 0.006
+    """D(x) = x leaves the error sigma eps: under the score weighting its square has mean one (MUPET, eq. 5), and under
+    (sigma^2 + d^2) / (sigma d)^2 = 1 / sigma^2 + 1 / d^2 it is 1 + sigma^2 / d^2. Levels begin above 0, also of a prior
+    that knows all low ones, such as DRUNet: there is nothing to learn at 0, and the loss divides by it."""
 
+    def cost(objective: DSM, low: float, high: float, seed: int = 0) -> float:
+        images = torch.rand(64, 3, 16, 16, generator=draws().generator)
+        return float(objective(PlainDenoiser(Identity(), sigma_min=low, sigma_max=high), images, draws(seed))[0])
 
-def test_edm_weight_is_the_published_one() -> None:
-    """(sigma^2 + d^2) / (sigma d)^2 = 1 / sigma^2 + 1 / d^2: doing nothing costs 1 + sigma^2 / d^2."""
-    level, data = 0.2, 0.25
-    prior = PlainDenoiser(Identity(), sigma_min=level, sigma_max=level)
-    loss, _ = DSM(sigma_data=data)(prior, torch.rand(64, 3, 16, 16), draws())
-    assert float(loss) == pytest.approx(1 + level**2 / data**2, rel=0.02)
+    score = DSM(weighting="score")
+    for low, high in ((0.01, 50.0), (0.0, 0.2)):
+        assert cost(score, low, high) == pytest.approx(1.0, abs=0.02)  # 49,152 squared normals: deviation 0.006
+    assert cost(DSM(sigma_data=0.25), 0.2, 0.2) == pytest.approx(1 + 0.2**2 / 0.25**2, rel=0.02)
+    assert cost(score, 0.01, 5.0) == cost(score, 0.01, 5.0) != cost(score, 0.01, 5.0, seed=1)
+    with pytest.raises(ValueError, match=r"levels of training must be above 0, finite .* sigma_max inf"):
+        DSM()(PlainDenoiser(Identity()), torch.rand(1, 3, 8, 8), draws())
+    with pytest.raises(ValueError, match="denoising score matching needs a denoiser"):
+        DSM()(ConsistencyModel(Identity()), torch.rand(1, 3, 8, 8), draws())
 
 
 def test_levels_are_log_normal_within_the_range() -> None:
@@ -46,12 +51,12 @@ def test_levels_are_log_normal_within_the_range() -> None:
     assert 0.01 <= float(levels.min()) < 0.0101 < 99 < float(levels.max()) <= 100
 
 
-def test_a_prior_that_knows_all_low_levels_is_trained_above_zero() -> None:
-    """DRUNet's lowest level is 0, where nothing can be learnt and the loss divides by it."""
-    loss, _ = DSM(weighting="score")(PlainDenoiser(Identity(), sigma_max=0.2), torch.rand(64, 3, 16, 16), draws())
-    assert float(loss) == pytest.approx(1.0, abs=0.02)
-    with pytest.raises(ValueError, match=r"levels of training must be above 0, finite .* sigma_max inf"):
-        DSM()(PlainDenoiser(Identity()), torch.rand(1, 3, 8, 8), draws())
+@pytest.mark.parametrize(
+    "options", [{"weighting": "dsm"}, {"sigma_median": 0.0}, {"uniform_share": 1.5}, {"sigma_data": 0.0}]
+)
+def test_wrong_options_are_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match="got"):
+        DSM(**options)
 
 
 def test_gradient_by_finite_differences() -> None:
@@ -78,16 +83,3 @@ def test_gradient_by_finite_differences() -> None:
         below = loss()
     # The loss is quadratic in the scale: central differences are exact up to rounding.
     assert float(gradient) == pytest.approx(float(above - below) / 2e-4, rel=1e-5)
-
-
-def test_same_draws_same_loss() -> None:
-    prior = PlainDenoiser(Identity(), sigma_min=0.01, sigma_max=5.0)
-    images = torch.rand(2, 3, 8, 8)
-    first, second, third = (float(DSM()(prior, images, draws(seed))[0]) for seed in (0, 0, 1))
-    assert first == second != third
-
-
-@pytest.mark.parametrize("options", [{"weighting": "dsm"}, {"sigma_median": 0.0}, {"uniform_share": 1.5}])
-def test_wrong_options_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match="got"):
-        DSM(**options)

@@ -16,11 +16,11 @@ from workbench.trainers.equilibrium import Equilibrium
 B = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64).view(3, 1, 1, 1)
 
 
-def loss_and_values(a: Tensor, estimate: Tensor, backward: Backward) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_and_values(a: Tensor, estimate: Tensor, backward: Backward, **extras: Tensor) -> tuple[Tensor, dict]:
     count = torch.full((len(B),), 7)
     return Equilibrium(
         map=lambda x, rows: a * x + B[rows],
-        solve=lambda: Restoration(estimate, count, count),
+        solve=lambda: Restoration(estimate, count, count, extras=extras),
         loss=lambda x: x.square().flatten(1).mean(1),
         backward=backward,
     )()
@@ -39,12 +39,14 @@ def test_loss_and_gradient_are_those_of_the_closed_form(backward, power):
     assert (float(values["evaluations"]), float(values["converged"]), float(values[LOST])) == (7, 1, 0)
 
 
-def test_an_image_that_was_lost_leaves_loss_and_gradient_of_the_others_alone():
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e9])
+def test_an_image_that_was_lost_leaves_loss_and_gradient_of_the_others_alone(value):
+    """One that is not finite, or that its solver says has diverged."""
     a = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     estimate = (B / (1 - a)).detach()
-    broken = estimate.clone()
-    broken[1] = math.nan
-    loss, values = loss_and_values(a, broken, Exact())
+    broken, extras = estimate.clone(), {"diverged": torch.tensor([False, True, False])} if value == 1e9 else {}
+    broken[1] = value
+    loss, values = loss_and_values(a, broken, Exact(), **extras)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(estimate[[0, 2]].square().sum() / 3))
     expected = (2 * estimate * B / (1 - a) ** 2)[[0, 2]].sum() / 3

@@ -72,39 +72,25 @@ def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path:
     assert not any(parameter.requires_grad for parameter in prior.parameters())
 
 
-def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path) -> None:
-    whole, _ = small_run(tmp_path / "whole", photos, steps=6)
-    for _ in range(6):  # a slice of no length does one step
-        sliced, progress = small_run(tmp_path / "sliced", photos, steps=6, stop_after=0.0)
-    assert progress.step == 6
-    assert same_weights(whole.state_dict(), sliced.state_dict())
-    again, progress = small_run(tmp_path / "sliced", photos, steps=6)  # finished: nothing left to do
-    assert progress.step == 6
-    assert same_weights(whole.state_dict(), again.state_dict())
-
-
-def test_dropout_is_a_function_of_seed_and_step(photos: Path, tmp_path: Path) -> None:
-    whole, _ = small_run(tmp_path / "whole", photos, steps=3, dropout=0.5)
-    for number in range(3):
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"optimiser": "muon"}])
+def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path, options: dict) -> None:
+    """Dropout is a function of seed and step."""
+    whole, _ = small_run(tmp_path / "whole", photos, steps=4, **options)
+    for number in range(4):  # a slice of no length does one step
         torch.rand(number)  # what others draw does not matter
-        sliced, _ = small_run(tmp_path / "sliced", photos, steps=3, dropout=0.5, stop_after=0.0)
+        sliced, progress = small_run(tmp_path / "sliced", photos, steps=4, stop_after=0.0, **options)
+    assert progress.step == 4
     assert same_weights(whole.state_dict(), sliced.state_dict())
     torch.manual_seed(7)
-    small_run(tmp_path / "again", photos, steps=1, dropout=0.5)
+    again, progress = small_run(tmp_path / "sliced", photos, steps=4, **options)  # finished: nothing left to do
+    assert progress.step == 4
+    assert same_weights(whole.state_dict(), again.state_dict())
     drawn = torch.rand(3)
     small_prior()  # as the run's
     assert torch.equal(drawn, torch.rand(3))  # nor does a run change what others draw
-
-
-def test_one_process_may_train_in_both_precisions(photos: Path, tmp_path: Path) -> None:
-    first, _ = small_run(tmp_path / "first", photos, steps=2)
-    low, _ = small_run(tmp_path / "low", photos, steps=2, precision="bf16")
-    AcceleratorState._reset_state()
-    Accelerator(mixed_precision="bf16")  # of another part of the program
-    again, _ = small_run(tmp_path / "again", photos, steps=2)
-    AcceleratorState._reset_state()
-    assert same_weights(first.state_dict(), again.state_dict())
-    assert not same_weights(first.state_dict(), low.state_dict())
+    if options:
+        plain, _ = small_run(tmp_path / "plain", photos, steps=4)
+        assert not same_weights(whole.state_dict(), plain.state_dict())
 
 
 @pytest.mark.parametrize(("objective", "steps"), [("dsm", 40), ("mupet", 30), ("mtdeq", 30)])
@@ -168,10 +154,6 @@ def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
     assert (two / name / "shared.txt").read_text() == "4"
 
 
-def test_two_processes_stop_together_when_time_is_up(two: Path) -> None:
-    assert torch.load(two / "stopped" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1
-
-
 def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: Path) -> None:
     small_run(tmp_path / "run", photos, steps=2)
     with pytest.raises(ValueError, match=r"settings\.learning_rate was 0\.001 and is 0\.1"):
@@ -201,28 +183,20 @@ class Losing(DSM):
 
 
 def test_a_step_without_a_usable_sample_is_skipped_counted_and_logged(photos: Path, tmp_path: Path) -> None:
-    Losing.first, Losing.last, Losing.calls = 3, 4, 0
-    weights = []
-    for steps in (2, 4):
-        Losing.calls = 0
-        settings = TrainSettings(steps=steps, schedule="constant", log_every=1, save_every=1, workers=0)
-        trained, progress = train(
-            small_prior(), Losing(), Photos(photos, size=8, batch_size=2), settings, tmp_path / f"run{steps}"
-        )
-        weights.append(trained.state_dict())
-    assert same_weights(*weights)  # steps 3 and 4 left everything alone
+    def run(steps: int, last: int, **options):
+        Losing.first, Losing.last, Losing.calls = 3, last, 0
+        settings = TrainSettings(steps=steps, schedule="constant", save_every=1, workers=0, **options)
+        return train(small_prior(), Losing(), Photos(photos, size=8, batch_size=2), settings, tmp_path / f"run{steps}")
+
+    (two, _), (four, progress) = (run(steps, 4, log_every=1) for steps in (2, 4))
+    assert same_weights(two.state_dict(), four.state_dict())  # steps 3 and 4 left everything alone
     assert (progress.step, progress.lost_steps, progress.lost_in_a_row) == (4, 2, 2)
     assert [line["lost"] for line in log_of(tmp_path / "run4")] == [0, 0, 1, 1]
     assert [line["lost_steps"] for line in log_of(tmp_path / "run4")] == [0, 0, 1, 2]
-
-
-def test_twenty_skipped_steps_in_a_row_stop_the_run_with_advice(photos: Path, tmp_path: Path) -> None:
-    Losing.first, Losing.last, Losing.calls = 3, 10**9, 0
-    settings = TrainSettings(steps=100, log_every=100, save_every=1, workers=0)
     with pytest.raises(FloatingPointError, match=r"20 steps in a row.*step 21.*Lower the learning rate"):
-        train(small_prior(), Losing(), Photos(photos, size=8, batch_size=2), settings, tmp_path / "run")
+        run(100, 10**9)
     assert Losing.calls == 22
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["progress"]["step"] == 21
+    assert torch.load(tmp_path / "run100" / "checkpoint.pt", weights_only=True)["progress"]["step"] == 21
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -265,7 +239,41 @@ def test_rates_warm_up_and_fall_to_two_percent() -> None:
     assert settings.rate(100) == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"precision": "fp16"}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"schedule": "linear"}, {"precision": "fp16"}, {"steps": 0}, {"warmup": -1}, {"clip": 0.0}),
+        *({"ema_decay": -1.0}, {"ema_decay": float("nan")}, {"betas": (0.9, 1.5)}, {"learning_rate": -1.0}),
+    ],
+)
 def test_wrong_settings_are_refused(change: dict) -> None:
+    """A clip of 0 trained nothing, and averages of a share that is none were lost, without a word."""
     with pytest.raises(ValueError, match=next(iter(change))):
         TrainSettings(**({"steps": 1} | change))
+
+
+def test_folders_that_cannot_be_gone_on_with_are_refused(photos: Path, tmp_path: Path) -> None:
+    small_run(tmp_path / "run", photos, steps=1)
+    for name, message in (("settings.json", "settings.json is damaged"), ("checkpoint.pt", "cannot be read .*delete")):
+        kept = (tmp_path / "run" / name).read_bytes()
+        (tmp_path / "run" / name).write_bytes(kept[:40])
+        with pytest.raises(ValueError, match=message):
+            small_run(tmp_path / "run", photos, steps=1)
+        (tmp_path / "run" / name).write_bytes(kept)
+    with pytest.raises(ValueError, match="is no folder"):
+        small_run(photos, photos, steps=1)
+
+
+def test_one_process_may_train_in_both_precisions(photos: Path, tmp_path: Path) -> None:
+    first, _ = small_run(tmp_path / "first", photos, steps=2)
+    low, _ = small_run(tmp_path / "low", photos, steps=2, precision="bf16")
+    AcceleratorState._reset_state()
+    Accelerator(mixed_precision="bf16")  # of another part of the program
+    again, _ = small_run(tmp_path / "again", photos, steps=2)
+    AcceleratorState._reset_state()
+    assert same_weights(first.state_dict(), again.state_dict())
+    assert not same_weights(first.state_dict(), low.state_dict())
+
+
+def test_two_processes_stop_together_when_time_is_up(two: Path) -> None:
+    assert torch.load(two / "stopped" / "checkpoint.pt", weights_only=True)["progress"]["step"] >= 1

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.data.photos import Batch
+from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class CropPool:
     def __init__(
         self, stocks: Sequence[Stock], *, size: int, batch_size: int, seed: int = 0, device: str | torch.device = "cpu"
     ) -> None:
+        require(min(size, batch_size, len(stocks)) >= 1, "size, batch_size and stocks", "at least 1", "less")
+        weights = [stock.weight for stock in stocks]
+        require(min(weights) >= 0 and 0 < sum(weights) < float("inf"), "weights", "at least 0, not all 0", weights)
         self.size, self.batch_size, self.seed, self.device = size, batch_size, seed, torch.device(device)
         self.start, self.rank, self.ranks = 0, 0, 1
         pixels: list[Tensor] = []
@@ -128,6 +132,7 @@ class InTurn(CropPool):
     """
 
     def __init__(self, pools: Sequence[CropPool]) -> None:
+        require(len(pools) >= 1, "pools", "at least one", "none")
         self.pools = list(pools)
         self.size, self.batch_size, self.seed = pools[0].size, pools[0].batch_size, pools[0].seed
         self.start = 0

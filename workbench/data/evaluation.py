@@ -63,9 +63,9 @@ def evaluation_photos(
     """
     if cut not in CUTS:
         raise ValueError(f"cut must be one of {', '.join(CUTS)}, got {cut!r}")
-    if (count is not None and count < 1) or first < 0 or size < 1 or short_side < 0:
-        given = f"{count}, {size}, {first}, {short_side}"
-        raise ValueError(f"count and size must be at least 1, first and short_side at least 0, got {given}")
+    if (count is not None and count < 1) or size < 1 or min(first, short_side, seed) < 0:
+        given = f"{count}, {size}, {first}, {short_side}, {seed}"
+        raise ValueError(f"count and size must be at least 1, first, short_side and seed at least 0, got {given}")
     wanted = None if count is None else first + count
     photos = dict(enumerate(_named(list(_photos(specs, seed, wanted)))))
     found = list(itertools.islice(_dealt(photos, size, cut, short_side, seed), wanted))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.data.sources import SUFFIXES
+from workbench.data.sources import SUFFIXES, images_below
 
 PHOTOS = SUFFIXES | {".gif", ".pgm", ".jfif", ".jp2", ".avif", ".heic"}  # what Pillow cannot read is named at least
 SHEET = re.compile(r"contact(-\d+)?\.png")  # thumbnails, beside the restorations
@@ -63,12 +63,7 @@ def _below(folder: Path, out: Path) -> list[Path]:
     """The photos below ``folder``, sorted, none of those below ``out``. Raises ValueError if there are none."""
     top, results = folder.resolve(), out.resolve()
     own = results.relative_to(top) if results.is_relative_to(top) else None
-    files = []
-    for file in sorted(folder.rglob("*")):
-        place = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in place.parts)
-        if file.suffix.lower() in PHOTOS and not hidden and not file.is_dir() and own not in place.parents:
-            files.append(file)
+    files = [file for file in images_below(folder, PHOTOS) if own not in file.relative_to(folder).parents]
     if not files:
         raise ValueError(f"no photos below {folder} (looked for {', '.join(sorted(PHOTOS))})")
     return files

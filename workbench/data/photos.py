@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
-from workbench.data.sources import Indexed, Sample, Streamed, open_source
+from workbench.data.sources import Decode, Indexed, Sample, Streamed, open_source
+from workbench.text import require
 
 if TYPE_CHECKING:
     from workbench.data.crops import CropPool
@@ -94,13 +95,16 @@ class Photos(IterableDataset):
             raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
         if size < 1 or batch_size < 1:
             raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
-        if any(not 0 < low <= high for low, high in self.scales):
-            raise ValueError(f"scales must be 0 < smallest <= largest, got {self.scales}")
+        pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in self.scales)
+        fits = pairs and all(0 < low <= high for low, high in self.scales)
+        require(fits, "scales", "pairs, 0 < smallest <= largest", self.scales)
+        require(all(side is None or side >= 1 for side in self.resize), "resize", "at least 1 or None", self.resize)
+        require(seed >= 0, "seed", "at least 0", seed)
         self.shares = shares / shares.sum()
         self.size, self.batch_size, self.flip = size, batch_size, flip
         self.seed, self.start, self.rank, self.ranks = seed, start, rank, ranks
         if preload:
-            self.sources = [s if isinstance(s, Streamed) else _Preloaded(s) for s in self.sources]
+            self.sources = [s if isinstance(s, Streamed) else _preloaded(s) for s in self.sources]
 
     def described(self) -> dict[str, Any]:
         """What a run that is continued must find again: the settings, and how many images each source has."""
@@ -232,26 +236,17 @@ def _cursor(source: Indexed | Streamed, seed: int) -> _IndexedCursor | _StreamCu
     return _StreamCursor(source, seed) if isinstance(source, Streamed) else _IndexedCursor(source, seed)
 
 
-class _Preloaded:
+def _preloaded(source: Indexed) -> list[Sample]:
     """An indexed source held in memory, decoded. A broken file keeps raising its error."""
 
-    def __init__(self, source: Indexed) -> None:
-        self.samples = [self._decoded(source[index]) for index in tqdm(range(len(source)), desc="decode", leave=False)]
-
-    @staticmethod
-    def _decoded(sample: Sample) -> Sample:
-        name, decode = sample
+    def decoded(name: str, decode: Decode) -> Sample:
         try:
             pixels = decode()
         except Exception:
-            return sample
+            return name, decode
         return name, lambda: pixels
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
+    return [decoded(*source[index]) for index in tqdm(range(len(source)), desc="decode", leave=False)]
 
 
 def loader(photos: Photos | CropPool, *, workers: int = 2, pin_memory: bool = False) -> Iterator[Batch]:

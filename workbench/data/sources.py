@@ -17,20 +17,23 @@ raises whatever the decoder raises on a broken file.
 from __future__ import annotations
 
 import glob
-import io
 import random
-from collections.abc import Callable, Iterator
+import tempfile
+import zipfile
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
+
+from workbench.photo_file import read_photo
 
 Decode = Callable[[], np.ndarray]
 Sample = tuple[str, Decode]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 SHUFFLE_BUFFER = 1000
+MOST_PIXELS = 2**28
 
 
 class Indexed(Protocol):
@@ -59,7 +62,7 @@ def open_source(spec: str | Path) -> Indexed | Streamed:
         return HuggingFace(text.removeprefix("hf:"))
     if text.endswith(".tar"):
         return TarShards(text)
-    path = Path(text)
+    path = Path(text).expanduser()
     if path.is_dir():
         return Folder(path)
     if path.suffix in (".npy", ".npz"):
@@ -68,16 +71,26 @@ def open_source(spec: str | Path) -> Indexed | Streamed:
 
 
 def decode_image(data: bytes | Path) -> np.ndarray:
-    """uint8 (H, W, 3) from encoded bytes or a file."""
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-        return np.asarray(image.convert("RGB"))
+    """uint8 (H, W, 3) from encoded bytes or a file, as ``read_photo`` reads it: upright, sRGB, on white."""
+    if isinstance(data, Path):
+        return read_photo(data, flat=True, max_pixels=MOST_PIXELS).levels
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return read_photo(file.name, flat=True, max_pixels=MOST_PIXELS, name="it").levels
+
+
+def images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files below ``folder`` with one of ``suffixes``, sorted, but for hidden ones and those in hidden folders."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and not file.is_dir())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 class Folder:
     """Every image file below a folder, in sorted order."""
 
     def __init__(self, path: Path) -> None:
-        self.files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        self.files = images_below(path, SUFFIXES)
         if not self.files:
             raise ValueError(f"no images below {path} (looked for {', '.join(sorted(SUFFIXES))})")
 
@@ -96,14 +109,17 @@ class Array:
         if not path.is_file():
             raise ValueError(f"no photos at {str(path)!r}: no such file")
         self.path = path
-        if path.suffix == ".npy":
-            images = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            with np.load(path, allow_pickle=False) as archive:
-                keys = archive.files
-                if "images" not in keys and len(keys) != 1:
-                    raise ValueError(f"{path}: expected a key 'images' or a single array, found {', '.join(keys)}")
-                images = archive["images" if "images" in keys else keys[0]]
+        try:
+            if path.suffix == ".npy":
+                images = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                with np.load(path, allow_pickle=False) as archive:
+                    keys = archive.files
+                    images = archive["images" if "images" in keys or len(keys) != 1 else keys[0]]
+        except KeyError:
+            raise ValueError(f"{path}: expected a key 'images' or a single array, found {', '.join(keys)}") from None
+        except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: not a whole file of numbers ({error})") from None
         if images.dtype != np.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
             raise ValueError(
                 f"{path}: expected uint8 images (N, 3, H, W) or (N, H, W, 3), found {images.dtype} {images.shape}"

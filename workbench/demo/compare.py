@@ -121,7 +121,7 @@ def _run(
             evaluations=evaluations,
             seconds=time.monotonic() - started,
             images=step.image.clone(),
-            misfits=(*panel.misfits, (evaluations, _misfit(step.image, degraded))),
+            misfits=(*panel.misfits, (evaluations, misfit(step.image, degraded))),
             residuals=residuals,
         )
         show(panel)
@@ -138,7 +138,7 @@ def _run(
     except (ValueError, MemoryError) as error:
         show(replace(panel, state="failed", error=str(error) or "out of memory"))
     else:
-        misfits = panel.misfits or ((result.records[0]["evaluations"], _misfit(result.image, degraded)),)
+        misfits = panel.misfits or ((result.records[0]["evaluations"], misfit(result.image, degraded)),)
         records = _judged(result) if judge else tuple(result.records)
         show(replace(panel, state="done", images=result.image, misfits=misfits, records=records))
 
@@ -152,7 +152,7 @@ def _judged(result: Result) -> tuple[dict[str, Any], ...]:
     return tuple(record | {JUDGE: value} for record, value in zip(result.records, scores, strict=True))
 
 
-def _misfit(image: Tensor, degraded: Degraded) -> float:
+def misfit(image: Tensor, degraded: Degraded) -> float:
     """Root mean square of ``A x - y``, in units of [0, 1] images, of the first sample."""
     return float((degraded.predicted(image) - degraded.y)[0].square().mean().sqrt())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.operators.controls import CONTROLS, spec_with, values_in
-from workbench.operators.parse import OPERATORS
+from workbench.operators.parse import OPERATORS, operator_name
 
 TITLES = {title: name for name, (title, *_) in CONTROLS.items()}
 MOST_NOISE = 0.5  # of the slider
@@ -22,11 +22,11 @@ def takes_kernel(name: str) -> bool:
     return name in OPERATORS and OPERATORS[name].kernel is not None and name != "mri"  # whose file has coil maps
 
 
-def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """How the two sliders and the list of words stand for the operator ``name``, at the values of ``spec`` if given."""
+def parameter_updates(spec: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """How the two sliders and the list of words stand for the degradation ``spec``."""
     sliders: list[dict[str, Any]] = []
     word: dict[str, Any] = {"choices": [""], "value": "", "label": "", "visible": False}
-    for parameter, value in zip(CONTROLS[name][1:], values_in(spec or name), strict=True):
+    for parameter, value in zip(CONTROLS[operator_name(spec)][1:], values_in(spec), strict=True):
         if parameter.choices:
             word = {"choices": list(parameter.choices), "value": value, "label": parameter.label, "visible": True}
         else:
@@ -36,7 +36,9 @@ def parameter_updates(name: str, spec: str = "") -> tuple[dict[str, Any], dict[s
     return first, second, word
 
 
-def spec_of(title: str, first: float | None, second: float | None, word: str) -> str:
-    """The operator as on the command line, from the controls, of which a slider may be empty (None)."""
+def spec_of(title: str, first: float | None, second: float | None, word: str, spec: str = "") -> str:
+    """The operator as on the command line, from the controls, of which a slider may be empty (None), and from ``spec``,
+    what is written there now."""
     numbers = iter("" if number is None else number for number in (first, second))
-    return spec_with(TITLES[title], [word if p.choices else next(numbers) for p in CONTROLS[TITLES[title]][1:]])
+    values = [word if p.choices else next(numbers) for p in CONTROLS[TITLES[title]][1:]]
+    return spec_with(TITLES[title], values, spec)

@@ -9,8 +9,10 @@ import gradio as gr
 
 from workbench.demo.controls import CONTROLS, MOST_NOISE, TITLES, parameter_updates, spec_of, takes_kernel, takes_mask
 from workbench.demo.kernel import SUFFIXES, KernelFile
-from workbench.demo.photo import Painting, Photo, Range
+from workbench.demo.photo import Painting, Range, bring
 from workbench.demo.presets import Preset
+from workbench.operators.controls import spec_with, values_in
+from workbench.operators.parse import operator_name
 
 # A second choice counts though the first is not answered yet: on a slow line Gradio would drop it.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
@@ -30,7 +32,7 @@ def degradation_controls(start: Preset) -> Controls:
     with gr.Group():
         came = gr.Checkbox(False, label="The photo is degraded already, by:", elem_id="came")
         kind = gr.Dropdown(list(TITLES), value=CONTROLS[name][0], label="Degradation", elem_id="kind")
-        first, second, word = parameter_updates(name, start.degradation)
+        first, second, word = parameter_updates(start.degradation)
         with gr.Row():
             helpers = [Range(**first, elem_id="first"), Range(**second, elem_id="second")]
             choice = gr.Dropdown(**word, elem_id="word")
@@ -61,43 +63,44 @@ def degradation_controls(start: Preset) -> Controls:
             height=420,
             elem_id="painting",
         )
-        mask = Photo(
-            label="Or upload a mask: white is filled, black is kept",
-            sources=["upload", "clipboard"],
-            type="filepath",
-            image_mode=None,
-            height=120,
-            elem_id="mask",
-        )
+        mask = bring(label="Or upload a mask: white is filled, black is kept", height=120, elem_id="mask")
     measured = {"came": came, "degradation": degradation, "noise": noise, "painting": painting, "mask": mask}
     others = {"kind": kind, "helpers": [*helpers, choice], "masking": masking, "estimate": estimate, "level": level}
     return measured | {"kernel": kernel} | others
 
 
+def helpers_for(spec: str, **kernel: Any) -> list[Any]:
+    """How :func:`helpers_in` stand for the degradation ``spec``; ``kernel``: what else becomes of the kernel's file."""
+    name = operator_name(spec)
+    first, second, word = parameter_updates(spec)
+    files = [gr.Group(visible=takes_mask(name)), KernelFile(**kernel, visible=takes_kernel(name))]
+    return [CONTROLS[name][0], gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word), *files]
+
+
+def helpers_in(controls: Controls) -> list[Any]:
+    """What helps to write the degradation: its kind, sliders and words, where a mask is painted, the kernel's file."""
+    return [controls["kind"], *controls["helpers"], controls["masking"], controls["kernel"]]
+
+
 def help_writing(controls: Controls) -> None:
-    """The list of degradations and its sliders write the text that counts."""
+    """The list of degradations and its sliders write the text that counts, and follow what is typed there."""
 
     def choose(title: str, side: Any) -> list[Any]:
-        first, second, word = parameter_updates(TITLES[title])
-        text = spec_of(title, first["value"], second["value"], word["value"])
-        files = [gr.Group(visible=takes_mask(TITLES[title])), KernelFile(visible=takes_kernel(TITLES[title]))]
-        return [
-            gr.Slider(**first),
-            gr.Slider(**second),
-            gr.Dropdown(**word),
-            text,
-            *files,
-            side_for(TITLES[title], side),
-        ]
+        name = TITLES[title]
+        return [spec_with(name, values_in(name)), side_for(name, side), *helpers_for(name)]
+
+    def typed(text: str) -> list[Any]:
+        return helpers_for(text) if operator_name(text) in CONTROLS else [gr.skip()] * len(helping)
 
     kind, helpers, degradation = controls["kind"], controls["helpers"], controls["degradation"]
     side, noise, level = controls["side"], controls["noise"], controls["level"]
-    written = [*helpers, degradation, controls["masking"], controls["kernel"], side]
-    kind.select(choose, [kind, side], written, **PRIVATE)
+    helping = helpers_in(controls)
+    kind.select(choose, [kind, side], [degradation, side, *helping], **PRIVATE)
+    gr.on([degradation.input, degradation.blur], typed, degradation, helping, **PRIVATE)  # blur: what was pasted
     level.input(None, level, noise, js="(level) => String(level)", **PRIVATE)
     follow = f"(text, level) => text.trim() && text >= 0 && text <= {MOST_NOISE} ? Number(text) : level"
     noise.change(None, [noise, level], level, js=follow, **PRIVATE)
-    gr.on([control.input for control in helpers], spec_of, [kind, *helpers], degradation, **PRIVATE)
+    gr.on([control.input for control in helpers], spec_of, [kind, *helpers, degradation], degradation, **PRIVATE)
 
     def framing(came: bool, side: Any) -> tuple[str, Any]:
         """One that came degraded must not be resized, which would change what degraded it; its result may be larger."""

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from html import escape
 from itertools import islice
 from typing import Any
 
@@ -17,11 +16,12 @@ from workbench.demo.compare import Board
 from workbench.demo.presets import PRESETS, ROWS
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.session import Sessions
-from workbench.demo.view import board_html, curves_svg, difference, score_table
+from workbench.demo.view import board_html, curves_svg, difference, score_table, wrong
 from workbench.images import load_image
 from workbench.operators.parse import describe_operators
 
 log = logging.getLogger(__name__)
+FAULT = "Error of the server"
 PROBLEM = list(inspect.signature(Problem).parameters.values())
 
 
@@ -37,7 +37,8 @@ def said() -> Iterator[None]:
         raise
     except Exception:
         log.exception("while answering a visitor")
-        raise gr.Error("something went wrong on the server; its log says what", print_exception=False) from None
+        message = "something went wrong on the server; its log says what"
+        raise gr.Error(message, title=FAULT, print_exception=False) from None
 
 
 class Page(gr.Blocks):
@@ -168,11 +169,6 @@ def _pair(before: str, after: str, pictures: dict[str, str]) -> tuple[tuple[str,
     """What the slider shows of ``pictures`` (name -> file), and how these two differ."""
     first, second = pictures[before], pictures[after]
     return (first, second), difference(f"{after} − {before}", load_image(second), load_image(first))
-
-
-def wrong(sentence: str) -> str:
-    """What is wrong, as the line above the pictures."""
-    return f'<p class="error" role="alert">{escape(sentence)}</p>'
 
 
 def _status(board: Board, over: str = "Scoring") -> str:

@@ -15,17 +15,24 @@ import gradio as gr
 import skimage
 
 from workbench.demo.board import pictures_board
-from workbench.demo.controls import CONTROLS, parameter_updates, takes_kernel, takes_mask
-from workbench.demo.degradation import PRIVATE, QUICK, Controls, degradation_controls, help_writing
-from workbench.demo.endpoints import Page, endpoints, methods_in, wrong
-from workbench.demo.kernel import KernelFile
+from workbench.demo.controls import takes_mask
+from workbench.demo.degradation import (
+    PRIVATE,
+    QUICK,
+    Controls,
+    degradation_controls,
+    help_writing,
+    helpers_for,
+    helpers_in,
+)
+from workbench.demo.endpoints import Page, endpoints, methods_in
 from workbench.demo.pair import pair_tab
-from workbench.demo.photo import FITS, Amount, Photo, Range
+from workbench.demo.photo import FITS, Amount, Range, bring
 from workbench.demo.presets import PRESETS, Preset
 from workbench.demo.problem import NO_METHOD, Problem, Row
 from workbench.demo.record import computed, opening_board
 from workbench.demo.session import Sessions
-from workbench.demo.view import WIDTHS, board_html
+from workbench.demo.view import WIDTHS, board_html, wrong
 from workbench.demo.vote import vote_tab
 from workbench.images import SAMPLES
 from workbench.models.load import available_priors, shipped_kind
@@ -115,15 +122,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
 def _photo(start: Preset, megabytes: float) -> Controls:
     """The photo, and what of it is restored."""
     samples = [str(Path(skimage.__file__).parent / "data" / file) for file in SAMPLES.values()]
-    photo = Photo(
-        samples[list(SAMPLES).index("cat")],
-        label=f"Photo, up to {megabytes:g} MB",
-        sources=["upload", "clipboard", "webcam"],
-        type="filepath",
-        image_mode=None,
-        height=220,
-        elem_id="photo",
-    )
+    first, label = samples[list(SAMPLES).index("cat")], f"Photo, up to {megabytes:g} MB"
+    photo = bring(first, camera=True, label=label, height=220, elem_id="photo")
     gr.Examples([[file] for file in samples], photo, label="Samples", elem_id="samples", api_visibility="private")
     with gr.Accordion("Crop and size", open=False, elem_id="framing"):
         choices = [(text, name) for name, text in FITS.items()]
@@ -186,20 +186,17 @@ def _results(opening: str, status: gr.HTML) -> Controls:
 def _choose_preset(preset: gr.Dropdown, controls: Controls, others: Controls) -> None:
     def choose(name: str) -> list[Any]:
         chosen = PRESETS[name]
-        kind = chosen.degradation.partition(":")[0]
-        first, second, word = parameter_updates(kind, chosen.degradation)
         return [
             chosen.text,
             *(value for row in chosen.rows for value in row),
             chosen.samples,
-            *(False, "square", chosen.side, CONTROLS[kind][0], chosen.degradation, chosen.noise),
-            *(gr.Group(visible=takes_mask(kind)), KernelFile(None, visible=takes_kernel(kind))),
-            *(gr.Slider(**first), gr.Slider(**second), gr.Dropdown(**word)),
+            *(False, "square", chosen.side, chosen.degradation, chosen.noise),
+            *helpers_for(chosen.degradation, value=None),
         ]
 
-    names = ("came", "fit", "side", "kind", "degradation", "noise", "masking", "kernel")
+    names = ("came", "fit", "side", "degradation", "noise")
     written = [others["about"], *others["methods"], others["samples"], *(controls[name] for name in names)]
-    preset.select(choose, preset, [*written, *controls["helpers"]], **PRIVATE)
+    preset.select(choose, preset, [*written, *helpers_in(controls)], **PRIVATE)
 
 
 def _follow(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from html import escape
 
 import gradio as gr
 
 from workbench.demo.board import pictures_board
 from workbench.demo.degradation import PRIVATE
-from workbench.demo.photo import Photo, read_photo
+from workbench.demo.photo import bring, read_photo
 from workbench.demo.session import Sessions
-from workbench.demo.view import AMPLIFY, captioned, in_columns, picture
+from workbench.demo.view import AMPLIFY, captioned, in_columns, picture, wrong
 from workbench.evaluation.metrics import psnr
 from workbench.images import from_pillow
 
@@ -40,17 +39,7 @@ def pair_tab(sessions: Sessions) -> None:
     """The tab."""
     gr.Markdown("Two pictures of one size, from your disk: nothing is restored.")
     with gr.Row():
-        files = [
-            Photo(
-                label=f"{name} picture",
-                sources=["upload", "clipboard"],
-                type="filepath",
-                image_mode=None,
-                height=160,
-                elem_id=name.lower(),
-            )
-            for name in ("First", "Second")
-        ]
+        files = [bring(label=f"{name} picture", height=160, elem_id=name.lower()) for name in ("First", "Second")]
     said = gr.HTML("", elem_id="apart", elem_classes=["verdict"])
     board = pictures_board("pair")
     slider = gr.ImageSlider(label="First and second", format="png", interactive=False, visible=False, elem_id="slider2")
@@ -64,7 +53,7 @@ def pair_tab(sessions: Sessions) -> None:
         try:
             shown, sentence = pair_html((first, second))
         except ValueError as error:
-            return f'<p class="error" role="alert">{escape(str(error))}</p>', "", hidden
+            return wrong(str(error)), "", hidden
         return sentence, shown, gr.ImageSlider((first, second), visible=True)
 
     gr.on([file.change for file in files], compare, files, [said, board, slider], **PRIVATE)

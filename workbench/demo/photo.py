@@ -72,6 +72,12 @@ class Photo(NoAddresses, gr.Image):
         return None if payload is None else payload.path
 
 
+def bring(value: str | None = None, camera: bool = False, **options: Any) -> Photo:
+    """Where a photo, or a mask, is brought."""
+    sources: list[Any] = ["upload", "clipboard", *["webcam"] * camera]
+    return Photo(value, sources=sources, type="filepath", image_mode=None, **options)
+
+
 class Painting(NoAddresses, gr.ImageEditor):
     """A picture to paint a mask on."""
 

@@ -114,7 +114,7 @@ class Problem:
     @property
     def operator(self) -> str:
         """Name of the operator."""
-        return (self.degradation or "").strip().partition(":")[0]
+        return operator_name(self.degradation or "")
 
     def spec(self, mask: Path | None, kernel: Path | None = None) -> str:
         """The operator as on the command line, with the file of the ``mask`` or ``kernel`` for those that take one.

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.demo.compare import Board, Panel
+from workbench.demo.compare import Board, Panel, misfit
 from workbench.images import load_image
 from workbench.recipe import Recipe, load_recipe, measure
 
@@ -34,8 +34,7 @@ def opening_board() -> Board:
     degraded = measure(recipe, photo)
     panels = []
     for method, image, record in zip(recipe.methods, pictures, recipe.results or (), strict=True):
-        misfit = float((degraded.predicted(image) - degraded.y).square().mean().sqrt())
-        misfits = ((record["evaluations"], misfit),)
+        misfits = ((record["evaluations"], misfit(image, degraded)),)
         panels.append(Panel(method, state="done", images=image, misfits=misfits, records=(record,)))
     return Board(recipe, photo, degraded, panels=tuple(panels))
 

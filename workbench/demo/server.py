@@ -29,7 +29,10 @@ POLICY = (
 
 
 class NoWayOut:
-    """Refuses the addresses by which Gradio fetches pages for a visitor; has browsers load nothing from elsewhere."""
+    """Refuses the addresses by which Gradio fetches pages for a visitor; has browsers load nothing from elsewhere.
+
+    What Gradio answers with 500 though only the input was wrong is 422, as elsewhere.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,10 +47,19 @@ class NoWayOut:
             await send({"type": "http.response.body", "body": b"this server fetches nothing from the web"})
             return
 
+        failed: list[Message] = []  # the beginning of an answer, until its first words are known
+
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
                 message["headers"] = [*message["headers"], *headers, (b"referrer-policy", b"same-origin")]
+                if message["status"] == 500:
+                    failed.append(message)
+                    return
+            while failed:
+                if b'"title":"Error"' in message.get("body", b""):  # not endpoints.FAULT
+                    failed[0]["status"] = 422
+                await send(failed.pop())
             await send(message)
 
         with suppress(ClientDisconnect):  # a page that is closed while it uploads
@@ -72,6 +84,8 @@ def serve(
     Raises:
         ValueError: the port is taken, or a prior cannot be read.
     """
+    if root_path and "://" not in root_path:
+        root_path = f"/{root_path.strip('/')}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop cleans up too
     root = make_root()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from workbench.recipe import Method, make_recipe, measure
 from workbench.solvers import SOLVERS, describe_solvers
 
 PREVIEWS = 4  # at a time: each may hold a large photo in memory
+PAINT_THEM = "choose Painted mask or Old photo, and paint over them or upload a mask"  # visitors name no files
 NONE = ("", "")  # problem and methods where no results are seen
 # A recipe has methods; where only its measurement is wanted, one that is not run.
 NO_METHODS = (Method(solver="pinv", prior="photo"),)
@@ -106,7 +108,8 @@ class Sessions:
         try:
             return Board(recipe, image, measure(recipe, image), remark)
         except ValueError as error:
-            raise ValueError(str(error).replace(f"{folder}/", "")) from None  # folders are the server's own affair
+            said = str(error).replace(f"{folder}/", "")  # folders are the server's own affair
+            raise ValueError(re.sub("; paint them white .*", f"; {PAINT_THEM}", said)) from None
 
     def framed(self, problem: Problem, session: str) -> Tensor:
         """What of the photo is restored, (1, 3, h, w)."""

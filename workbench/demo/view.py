@@ -180,6 +180,11 @@ def captioned(name: str, source: str | None, note: str, bar: tuple[int, int] | N
     )
 
 
+def wrong(sentence: str) -> str:
+    """What is wrong, as the line above the pictures."""
+    return f'<p class="error" role="alert">{escape(sentence)}</p>'
+
+
 def score_table(board: Board) -> pd.DataFrame:
     """A row for each method: metrics of the first sample, evaluations per image, seconds for all samples.
 

@@ -102,21 +102,22 @@ def vote_tab(sessions: Sessions) -> Controls:
         shots = [(name, picture(load_image(file))) for name, file in results if file.exists()]
         return _shown((now or beginning()).adding("restored here", shots))
 
-    def close(request: gr.Request, now: Ballot) -> tuple[Any, ...]:
-        if not now.votes:
+    def close(request: gr.Request, now: Ballot | None) -> tuple[Any, ...]:
+        if now is None or not now.votes:
             raise gr.Error("Vote on a pair first.", print_exception=False)
         written = write_votes(now, sessions.visits.folder(request.session_hash or "", "votes"))
         return (*_shown(beginning()), gr.Column(visible=True), verdict_table(now), *map(str, written))
 
     outputs = [ballot, count, board]
     for choice, button in buttons.items():
-        button.click(partial(_vote, choice), ballot, outputs, **PRIVATE)
+        button.click(partial(cast_vote, choice), ballot, outputs, **PRIVATE)
     reveal.click(close, ballot, [*outputs, verdict, table, *files], **PRIVATE)
     return {"ballot": ballot, "collect": collect, "outputs": outputs}
 
 
-def _vote(choice: str, now: Ballot) -> tuple[Any, ...]:
-    return _shown(now.voted(choice) if now.coming else now)
+def cast_vote(choice: str, now: Ballot | None) -> tuple[Any, ...]:
+    """The ballot with a vote on the pair that is shown, if one is, and what stands on the page then."""
+    return _shown(now.voted(choice) if now and now.coming else now or beginning())
 
 
 def _shown(now: Ballot) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ gives PSNR and SSIM by the other conventions of published tables.
 All take images (B, 3, H, W) of nominal range [0, 1] and clip them once, since that is what a viewer sees. What compares
 two refuses what cannot be such images, since clipping would make a wrong range look good: an ``original`` beyond [0, 1]
 and a ``restored`` beyond [-0.5, 1.5]. With ``clip=True`` the latter (noise, or a restoration that diverged) is clipped.
+They raise ValueError for that, and where they are not available, with the reason.
 """
 
 from __future__ import annotations
@@ -75,11 +76,7 @@ class Metric:
 
 
 def psnr(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (B,), for a data range of 1; infinite where the images are equal.
-
-    Raises:
-        ValueError: as ``clipped_pair``, also on ``clip``.
-    """
+    """Peak signal-to-noise ratio in dB, (B,), for a data range of 1; infinite where the images are equal."""
     restored, original = clipped_pair(restored, original, clip)
     error = (restored - original).double().square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(error)
@@ -91,9 +88,6 @@ def ssim(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
     K1 is 0.01, K2 0.03, and nothing is shrunk first. As in the reference implementation (``ssim_index.m``) and
     scikit-image, only windows that lie inside the picture count. Written out here: scikit-image has no GPU, and
     torchmetrics, which takes longer to import than torch, also counts windows that see the mirrored border.
-
-    Raises:
-        ValueError: as ``clipped_pair``, also on ``clip``, or a side is shorter than the window.
     """
     x, y = checked_pair(restored, original, _ssim_unavailable, clip)
     weights = torch.exp(-((torch.arange(SSIM_WINDOW).to(x) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2))
@@ -128,7 +122,7 @@ def paper_scores(restored: Tensor, original: Tensor, crop: int = 0, clip: bool =
         No SSIM where less than its window is left.
 
     Raises:
-        ValueError: as ``clipped_pair``, also on ``clip``; not three channels, or nothing is left by ``crop``.
+        ValueError: not three channels, or nothing is left by ``crop``.
     """
     restored, original = clipped_pair(restored, original, clip)
     channels, height, width = original.shape[1:]
@@ -159,11 +153,7 @@ def consistency(restored: Tensor, y: Tensor, op: Callable[[Tensor], Tensor]) -> 
 
 
 def haarpsi(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
-    """Haar wavelet similarity (Reisenhofer et al. 2018, natural images), (B,), by deepinv; needs no trained network.
-
-    Raises:
-        ValueError: as ``clipped_pair``, also on ``clip``, or deepinv is not installed.
-    """
+    """Haar wavelet similarity (Reisenhofer et al. 2018, natural images), (B,), by deepinv; needs no trained network."""
     restored, original = checked_pair(restored, original, _haarpsi_unavailable, clip)
     from deepinv.loss.metric import HaarPSI
 

@@ -121,11 +121,7 @@ class EffNet(nn.Module):
 
 
 def effnet(restored: Tensor, original: Tensor, name: str = "effnet", clip: bool = False) -> Tensor:
-    """Distances (B,), float32, of two batches (B, 3, H, W) of nominal range [0, 1], clipped once; smaller is closer.
-
-    Raises:
-        ValueError: as ``clipped_pair``, also on ``clip``, or :func:`effnet_unavailable` says why not.
-    """
+    """Distances (B,), float32, of two batches (B, 3, H, W) of nominal range [0, 1], clipped once; smaller is closer."""
     restored, original = checked_pair(restored, original, partial(effnet_unavailable, name=name), clip)
     with torch.no_grad():
         return loaded(name, str(original.device))(restored, original)
@@ -166,11 +162,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def lpips(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:
-    """Learned perceptual distance (Zhang et al. 2018; AlexNet, version 0.1), (B,).
-
-    Raises:
-        ValueError: as ``clipped_pair``, also on ``clip``, or :func:`lpips_unavailable` says why it cannot be computed.
-    """
+    """Learned perceptual distance (Zhang et al. 2018; AlexNet, version 0.1), (B,)."""
     restored, original = checked_pair(restored, original, lpips_unavailable, clip)
     with torch.no_grad():
         return lpips_distance(original.device)(restored.float(), original.float())

@@ -21,14 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.prior import Prior
+from workbench.operators.least_squares import column
 from workbench.text import require
 
 PREDICTIONS, STEPS = ("noise", "image", "velocity"), ("interpolate", "nearest")
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
-
-
-def _column(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
 
 
 class Adapter(Prior):
@@ -85,7 +82,7 @@ class VEScore(Adapter):
         self.centre = centre
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        level = _column(sigma)
+        level = column(sigma, x)
         raw = self.ask(2 * x - 1 if self.centre else x, sigma)
         return x + (level * raw if self.scale_by_sigma else level**2 * raw)
 
@@ -173,15 +170,15 @@ class VPNoise(Adapter):
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         time, scale = self.conditioning(sigma)
-        s = _column((scale**-2 - 1).sqrt().to(x.dtype))  # 2 sigma, or the level of the nearest step
+        s = column((scale**-2 - 1).sqrt().to(x.dtype), x)  # 2 sigma, or the level of the nearest step
         time, scale = time.to(x.dtype), scale.to(x.dtype)
         u = 2 * x - 1
-        state = _column(scale) * u
+        state = column(scale, x) * u
         predicted = self.ask(state, time)[:, : self.channels]
         if self.prediction == "noise":
             return (u - s * predicted + 1) / 2
         if self.prediction == "velocity":
-            predicted = _column(scale) * (state - s * predicted)
+            predicted = column(scale, x) * (state - s * predicted)
         return (predicted + 1) / 2
 
 
@@ -203,13 +200,14 @@ class EDMPrecond(Adapter):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         *,
         sigma_min: float = 0.002,
         sigma_max: float = 50.0,
         sigma_data: float = 0.5,
         **options: Any,
     ) -> None:
+        require(0 < sigma_data < float("inf"), "sigma_data", "positive and finite", sigma_data)
         super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.sigma_data = sigma_data
 
@@ -219,7 +217,7 @@ class EDMPrecond(Adapter):
         return self.sigma_data**2 / total, s * self.sigma_data * total.rsqrt(), total.rsqrt()
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        u, (skip, out, scale) = 2 * x - 1, self.scalings(_column(2 * sigma))
+        u, (skip, out, scale) = 2 * x - 1, self.scalings(column(2 * sigma, x))
         raw = self.ask(u * scale, 2 * sigma)
         clean = u * skip + raw[:, : self.channels] * out
         if raw.shape[1] > self.channels:

@@ -8,33 +8,41 @@ Weights may be stored in half precision; they are loaded as float32.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.consistency import ConsistencyModel
 from workbench.models.difference import decode, digest, encode
-from workbench.models.files import about, assign, build, check_finite, check_tensors, read_weights
+from workbench.models.files import (
+    FLOATS,
+    about,
+    assign,
+    build,
+    check_finite,
+    check_tensors,
+    read_weights,
+    write_weights,
+)
 from workbench.models.formats import FAMILIES
-from workbench.models.lora import adapter_header
+from workbench.models.lora import adapted, adapter_header
 from workbench.models.prior import Prior
-from workbench.text import check_types, replacing
+from workbench.text import check_types, require
 
 FORMAT = 1
+SIZES = ("channels", "multiple", "image_size")
 # Adapter name: (class, the constructor arguments that a file records).
-ADAPTERS: dict[str, tuple[Callable[..., Prior], tuple[str, ...]]] = {
-    "edm": (EDMPrecond, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
-    "consistency": (ConsistencyModel, ("sigma_min", "sigma_max", "sigma_data", "channels", "multiple")),
-    "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", "channels", "multiple")),
-    "vp_noise": (VPNoise, ("prediction", "step", "channels", "multiple", "image_size")),
-    "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "channels", "multiple", "data_range")),
+ADAPTERS: dict[str, tuple[type[Prior], tuple[str, ...]]] = {
+    "edm": (EDMPrecond, ("sigma_min", "sigma_max", "sigma_data", *SIZES)),
+    "consistency": (ConsistencyModel, ("sigma_min", "sigma_max", "sigma_data", *SIZES)),
+    "ve_score": (VEScore, ("sigma_min", "sigma_max", "scale_by_sigma", "centre", *SIZES)),
+    "vp_noise": (VPNoise, ("prediction", "step", *SIZES)),
+    "plain": (PlainDenoiser, ("sigma_min", "sigma_max", "data_range", *SIZES)),
 }
 
 SCHEDULE = ("alphas_cumprod", "times")
@@ -61,7 +69,10 @@ def save_prior(
         ValueError: the adapter or the network is not one that :func:`~workbench.models.load_prior` could build again;
             weights that are not finite in ``dtype``; a card that is not JSON; a file that cannot be written.
     """
+    require(dtype in FLOATS, "dtype", f"one of {', '.join(map(str, FLOATS))}", dtype)
     net = getattr(prior, "net", None)
+    if isinstance(net, nn.Module) and adapted(net):
+        raise ValueError("its network has low-rank layers: save_adapter writes them")
     adapter = next((name for name, (kind, _) in ADAPTERS.items() if type(prior) is kind), None)
     network = next((name for name, family in FAMILIES.items() if type(net) is family.network), None)
     header: dict[str, Any] = {"format": FORMAT, "trained_size": prior.trained_size, "card": dict(card or {})}
@@ -79,25 +90,14 @@ def save_prior(
     if base is not None:
         start = _weights(base)
         header["base"] = {"prior": base, "sha256": digest(start)}
-    try:
-        metadata = {"workbench": json.dumps(header, allow_nan=False)}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the card must be JSON without NaN: {error}") from None
-    try:
-        tensors = _stored(net, dtype) if base is None else encode(net.state_dict(), start)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            save_file(tensors, file, metadata=metadata)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ValueError(f"cannot write {path}: {error}") from None
+    tensors = _stored(net, dtype) if base is None else encode(net.state_dict(), start)
+    write_weights(path, tensors, header)
 
 
 def _settings(prior: Prior, adapter: str) -> dict[str, Any]:
+    defaults = {"sigma_max": float("inf"), "data_range": (0, 1), "image_size": None}  # JSON has no infinity
     settings = {name: getattr(prior, name) for name in ADAPTERS[adapter][1]}
-    if settings.get("sigma_max") == float("inf"):
-        del settings["sigma_max"]  # JSON has no infinity, and it is the default of a plain denoiser
-    if settings.get("data_range") == (0, 1):
-        del settings["data_range"]
+    settings = {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
     if adapter == "vp_noise":
         settings |= {name: prior.get_buffer(name).tolist() for name in SCHEDULE}
     return settings
@@ -163,7 +163,7 @@ def checkpoint_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     names = ("code_settings", "card") if own else ("network_config", "settings", "card")
     objects = dict.fromkeys(names, (dict, "a JSON object"))
     for key, (kind, words) in {**objects, "trained_size": (int | None, "a number of pixels")}.items():
-        if not isinstance(header.get(key), kind):
+        if not isinstance(header.get(key), kind) or (key == "trained_size" and (header.get(key) or 1) < 1):
             raise ValueError(f"expected {key} as {words}, found {header.get(key)!r}")
     return header
 
@@ -190,7 +190,9 @@ def prior_from_checkpoint(
     check_tensors(tensors, net.state_dict())
     assign(net, tensors)
     adapter, known = ADAPTERS[header["adapter"]]
-    settings = {key: tuple(value) if key == "data_range" else value for key, value in header["settings"].items()}
+    settings = dict(header["settings"])
+    if isinstance(limits := settings.get("data_range"), list):
+        settings["data_range"] = tuple(limits)
     if step is not None:
         if "step" not in settings:
             raise ValueError(f"a variance-exploding network has no steps, got step={step!r}")
@@ -198,11 +200,12 @@ def prior_from_checkpoint(
     for key in settings:
         if key not in known and not (key in SCHEDULE and adapter is VPNoise):
             raise ValueError(f"unknown setting {key!r} of adapter {header['adapter']}")
-    types = get_type_hints(Prior.__init__) | get_type_hints(adapter.__init__)
+    builders = [vars(kind)["__init__"] for kind in adapter.mro()[::-1] if "__init__" in vars(kind)]
+    types = {name: hint for builder in builders for name, hint in get_type_hints(builder).items()}
     try:
         schedule = {key: torch.tensor(settings.pop(key), dtype=torch.float64) for key in SCHEDULE if key in settings}
         check_types(settings, types, f"adapter {header['adapter']}")
-        prior = adapter(net, name=name, **settings, **schedule)
+        prior = cast(Any, adapter)(net, name=name, **settings, **schedule)
     except (RuntimeError, TypeError) as error:
         raise ValueError(str(error)) from None
     if prior.channels != header["network_config"].get("channels", prior.channels):

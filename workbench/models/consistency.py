@@ -36,17 +36,8 @@ class ConsistencyModel(EDMPrecond):
 
     kind = "consistency"
 
-    def __init__(
-        self,
-        net: Network,
-        *,
-        sigma_min: float = 0.002,
-        sigma_max: float = 50.0,
-        sigma_data: float = 0.5,
-        **options: Any,
-    ) -> None:
-        levels = {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
-        super().__init__(net, **levels, **options)  # type: ignore[arg-type]  # a function serves as well
+    def __init__(self, net: Network, **options: Any) -> None:
+        super().__init__(net, **options)
         require(self.sigma_min > 0, "sigma_min", "above 0, where trajectories end", self.sigma_min)
         require(not getattr(getattr(net, "config", None), "direct", False), "network", "without direct output", "one")
 

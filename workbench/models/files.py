@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import pickle
 import re
 import warnings
@@ -18,7 +19,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from workbench.text import replacing
 
 Net = TypeVar("Net", bound=nn.Module)
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
@@ -76,6 +80,24 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, str]]:
     if file.suffix == ".safetensors":
         return _read_safetensors(file, size)
     raise ValueError(f"{file} ({size} bytes): expected a safetensors or a PyTorch file, it starts with {head[:16]!r}")
+
+
+def write_weights(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write ``tensors`` and ``header``, which is JSON in the metadata ``workbench``, to a safetensors file, atomically.
+
+    Raises:
+        ValueError: a header that is not JSON, or a file that cannot be written.
+    """
+    try:
+        metadata = {"workbench": json.dumps(header, allow_nan=False)}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the card must be JSON without NaN: {error}") from None
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            save_file(tensors, file, metadata=metadata)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ValueError(f"cannot write {path}: {error}") from None
 
 
 def _read_safetensors(file: Path, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:

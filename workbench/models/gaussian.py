@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior
+from workbench.text import require
 
 
 class GaussianPrior(Prior):
@@ -56,6 +57,7 @@ class GaussianPrior(Prior):
         if not torch.allclose(power, opposite, rtol=1e-3, atol=0):
             raise ValueError("spectrum must have the same value at a frequency and its opposite, as real images have")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=spectrum.shape[0], name=name)
+        self.sides = (spectrum.shape[1], spectrum.shape[2])
         self.register_buffer("spectrum", (power + opposite) / 2)
         self.register_buffer("mean", mean.double().view(1, spectrum.shape[0], *(mean.shape[1:] or (1, 1))))
 
@@ -66,6 +68,7 @@ class GaussianPrior(Prior):
         Args:
             floor: variance added to every frequency, so that none is known for certain from few images.
         """
+        require(images.ndim == 4 and len(images) >= 1, "images", "(N, C, H, W)", f"shape {tuple(images.shape)}")
         pixels = images.double()
         mean = pixels.mean((0, 2, 3))
         power = torch.fft.fft2(pixels - mean.view(1, -1, 1, 1), norm="ortho").abs().square().mean(0)
@@ -75,13 +78,6 @@ class GaussianPrior(Prior):
         """``E[x0 | x]``, see the class."""
         gain = self.spectrum / (self.spectrum + sigma.double().view(-1, 1, 1, 1) ** 2)
         return (self.mean + self._filter(gain, x.double() - self.mean)).to(x.dtype)
-
-    def check(self, x: Tensor) -> None:
-        """Raise ValueError unless ``x`` is (B, C, H, W) of the spectrum's size."""
-        super().check(x)
-        if x.shape[-2:] != self.spectrum.shape[-2:]:
-            expected, got = ("x".join(map(str, shape[-2:])) for shape in (self.spectrum.shape, x.shape))
-            raise ValueError(f"{self.name} takes {expected} images, got {got}")
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (count, C, H, W), float64."""

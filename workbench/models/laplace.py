@@ -21,7 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench.models.mixture import measured
 from workbench.models.prior import Prior
+from workbench.text import require
 
 SPACING = 0.6  # of the lattice, in units of the smaller of noise level and scale
 WINDOW = 12  # lattice points each side of a noisy value where the noise is the smaller one: 7.2 deviations
@@ -72,14 +74,8 @@ class LaplaceIncrements(Prior):
         if not (0 < scale < math.inf and 0 < start < math.inf and math.isfinite(mean)):
             raise ValueError(f"scale and start must be positive, all finite, got {scale}, {start}, mean {mean}")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=1, name=name)
-        self.shape = (1, 1, length)
+        self.shape, self.sides = (1, 1, length), (1, length)
         self.scale, self.start, self.mean = scale, start, mean
-
-    def check(self, x: Tensor) -> None:
-        """Raise ValueError unless ``x`` is (B, 1, 1, n)."""
-        super().check(x)
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"{self.name} takes images (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (count, 1, 1, n), float64."""
@@ -153,11 +149,9 @@ class LaplaceIncrements(Prior):
         Raises:
             ValueError: ``sigma_noise`` is not positive, or shapes do not fit.
         """
-        a, data, n = matrix.double(), y.double().flatten(1), self.shape[2]
-        if not 0 < sigma_noise < math.inf:
-            raise ValueError(f"sigma_noise must be positive and finite, got {sigma_noise}")
-        if a.ndim != 2 or a.shape != (data.shape[1], n):
-            raise ValueError(f"the matrix must be ({data.shape[1]}, {n}) for these data, got {tuple(a.shape)}")
+        require(min(count, thin) >= 1 and burn_in >= 0, "count and thin", "at least 1", f"{count} and {thin}")
+        n = self.shape[2]
+        a, data = measured(matrix, y, sigma_noise, n)
         differences = torch.eye(n, dtype=torch.float64).diff(dim=0)
         first = torch.zeros(n, dtype=torch.float64)
         first[0] = self.start**-2

@@ -22,6 +22,7 @@ from workbench.models.hub import WEIGHTS, fetch, parse
 from workbench.models.lora import adapter_from_checkpoint, is_adapter
 from workbench.models.prior import Prior
 from workbench.models.published_files import prior_from_published
+from workbench.models.wrappers import existing_device
 from workbench.own import imported, install, named, telling
 from workbench.text import require, unknown
 
@@ -123,6 +124,7 @@ def load_prior(
             weights.data = weights.data.to(dtype)
         if channels_last and weights.ndim == 4:
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+    device = existing_device(device)
     prior.checked |= not check or (isinstance(source, str) and source in _shipped())
     check_once(prior.to(device))
     if isinstance(source, str | Path):
@@ -141,19 +143,20 @@ def _find(source: str | Path | nn.Module, settings: dict[str, Any]) -> Prior:
     name = str(source)
     kind, colon, rest = name.partition(":")
     if colon and kind in KINDS:
+        require(bool(rest), f"what follows {kind}:", "a name", "nothing")
         return KINDS[kind](rest, settings)
     shipped = _shipped()
     if name in shipped:
         return load_file(shipped[name], settings)
     try:
         path = Path(name).expanduser()
-        folder, exists = path.is_dir(), path.exists()
+        folder, exists = bool(name) and path.is_dir(), path.exists()
     except (OSError, RuntimeError) as error:  # no right to look, a name too long; no such user after ~
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"cannot read {name[:200]}: {reason}") from None
     if folder:
         return _folder(path, settings)
-    if exists or path.suffix in SUFFIXES:
+    if (exists and name) or path.suffix in SUFFIXES:
         return load_file(path, settings)
     if named(text := _registered().get(name, name)):
         return _own(name, text, settings)
@@ -219,7 +222,7 @@ def load_file(path: Path, settings: dict[str, Any]) -> Prior:
 
 def _folder(path: Path, settings: dict[str, Any]) -> Prior:
     if not (path / WEIGHTS).is_file():
-        return _diffusers(path, settings)
+        return _with(settings, load_diffusers, path)
     prior = load_file(path / WEIGHTS, settings)
     prior.name = path.resolve().name
     return prior
@@ -233,21 +236,18 @@ def _hub(source: str, settings: dict[str, Any]) -> Prior:
     return prior
 
 
-def _diffusers(source: str | Path, settings: dict[str, Any]) -> Prior:
-    return _with(settings, load_diffusers, source)
-
-
-def _spandrel(source: str, settings: dict[str, Any]) -> Prior:
-    return _with(settings, load_spandrel, source)
-
-
 def _deepinv(source: str | nn.Module, settings: dict[str, Any]) -> Prior:
     from workbench.deepinv_bridge import prior_from_deepinv  # a layer above: it imports this one
 
     return prior_from_deepinv(source, **settings)
 
 
-KINDS = {"hf": _hub, "diffusers": _diffusers, "deepinv": _deepinv, "spandrel": _spandrel}
+KINDS: dict[str, Callable[[str, dict[str, Any]], Prior]] = {
+    "hf": _hub,
+    "diffusers": lambda source, settings: _with(settings, load_diffusers, source),
+    "deepinv": _deepinv,
+    "spandrel": lambda source, settings: _with(settings, load_spandrel, source),
+}
 
 
 def _with(settings: dict[str, Any], function: Callable[..., Prior], *arguments: Any) -> Prior:

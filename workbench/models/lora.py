@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.limits import Count, Limited
 from workbench.models.difference import decode, digest, encode
-from workbench.models.files import check_finite, check_tensors
+from workbench.models.files import check_finite, check_tensors, write_weights
 from workbench.models.unfolded import Unfolded, Unfolding
-from workbench.text import check_types, replacing, require
+from workbench.text import check_types, require
 
 FORMAT = 1
 # Layers of attention blocks, by the names of the networks here: ADM; DDPM; the network of photo.
@@ -92,11 +91,13 @@ def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mappi
         card: what a reader should know; must be JSON.
 
     Raises:
-        ValueError: weights that are not finite, or another base than that of the low-rank layers.
+        ValueError: weights that are not finite, another base than that of the low-rank layers, a card that is not JSON,
+            a file that cannot be written; or an estimator, which the file would lack.
     """
     from workbench.models.load import load_prior  # which loads adapters through this module
 
     net, lora = unfolded.net, unfolded.lora
+    require(unfolded.estimator is None, "unfolded", "without an estimator: files of adapters hold none", "one")
     start = cast(nn.Module, load_prior(base).net).state_dict()
     if lora is None:
         tensors = encode(net.state_dict(), start)
@@ -112,9 +113,7 @@ def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mappi
         "base": {"prior": base, "sha256": digest(start)},
         "card": dict(card or {}),
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        save_file(tensors, file, metadata={"workbench": json.dumps(header, allow_nan=False)})
+    write_weights(path, tensors, header)
 
 
 def is_adapter(metadata: Mapping[str, str]) -> bool:
@@ -145,6 +144,7 @@ def adapter_from_checkpoint(
     from workbench.models.load import load_prior  # which loads adapters through this module
 
     header = adapter_header(metadata)
+    require(header.get("format") == FORMAT, "format", str(FORMAT), repr(header.get("format")))
     parts: dict[str, Any] = {"lora": None}
     for key, kind in (("lora", LoRA), ("unfolding", Unfolding)):
         content = header.get(key)
@@ -153,7 +153,10 @@ def adapter_from_checkpoint(
         if not isinstance(content, dict):
             raise ValueError(f"expected {key} as a JSON object, found {content!r}")
         check_types(content, get_type_hints(kind), key)
-        parts[key] = kind(**content)
+        try:
+            parts[key] = kind(**content)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
     known = header.get("base")
     if not isinstance(known, dict) or not isinstance(known.get("prior"), str):
         raise ValueError(f"expected base as the name of a prior and its sha256, found {known!r}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.prior import Prior
+from workbench.text import require
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class GaussianMixturePrior(Prior):
         if not bool((powers > 0).all()):
             raise ValueError(f"covariances must be positive definite, got an eigenvalue of {float(powers.min()):.3g}")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=means.shape[1], name=name)
-        self.shape = tuple(means.shape[1:])
+        self.shape, self.sides = tuple(means.shape[1:]), (means.shape[2], means.shape[3])
         self.register_buffer("log_weights", (weights.double() / weights.double().sum()).log())
         self.register_buffer("means", means.double().flatten(1))
         self.register_buffer("powers", powers)  # (K, n)
@@ -114,12 +115,6 @@ class GaussianMixturePrior(Prior):
         gain = self.powers[:, None] / (self.powers[:, None] + variance)
         filtered = self.means[:, None] + torch.bmm(gain * white, self.vectors.mT)
         return (share[..., None] * filtered).sum(0).view(x.shape).to(x.dtype)
-
-    def check(self, x: Tensor) -> None:
-        """Raise ValueError unless ``x`` is (B, C, H, W) of the means' size."""
-        super().check(x)
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"{self.name} takes images (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
 
     def log_density(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """``log p_sigma`` of ``x`` (B, C, H, W) or (B, n), natural logarithm, (B,) in float64."""
@@ -142,12 +137,7 @@ class GaussianMixturePrior(Prior):
         Raises:
             ValueError: ``sigma_noise`` is not positive (noise-free data have no density), or shapes do not fit.
         """
-        a, data = matrix.double(), y.double().flatten(1)
-        if not 0 < sigma_noise < math.inf:
-            raise ValueError(f"sigma_noise must be positive and finite, got {sigma_noise}")
-        if a.ndim != 2 or a.shape != (data.shape[1], self.means.shape[1]):
-            sizes = f"({data.shape[1]}, {self.means.shape[1]})"
-            raise ValueError(f"the matrix must be {sizes} for these data and images, got {tuple(a.shape)}")
+        a, data = measured(matrix, y, sigma_noise, self.means.shape[1])
         spread = self.covariances @ a.T  # (K, n, m)
         gram = a @ spread + sigma_noise**2 * torch.eye(len(a), dtype=a.dtype)
         factor = torch.linalg.cholesky(gram)
@@ -169,6 +159,15 @@ class GaussianMixturePrior(Prior):
         total = self.powers[:, None] + variance
         squares = (white.square() / total + (2 * math.pi * total).log()).sum(-1)
         return self.log_weights[:, None] - 0.5 * squares
+
+
+def measured(matrix: Tensor, y: Tensor, sigma_noise: float, size: int) -> tuple[Tensor, Tensor]:
+    """``matrix`` (m, size) and the data ``y`` (B, m), float64. Raises ValueError if they or the noise do not fit."""
+    a, data = matrix.double(), y.double().flatten(1)
+    require(0 < sigma_noise < math.inf, "sigma_noise", "positive and finite", sigma_noise)
+    expected = (data.shape[1], size)
+    require(a.shape == expected, "the matrix", f"{expected} for these data and images", tuple(a.shape))
+    return a, data
 
 
 def _coloured(white: Tensor, chosen: Tensor, covariances: Tensor) -> Tensor:

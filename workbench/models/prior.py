@@ -56,6 +56,7 @@ class Prior(nn.Module):
         channels: 3 for colour, 1 for grey.
         multiple: height and width must be multiples of this (1: any size).
         image_size: the one side length the network takes, or None if any (multiple of ``multiple``).
+        sides: the one height and width it takes, where they may differ, or None.
         name: shown in reports.
         card: facts about the weights (data, training, measured quality), empty unless a checkpoint brought them.
         source: where the weights are from (``file``, ``sha256``, ``weights``: "ema" or "raw"), as far as known.
@@ -73,6 +74,7 @@ class Prior(nn.Module):
     enlarges: int = 1
     checked: bool = False
     remark: str = ""
+    sides: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -163,13 +165,19 @@ class Prior(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError, saying what was expected and what came, unless the network takes images like ``x``."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            hint = " (uint8: x.float() / 255)" if got is torch.uint8 else ""
+            raise ValueError(f"{self.name} takes tensors of floating-point numbers, got {got}{hint}")
         if x.ndim != 4 or x.shape[1] != self.channels:
             kinds = {1: "grey ", 3: "colour "}
             kind = kinds.get(self.channels, "") if x.ndim == 4 and x.shape[1] in kinds else ""
             raise ValueError(f"{self.name} takes {kind}images (B, {self.channels}, H, W), got shape {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
-            raise ValueError(f"{self.name} takes {self.image_size}x{self.image_size} images, got {height}x{width}")
+        sides = self.sides or (self.image_size and (self.image_size, self.image_size))
+        if sides and (height, width) != sides:
+            raise ValueError(f"{self.name} takes {sides[0]}x{sides[1]} images, got {height}x{width}")
+        require(min(height, width) >= 1, "images", "of at least one pixel", f"{height}x{width}")
         if height % self.multiple or width % self.multiple:
             raise ValueError(f"{self.name} takes sides that are multiples of {self.multiple}, got {height}x{width}")
 

@@ -125,7 +125,7 @@ class Separable(TwoSided):
     def __init__(self, left: Tensor, right: Tensor, *, rcond: float | None = None) -> None:
         super().__init__(rcond=rcond)
         self.register_buffer("left", check_real("left", left, "(1 or B, h, H)").detach())
-        self.register_buffer("right", check_real("right", right, "(1 or B, h, H)").detach())
+        self.register_buffer("right", check_real("right", right, "(1 or B, w, W)").detach())
         if len({1, self.left.shape[0], self.right.shape[0]}) > 2:
             raise ValueError(f"left and right are for batches of {self.left.shape[0]} and {self.right.shape[0]} images")
         self._memo = Memo(limit=32)

@@ -161,13 +161,16 @@ def is_done(folder: Path) -> bool:
 
 def main(folder: Path) -> int:
     """Execute the notebook of the job in ``folder``; the last line printed says what went wrong."""
-    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))  # jsonschema would build its grammar: a second
+    for slow in ("rfc3987_syntax", "pyarrow"):  # jsonschema would build its grammar, papermill look for HDFS: seconds
+        sys.modules.setdefault(slow, cast(ModuleType, None))
     import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    files = job["notebook"], str(folder / NOTEBOOK), job["parameters"]
+    # papermill takes braces in a path for the name of a parameter.
+    paths = (path.replace("{", "{{").replace("}", "}}") for path in (job["notebook"], str(folder / NOTEBOOK)))
+    files = *paths, job["parameters"]
     for attempt in range(1, STARTS + 1):
         # Sockets by a name of their own: a port that is free when it is chosen may be taken when the kernel starts.
         connection = Config(KernelManager={"transport": "ipc", "ip": f"@{uuid4()}"})

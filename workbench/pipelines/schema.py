@@ -44,10 +44,10 @@ class Entry(BaseModel):
     parameters: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
     needs: list[str] = []
-    timeout: float = Field(default=3600, gt=0, description="seconds a job may take")
+    timeout: float = Field(default=3600, gt=0, allow_inf_nan=False, description="seconds a job may take")
     cpus: int | None = Field(default=None, ge=1, description="also its threads")
     gpus: int | None = Field(default=None, ge=0)
-    memory: float | None = Field(default=None, gt=0, description="GiB")
+    memory: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="GiB")
 
 
 class PipelineFile(BaseModel):
@@ -193,13 +193,16 @@ def notebook_parameters(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read(path: Path) -> PipelineFile:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if twice := _written_twice(yaml.compose(text, yaml.SafeLoader)):
+        raise ValueError(f"{path}: {twice}")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping with name, title and jobs, got {type(content).__name__}")
     try:
@@ -211,6 +214,21 @@ def _read(path: Path) -> PipelineFile:
             model = Entry if first["loc"][0] == "jobs" else PipelineFile
             raise ValueError(f"{path}: {unknown('key', str(first['loc'][-1]), list(model.model_fields))}") from None
         raise ValueError(f"{path}: {place}: {first['msg']}") from None
+
+
+def _written_twice(root: yaml.Node | None) -> str:
+    """What YAML itself passes over: a key that stands twice in a mapping, of which the last would count."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
+            seen.add(id(node))
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                return f"the key {twice!r} stands twice in the mapping of line {node.start_mark.line + 1}"
+            waiting += [value for _, value in pairs] or node.value
+    return ""
 
 
 def _published(ids: list[str], path: Path, notebooks: Path) -> list[Published]:
@@ -233,8 +251,8 @@ def _nearest_notebooks(path: Path) -> Path:
 
 def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: Contents, where: str) -> list[Job]:
     notebook = folder / f"{entry.notebook}.ipynb"
-    if not notebook.is_file():
-        known = [file.stem for file in folder.glob("*.ipynb")]
+    known = [file.stem for file in folder.glob("*.ipynb")]
+    if entry.notebook not in known:  # a path would take the job's folder out of the results
         raise ValueError(f"{where}: {unknown('notebook', entry.notebook, known)}")
     types, defaults = notebook_parameters(notebook)
     for key in (*entry.parameters, *entry.grid):
@@ -247,7 +265,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         if need not in named:
             raise ValueError(f"{where}: needs {unknown('earlier job', need, list(named))}")
     needs = {need: named[need] for need in entry.needs}
-    cells = _code_cells(notebook)
+    read = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = ["".join(cell["source"]) for cell in read if cell["cell_type"] == "code"]
     own = [contents.code(module) for text in cells for module in imported(text, folder)]
     code = [code_version(), [code for text in cells if (code := code_of(text)) != code_of("")], own]
     jobs = []
@@ -256,7 +275,8 @@ def _expand(entry: Entry, folder: Path, named: dict[str, list[str]], contents: C
         parameters = entry.parameters | varied
         for key, value in parameters.items():
             _check_type(key, value, types[key], where)
-        label = " ".join([entry.name or entry.notebook, *(_short(key, value) for key, value in varied.items())])
+        short = (value if isinstance(value, str) else f"{key}={json.dumps(value)}" for key, value in varied.items())
+        label = " ".join([entry.name or entry.notebook, *short])
         files = contents.named(defaults | parameters)
         name = f"{entry.notebook}-{hash_of([code, parameters, files, needs])[:12]}"
         files[notebook.name] = hash_of(code[1:])
@@ -277,12 +297,3 @@ def _check_type(key: str, value: Any, expected: Any, where: str) -> None:
         number = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I)
         hint = " (YAML wants a dot in 1.0e-3)" if number else ""
         raise ValueError(f"{where}: parameter {key!r} must be {name}, got {value!r}{hint}") from None
-
-
-def _short(key: str, value: Any) -> str:
-    return str(value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
-
-
-def _code_cells(notebook: Path) -> list[str]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

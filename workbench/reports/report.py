@@ -207,17 +207,14 @@ def _computed(records: list[dict[str, Any]], results: list[dict[str, Any]]) -> l
     return [datetime.fromisoformat(time).astimezone() for time in (times[:1] + times[-1:])]
 
 
-def _loudness(noise: float | str) -> float:
-    return -noise if isinstance(noise, int | float) else -1.0
-
-
 def _groups(records: list[dict[str, Any]], out: Path, pipeline: Pipeline) -> list[dict[str, Any]]:
     """One group per operator, size, noise and prior: its averages per method, and its photos with their pictures."""
     operators, priors = (distinct(record[key] for record in records) for key in ("operator", "prior"))
     files = {name: re.sub(r".*/(?=[^/]+\.py:)", "", name) for name in operators}  # without folders, if that is clear
     shown = files if len(set(files.values())) == len(operators) else {}
-    # Operators as the jobs have them, small pictures first, then much noise first.
-    records = sorted(records, key=lambda r: (operators.index(r["operator"]), r["size"], _loudness(r["noise"])))
+    # Operators as the jobs have them, small pictures first, then noise that is no number and much noise first.
+    loudness = {r["noise"]: r["noise"] if isinstance(r["noise"], int | float) else 1.0 for r in records}
+    records = sorted(records, key=lambda r: (operators.index(r["operator"]), r["size"], -loudness[r["noise"]]))
     groups: list[dict[str, Any]] = []
     for task in distinct(record["task"] for record in records):
         own = [record for record in records if record["task"] == task]

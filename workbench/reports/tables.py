@@ -31,10 +31,14 @@ CAPTIONS = {
     "seeds": "Standard deviation over seeds, averaged over the photos.",
 }
 _LATEX = {"hrules": True, "multicol_align": "c", "position": "tbp", "position_float": "centering"}
+_GREEK = "αalpha βbeta γgamma δdelta εvarepsilon ζzeta ηeta θtheta λlambda μmu ρrho σsigma τtau ωomega"
 _TEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {sign: f"{{{sign}}}" for sign in "[*"}  # after the end of a row they would be its option
+    | {pair[0]: f"$\\{pair[1:]}$" for pair in _GREEK.split()}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "\n": " "}
-    | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": "$<$", ">": "$>$"}
+    | {sign: f"${sign}$" for sign in "|<>"}
+    | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 )
 
 

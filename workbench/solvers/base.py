@@ -25,6 +25,7 @@ from workbench.operators.contract import check_first_use
 from workbench.operators.weighted import unweighted
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
+from workbench.text import require, require_kind
 
 SOLVERS: dict[str, type[Solver]] = {}
 
@@ -127,9 +128,10 @@ class Solver(Limited, ABC):
             initial: another restoration (B, C, H, W), range [0, 1], to start from, for solvers that take one.
 
         Raises:
-            ValueError: an operator that is not linear where one is needed, no prior or one of another kind than is
-                needed, or that is none (``check_operator``, ``check_prior``: at first use), a bad ``sigma_noise``, a
-                schedule or an image that does not suit the prior, an ``initial`` of another shape than the result.
+            ValueError: an argument of another kind, an operator that is not linear where one is needed, no prior or one
+                of another kind than is needed, or that is none (``check_operator``, ``check_prior``: at first use), a
+                bad ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of another
+                shape than the result.
         """
         p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
         remark = "" if prior is None else check_once(prior, p.grey)
@@ -146,6 +148,11 @@ class Solver(Limited, ABC):
         initial: Tensor | None = None,
     ) -> Problem:
         """The arguments of a call, checked. Raises ValueError as the call."""
+        require_kind(y, Tensor, "y", "the measurement (B, C, H, W)")
+        require(y.is_floating_point() or y.is_complex(), "y", "floating-point, for photos in [0, 1]", y.dtype)
+        require_kind(op, Operator, "op", "see workbench.operators, or parse_operator")
+        if prior is not None:
+            require_kind(prior, Prior, "prior", "see load_prior")
         name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
         if self.linear and not op.linear:
             kind = type(unweighted(op, y)[0]).__name__
@@ -264,6 +271,7 @@ def _out_of_range(image: Tensor) -> str:
 
 def noise_levels(sigma_noise: float | Tensor, y: Tensor) -> Tensor:
     """The noise level of each measurement, (B,). Raises ValueError if negative, not finite or of a wrong shape."""
+    require(not isinstance(sigma_noise, str), "sigma_noise", "a number or a tensor (B,)", repr(sigma_noise))
     return per_image(sigma_noise, y, "sigma_noise")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from workbench.text import require
 from workbench.trainers.dsm import Values, check_images, unwrapped
 from workbench.trainers.loop import TrainSettings
 from workbench.trainers.muon import optimisers
-from workbench.trainers.task import Context, Modules, Task
+from workbench.trainers.task import Context, Modules, Task, described
 
 TARGETS = ("distillation", "training", "progressive")
 WEIGHTINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of the two levels, images in [-1, 1]; EDM's d is 1/2
@@ -67,7 +67,7 @@ class Curriculum(Limited):
 
     def _before_rounding_up(self, step: int) -> int:
         last = self.last or 0
-        square = step / self.steps * ((last + 1) ** 2 - self.first**2) + self.first**2
+        square = min(step / self.steps, 1) * ((last + 1) ** 2 - self.first**2) + self.first**2
         return max(math.ceil(math.sqrt(square) - 1), 1)
 
     def levels(self, step: int) -> int:
@@ -80,7 +80,7 @@ class Curriculum(Limited):
 
     def average(self, step: int) -> float:
         """Decay of the target's average at ``step``: give it to ``TrainSettings(ema_decay=...)``."""
-        if not self.adaptive or self.last is None:
+        if not (self.adaptive and self.decay and self.last):
             return self.decay
         return math.exp(self.first * math.log(self.decay) / self._before_rounding_up(step))
 
@@ -130,9 +130,8 @@ class Consistency(Limited):
             teacher.check_kind("distillation")
             require(teacher.sigma_max >= student.sigma_max, teacher.name, "all levels of its student", "fewer")
             modules["teacher"] = teacher.requires_grad_(False)
-        steppers = optimisers(student, settings.optimiser, settings.learning_rate, settings.betas)
-        described = {f"objective.{name}": value for name, value in asdict(self).items()}
-        return Task(modules, {"student": steppers}, [("student", self.loss)], {**described, "objective": "Consistency"})
+        steppers = {"student": optimisers(student, settings)}
+        return Task(modules, steppers, [("student", self.loss)], described(self))
 
     def grid(self, step: int, low: float, high: float) -> Tensor:
         """The levels at ``step``, descending, float32."""

@@ -161,9 +161,9 @@ class Degradations:
         if self.blurs:
             object.__setattr__(self, "largest_blur", max(self.blurs))
         values = (*(f - 1 for f in self.factors), *self.blurs, *(r for rate in self.rates for r in (rate, 1 - rate)))
-        if not all(0 <= value < math.inf for value in values):
+        if not all(0 <= value < math.inf for value in values) or any(factor % 1 for factor in self.factors):
             raise ValueError(
-                "expected factors from 1, blurs from 0 and rates between 0 and 1, got "
+                "expected whole factors from 1, blurs from 0 and rates between 0 and 1, got "
                 f"{self.factors}, {self.blurs} and {self.rates}"
             )
         if self.largest_factor < 1 or self.largest_block < 0 or not 0 <= self.largest_blur < math.inf:

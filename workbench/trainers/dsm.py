@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from workbench.limits import Limited, Positive, Share
 from workbench.models.prior import Prior
 from workbench.random import Draws
+from workbench.text import require
 
 # A logged value of this name is the share of samples that could not be used; the loop skips a step that has none left.
 LOST = "lost"
@@ -66,7 +68,7 @@ def check_images(images: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class DSM:
+class DSM(Limited):
     """Denoising score matching over many noise levels.
 
     The loss is the mean over pixels of ``w(sigma) (D(x0 + sigma eps, sigma) - x0)^2``. With ``w = 1 / sigma^2`` that is
@@ -81,17 +83,15 @@ class DSM:
         sigma_data: d.
     """
 
-    sigma_median: float = 0.1
-    sigma_spread: float = 1.2
-    uniform_share: float = 0.15
+    sigma_median: Positive = 0.1
+    sigma_spread: Positive = 1.2
+    uniform_share: Share = 0.15
     weighting: str = "edm"
-    sigma_data: float = 0.25
+    sigma_data: Positive = 0.25
 
     def __post_init__(self) -> None:
-        if self.weighting not in ("edm", "score"):
-            raise ValueError(f"weighting must be 'edm' or 'score', got {self.weighting!r}")
-        if not (self.sigma_median > 0 and self.sigma_spread > 0 and 0 <= self.uniform_share <= 1):
-            raise ValueError(f"expected positive sigma_median and sigma_spread and a share in [0, 1], got {self}")
+        super().__post_init__()
+        require(self.weighting in ("edm", "score"), "weighting", "edm or score", repr(self.weighting))
 
     def levels(self, count: int, low: float, high: float, draws: Draws) -> Tensor:
         """``count`` noise levels within [low, high], float32."""
@@ -105,6 +105,7 @@ class DSM:
     ) -> tuple[Tensor, Values]:
         check_images(images)
         target = unwrapped(prior)
+        target.check_kind("denoising score matching")
         sigma = self.levels(len(images), *trained_range(target), draws)
         if floor is not None:  # levels below are mirrored at it, on the logarithmic scale
             sigma = torch.where(sigma < floor, floor**2 / sigma, sigma).clamp(max=target.sigma_max)

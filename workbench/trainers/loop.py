@@ -23,9 +23,12 @@ from tqdm.auto import tqdm
 
 from workbench.data import CropPool, Photos, loader
 from workbench.data.photos import Batch
+from workbench.limits import Count, Limited, NotNegative, Positive, Whole
 from workbench.models.prior import Prior
+from workbench.models.wrappers import existing_device
+from workbench.text import require
 from workbench.trainers.dsm import Objective
-from workbench.trainers.run import Progress, Run, Window
+from workbench.trainers.run import Progress, Run, Window, log
 from workbench.trainers.task import Averages, Context, Task, single
 
 Sampler = Callable[[dict[str, nn.Module], torch.Generator], Tensor]
@@ -33,7 +36,7 @@ LOST_IN_A_ROW = 20  # steps
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Limited):
     """What a run is, all of it recorded in ``settings.json``.
 
     Attributes:
@@ -52,31 +55,32 @@ class TrainSettings:
         workers: loader processes.
     """
 
-    steps: int
-    learning_rate: float = 1e-3
-    warmup: int = 500
+    steps: Count
+    learning_rate: NotNegative = 1e-3
+    warmup: Whole = 500
     schedule: str | Callable[[int], float] = "cosine"
     optimiser: str = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float | Callable[[int], float] = 0.9995
-    clip: float = 1.0
-    accumulate: int = 1
+    clip: Positive = 1.0
+    accumulate: Count = 1
     precision: str = "no"
     seed: int = 0
-    log_every: int = 100
-    save_every: int = 1000
-    sample_every: int = 0
-    workers: int = 2
+    log_every: Count = 100
+    save_every: Count = 1000
+    sample_every: Whole = 0
+    workers: Whole = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = {"schedule": ("cosine", "constant"), "precision": ("no", "bf16"), "optimiser": ("adam", "muon")}
         for name, values in known.items():
             if getattr(self, name) not in values and not (name == "schedule" and callable(self.schedule)):
                 raise ValueError(f"{name} is {' or '.join(map(repr, values))}, got {getattr(self, name)!r}")
-        for name in ("steps", "accumulate", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         object.__setattr__(self, "betas", tuple(self.betas))
+        shares = self.betas if callable(self.ema_decay) else (*self.betas, self.ema_decay)
+        fits = len(self.betas) == 2 and all(0 <= share <= 1 for share in shares) and max(self.betas) < 1
+        require(fits, "betas and ema_decay", "two shares below 1, and one up to 1", f"{self.betas}, {self.ema_decay}")
 
     def factor(self, step: int) -> float:
         """What base rates are multiplied by at step ``step`` (from 0)."""
@@ -108,21 +112,15 @@ def train(
     Args:
         prior: an adapter around a network; it is trained in place.
         sampler: draws images (B, C, H, W) from the averaged prior for the sample grids.
+        max_seconds, progress_bar, device: of :func:`train_task`.
 
     Returns:
         The averaged (EMA) prior in eval mode, and the progress.
     """
     draw = None if sampler is None else lambda modules, generator: sampler(modules["prior"], generator)
-    averages, progress = train_task(
-        single(prior, objective, settings),
-        photos,
-        settings,
-        folder,
-        sampler=draw,
-        max_seconds=max_seconds,
-        progress_bar=progress_bar,
-        device=device,
-    )
+    task = single(prior, objective, settings)
+    options = {"max_seconds": max_seconds, "progress_bar": progress_bar, "device": device}
+    averages, progress = train_task(task, photos, settings, folder, sampler=draw, **cast(Any, options))
     return cast(Prior, averages["prior"]), progress
 
 
@@ -159,7 +157,7 @@ def train_task(
     from accelerate import Accelerator
 
     accelerator = Accelerator()
-    device = torch.device(device or accelerator.device)
+    device = accelerator.device if device is None else existing_device(device)
     run = Run(Path(folder), settings, task, photos, accelerator)
     for module in task.modules.values():
         module.train(any(p.requires_grad for p in module.parameters())).to(device)
@@ -187,10 +185,12 @@ def train_task(
         for batch in parts:
             progress.images += len(batch.images) * accelerator.num_processes
             progress.skipped += len(batch.skipped)
-            run.report_skipped(batch.skipped)
+            for entry in batch.skipped:
+                log.warning("skipped %s", entry)
         lost = _step(task, modules, parts, settings, run, progress.step, averages, windows, device)
         if lost:
-            progress.lose()
+            progress.lost_steps += 1
+            progress.lost_in_a_row += 1
             if progress.lost_in_a_row >= LOST_IN_A_ROW:
                 raise FloatingPointError(_advice(progress))
         else:

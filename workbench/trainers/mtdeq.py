@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from workbench.limits import Count, Limited, ShareAboveZero
+from workbench.limits import Count, Limited, NotNegative, ShareAboveZero
 from workbench.operators.base import column
 from workbench.random import Draws
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann
@@ -54,7 +54,7 @@ class StepDecay(Limited):
 
 
 @dataclass(frozen=True)
-class MTDEQ:
+class MTDEQ(Limited):
     """The objective of Algorithm 1.
 
     Iterations start from the measurement at the size of the image, its holes filled.
@@ -74,10 +74,10 @@ class MTDEQ:
 
     degradations: Degradations = TASKS
     noise: tuple[float, ...] = NOISE
-    per_image: int = 5
+    per_image: Count = 5
     fixed_point: ForwardBackward = field(default_factory=partial(ForwardBackward, memory=1, max_steps=25))
-    weight: float = 1.0
-    denoising: float = 0.0
+    weight: NotNegative = 1.0
+    denoising: NotNegative = 0.0
     backward: JacobianFree | Neumann | Exact = field(default_factory=JacobianFree)
 
     @classmethod
@@ -88,11 +88,11 @@ class MTDEQ:
         return cls(degradations=degradations, noise=(noise,), per_image=1)
 
     def __post_init__(self) -> None:
-        if not self.noise or not all(0 <= level < math.inf for level in self.noise):
-            raise ValueError(f"noise must be standard deviations, finite and at least 0, got {self.noise}")
-        require(self.per_image >= 1, "per_image", "at least 1", self.per_image)
+        super().__post_init__()
+        fits = bool(self.noise) and all(0 <= level < math.inf for level in self.noise)
+        require(fits, "noise", "standard deviations, finite and at least 0", self.noise)
         weights = (self.weight, self.denoising)
-        require(min(weights) >= 0 and 0 < sum(weights) < math.inf, "weights", "from 0, not both 0", weights)
+        require(sum(weights) > 0, "weights", "from 0, not both 0", weights)
 
     def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
         """The loss of ``images`` (B, C, H, W) in [0, 1]; ``equilibrium``, ``denoising``, ``evaluations`` per

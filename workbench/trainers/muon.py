@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+
+if TYPE_CHECKING:
+    from workbench.trainers.loop import TrainSettings
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. (2024)
 STEPS = 5
@@ -73,9 +77,10 @@ class Muon(Optimizer):
         return loss
 
 
-def optimisers(model: nn.Module, name: str, rate: float, betas: tuple[float, float]) -> list[Optimizer]:
+def optimisers(model: nn.Module, settings: TrainSettings) -> list[Optimizer]:
     """ "adam": Adam for everything. "muon": Muon for convolution kernels, Adam for the rest."""
-    kernels = [p for p in model.parameters() if p.ndim == 4] if name == "muon" else []
+    rate, betas = settings.learning_rate, settings.betas
+    kernels = [p for p in model.parameters() if p.ndim == 4] if settings.optimiser == "muon" else []
     rest = [p for p in model.parameters() if not kernels or p.ndim != 4]
     found: list[Optimizer] = [Adam(rest, lr=rate, betas=betas)] if rest else []
     return [Muon(kernels, lr=rate), *found] if kernels else found

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.evaluation.perceptual import JUDGE, effnet_loss, lpips_distance
+from workbench.limits import Limited, NotNegative, Positive
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.random import Draws
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann
 from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, gradient_step, prox_step
+from workbench.text import require
 from workbench.trainers.degradations import Degradations
 from workbench.trainers.dsm import Values, check_images, trained_range, unwrapped
 from workbench.trainers.equilibrium import Equilibrium, checked
@@ -34,7 +36,7 @@ MAPS = ("gradient", "prox")
 
 
 @dataclass(frozen=True)
-class MUPET:
+class MUPET(Limited):
     """The objective of eq. (9) on a distribution of degradations.
 
     Attributes:
@@ -53,11 +55,11 @@ class MUPET:
         sigma_min, sigma_max: range of the levels, None for the prior's own.
     """
 
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
     degradations: Degradations = field(default_factory=Degradations)
     fixed_point: MapByAdam | MapByProx = field(default_factory=partial(MapByProx, tolerance=0.1, max_steps=15))
     map: str = "gradient"
-    step_size: float = 0.05
+    step_size: Positive = 0.05
     backward: JacobianFree | Neumann | Exact = field(default_factory=JacobianFree)
     loss: str = "squared"
     divide_by_sigma: bool = True
@@ -68,15 +70,10 @@ class MUPET:
     def __post_init__(self) -> None:
         if self.loss == "effnet2":
             raise ValueError(f"effnet2 is no loss: {JUDGE}")
-        for name, value, known in (
-            ("map", self.map, MAPS),
-            ("loss", self.loss, LOSSES),
-            ("levels", self.levels, LEVELS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if not (0 <= self.alpha < float("inf") and 0 < self.step_size < float("inf")):
-            raise ValueError(f"expected alpha >= 0 and step_size > 0, got {self.alpha} and {self.step_size}")
+        super().__post_init__()
+        for name, known in (("map", MAPS), ("loss", LOSSES), ("levels", LEVELS)):
+            value = getattr(self, name)
+            require(value in known, name, f"one of {', '.join(known)}", repr(value))
 
     def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
         """The loss of ``images`` (B, C, H, W) in [0, 1], and ``dsm``, ``map``, ``evaluations`` (per image), shares
@@ -131,9 +128,8 @@ class MUPET:
     def distances(self, estimates: Tensor, images: Tensor, level: Tensor) -> Tensor:
         """The loss of each estimate, (B,)."""
         scale = level if self.divide_by_sigma else torch.ones_like(level)
-        if self.loss == "lpips":
-            return lpips_distance(images.device)(estimates, images) / scale.flatten()
-        if self.loss == "effnet":
-            return effnet_loss(images.device)(estimates, images) / scale.flatten()
+        if self.loss in ("lpips", "effnet"):
+            distance = lpips_distance if self.loss == "lpips" else effnet_loss
+            return distance(images.device)(estimates, images) / scale.flatten()
         error = (estimates - images) / scale
         return (error.square() if self.loss == "squared" else error.abs()).flatten(1).mean(1)

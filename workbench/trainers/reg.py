@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.data.photos import Batch
 from workbench.limits import Limited, NotNegative, Positive
@@ -30,7 +30,7 @@ from workbench.random import Draws
 from workbench.trainers.dsm import Values, check_images
 from workbench.trainers.loop import TrainSettings
 from workbench.trainers.muon import optimisers
-from workbench.trainers.task import Context, Modules, Task
+from workbench.trainers.task import Context, Modules, Task, described
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,15 @@ class ReG(Limited):
         Raises:
             ValueError: the prior does not know the levels.
         """
-        if max(self.sigma_max, self.level) > prior.sigma_max:
-            raise ValueError(f"{prior.name} knows noise up to {prior.sigma_max:g}, ReG asks up to {self.sigma_max:g}")
+        prior.check_kind("ReG")
+        highest = max(self.sigma_max, self.level)
+        if highest > prior.sigma_max:
+            raise ValueError(f"{prior.name} knows noise up to {prior.sigma_max:g}, ReG asks up to {highest:g}")
         denoiser, regulariser = prior.requires_grad_(self.learn_denoiser), copy.deepcopy(prior).requires_grad_(True)
         trained = [denoiser, regulariser] if self.learn_denoiser else [regulariser]
-        steppers = [
-            stepper
-            for module in trained
-            for stepper in optimisers(module, settings.optimiser, settings.learning_rate, settings.betas)
-        ]
-        described = {f"objective.{name}": value for name, value in asdict(self).items()}
-        return Task(
-            {"denoiser": denoiser, "regulariser": regulariser},
-            {"joint": steppers},
-            [("joint", self.loss)],
-            {**described, "objective": "ReG"},
-        )
+        steppers = [stepper for module in trained for stepper in optimisers(module, settings)]
+        modules: dict[str, nn.Module] = {"denoiser": denoiser, "regulariser": regulariser}
+        return Task(modules, {"joint": steppers}, [("joint", self.loss)], described(self))
 
     def loss(self, modules: Modules, batch: Batch, draws: Draws, context: Context) -> tuple[Tensor, Values]:
         """Of one step; ``residual`` is the regulariser's term before its weight."""

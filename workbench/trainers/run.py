@@ -44,11 +44,6 @@ class Progress:
     lost_steps: int = 0
     lost_in_a_row: int = 0
 
-    def lose(self) -> None:
-        """Count a step that left the weights alone."""
-        self.lost_steps += 1
-        self.lost_in_a_row += 1
-
 
 class Window:
     """What happened since the last line of the log: means over steps, accumulation parts and processes."""
@@ -125,7 +120,10 @@ class Run:
         """Record the settings before the first step, or compare them with those of the run that is continued."""
         file = self.folder / "settings.json"
         if self._checkpoint.is_file() and file.is_file():
-            found = json.loads(file.read_text())
+            try:
+                found = json.loads(file.read_text())
+            except ValueError as error:
+                raise ValueError(f"{file} is damaged ({error}): give another folder") from None
             differing = [
                 f"{name} was {found.get(name)!r} and is {described.get(name)!r}"
                 for name in sorted((set(found) | set(described)) - FREE)
@@ -137,8 +135,11 @@ class Run:
                     "Give another folder, or delete this one to start over"
                 )
         elif self.main:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise ValueError(f"{self.folder} is no folder: a run needs one of its own")
             self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(described, indent=1))
+            with replacing(file) as temporary:
+                temporary.write_text(json.dumps(described, indent=1))
 
     @property
     def _checkpoint(self) -> Path:
@@ -164,7 +165,11 @@ class Run:
         if not self._checkpoint.is_file():
             return Progress()
         # Everything by way of the CPU: a second copy of the optimisers' states may not fit on the device.
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many kinds
+            text = f"{self._checkpoint} cannot be read ({str(error).splitlines()[0]}): delete it to start over"
+            raise ValueError(text) from None
         for name, module in task.modules.items():
             module.load_state_dict(state["modules"][name], strict=False)
             for key, value in state["averages"][name].items():
@@ -212,11 +217,6 @@ class Run:
                 self.writer.add_scalar(name, value, progress.step)
             self.writer.add_scalar("data/waiting", waiting, progress.step)
             self.writer.add_scalar("data/skipped", progress.skipped, progress.step)
-
-    def report_skipped(self, skipped: list[str]) -> None:
-        """Name the files that could not be decoded."""
-        for entry in skipped:
-            log.warning("skipped %s", entry)
 
     def grid(self, progress: Progress, sampler: Sampler, modules: dict[str, nn.Module], device: torch.device) -> None:
         """Draw samples, always from the same noise, and write them as one picture."""

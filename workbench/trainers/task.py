@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -130,10 +130,10 @@ def single(prior: Prior, objective: Objective, settings: TrainSettings) -> Task:
         floor = {} if batch.floor is None else {"floor": batch.floor}
         return objective(modules["prior"], batch.images, draws, **floor)
 
-    described = {f"objective.{name}": value for name, value in asdict(cast(Any, objective)).items()}
-    return Task(
-        {"prior": prior},
-        {"prior": optimisers(prior, settings.optimiser, settings.learning_rate, settings.betas)},
-        [("prior", loss)],
-        {**described, "objective": type(objective).__name__},
-    )
+    return Task({"prior": prior}, {"prior": optimisers(prior, settings)}, [("prior", loss)], described(objective))
+
+
+def described(objective: Any) -> dict[str, Any]:
+    """The settings of an objective, a dataclass, as ``settings.json`` has them."""
+    settings = {f"objective.{name}": value for name, value in asdict(objective).items()}
+    return {**settings, "objective": type(objective).__name__}

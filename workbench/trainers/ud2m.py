@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from workbench.data.photos import Batch
 from workbench.evaluation.perceptual import effnet_loss, lpips_distance
-from workbench.limits import Limited, NotNegative, Positive
+from workbench.limits import Count, Limited, NotNegative, Positive
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import Unfolded
 from workbench.operators.base import Operator, column
@@ -30,7 +31,7 @@ from workbench.trainers.adversarial import CollapseWatch, Discriminator, adversa
 from workbench.trainers.degradations import Degradation, Degradations
 from workbench.trainers.dsm import Values, check_images, unwrapped
 from workbench.trainers.loop import TrainSettings
-from workbench.trainers.task import Context, Modules, Task
+from workbench.trainers.task import Context, Loss, Modules, Task, described
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class UD2M(Limited):
     penalty: NotNegative = 0.01
     distance: str = "lpips"
     discriminator_rate: Positive | None = None
-    width: int = 32
+    width: Count = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,22 +104,20 @@ class UD2M(Limited):
         if network.lora is None:
             network.requires_grad_(True)
         modules: dict[str, nn.Module] = {"generator": network}
-        rates, turns = {"generator": settings.learning_rate}, [("generator", self.generator_loss)]
+        rates, turns = {"generator": settings.learning_rate}, [("generator", cast(Loss, self.generator_loss))]
         if self.adversarial:
             with torch.random.fork_rng(devices=[]):  # the same weights in every process, and in a run that goes on
                 torch.manual_seed(settings.seed)
                 modules["discriminator"] = Discriminator(network.channels, self.width)
             rates["discriminator"] = self.discriminator_rate or settings.learning_rate
-            turns.append(("discriminator", _Turn(self)))
-        steppers = {
-            name: [torch.optim.AdamW([p for p in modules[name].parameters() if p.requires_grad], lr=rate, betas=betas)]
-            for name, rate in rates.items()
-            for betas in [settings.betas]
-        }
-        described = {f"objective.{name}": value for name, value in asdict(self).items()}
-        unfolding = {f"unfolding.{name}": value for name, value in asdict(network.unfolding).items()}
-        lora = {} if network.lora is None else {f"lora.{k}": v for k, v in asdict(network.lora).items()}
-        return Task(modules, cast(Any, steppers), turns, {**described, **unfolding, **lora, "objective": "UD2M"})
+            turns.append(("discriminator", partial(self._watched, CollapseWatch())))
+        steppers: dict[str, list[torch.optim.Optimizer]] = {}
+        for name, rate in rates.items():
+            trained = [p for p in modules[name].parameters() if p.requires_grad]
+            steppers[name] = [torch.optim.AdamW(trained, lr=rate, betas=settings.betas)]
+        parts = {"unfolding": network.unfolding} | ({} if network.lora is None else {"lora": network.lora})
+        more = {f"{part}.{key}": v for part, kind in parts.items() for key, v in asdict(cast(Any, kind)).items()}
+        return Task(modules, steppers, turns, described(self) | more)
 
     def generator_loss(self, modules: Modules, batch: Batch, draws: Draws, context: Context) -> tuple[Tensor, Values]:
         """Eq. (8); ``squared``, ``perceptual`` and ``fooling`` to log."""
@@ -141,6 +140,14 @@ class UD2M(Limited):
         certainty = -adversarial(judge(images, seen), judge(fake, seen))
         slope = gradient_penalty(judge, images, fake, seen, draws.uniform(len(images)))
         return certainty + self.penalty * slope, {"certainty": certainty, "slope": slope}
+
+    def _watched(
+        self, watch: CollapseWatch, modules: Modules, batch: Batch, draws: Draws, context: Context
+    ) -> tuple[Tensor, Values]:
+        """The discriminator's turn."""
+        loss, values = self.discriminator_loss(modules, batch, draws)
+        watch.see(float(values["certainty"].detach()))
+        return loss, values
 
     def draw(self, network: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """The images, samples of the network for one problem each, and what the data show, as images."""
@@ -169,15 +176,3 @@ class UD2M(Limited):
     def distances(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
         """The perceptual distance, per image. Raises ValueError where its weights are not there."""
         return lpips_distance(device) if self.distance == "lpips" else effnet_loss(device)
-
-
-class _Turn:
-    """The discriminator's turn, under watch."""
-
-    def __init__(self, objective: UD2M) -> None:
-        self.objective, self.watch = objective, CollapseWatch()
-
-    def __call__(self, modules: Modules, batch: Batch, draws: Draws, context: Context) -> tuple[Tensor, Values]:
-        loss, values = self.objective.discriminator_loss(modules, batch, draws)
-        self.watch.see(float(values["certainty"].detach()))
-        return loss, values

@@ -6,20 +6,28 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from workbench.images import FINITE, check_range
 from workbench.restore import Result
 from workbench.solvers.base import Restoration
-from workbench.widgets.tool import Tool, View, decibels, pictures, slider
+from workbench.text import require
+from workbench.widgets.tool import Tool, View, comparable, decibels, pictures, slider
 
 
 def comparison(results: Mapping[str, Tensor | Restoration | Result], original: Tensor | None = None) -> Tool:
     """Two or more results (B, C, H, W) of the same photos side by side, by name, zoomed and moved together.
 
     They may differ in size, as a measurement beside its restorations does. With the ``original``, those of its size
-    have a PSNR. ValueError for fewer than two pictures, or another number of images in one of them.
+    have a PSNR. ValueError for fewer than two pictures, values that are no finite floating-point numbers, or another
+    number of images in one of them.
     """
     images = {name: found if isinstance(found, Tensor) else found.image for name, found in results.items()}
-    alike = [name for name, batch in images.items() if original is not None and batch.shape[2:] == original.shape[2:]]
+    alike = [name for name, batch in images.items() if original is not None and comparable(batch, original)]
+    require(
+        original is None or "original" not in images, "a result beside the original", "named otherwise", "'original'"
+    )
     images |= {} if original is None else {"original": original}
+    for name, batch in images.items():
+        check_range(batch, name, *FINITE)
     counts = {name: len(batch) for name, batch in images.items()}
     if len(images) < 2 or len({*counts.values()}) != 1:
         raise ValueError(f"expected two or more pictures, with as many images in each, got {counts}")

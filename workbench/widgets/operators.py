@@ -13,44 +13,49 @@ from workbench.operators.controls import CONTROLS, spec_with, values_in
 from workbench.operators.parse import operator_name
 from workbench.plots import curves
 from workbench.restore import degrade
-from workbench.widgets.tool import Part, Tool, View, pictures, slider
+from workbench.text import require
+from workbench.widgets.tool import Part, Tool, View, one_photo, pictures, slider
 
 POINTS = 400  # of a curve
 
 
 def operator_explorer(
-    photo: Tensor | None = None, operator: str = "blur:1.5", noise: float = 0.01, seed: int = 0
+    photo: Tensor | None = None, operator: str = "blur:1.5", noise: float | str = 0.01, seed: int = 0
 ) -> Tool:
     """What an operator does to ``photo`` (1, 3, H, W) in [0, 1]: ``y = A x + noise``, ``A†y``, spectrum.
 
     All registered operators are listed, with a control for each parameter. What is written beside counts: all that the
-    command line takes, also FILE.py:NAME. Arguments, and ValueError for bad ones, are as of ``restore.degrade``.
+    command line takes, also FILE.py:NAME. The noise is a slider, or written as "poisson:30". Arguments, and ValueError
+    for bad ones, are as of ``restore.degrade``.
     """
-    x = sample_photo("astronaut", 128) if photo is None else photo
+    x = one_photo(sample_photo("astronaut", 128) if photo is None else photo)
+    require(isinstance(operator, str), "operator", "written as on the command line", operator)
+    degrade(x, operator, noise, seed)  # a control would cut what is beyond it, and say nothing
     kind = ipywidgets.Dropdown(
         options=[(title, name) for name, (title, *_) in CONTROLS.items()], description="Operator"
     )
     text = ipywidgets.Text(operator, description="A =", continuous_update=False)
-    level, number, parameters = (
-        slider("Noise σ, images in [0, 1]", noise, 0, 0.5, 0.005),
-        ipywidgets.IntText(seed, description="Seed"),
-        ipywidgets.HBox(),
-    )
+    if isinstance(noise, str):
+        level = ipywidgets.Text(noise, description="Noise", continuous_update=False)
+    else:
+        level = slider("Noise σ, images in [0, 1]", noise, 0, max(0.5, noise), 0.005)
+    number, parameters = ipywidgets.IntText(seed, description="Seed"), ipywidgets.HBox()
 
     def written() -> str:
-        return spec_with(kind.value, [control.value for control in parameters.children])
+        return spec_with(kind.value, [control.value for control in parameters.children], text.value)
 
     def choose(_: object) -> None:
         if kind.value not in (None, operator_name(text.value)):
             text.value = spec_with(kind.value, values_in(kind.value))
 
     def offer(_: object = None) -> None:
-        """The controls of what is written, unless they wrote it."""
+        """The controls of what is written, unless they say so already."""
         name = operator_name(text.value) if operator_name(text.value) in CONTROLS else None
-        if name is not None and name == kind.value and text.value == written():
+        values = values_in(text.value) if name else []
+        if name is not None and name == kind.value and values == [control.value for control in parameters.children]:
             return
         kind.value, parameters.children = name, []
-        for parameter, value in zip(CONTROLS[name][1:], values_in(text.value), strict=True) if name else ():
+        for parameter, value in zip(CONTROLS[name][1:], values, strict=True) if name else ():
             if parameter.choices:
                 control = ipywidgets.Dropdown(options=parameter.choices, value=value, description=parameter.label)
             else:

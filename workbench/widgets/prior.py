@@ -14,7 +14,7 @@ from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers.prior_samples import EDM, Consistency, PriorSampler
 from workbench.text import require
-from workbench.widgets.tool import Tool, View, decibels, pictures
+from workbench.widgets.tool import Tool, View, decibels, one_photo, pictures
 
 LEVELS = (1e-3, 100.0)  # of the slider, at most
 
@@ -31,7 +31,7 @@ def prior_inspector(
     sampler = sampler or (Consistency() if prior.kind == "consistency" else EDM())
     prior.check_kind("the prior inspector", sampler.prior_kind)
     require(samples >= 1, "samples", "at least 1", samples)
-    x = sample_photo("astronaut", prior.image_size or 128)[:, : prior.channels] if photo is None else photo
+    x = sample_photo("astronaut", prior.image_size or 128)[:, : prior.channels] if photo is None else one_photo(photo)
     prior.check(x)
     x = x.to(next(prior.parameters(), x))
     low, high = max(prior.sigma_min, LEVELS[0]), min(prior.sigma_max, LEVELS[1])

@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.plots import curves
 from workbench.restore import Result
 from workbench.solvers.base import Restoration, Step
-from workbench.widgets.tool import Part, Tool, View, decibels, pictures, slider
+from workbench.widgets.tool import Part, Tool, View, comparable, decibels, pictures, slider
 
 
 def restoration_player(
@@ -33,7 +33,7 @@ def restoration_player(
         original: (B, C, H, W), if known: adds PSNR.
 
     Raises:
-        ValueError: steps, ``before`` or ``original`` of another number of images.
+        ValueError: steps, ``before`` or ``original`` of another number of images, or ``original`` of another size.
     """
     if isinstance(found, Result):
         before = found.degraded.picture if before is None else before
@@ -43,6 +43,8 @@ def restoration_player(
     for name, given in (("steps", images[0]), ("before", before), ("original", original)):
         if given is not None and len(given) != len(last):
             raise ValueError(f"{name}: expected {len(last)} images, as in the restoration, got {len(given)}")
+    if original is not None and not comparable(last, original):
+        raise ValueError(f"original: expected pictures of {_size(last)}, as in the restoration, got {_size(original)}")
     known: dict[str, Tensor] = {}  # name of a trace -> its values (B, iterations)
     if original is not None:
         known["PSNR, dB"] = torch.stack([decibels(image, original) for image in images], 1)
@@ -65,6 +67,10 @@ def restoration_player(
         return note, [pictures(columns), *([Part(2.2, draws[row], number if steps else math.nan)] if known else [])]
 
     return Tool("Restoration player", {"play": play, "iteration": at, "photo": photo}, view, quiet=["play"])
+
+
+def _size(images: Tensor) -> str:
+    return "x".join(map(str, images.shape[1:]))
 
 
 def _draw(traces: dict[str, Tensor], into: FigureBase) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from workbench.evaluation.metrics import psnr
 from workbench.plots import png, show
+from workbench.text import require
 
 WIDTH = 8.5  # of figures, inches
 
@@ -102,6 +103,17 @@ def slider(label: str, value: Any, low: float, high: float, step: float = 1) -> 
     layout = {"width": "320px", "display": "none" if low == high else ""}
     looks = {"readout_format": form, "style": {"description_width": "initial"}, "layout": layout}
     return kind(value=value, min=low, max=high, step=step, description=label, **looks)
+
+
+def one_photo(photo: Tensor) -> Tensor:
+    """``photo``. Raises ValueError where it is not (1, C, H, W)."""
+    require(photo.ndim == 4 and len(photo) == 1, "photo", "one picture (1, C, H, W)", tuple(photo.shape))
+    return photo
+
+
+def comparable(images: Tensor, originals: Tensor) -> bool:
+    """Whether :func:`decibels` can be asked."""
+    return images.shape[2:] == originals.shape[2:] and images.shape[1] in (1, originals.shape[1])
 
 
 def decibels(images: Tensor, originals: Tensor) -> Tensor:
