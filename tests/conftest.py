@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from nbval.plugin import IPyNbCell
+
+from tests.printed import Printed
+
+_sanitize = IPyNbCell.sanitize
+IPyNbCell.sanitize = lambda cell, text: Printed(_sanitize(cell, text))
 
 
 @pytest.fixture(scope="session")

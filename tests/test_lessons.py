@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.printed import Printed
+
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").rglob("*.py"))
 NAMED = re.compile(r"`(workbench(?:\.\w+)+)(?::(\w+)((?:\.\w+)*))?`")
 
@@ -23,3 +25,21 @@ def test_the_functions_that_a_lesson_names_exist(lesson: Path) -> None:
             found = getattr(found, attribute)
         source = getattr(found, "__module__", module)
         assert source == module, f"{name} is imported into {module}, its source is {source}"
+
+
+@pytest.mark.parametrize(
+    ("stored", "printed", "same"),
+    [
+        ("PSNR [26.5, 24.9]", "PSNR [26.5, 25.0]", True),
+        ("gain +0.04 ± 0.18", "gain +0.05 ± 0.17", True),
+        ("1000 evaluations", "1010 evaluations", True),
+        ("residual 2.0e-05", "residual 2.1e-05", False),
+        ("27.3 dB", "26.5 dB", False),
+        ("gain +0.04", "gain -0.04", False),
+        ("8 photos", "9 photos", False),
+        ("8 photos", "8 images", False),
+    ],
+)
+def test_two_processors_may_print_figures_that_differ_in_the_last_place(stored: str, printed: str, same: bool) -> None:
+    assert (Printed(stored) == Printed(printed)) is same
+    assert (Printed(stored) != Printed(printed)) is not same
