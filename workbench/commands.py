@@ -193,7 +193,7 @@ def exam(
     learned: Annotated[
         bool, typer.Option(help="Also with a small network trained on the task's prior, whose errors add up.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Fixes everything.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes everything.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all figures there, as JSON.", show_default=False)
     ] = None,
@@ -218,7 +218,7 @@ def exam(
     candidate = make_candidate(solver, **settings)
     if learned and solver in CONTROLS:
         raise typer.BadParameter(f"--learned is for samplers: the control {solver} asks no prior")
-    tasks = [make_task(name) for name in task or TASKS]
+    tasks = [make_task(name) for name in dict.fromkeys(task or TASKS)]
     grades = []
     for each in tqdm(tasks, desc=solver, unit="task"):
         priors = [None, learn(each.prior, seed=seed)] if learned else [None]

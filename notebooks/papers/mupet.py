@@ -390,7 +390,7 @@ for label, alpha in {"DSM continued": 0.0, "MUPET": 1.0}.items():
 # What was trained, first: fixed points of a photo that none of the three was fine-tuned on. MUPET moved them towards
 # the original, score matching did not.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 cases = {"70 % missing": "inpaint:0.7", "block": "block:24", "noise": "denoise"}
 problems = [degrade(cat, spec, noise=0.05, seed=0) for spec in cases.values()]
 columns = {"original": cat.expand(len(cases), -1, -1, -1), "measured": torch.cat([p.picture for p in problems])}
@@ -467,7 +467,7 @@ def finish(figure, axes):
     plt.show()
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 summaries = {}
 for title, solver in {
     "ζ = 0.3, σ = 0.1": DiffPIR(steps=20, zeta=0.3, sigma_start=0.1),
@@ -506,7 +506,7 @@ assert changes[2] < min(changes[:2]) - 0.1
 
 # %% [markdown]
 # ## Table II, small
-# The three networks of the first cell in DiffPIR: 20 steps in place of 1000, 20 tiles of the sample photos in place of
+# The three networks of the first cell in DiffPIR: 20 steps in place of 1000, 12 tiles of the sample photos in place of
 # 300 photos, three tasks of eight, the same settings for all ($\zeta$ = 1; `docs/mupet.md` says how they were chosen).
 # The paper's figures are read from `pipelines/published.yaml`.
 
@@ -515,7 +515,7 @@ pipelines = find_published(Path.cwd()).parent
 pipeline = load_pipeline(pipelines / "mupet_quick.yaml", pipelines.parent / "notebooks" / "jobs")
 paper = next(table for table in pipeline.published if table.id == "mupet-2")
 jobs = {job.parameters["degradation"]: job.parameters for job in pipeline.jobs if "degradation" in job.parameters}
-FIRST, COUNT = 10, 20
+FIRST, COUNT = 10, 12
 tiles, names = evaluation_photos([], count=COUNT, first=FIRST, size=64, short_side=256)
 networks = {label: load_prior(name) for label, name in PRIORS.items()}
 
@@ -558,7 +558,7 @@ for task, summary in found.items():
 
 # %% [markdown]
 # Beside the paper's changes (crosses) these are small, and an interval that holds 0 shows no change. At ×4 the judge
-# and PSNR point in opposite directions: look at which figure a claim is about. Twenty tiles
+# and PSNR point in opposite directions: look at which figure a claim is about. Twelve tiles
 # decide little; `docs/mupet.md` has 40 photos that no network saw, and says in its first lines what holds.
 #
 # `make mupet` runs all tasks with 30 tiles, and writes a report with pictures, intervals and samples (Table I).

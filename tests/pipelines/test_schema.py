@@ -81,7 +81,7 @@ def test_parameters_are_set_in_every_job_that_has_them(tmp_path):
     before, after = load_pipeline(path), load_pipeline(path, changes={"noise": 0.3})
     assert [job.parameters for job in after.jobs] == [{"noise": 0.3}, {"size": 5, "noise": 0.3}]
     assert {job.id for job in before.jobs}.isdisjoint(job.id for job in after.jobs)
-    with pytest.raises(ValueError, match="none of its notebooks has a parameter 'nois'"):
+    with pytest.raises(ValueError, match="unknown parameter 'nois', did you mean 'noise'"):
         load_pipeline(path, changes={"nois": 0.3})
     with pytest.raises(ValueError, match="'noise' must be float, got 'much'"):
         load_pipeline(path, changes={"noise": "much"})

@@ -145,7 +145,8 @@ def _execute(folder: Path, job: Job, slots: int, lock: IO[str]) -> str:
         environment["OMP_NUM_THREADS"] = f"{cpus:g}"
     elif slots > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // slots)))
-    command = [sys.executable, "-m", "workbench.pipelines.job", str(folder)]
+    # The package imports the module that -m runs, which Python would warn of at the head of every log.
+    command = [sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m", "workbench.pipelines.job", str(folder)]
     deadline = time.monotonic() + job.timeout
     with (folder / LOG).open("wb") as log, _gpus(job.resources.get("gpus"), slots) as own:
         # A session of its own: Ctrl-C reaches the runner alone, which then ends its jobs in order.

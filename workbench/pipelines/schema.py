@@ -129,12 +129,13 @@ def load_pipeline(
     folder = Path(notebooks).resolve() if notebooks else _nearest_notebooks(path.resolve())
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of job notebooks")
-    for name in changes or {}:
-        entries = [entry for entry in file.jobs if name in _known_parameters(entry, folder)]
-        if not entries:
-            raise ValueError(f"{path}: none of its notebooks has a parameter {name!r}")
-        for entry in entries:
-            entry.parameters = {**entry.parameters, name: (changes or {})[name]}
+    for name, value in (changes or {}).items():
+        parameters = [_known_parameters(entry, folder) for entry in file.jobs]
+        if not any(name in known for known in parameters):
+            raise ValueError(f"{path}: {unknown('parameter', name, sorted(set().union(*parameters)))}")
+        for entry, known in zip(file.jobs, parameters, strict=True):
+            if name in known:
+                entry.parameters = {**entry.parameters, name: value}
     code, contents = code_version(), Contents(Path.cwd(), kept)
     named: dict[str, list[str]] = {}
     jobs: list[Job] = []
