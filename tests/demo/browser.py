@@ -27,7 +27,7 @@ needs_chromium = [
 # A camera that shows a test picture, and nobody who would have to allow it.
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 DEGRADED = '#board img[alt="Degraded"], #board img[alt="The photo as it came"]'
-RUN = 60_000  # longest run of a test, milliseconds
+PATIENCE = 120_000  # milliseconds until a page is taken for dead; a busy machine draws slowly
 
 
 class Demo:
@@ -124,7 +124,7 @@ class Demo:
         for _ in range(3):
             self.number("side", side)
             try:
-                return shown.wait_for(timeout=15_000)
+                return shown.wait_for(timeout=PATIENCE / 4)
             except TimeoutError:  # the page draws its first pictures before it listens
                 self.number("side", side + 8)
         raise AssertionError(f"the page shows no picture of {side} pixels")
@@ -136,7 +136,7 @@ class Demo:
         self.page.wait_for_function(
             "before => { const shown = document.querySelector('#slider img'); return shown && shown.src !== before; }",
             arg=before,
-            timeout=RUN,
+            timeout=PATIENCE,
         )
         self.page.locator("#status .prose", has_text=re.compile(r"Done\.|: ")).wait_for()  # or why a method could not
         self.part("scores", "[data-index]").first.wait_for()
@@ -155,7 +155,7 @@ class Demo:
             arg=[DEGRADED, before],
         )
 
-    def status(self, text: str, timeout: float = 10_000) -> None:
+    def status(self, text: str, timeout: float = PATIENCE) -> None:
         """Wait until the line above the pictures says ``text``."""
         self.page.locator("#status .prose", has_text=text).wait_for(timeout=timeout)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from tests.demo.browser import CAMERA, CHROMIUM, Demo
+from tests.demo.browser import CAMERA, CHROMIUM, PATIENCE, Demo
 from tests.demo.visitor import visit
 from workbench.images import sample_photo, save_image
 
@@ -108,7 +108,8 @@ def context(server: Server) -> Iterator[BrowserContext]:
         context = browser.new_context(
             viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write", "camera"]
         )
-        context.set_default_timeout(45_000)
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         yield context
         browser.close()
 
