@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from tests.demo.browser import DEGRADED, RUN, Demo, needs_chromium, pixels
+from tests.demo.browser import DEGRADED, Demo, needs_chromium, pixels
 from tests.demo.conftest import Server
 from workbench.demo.presets import PRESETS
 from workbench.models import available_priors
@@ -168,7 +168,7 @@ def test_two_visitors_see_their_own_results(context: BrowserContext, demo: Demo,
         visitor.methods(("diffpir", "photo-control", f"steps={steps}"))
         visitor.part("go").click()
     for visitor, steps in ((demo, 2), (other, 4)):
-        visitor.status("Done.", RUN)
+        visitor.status("Done.")
         visitor.part("scores", "[data-index]").first.wait_for()
         assert [row["Evaluations"] for row in visitor.scores()] == [str(steps)]
     other.page.close()
