@@ -75,7 +75,7 @@ def test_bad_commands_and_pipelines_are_one_line(refused, tmp_path):
 
 def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
     code, said, _ = run(
-        "exam", "ddrm", "--set", "steps=2", "--task", "mixture-blur", "--repetitions", 20, "--out", "e.json"
+        "exam", "ddrm", "--set", "steps=2", *2 * ("--task", "mixture-blur"), "--repetitions", 20, "--out", "e.json"
     )
     assert code == 0
     head, row = said.splitlines()
@@ -86,6 +86,7 @@ def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
     assert "--out is a file" in refused("exam", "ddrm", "--out", tmp_path)
     assert "the control exact asks no prior" in refused("exam", "exact", "--learned")
     assert "unknown solver 'ddmr', did you mean" in refused("exam", "ddmr")
+    assert "--seed" in refused("exam", "ddrm", "--seed", -1)
     assert "unknown task 'blur'" in refused("exam", "ddrm", "--task", "blur")
     assert "unknown setting of ddrm 'step'" in refused("exam", "ddrm", "--set", "step=2")
 

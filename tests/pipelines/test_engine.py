@@ -60,6 +60,7 @@ def test_done_jobs_hold_their_result_and_failed_ones_no_part_of_it(ran):
             assert files == {"job.json", "notebook.ipynb", "log.txt", "half.txt", "result.json"}
             result = json.loads((folder / "result.json").read_text())
             assert result["job"] == outcome.id
+            assert "Warning" not in (folder / "log.txt").read_text()
             assert result["value"] == 2 * jobs[outcome.id].parameters.get("noise", 0.1)
         elif outcome.state == "failed":
             # A job that ran out of time may not have come as far as its notebook.
