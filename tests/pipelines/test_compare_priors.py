@@ -79,7 +79,7 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
             assert image.size == (3 * 16 + 2 * 2, 16)  # three pictures from two batches
     # strips: original, degraded, two priors; samples: two priors, photos, spectrum
     assert len(page.pictures) == 4 + 4
-    paper = ("paper (80% pix), MUPET", "27.54", "another scale")
+    paper = ("paper, table II, MUPET", "80% pix", "27.54", "another scale")
     for said in ("Mind it.", "Two − One", "ζ 0.3", *paper, "Every combination"):
         assert said in text, said
     assert "three RGB channels of the whole picture, not rounded to 8 bits" in " ".join(text.split())

@@ -39,13 +39,17 @@ def comparison_view(results: Sequence[Mapping[str, Any]], published: Sequence[Pu
     if not own:
         return None
     tasks = [_task(result["comparison"], result["folder"], published) for result in results if "comparison" in result]
+    solvers = distinct(prior["solver"] for one in own for prior in one["priors"].values())
+    changes = [change for task in tasks for change in (*task["changes"], task["paper_change"] or {})]
     return {
         "tasks": tasks,
+        "kind": "prior" if len(solvers) == 1 else "method",
+        "changed": _measured(changes),
         "metrics": _measured(row for task in tasks for row in (*task["rows"], *task["paper"])),
         "verdicts": _verdicts([change for comparison in own for change in comparison["changes"]]),
         "missing": _missing(own),
         "messages": distinct(row["message"] for comparison in own for row in comparison["rows"] if row["message"]),
-        "solvers": distinct(prior["solver"] for one in own for prior in one["priors"].values()),
+        "solvers": solvers,
         "priors": distinct((label, prior["summary"]) for one in own for label, prior in one["priors"].items()),
         "environments": distinct(comparison["environment"] for comparison in own),
         "paper": any(task["paper"] for task in tasks),
@@ -152,7 +156,8 @@ def _paper_rows(table: Published, task: str) -> list[dict[str, Any]]:
     own = table.figures(task)
     found, prefix = (own, "") if own else (table.figures(), f"{task} ")
     rows = [
-        {"label": " ".join(names)} | {key: figures.get(f"{prefix}{FIGURES[key].paper}") for key in SHOWN}
+        {"label": " ".join(names), "table": table.table}
+        | {key: figures.get(f"{prefix}{FIGURES[key].paper}") for key in SHOWN}
         for names, figures in found
     ]
     return [row for row in rows if any(row[key] is not None for key in METRICS)]
