@@ -66,6 +66,7 @@ unit: $(STAMP)
 notebooks: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/jupytext --quiet --to ipynb --execute notebooks/basics/*.py notebooks/papers/*.py \
 	  notebooks/exercises/solved/*.py
+	$(BIN)/python scripts/stills.py
 	$(BIN)/python scripts/exercises.py
 	$(BIN)/jupytext --quiet --to ipynb notebooks/jobs/*.py
 

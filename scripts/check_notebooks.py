@@ -12,6 +12,7 @@ from pathlib import Path
 
 import exercises
 import jupytext
+import stills
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +35,9 @@ def _compare(notebook: Path, text: Path) -> list[str]:
     books = [jupytext.read(notebook), jupytext.read(text)]
     found = []
     for file, book in zip((notebook, text), books, strict=True):
+        found += [
+            f"cell {number} of {file.name} holds a live widget: scripts/stills.py" for number, _ in stills.live(book)
+        ]
         kernel = book.metadata.get("kernelspec", {}).get("name")
         if kernel != "python3":
             found.append(f"the kernel of {file.name} is {kernel!r}, expected 'python3'")
