@@ -116,7 +116,7 @@ def test_the_report_shows_the_merged_comparison(whole):
     value = whole["comparison"]["means"]["mine"]["fid"]["mean"]
     assert f"{value:.2f}" in page.text
     assert "mine against none" in page.text
-    assert "300, 16×16" in page.text
+    assert "300 images, 16×16" in page.text
     assert len(page.pictures) == 4
 
 
