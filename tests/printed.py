@@ -27,10 +27,8 @@ class Printed(str):
 
 
 def close(one: str, other: str) -> bool:
-    """Within 2 %; a figure with decimals also within 2 units of its last place."""
-    if one == other:
-        return True
-    decimals = len(one.partition("e")[0].partition(".")[2])
-    unit = 10.0**-decimals if decimals and "e" not in one else 0.0
-    difference = abs(float(one) - float(other))
-    return difference <= max(0.02 * abs(float(one)), 2.001 * unit)
+    """Decimals within 2 units of the last place of the finer one; whole numbers and powers of ten within 2 %."""
+    decimals = max(len(text.partition(".")[2]) for text in (one, other))
+    if not decimals or "e" in one + other:
+        return abs(float(one) - float(other)) <= 0.02 * abs(float(one))
+    return abs(float(one) - float(other)) <= 2.001 * 10.0**-decimals
