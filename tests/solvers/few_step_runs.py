@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, silu
+from torch.nn.functional import conv2d, silu
 
 from tests.solvers.published_cases import Case
 from tests.solvers.published_runs import Pairs
@@ -17,8 +17,6 @@ from workbench.solvers import CM4IR, EDM, LATINO, Consistency, ConsistencyEditin
 from workbench.solvers import Trajectory as TrajectorySampler
 from workbench.solvers.prior_samples import PriorSampler
 from workbench.solvers.schedules import karras_sigmas
-from workbench.trainers import Consistency as ConsistencyLoss
-from workbench.trainers.trajectory import Trajectory, adaptive_weight, denoising
 
 RANGE = {"sigma_min": 0.001, "sigma_max": 40.0}  # 0.002 and 80 of images in [-1, 1]
 
@@ -237,48 +235,3 @@ def cm4ir(case: Case) -> Pairs:
         prior = consistency_prior(case)
     found = solver(y, op, prior, sigma_noise=sigma, initial=x_init, noise=replay(draws(case)))
     return [(2 * found.image - 1, case["output_image_pm1"])]
-
-
-def consistency_loss(case: Case) -> Pairs:
-    info = case.info
-    kind = {"distillation loss": "distillation", "training loss": "training"}
-    target = next((v for k, v in kind.items() if f"consistency {k}" in info["algorithm"]), "progressive")
-    objective = ConsistencyLoss(target=target, weighting=info["weight_schedule"])
-    student = ConsistencyModel(TinyNet(case, "net"), **RANGE)
-    average = ConsistencyModel(TinyNet(case, "target"), **RANGE) if "target/emb" in case else student
-    teacher = EDMPrecond(TinyNet(case, "teacher"), **RANGE) if "teacher/emb" in case else None
-    levels = grid(case, info["num_scales"] + (target == "progressive")).float()
-    images = (case["x_start"] + 1) / 2
-    losses = objective.terms(student, average, teacher, images, case["noise"], levels, case["indices"])
-    losses.mean().backward()
-    pairs = [(losses, case["output_loss_per_sample"]), (losses.mean(), case["output_loss_mean"])]
-    return pairs + student.net.gradients(case)
-
-
-def trajectory_loss(case: Case) -> Pairs:
-    info = case.info
-    steps, levels = info["num_heun_step"], grid(case, info["start_scales"]).float()
-    student, target = (TrajectoryModel(TinyNet(case, name), **RANGE) for name in ("net", "target"))
-    teacher = EDMPrecond(TinyNet(case, "teacher"), **RANGE)
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        wide = (interpolate(x, size=(224, 224), mode="bilinear") for x in (a, b))
-        first, second = wide
-        return (first - second).square().flatten(1).mean(1)
-
-    power = info["weight_schedule_multiplier"] if info["weight_schedule"] == "uniform_g" else 0.0
-    objective = Trajectory(distance=distance, power=power)
-    images = (case["x_start"] + 1) / 2
-    index = case["indices_t"]
-    t = levels[index]
-    noisy = images + t.view(-1, 1, 1, 1) * case["noise"]
-    way = torch.stack([levels[index + n] for n in range(steps + 1)])
-    losses = objective.consistency(student, target, teacher, noisy, way, levels[case["indices_s"].long()])
-    total, pairs = losses.mean(), [(losses, case["output_ctm_loss_per_sample"])]
-    if "dsm_sigmas" in case:
-        second = denoising(student, images, case["dsm_noise"], case["dsm_sigmas"] / 2)
-        weighted = second * adaptive_weight(losses.mean(), second.mean(), student.net.conv2_weight)
-        pairs.append((weighted, case["output_dsm_loss_per_sample_times_adaptive_weight"]))
-        total = total + weighted.mean()
-    total.backward()
-    return [*pairs, (total, case["output_total_loss"]), *student.net.gradients(case)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from tests.solvers import few_step_losses as losses
 from tests.solvers import few_step_runs as runs
 from tests.solvers.published_cases import Case
 from workbench.models import ConsistencyModel, EDMPrecond
@@ -28,11 +29,12 @@ TABLE: list[tuple[Callable[[Case], runs.Pairs], str, list[str]]] = [
         ],
     ),
     (
-        runs.consistency_loss,
+        losses.consistency_loss,
         "cm_loss_",
         ["cd_heun_l2_uniform_N18", "ct_l2_uniform_N12", "progdist_l2_truncsnr_N8"],
     ),
-    (runs.trajectory_loss, "ctm_loss_", ["only_h1_uniform_g", "dsm_adaptive_edm_euler_N18_h5"]),
+    (losses.denoising_loss, "cm_loss_", ["edm_karras"]),
+    (losses.trajectory_loss, "ctm_loss_", ["only_h1_uniform_g", "dsm_adaptive_edm_euler_N18_h5"]),
 ]
 ROWS = [pytest.param(run, p + n, id=f"{run.__name__}-{p}{n}") for run, p, names in TABLE for n in names]
 
