@@ -4,9 +4,10 @@
 
 Crops of photos are degraded; each method restores every measurement 19 times. The 50 and 90 % intervals of a pixel
 leave out 10 and 2 of the 20 places that the truth can have among the samples: samples of the true posterior have these
-coverages exactly. Pixels of one photo are not independent: the uncertainty is Student's t over the photos. Error/spread
-is the root mean square error of the samples' mean over their standard deviation, 1 for samples of the posterior. The
-posterior of photos is not known: coverage judges sampler and prior together.
+coverages exactly. Pixels of one photo are not independent: the uncertainty is Student's t over the photos. Spread says
+how diverse the samples are: their standard deviation, root mean square over pixels, in grey levels of 255. Error/spread
+is the root mean square error of the samples' mean over it, 1 for samples of the posterior. The posterior of photos is
+not known: coverage judges sampler and prior together.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     images, names = evaluation_photos(options.photos, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} crops of {options.size}x{options.size}, noise {options.noise:g}")
-    print(f"{'operator':14}{'solver':22}{'50 %':>16}{'90 %':>16}{'error/spread':>14}{'evaluations':>12}{'seconds':>9}")
+    heads = f"{'50 %':>16}{'90 %':>16}{'spread':>9}{'error/spread':>14}{'evaluations':>13}{'seconds':>9}"
+    print(f"{'operator':14}{'solver':22}{heads}")
     for spec in options.degrade:
         degraded = degrade(images, spec, options.noise, options.seed)
         for text in options.solver:
@@ -67,11 +69,11 @@ def main() -> None:
                 inside = ((ranks >= out) & (ranks <= SAMPLES - out)).double().mean(1)
                 interval = mean_interval(inside.tolist(), [photo_of(name) for name in names])
                 shares.append(f"{100 * interval.mean:.1f} ± {100 * (interval.half or 0):.1f}")
-            ratio = float(((samples.mean(0) - images).square().mean() / samples.var(0).mean()).sqrt())
-            ratio /= (1 + 1 / SAMPLES) ** 0.5
+            spread = float(samples.var(0).mean().sqrt())
+            ratio = float((samples.mean(0) - images).square().mean().sqrt()) / spread / (1 + 1 / SAMPLES) ** 0.5
             spent, seconds = int(result.evaluations[0]), time.perf_counter() - started
-            row = f"{spec:14}{text:22}{shares[0]:>16}{shares[1]:>16}{ratio:14.2f}{spent:12}{seconds:9.0f}"
-            print(row, flush=True)
+            figures = f"{255 * spread:9.1f}{ratio:14.2f}{spent:13}{seconds:9.0f}"
+            print(f"{spec:14}{text:22}{shares[0]:>16}{shares[1]:>16}{figures}", flush=True)
 
 
 if __name__ == "__main__":

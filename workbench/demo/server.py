@@ -104,7 +104,7 @@ def make_page(root: Path, priors: Mapping[str, str], limits: Limits) -> tuple[An
     """The page (``gr.Blocks``) with its files below ``root``, and its visits.
 
     Raises:
-        ValueError: one of ``priors`` cannot be read.
+        ValueError: one of ``priors`` cannot be read, or has the name of a shipped one.
     """
     # Read when gradio is imported.
     os.environ["GRADIO_TEMP_DIR"] = str(root)
@@ -117,6 +117,9 @@ def make_page(root: Path, priors: Mapping[str, str], limits: Limits) -> tuple[An
 
     visits = Visits(root, keep=60 * limits.keep_minutes)
     shipped = available_priors()
+    for name, source in priors.items():
+        if name in shipped and source != name:  # recipes made by the page would load the shipped one
+            raise ValueError(f"{name} is the name of a shipped prior: give {source} another")
     sessions = Sessions(limits, {name: name for name in shipped} | dict(priors), visits)
     for name in priors:
         sessions.prior(Method(solver="pinv", prior=name))  # what is wrong with it is said before anybody waits

@@ -45,7 +45,7 @@ _TEX = str.maketrans(
 def as_html(groups: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """Methods (rows) by tasks (columns), or by scores of a single task: title -> caption -> table."""
     found: dict[str, dict[str, str]] = {}
-    for number, (title, caption, style) in enumerate(_tables(groups, html.escape)):
+    for number, (title, caption, style) in enumerate(_tables(groups, _html)):
         found.setdefault(title, {})[caption] = style.to_html(table_uuid=str(number), cell_ids=False)
     return found
 
@@ -131,6 +131,10 @@ def _cell(row: Mapping[str, Any], key: str, what: str) -> tuple[str, str]:
         return "reference" if is_reference else with_margin(spread["difference"], metric, signed=True), ""
     deviation = "" if pd.isna(spread["std"]) else f" ({as_text(spread['std'], key)})"
     return with_margin(spread["interval"], metric) + deviation, spread["mark"]
+
+
+def _html(text: str) -> str:
+    return html.escape(text).replace(" ± ", "\u00a0±\u00a0")  # lines break before the standard deviation
 
 
 def _tex(text: str) -> str:
