@@ -55,7 +55,7 @@ def test_one_inner_step_samples_a_gaussian_and_five_are_too_wide():
     _, y = task.measure(1, generator(0))
     exact = task.prior.posterior(task.matrix, y, task.sigma_noise)
     ratios = []
-    for settings in ({"steps": 200}, {"steps": 50, "inner": 5, "spread": 50.0}):
+    for settings in ({"steps": 200, "spread": 0.5}, {"steps": 50, "inner": 5, "spread": 50.0}):
         copies = y.expand(300, -1, -1, -1).contiguous()
         result = make_solver("daps", **settings)(
             copies, task.op, task.prior, sigma_noise=task.sigma_noise, generator=generator(1)

@@ -46,7 +46,17 @@ def test_deqir_is_ddnm_s_chain(op, sigma_noise):
     torch.testing.assert_close(got, expected, atol=1e-7, rtol=0)
 
 
-SAMPLERS = [DDNM(20), DeqIR(), DiffPIR(20), DDRM(), PiGDM(20), ILVR(20), RePaint(15, 3, 2), DAPS(20), MMPS(10)]
+SAMPLERS = [
+    DDNM(20),
+    DeqIR(),
+    DiffPIR(20),
+    DDRM(),
+    PiGDM(20),
+    ILVR(20),
+    RePaint(15, 3, 2),
+    DAPS(20, spread=0.5),
+    MMPS(10),
+]
 FEW = [replace(solver, steps=5) for solver in SAMPLERS]
 
 
