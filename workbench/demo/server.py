@@ -95,7 +95,8 @@ def serve(
         print(f"The demo is at {address.rstrip('/')}{root_path} until you press Ctrl-C.", flush=True)
         page.block_thread()
     except OSError as error:
-        raise ValueError(f"cannot serve on {host}:{port} ({error})") from None
+        reason = "the port is taken, --port takes another" if "empty port" in str(error) else error
+        raise ValueError(f"cannot serve on {host}:{port}: {reason}") from None
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
