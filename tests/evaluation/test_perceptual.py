@@ -26,7 +26,7 @@ CHANNELS = {"effnet": (32, 16, 24, 40, 112, 320), "effnet2": (32, 16, 24, 48, 12
 
 @pytest.fixture(scope="module")
 def photos() -> torch.Tensor:
-    return sample_photos(64)[:3]
+    return sample_photos(64)
 
 
 def test_equal_images_have_distance_zero_and_order_does_not_matter(photos):
@@ -74,9 +74,16 @@ def test_a_batch_gives_what_single_images_give(photos):
 
 
 @pytest.mark.parametrize("kind", distances.DISTORTIONS)
-def test_photos_get_farther_the_stronger_the_distortion(photos, kind):
+def test_every_sample_photo_gets_farther_the_stronger_the_distortion(photos, kind):
     distortion, strengths = distances.DISTORTIONS[kind]
-    assert distances.rising(distances.ladder(effnet, photos[:2], distortion, strengths)) == 1
+    assert distances.rising(distances.ladder(effnet, photos, distortion, strengths)) == 1
+
+
+def test_contrast_and_shift_cost_less_than_noise_of_the_same_error(photos):
+    own, noisy = distances.beside_noise(effnet, photos, distances.contrast(photos, 0.1))
+    assert bool((own < 0.2 * noisy).all())
+    own, noisy = distances.beside_noise(effnet, photos, distances.shift(photos, 1))
+    assert bool((own < noisy).all())
 
 
 def test_gradients_are_those_of_finite_differences(photos):

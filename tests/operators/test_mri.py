@@ -10,14 +10,7 @@ from torch import Tensor
 
 from tests.operators.operator_cases import coil_maps, normal, seeded
 from workbench.fitting import operator_for
-from workbench.operators import (
-    FunctionOperator,
-    MaskedFourier,
-    MultiCoil,
-    cartesian_mask,
-    parse_operator,
-    random_mask,
-)
+from workbench.operators import FunctionOperator, MaskedFourier, MultiCoil, cartesian_mask, parse_operator, random_mask
 from workbench.operators.mri import centred
 
 EACH_SIZE = pytest.mark.parametrize("size", [(6, 5), (5, 6)])

@@ -15,9 +15,7 @@ from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.deqir.wiener import PhotoModel
 
 
-@pytest.mark.parametrize("memory", [0, 5])
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
-@pytest.mark.parametrize("name", ["dense", "blur"])
+@pytest.mark.parametrize(("name", "sigma_noise", "memory"), [("dense", 0.0, 5), ("blur", 0.1, 0), ("dense", 0.1, 5)])
 def test_t_iterations_are_the_sequential_chain(name, sigma_noise, memory):
     op, y = problem(name)
     settings = {"steps": 12, "eta": 0.3}
@@ -28,15 +26,6 @@ def test_t_iterations_are_the_sequential_chain(name, sigma_noise, memory):
     assert result.converged.all()
     # 12 + 11 + ... + 1: exact states are not evaluated again.
     assert (result.evaluations <= 78).all()
-
-
-def test_float32_agrees_to_float32():
-    op, y = problem(dtype=torch.float32)
-    expected = DDNM(steps=20)(y, op, curved_prior(), generator=generator(0))
-    result = DeqIR(iterations=20, tolerance=0.0)(y, op, curved_prior(), generator=generator(0))
-    assert result.image.dtype == torch.float32
-    # States of size 80 in float32 carry 5e-6 of rounding each.
-    torch.testing.assert_close(result.image, expected.image, atol=1e-4, rtol=0)
 
 
 def vp(case: dict, printed: bool) -> Tensor:
@@ -107,8 +96,7 @@ def test_one_iteration_is_the_cumulative_sum_of_errata_2():
     torch.testing.assert_close(result.residuals[:, 0], torch.stack(moves).amax(0), atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
-def test_a_prior_that_is_the_photo_model_needs_one_iteration(sigma_noise):
+def test_a_prior_that_is_the_photo_model_needs_one_iteration():
     """The start is that model's own chain: nothing moves, every state is settled at once."""
     model = PhotoModel()
     prior = FunctionPrior(
@@ -116,7 +104,7 @@ def test_a_prior_that_is_the_photo_model_needs_one_iteration(sigma_noise):
     )
     x = torch.rand(2, 3, SIZE, SIZE, generator=generator(1), dtype=torch.float64)
     op = Blur(gaussian_kernel((0.7, 0.7)))
-    run = {"sigma_noise": sigma_noise, "prior": prior}
+    run = {"sigma_noise": 0.1, "prior": prior}
     result = DeqIR(tolerance=1e-10)(op(x), op, generator=generator(0), **run)
     assert result.iterations.tolist() == [1, 1]
     assert result.evaluations.tolist() == [20, 20]
@@ -139,8 +127,7 @@ def test_the_photo_model_is_the_posterior_mean_of_its_gaussian():
     torch.testing.assert_close(PhotoModel()(x, sigma), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("window", [1, 3])
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+@pytest.mark.parametrize(("window", "sigma_noise"), [(1, 0.1), (3, 0.0)])
 def test_a_window_leads_to_the_same_image_and_bounds_what_is_stored(window, sigma_noise):
     op, y = problem("means", batch=3)
     y[0] = 0.5
@@ -158,6 +145,7 @@ def test_a_window_leads_to_the_same_image_and_bounds_what_is_stored(window, sigm
         alone = solver(y[b : b + 1], op, prior, sigma_noise=sigma_noise, noise=replay(draws[:, b : b + 1]))
         torch.testing.assert_close(result.image[b : b + 1], alone.image, atol=1e-9, rtol=0)
         assert (result.evaluations[b], result.iterations[b]) == (alone.evaluations[0], alone.iterations[0])
+    assert len(set(result.iterations.tolist())) > 1
 
 
 def test_a_window_that_does_not_come_to_the_end_says_so():
@@ -168,12 +156,11 @@ def test_a_window_that_does_not_come_to_the_end_says_so():
     assert result.image.abs().max() < 3
 
 
-@pytest.mark.parametrize("memory", [0, 3])
-def test_damping_takes_part_of_the_step(memory):
+def test_damping_takes_part_of_the_step():
     """Two iterations: the second state of the mixing is x + damping (F(x) - x), and T iterations are still exact."""
     op, y = problem("means")
-    full = DeqIR(6, 6, 0.3, memory=memory, tolerance=0.0)
-    half = DeqIR(6, 6, 0.3, memory=memory, damping=0.5, tolerance=0.0)
+    full = DeqIR(6, 6, 0.3, memory=3, tolerance=0.0)
+    half = DeqIR(6, 6, 0.3, memory=3, damping=0.5, tolerance=0.0)
     image = half(y, op, curved_prior(), generator=generator(0)).image
     torch.testing.assert_close(image, full(y, op, curved_prior(), generator=generator(0)).image, atol=1e-9, rtol=0)
     chains = []
@@ -187,22 +174,6 @@ def test_damping_takes_part_of_the_step(memory):
         expected = start[s] + 0.5 * (moved[s] - start[s])
         torch.testing.assert_close(chains[1][1][s], expected, atol=1e-12, rtol=0)
     assert torch.equal(chains[1][1][1], moved[1])
-
-
-def test_images_stop_by_themselves_and_equal_single_runs():
-    """Image 0 starts at its own solution: mid-grey data, no noise drawn, a prior that leaves mid-grey alone."""
-    op, y = problem("mask", batch=3)
-    y[0] = 0.5
-    prior, solver, draws = curved_prior(), DeqIR(iterations=20, tolerance=1e-6), stored(21, 3, seed=4)
-    draws[:, 0] = 0
-    together = solver(y, op, prior, noise=replay(draws))
-    assert together.iterations[0] == 1
-    assert together.iterations[1:].min() > 5
-    assert together.residuals[0, 1:].isnan().all()
-    for b in range(3):
-        alone = solver(y[b : b + 1], op, prior, noise=replay(draws[:, b : b + 1]))
-        torch.testing.assert_close(together.image[b : b + 1], alone.image, atol=1e-9, rtol=0)
-        assert (together.evaluations[b], together.iterations[b]) == (alone.evaluations[0], alone.iterations[0])
 
 
 def relative_error(**settings) -> float:

