@@ -17,7 +17,7 @@ LOSES = {"admm": 0.5, "hqs": 0.8, "ddrm": 3.0, "ddnm": 3.0, "deqir": 3.0, "diffp
 
 @pytest.fixture(scope="module")
 def photos():
-    return sample_photos(32, ("coffee", "cat"))
+    return sample_photos(64, ("coffee", "cat"))
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.4])

@@ -93,7 +93,7 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
 
 
 def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path) -> None:
-    objective, steps = "mtdeq", 30
+    objective, steps = "mtdeq", 20
     run = {"folder": str(tmp_path / "killed"), "objective": objective, "steps": steps}
     killed = start(photos, [run])
     checkpoint = tmp_path / "killed" / "checkpoint.pt"

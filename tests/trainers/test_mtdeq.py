@@ -70,7 +70,7 @@ def test_the_jacobian_free_gradient_holds_the_equilibria_fixed() -> None:
 def test_equilibria_are_found_in_full_precision_while_training_in_bfloat16() -> None:
     """The smallest step of bfloat16 is 1/256: rounded iterates do not come within 1e-7, and none converged on a GPU."""
     prior, images = load_prior("photo"), sample_photo("cat", 32)
-    objective = MTDEQ(fixed_point=ForwardBackward(memory=1, max_steps=50))
+    objective = MTDEQ(fixed_point=ForwardBackward(memory=1, max_steps=50), per_image=2)
     plain = objective(prior, images, draws())[1]
     with torch.autocast("cpu", torch.bfloat16):
         lowered = objective(prior, images, draws())[1]
