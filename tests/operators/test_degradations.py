@@ -159,6 +159,15 @@ def test_processes_share_the_degradations_of_a_global_batch(per: str) -> None:
         assert all(torch.equal(states[0], state) for state in states)
 
 
+def test_the_amount_of_chance_used_depends_on_no_outcome() -> None:
+    after = []
+    for kinds in (KINDS, ("denoising",), ("block", "pixels")):
+        source = generator(3)
+        Degradations(kinds, largest_factor=len(kinds)).sample(5, (8, 8), Draws(source))
+        after.append(source.get_state())
+    assert all(torch.equal(after[0], state) for state in after)
+
+
 def test_one_for_the_batch_is_the_same_for_all_images() -> None:
     seen = set()
     for seed in range(30):

@@ -92,6 +92,8 @@ def test_what_a_compressed_photo_says_of_another(photo: np.ndarray, quality: int
     assert float(op.residual(moved, y).norm()) < 0.05 * float(gap.norm())  # at 66 pixels; 0 at multiples of 16
     torch.testing.assert_close(op.prox(z, y, 3.0), z + gap / 4, rtol=0, atol=1e-12)
     torch.testing.assert_close(op.prox(z.float(), y.float(), 1e8), z.float(), rtol=0, atol=1e-6)
+    # No step is too far: what lies between is not a photo that compresses to y.
+    assert float(op.residual(z + 0.9 * gap, y).norm()) > 0.05 * float(gap.norm())
 
 
 def test_noise_after_compression_is_no_news(photo: np.ndarray) -> None:

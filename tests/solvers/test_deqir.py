@@ -155,11 +155,12 @@ def test_a_window_that_does_not_come_to_the_end_says_so():
     assert result.image.abs().max() < 3
 
 
-def test_damping_takes_part_of_the_step():
+@pytest.mark.parametrize("memory", [0, 3])
+def test_damping_takes_part_of_the_step(memory):
     """Two iterations: the second state of the mixing is x + damping (F(x) - x), and T iterations are still exact."""
     op, y = problem("means")
-    full = DeqIR(6, 6, 0.3, memory=3, tolerance=0.0)
-    half = DeqIR(6, 6, 0.3, memory=3, damping=0.5, tolerance=0.0)
+    full = DeqIR(6, 6, 0.3, memory=memory, tolerance=0.0)
+    half = DeqIR(6, 6, 0.3, memory=memory, damping=0.5, tolerance=0.0)
     image = half(y, op, curved_prior(), generator=generator(0)).image
     torch.testing.assert_close(image, full(y, op, curved_prior(), generator=generator(0)).image, atol=1e-9, rtol=0)
     chains = []

@@ -8,10 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.solvers.solver_problems import Recorder, curved_prior, explicit, replay, stored
+from tests.solvers.solver_problems import (
+    FunctionPrior,
+    MatrixOperator,
+    Recorder,
+    curved_prior,
+    explicit,
+    replay,
+    stored,
+)
 from workbench.operators import Inpainting, SuperResolution
 from workbench.random import generator
 from workbench.solvers import DDNM, ILVR, RePaint
+from workbench.solvers.zero_shot.ddnm import travel
 
 LEVELS = [3.0, 0.8, 0.2, 0.0]
 
@@ -58,6 +67,18 @@ def test_ilvr_on_averages_is_its_refinement():
         reference = up(y) + LEVELS[i + 1] * noise[2 + 2 * i]
         x = phi(reference) + proposal - phi(proposal)
     torch.testing.assert_close(image, x, atol=1e-10, rtol=0)
+
+
+def test_going_back_adds_the_noise_that_is_missing():
+    """A prior that says 1/2 and data that say nothing: only noise is left, of the level's variance after every move."""
+    op = MatrixOperator(torch.zeros(1, 16, dtype=torch.float64), (1, 4, 4))
+    prior = Recorder(FunctionPrior(lambda x, sigma: torch.full_like(x, 0.5), channels=1))
+    y = torch.zeros(2000, 1, dtype=torch.float64)
+    RePaint(3, travel_length=1, travel_repeat=3, schedule=LEVELS)(y, op, prior, generator=generator(0))
+    assert prior.told == [LEVELS[before] for before, after in travel(3, 1, 3) if after > before]
+    for x, sigma, _ in prior.calls:
+        # 32000 numbers: 0.4 %.
+        assert float((x - 0.5).std()) == pytest.approx(float(sigma[0]), rel=0.02)
 
 
 def test_noisy_data_are_weighed_against_the_state():
