@@ -82,7 +82,10 @@ def test_descent_brings_the_image_nearer_to_its_target():
     optimise = OptimiseNoise(image_distance(target), solver, steps=20, rate=0.1)
     given = torch.randn(STEPS + 1, 2, *SHAPE, generator=generator(0), dtype=y.dtype)
     kept = given.clone()
-    result = optimise(y, op, PRIOR, noise=replay(given))
+    steps = []
+    result = optimise(y, op, PRIOR, noise=replay(given), callback=steps.append)
+    assert [step.index for step in steps] == list(range(1, len(steps) + 1))
+    assert steps[-1].total == 21
     assert torch.equal(given, kept)
     before = solver(y, op, PRIOR, noise=replay(given)).image
     assert ((result.image - target).norm() / (before - target).norm()) < 0.4
