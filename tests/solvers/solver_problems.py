@@ -136,9 +136,6 @@ def matrices(size: int = SIZE, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-NAMES = sorted(matrices())
-
-
 def explicit(name: str = "dense") -> MatrixOperator:
     """One of the matrices above on images (B, 1, 6, 6)."""
     return MatrixOperator(matrices()[name], SHAPE)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
-from tests.solvers.solver_problems import SHAPE, explicit, gaussian_prior, problem, replay
-from workbench.exam import make_task
+from tests.solvers.solver_problems import SHAPE, explicit, gaussian_prior
 from workbench.models import GaussianPrior
 from workbench.random import generator
-from workbench.solvers import DAPS, make_solver
+from workbench.solvers import DAPS
 from workbench.solvers.zero_shot.daps import flow
 
 
@@ -48,33 +46,3 @@ def test_the_flow_of_a_gaussian():
     torch.testing.assert_close(flow(prior, x, 0.3, 1), torch.lerp(prior(x, 0.3), x, 0.0))
     expected = 0.5 + math.sqrt(0.04 / (0.04 + 0.09)) * (x - 0.5)
     torch.testing.assert_close(flow(prior, x, 0.3, 400), expected, atol=2e-3, rtol=0)
-
-
-def test_one_inner_step_samples_a_gaussian_and_five_are_too_wide():
-    task = make_task("gaussian-inpaint")
-    _, y = task.measure(1, generator(0))
-    exact = task.prior.posterior(task.matrix, y, task.sigma_noise)
-    ratios = []
-    for settings in ({"steps": 200, "spread": 0.5}, {"steps": 50, "inner": 5, "spread": 50.0}):
-        copies = y.expand(300, -1, -1, -1).contiguous()
-        result = make_solver("daps", **settings)(
-            copies, task.op, task.prior, sigma_noise=task.sigma_noise, generator=generator(1)
-        )
-        assert int(result.evaluations[0]) == settings["steps"] * settings.get("inner", 1)
-        ratios.append(float(result.image.flatten(1).var(0).sum() / exact.variance.sum()))
-    assert ratios[0] == pytest.approx(1, abs=0.1)
-    assert ratios[1] > 1.6
-
-
-def test_single_images_give_what_a_batch_gives_and_seeds_repeat():
-    op, y = problem()
-    prior, noises = gaussian_prior(6), []
-
-    def record(like):
-        noises.append(torch.randn(like.shape, generator=generator(len(noises)), dtype=like.dtype))
-        return noises[-1]
-
-    together = DAPS(4, 2)(y, op, prior, sigma_noise=0.1, noise=record).image
-    for b in range(2):
-        alone = DAPS(4, 2)(y[b : b + 1], op, prior, sigma_noise=0.1, noise=replay(n[b : b + 1] for n in noises)).image
-        torch.testing.assert_close(alone, together[b : b + 1])

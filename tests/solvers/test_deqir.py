@@ -15,9 +15,7 @@ from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.deqir.wiener import PhotoModel
 
 
-@pytest.mark.parametrize("memory", [0, 5])
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
-@pytest.mark.parametrize("name", ["dense", "blur"])
+@pytest.mark.parametrize(("name", "sigma_noise", "memory"), [("dense", 0.0, 5), ("blur", 0.1, 0), ("dense", 0.1, 5)])
 def test_t_iterations_are_the_sequential_chain(name, sigma_noise, memory):
     op, y = problem(name)
     settings = {"steps": 12, "eta": 0.3}
@@ -28,15 +26,6 @@ def test_t_iterations_are_the_sequential_chain(name, sigma_noise, memory):
     assert result.converged.all()
     # 12 + 11 + ... + 1: exact states are not evaluated again.
     assert (result.evaluations <= 78).all()
-
-
-def test_float32_agrees_to_float32():
-    op, y = problem(dtype=torch.float32)
-    expected = DDNM(steps=20)(y, op, curved_prior(), generator=generator(0))
-    result = DeqIR(iterations=20, tolerance=0.0)(y, op, curved_prior(), generator=generator(0))
-    assert result.image.dtype == torch.float32
-    # States of size 80 in float32 carry 5e-6 of rounding each.
-    torch.testing.assert_close(result.image, expected.image, atol=1e-4, rtol=0)
 
 
 def vp(case: dict, printed: bool) -> Tensor:
@@ -107,8 +96,7 @@ def test_one_iteration_is_the_cumulative_sum_of_errata_2():
     torch.testing.assert_close(result.residuals[:, 0], torch.stack(moves).amax(0), atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
-def test_a_prior_that_is_the_photo_model_needs_one_iteration(sigma_noise):
+def test_a_prior_that_is_the_photo_model_needs_one_iteration():
     """The start is that model's own chain: nothing moves, every state is settled at once."""
     model = PhotoModel()
     prior = FunctionPrior(
@@ -116,7 +104,7 @@ def test_a_prior_that_is_the_photo_model_needs_one_iteration(sigma_noise):
     )
     x = torch.rand(2, 3, SIZE, SIZE, generator=generator(1), dtype=torch.float64)
     op = Blur(gaussian_kernel((0.7, 0.7)))
-    run = {"sigma_noise": sigma_noise, "prior": prior}
+    run = {"sigma_noise": 0.1, "prior": prior}
     result = DeqIR(tolerance=1e-10)(op(x), op, generator=generator(0), **run)
     assert result.iterations.tolist() == [1, 1]
     assert result.evaluations.tolist() == [20, 20]
@@ -139,8 +127,7 @@ def test_the_photo_model_is_the_posterior_mean_of_its_gaussian():
     torch.testing.assert_close(PhotoModel()(x, sigma), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("window", [1, 3])
-@pytest.mark.parametrize("sigma_noise", [0.0, 0.1])
+@pytest.mark.parametrize(("window", "sigma_noise"), [(1, 0.1), (3, 0.0)])
 def test_a_window_leads_to_the_same_image_and_bounds_what_is_stored(window, sigma_noise):
     op, y = problem("means", batch=3)
     y[0] = 0.5

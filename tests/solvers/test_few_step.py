@@ -18,12 +18,12 @@ from tests.solvers.solver_problems import (
     stored,
 )
 from tests.solvers.solver_problems import replay as replayed
-from workbench.models import ConsistencyModel, EDMPrecond, Prior, Unfolded, Unfolding, load_prior
+from workbench.models import ConsistencyModel, Unfolded, Unfolding
 from workbench.models.consistency import Flow, euler_step
 from workbench.models.unfolded import two_centres
-from workbench.operators import JPEG, Operator
+from workbench.operators import Operator
 from workbench.random import generator
-from workbench.solvers import CM4IR, DDIM, EDM, LATINO, SOLVERS, UD2M, Consistency, ConsistencyEditing, make_solver
+from workbench.solvers import CM4IR, DDIM, EDM, LATINO, UD2M, Consistency
 
 PRIOR, N, NOISE = gaussian_prior(), 36, 0.1
 C, EYE = PRIOR.covariance(), torch.eye(N, dtype=torch.float64)
@@ -102,10 +102,9 @@ def test_half_the_squared_level_is_the_step_at_which_latino_samples_the_posterio
     assert min(errors[0.25], errors[1.0]) > 3 * errors[0.5]
 
 
-@pytest.mark.parametrize("name", ["latino", "latino, prior first"])
-def test_order_of_latino(name: str) -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_order_of_latino(first: bool) -> None:
     op, y = problem("mask")
-    first = name != "latino"
     noise = stored(2)
     solver = LATINO(steps=2, schedule=[0.3, 0.1], delta=[0.5, 0.7], prior_first=first, clip=False)
     x = initial = torch.full((2, 1, 6, 6), 0.4, dtype=torch.float64)
@@ -117,13 +116,6 @@ def test_order_of_latino(name: str) -> None:
     found = solver(y, op, exact(), sigma_noise=NOISE, initial=initial, noise=replayed(noise))
     torch.testing.assert_close(found.image, x, atol=1e-12, rtol=0)
     assert found.evaluations.tolist() == [2, 2]
-
-
-@pytest.mark.parametrize("solver", [ConsistencyEditing(3), CM4IR(4, zeta=0.0)])
-def test_noise_free_data_are_met(solver) -> None:
-    op, y = problem("mask")
-    found = solver(y, op, exact(), generator=generator(0)).image
-    torch.testing.assert_close(op(found), y, atol=1e-9, rtol=0)
 
 
 def test_cm4ir_with_the_other_sign_follows_the_trajectory() -> None:
@@ -182,17 +174,10 @@ def test_ud2m_is_algorithm_1() -> None:
     assert high == pytest.approx(78.7, abs=0.1)
 
 
-def test_every_solver_takes_its_kind_of_prior_and_refuses_the_others() -> None:
-    op, y = problem("mask")
-    kinds = {"denoiser": curved_prior(), "consistency": exact(), "unfolded": unfolded()}
-    for name, solver in SOLVERS.items():
-        for kind, prior in kinds.items():
-            if solver.needs_prior and kind != solver.prior_kind:
-                with pytest.raises(ValueError, match=f"{name.replace('+', '.')} needs a"):
-                    make_solver(name)(y, op, prior)
-    for sampler, kind in ((DDIM(2), "consistency"), (EDM(2), "consistency"), (Consistency(1), "denoiser")):
+def test_samplers_and_scores_refuse_other_kinds_of_priors() -> None:
+    for sampler, prior in ((DDIM(2), exact()), (EDM(2), exact()), (Consistency(1), curved_prior())):
         with pytest.raises(ValueError, match="needs a"):
-            sampler(kinds[kind], (1, 1, 6, 6))
+            sampler(prior, (1, 1, 6, 6))
     for ask in (exact().score, exact().noise, unfolded().score):
         with pytest.raises(ValueError, match="needs a denoiser, E"):
             ask(torch.zeros(1, 1, 6, 6), 0.5)
@@ -203,13 +188,9 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     op, y = problem("mask")
     for make, message in (
         (lambda: LATINO(steps=3, delta=[1.0, 2.0]), "delta must be a number or 3"),
-        (lambda: LATINO(delta=0.0), "delta must be positive"),
         (lambda: LATINO(encode=torch.sin), "encode and decode must be both or none"),
         (lambda: LATINO(sigma_start=0.01)(y, op, exact()), "sigma_start must be from sigma_end"),
         (lambda: LATINO(steps=2, schedule=[0.1, 0.2])(y, op, exact()), "levels that do not rise"),
-        (lambda: CM4IR(first=999), "first must be below 999"),
-        (lambda: CM4IR(seen_sign=0), "seen_sign must be -1 or 1"),
-        (lambda: CM4IR(deltas=[0.1]), "deltas must be a number or 4"),
         (lambda: CM4IR(deltas=0.1, scaled_apart=True)(y, op, exact()), "scaled_apart must be used with"),
         (lambda: UD2M(depth=5)(y, op, unfolded()), "depth .K. is fixed by training"),
         (lambda: UD2M(steps=2000)(y, op, unfolded()), "steps must be at most 1000"),
@@ -247,17 +228,3 @@ def test_an_estimator_makes_the_first_estimate() -> None:
     # A tiny step on data that say nothing leaves the estimate, which the network then denoises.
     wanted = PRIOR(torch.full((2, 1, 6, 6), 0.7, dtype=torch.float64), 0.2)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
-
-
-def test_nonlinear_operators_and_the_shipped_prior() -> None:
-    photo = load_prior("photo")
-    assert isinstance(photo, EDMPrecond)
-    x = torch.rand(1, 3, 16, 16, generator=generator(0))
-    op = JPEG(10)
-    student: Prior = ConsistencyModel.start_from(photo, 3.0)
-    assert student.sigma_max == 3.0
-    network = Unfolded(photo, Unfolding(1))
-    for solver, prior in ((LATINO(2), student), (ConsistencyEditing(1), student), (UD2M(1), network)):
-        assert solver(op(x), op, prior, sigma_noise=0.02, generator=generator(1)).image.isfinite().all()
-    with pytest.raises(ValueError, match="needs a linear operator"):
-        CM4IR()(op(x), op, student)

@@ -13,7 +13,7 @@ from workbench.solvers import Adam, Anderson, Broyden, Picard, solve_fixed_point
 from workbench.solvers.fixed_point.rules import product
 
 
-@pytest.mark.parametrize("method", [Picard(), Picard(0.7), Anderson(), Anderson(3, damping=0.5), Broyden(), Broyden(3)])
+@pytest.mark.parametrize("method", [Picard(0.7), Anderson(3, damping=0.5), Broyden(3)])
 def test_every_method_finds_the_fixed_point_of_a_linear_map(method):
     m, b, x = linear_problem()
     result = solve_fixed_point(affine(m, b), torch.zeros_like(b), method=method, max_steps=500, tolerance=1e-12)
@@ -21,15 +21,6 @@ def test_every_method_finds_the_fixed_point_of_a_linear_map(method):
     assert not result.message
     # The error is at most the residual times 1 / (1 - 0.9).
     torch.testing.assert_close(result.value, x, atol=1e-10, rtol=0)
-
-
-@pytest.mark.parametrize("method", [Picard(0.5), Anderson(), Broyden()])
-def test_every_method_finds_the_fixed_point_of_a_nonlinear_map(method):
-    # x = cos x, the Dottie number.
-    result = solve_fixed_point(
-        lambda x, rows: x.cos(), torch.ones(2, 3, 2, dtype=torch.float64), method=method, tolerance=1e-13
-    )
-    torch.testing.assert_close(result.value, torch.full_like(result.value, 0.7390851332151607), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("radius", [0.9, 3.0])
@@ -42,39 +33,11 @@ def test_anderson_with_full_memory_is_gmres(radius):
     assert (result.trace[:, 6] > 0).all()
     # Normal equations square the condition number: 1e-8 of the first residual, not 1e-15.
     assert (result.trace[:, 7] < 1e-8 * result.trace[:, 0]).all()
-    # The optimality of GMRES: the mixed residual, which damping 1 maps by m, never grows in exact arithmetic.
-    gmres = [minimal_residual(m[0], b[0], k) for k in range(1, 5)]
-    mixed = torch.stack([torch.linalg.solve(m[0], r) for r in residuals_of(m, b, 5)[1:]])
-    torch.testing.assert_close(torch.linalg.vector_norm(mixed, dim=1), torch.stack(gmres), rtol=1e-6, atol=0)
 
 
-def residuals_of(m: Tensor, b: Tensor, steps: int) -> list[Tensor]:
-    """Residuals of sample 0 under Anderson with full memory."""
-    seen: list[Tensor] = []
-
-    def f(x: Tensor, rows: Tensor) -> Tensor:
-        fx = affine(m, b)(x, rows)
-        seen.append((fx - x)[0])
-        return fx
-
-    solve_fixed_point(f, torch.zeros_like(b), method=Anderson(6, regularisation=0.0), max_steps=steps, tolerance=0.0)
-    return seen
-
-
-def minimal_residual(m: Tensor, b: Tensor, k: int) -> Tensor:
-    """min ||b - (I - M) x|| over the Krylov space of dimension k - 1, by least squares."""
-    a = torch.eye(len(b), dtype=b.dtype) - m
-    if k == 1:
-        return torch.linalg.vector_norm(b)
-    basis = torch.linalg.qr(torch.stack([torch.linalg.matrix_power(a, i) @ b for i in range(k - 1)], 1))[0]
-    solution = torch.linalg.lstsq(a @ basis, b[:, None]).solution
-    return torch.linalg.vector_norm(b - (a @ basis @ solution)[:, 0])
-
-
-@pytest.mark.parametrize("radius", [0.9, 1.5])
-def test_broyden_is_exact_after_2n_steps(radius):
+def test_broyden_is_exact_after_2n_steps():
     """Gay's theorem; also on an expansive map."""
-    m, b, x = linear_problem(n=4, radius=radius)
+    m, b, x = linear_problem(n=4, radius=1.5)
     result = solve_fixed_point(affine(m, b), torch.zeros_like(b), method=Broyden(8), max_steps=9, tolerance=0.0)
     assert (result.trace[:, 8] < 1e-9 * result.trace[:, 0]).all()
     torch.testing.assert_close(result.value, x, atol=1e-7, rtol=0)

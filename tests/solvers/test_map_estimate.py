@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices
-from workbench.operators import Inpainting, SuperResolution
+from workbench.operators import Inpainting
 from workbench.operators.masks import random_mask
 from workbench.random import Draws
-from workbench.solvers import MapByAdam, MapByProx, stationarity
+from workbench.solvers import MapByProx, stationarity
 from workbench.trainers import Degradations
 
 SIZE = 6
 
 
-@pytest.mark.parametrize("name", ["dense", "mask", "means", "blur"])
-@pytest.mark.parametrize("sigma", [0.02, 0.3, 5.0])
+@pytest.mark.parametrize(("name", "sigma"), [("dense", 0.3), ("mask", 5.0), ("blur", 0.02)])
 def test_gaussian_prior_has_the_closed_form_estimate(name: str, sigma: float) -> None:
     """p_sigma has covariance C + sigma^2: (A^T A + sigma^2 (C + sigma^2)^-1) (x - m) = A^T (y - A m)."""
     prior = gaussian_prior(SIZE)
@@ -35,54 +34,28 @@ def test_gaussian_prior_has_the_closed_form_estimate(name: str, sigma: float) ->
     assert float(residual.abs().max()) < 1e-10 * max(1.0, sigma)
 
 
-def test_both_rules_end_at_the_same_point() -> None:
-    prior = curved_prior()
-    op = SuperResolution(2)
-    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y = op(x)
-    slow = MapByAdam(step_size=0.01, margin=1e-18, max_steps=4000)(y, op, prior, sigma_noise=0.3, initial=0.5 + 0 * x)
-    fast = MapByProx(tolerance=1e-9, max_steps=200)(y, op, prior, sigma_noise=0.3)
-    torch.testing.assert_close(fast.image, slow.image, atol=1e-5, rtol=0)
-    assert int(fast.evaluations.max()) < 50
-
-
 def test_samples_stop_alone_and_do_not_touch_each_other() -> None:
     """Levels from easy to hard in one batch: each sample is what it is alone, evaluation by evaluation."""
     prior, draws = curved_prior(channels=3), Draws(torch.Generator().manual_seed(2))
-    images = draws.uniform(6, 3, 16, 16).double()
-    op = Degradations().sample(6, (16, 16), draws)
-    sigma = torch.tensor([0.02, 0.05, 0.1, 0.3, 1.0, 10.0], dtype=torch.float64)
-    y = op(images) + sigma.view(-1, 1, 1, 1) * draws.normal(6, 3, 16, 16)
+    images = draws.uniform(3, 3, 16, 16).double()
+    op = Degradations().sample(3, (16, 16), draws)
+    sigma = torch.tensor([0.02, 0.3, 10.0], dtype=torch.float64)
+    y = op(images) + sigma.view(-1, 1, 1, 1) * draws.normal(3, 3, 16, 16)
     rule = MapByProx(tolerance=1e-3)
     together = rule(y, op, prior, sigma_noise=sigma)
     assert int(together.evaluations.max()) > int(together.evaluations.min())
-    for i in range(6):
+    for i in range(3):
         alone = rule(y[i : i + 1], op.take(torch.tensor([i])), prior, sigma_noise=sigma[i : i + 1])
         assert alone.evaluations.tolist() == together.evaluations[i : i + 1].tolist()
         torch.testing.assert_close(alone.image, together.image[i : i + 1], atol=1e-9, rtol=0)
 
 
-def test_an_operator_with_one_mask_per_image_keeps_them_when_samples_stop() -> None:
-    """Masks of single images, without a `take`: finished samples ride along."""
-    prior = curved_prior(channels=3)
-    masks = random_mask((16, 16), 0.6, torch.Generator().manual_seed(3), batch=3)
-    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(4))
-    sigma = torch.tensor([0.03, 0.4, 8.0])
-    together = MapByProx(tolerance=1e-2)(Inpainting(masks)(images), Inpainting(masks), prior, sigma_noise=sigma)
-    assert len(set(together.evaluations.tolist())) > 1
-    for i in range(3):
-        op = Inpainting(masks[i : i + 1])
-        alone = MapByProx(tolerance=1e-2)(op(images[i : i + 1]), op, prior, sigma_noise=sigma[i : i + 1])
-        torch.testing.assert_close(alone.image, together.image[i : i + 1], atol=1e-6, rtol=0)
-
-
 def test_the_reported_stationarity_is_that_of_the_image_returned() -> None:
     prior, op = curved_prior(channels=3), Inpainting(random_mask((16, 16), 0.5, torch.Generator().manual_seed(5)))
     y = op(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(6)))
-    for steps in (2, 30):
-        found = MapByProx(tolerance=1e-6, max_steps=steps)(y, op, prior, sigma_noise=0.1)
-        expected = stationarity(prior, op, y, found.image, 0.1).flatten(1).square().mean(1).sqrt()
-        torch.testing.assert_close(found.extras["stationarity"], expected, atol=1e-6, rtol=0)
+    found = MapByProx(tolerance=1e-6, max_steps=2)(y, op, prior, sigma_noise=0.1)
+    expected = stationarity(prior, op, y, found.image, 0.1).flatten(1).square().mean(1).sqrt()
+    torch.testing.assert_close(found.extras["stationarity"], expected, atol=1e-6, rtol=0)
 
 
 def test_below_the_levels_of_the_prior_the_stationarity_is_the_solvers() -> None:
@@ -96,15 +69,6 @@ def test_below_the_levels_of_the_prior_the_stationarity_is_the_solvers() -> None
     torch.testing.assert_close(once.extras["stationarity"], reached)
 
 
-def test_a_warm_start_saves_evaluations() -> None:
-    prior, op = curved_prior(channels=3), SuperResolution(4)
-    y = op(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(7)))
-    cold = MapByProx(tolerance=1e-3)(y, op, prior, sigma_noise=0.05)
-    warm = MapByProx(tolerance=1e-3)(y, op, prior, sigma_noise=0.05, initial=cold.image)
-    assert warm.evaluations.tolist() == [1, 1]
-    assert int(cold.evaluations.min()) > 1
-
-
 def test_an_expansive_prior_gives_the_best_iterate_and_says_so() -> None:
     """Where the data say nothing D(x) = 1/2 + 3 (x - 1/2) runs away; the start (grey) is stationary but for noise."""
     prior = FunctionPrior(lambda x, sigma: 0.5 + 3 * (x - 0.5) + 0.1 * torch.sin(20 * x))
@@ -116,30 +80,11 @@ def test_an_expansive_prior_gives_the_best_iterate_and_says_so() -> None:
     assert bool((found.extras["stationarity"] <= start + 1e-7).all())
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: MapByProx(tolerance=0.0), "tolerance must be positive"),
-        (lambda: MapByProx(max_steps=0), "max_steps must be at least 1"),
-        (lambda: MapByProx(memory=0), "memory must be at least 1"),
-        (lambda: MapByAdam(margin=-1.0), "margin must be finite and >= 0"),
-        (lambda: MapByAdam(step_size=float("nan")), "step_size must be positive"),
-        (lambda: MapByAdam(decay=1.0), "decay must be in"),
-        (lambda: MapByAdam(sigma_start=0.0), "sigma_start must be positive"),
-    ],
-)
-def test_wrong_settings(build, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build()
-
-
 def test_wrong_levels_and_shapes() -> None:
     prior, op = curved_prior(sigma_max=2.0), Inpainting(torch.ones(1, 1, 8, 8))
     y = torch.rand(2, 1, 8, 8)
     with pytest.raises(ValueError, match="up to sigma = 2"):
         MapByProx()(y, op, prior, sigma_noise=3.0)
-    with pytest.raises(ValueError, match="sigma"):
-        MapByProx()(y, op, prior, sigma_noise=torch.tensor([0.1, 0.1, 0.1]))
     with pytest.raises(ValueError, match="sigma"):
         MapByProx()(y, op, prior, sigma_noise=-0.1)
     with pytest.raises(ValueError, match="does not fit"):

