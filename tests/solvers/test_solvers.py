@@ -53,7 +53,7 @@ EXACT = [
 ]
 # DPS nears them, see test_guidance.py; with eta_b below 1 the last step of DDRM keeps a share of the prior's.
 STOCHASTIC = [*EXACT, ("dps", SIX), ("ddrm", SIX | {"eta_b": 0.8}), ("ud2m", {"steps": 2})]
-STOCHASTIC += [("latino", {"steps": 2, "sigma_start": 0.4})]
+STOCHASTIC += [("latino", {"steps": 2})]
 RULES = [(name, {"max_steps": 20}) for name in ("hqs", "admm", "red", "pnp-reg", "forward-backward", "map-gd")]
 RULES += [("map", {"tolerance": 1e-6}), ("map-adam", {"max_steps": 30})]
 ALL = [("pinv", {}), *STOCHASTIC, *RULES]

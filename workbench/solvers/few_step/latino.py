@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workbench.limits import Count, Positive
+from workbench.operators.base import column
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.plug_and_play.base import first_estimate
 from workbench.solvers.schedules import check_levels, karras_sigmas
@@ -68,30 +69,37 @@ class LATINO(Sampler, name="latino"):
         require(bool((torch.as_tensor(self.delta) > 0).all()), "delta", "positive", self.delta)
         require((self.encode is None) == (self.decode is None), "encode and decode", "both or none", "one")
 
-    def levels(self, sigma_max: float, noise: float = 0.0) -> list[float]:
-        """The noise levels, falling. Raises ValueError for ones that a prior up to ``sigma_max`` does not know."""
+    def levels(self, sigma_noise: Tensor, sigma_max: float) -> Tensor:
+        """The noise levels (steps, B), falling, for data with noise ``sigma_noise`` (B,).
+
+        Raises ValueError for ones that a prior up to ``sigma_max`` does not know.
+        """
         if self.schedule != "karras":
-            return check_levels(self.schedule, self.steps, sigma_max).tolist()
-        start = min(max(0.2, 4 * noise), sigma_max) if self.sigma_start is None else self.sigma_start
-        require(self.sigma_end <= start <= sigma_max, "sigma_start", f"from sigma_end to {sigma_max:g}", start)
-        return karras_sigmas(self.steps, start, self.sigma_end).tolist()
+            ladder = check_levels(self.schedule, self.steps, sigma_max)
+            return ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))
+        own = [min(max(0.2, 4 * noise), sigma_max) for noise in sigma_noise.tolist()]
+        starts = own if self.sigma_start is None else [self.sigma_start] * len(own)
+        for start in starts:
+            require(self.sigma_end <= start <= sigma_max, "sigma_start", f"from sigma_end to {sigma_max:g}", start)
+        return torch.stack([karras_sigmas(self.steps, start, self.sigma_end) for start in starts], 1).to(sigma_noise)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers; one draw per step."""
         encode, decode = self.encode or _same, self.decode or _same
         image = first_estimate(p)
+        noise = p.sigma_noise.cpu()
         deltas = torch.as_tensor(self.delta, dtype=torch.float64).expand(self.steps).tolist()
-        for level, delta in zip(self.levels(p.prior.sigma_max, float(p.sigma_noise.max())), deltas, strict=True):
+        for level, delta in zip(self.levels(noise, p.prior.sigma_max), deltas, strict=True):
+            weight = noise**2 * (1 + 4 * level**2) / (delta * level**2)
             if not self.prior_first:
-                image = self._data_step(p, image, level, delta)
+                image = self._data_step(p, image, weight)
             latent = encode(image)
-            clean = decode(p.prior(latent + level * p.draw(latent), level))
-            image = self._data_step(p, clean, level, delta) if self.prior_first else clean
+            clean = decode(p.prior(latent + column(level, latent) * p.draw(latent), level))
+            image = self._data_step(p, clean, weight) if self.prior_first else clean
             # What a chain of latents ends with has been through the autoencoder.
-            yield Iterate(decode(encode(image)) if self.prior_first else image, level, image, self.steps)
+            yield Iterate(decode(encode(image)) if self.prior_first else image, float(level.max()), image, self.steps)
 
-    def _data_step(self, p: Problem, x: Tensor, level: float, delta: float) -> Tensor:
-        weight = p.sigma_noise**2 * (1 + 4 * level**2) / (delta * level**2)
+    def _data_step(self, p: Problem, x: Tensor, weight: Tensor) -> Tensor:
         return self._clipped(p.op.prox(self._clipped(x), p.y, weight))
 
     def _clipped(self, x: Tensor) -> Tensor:
