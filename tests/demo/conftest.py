@@ -29,7 +29,6 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     files: Path
-    seconds: float  # until it was up
 
     def leftovers(self) -> list[Path]:
         """All files below its folder."""
@@ -67,7 +66,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
                 pytest.fail(f"the server did not come up: {log.read_text()}")
             time.sleep(0.05)
         files = next(path for path in folder.iterdir() if path.name.startswith("workbench-demo-"))
-        return Server(f"http://127.0.0.1:{port}", process, files, time.monotonic() - started)
+        return Server(f"http://127.0.0.1:{port}", process, files)
 
     yield start
     for process in running:
@@ -105,9 +104,7 @@ def context(server: Server) -> Iterator[BrowserContext]:
     """A browser of one visitor; for one module, since Playwright keeps the thread's event loop to itself."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
-        context = browser.new_context(
-            viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write", "camera"]
-        )
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "camera"])
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
         yield context
@@ -121,12 +118,20 @@ def tab(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def demo(tab: Page, server: Server) -> Iterator[Demo]:
-    """The page, just opened. Whatever a test does, the browser has nothing to complain about, and asks nobody else."""
+def fresh(tab: Page) -> Iterator[Demo]:
+    """The page before it is opened. Whatever a test does, the browser has nothing to complain about, and asks nobody
+    else."""
     tab.goto("about:blank")  # what the test before left unfinished is cut off before anybody listens
+    tab.set_viewport_size({"width": 1400, "height": 1000})
     demo = Demo(tab)
-    demo.open(server.url)
     yield demo
     demo.leave()
     assert demo.complaints == []
     assert demo.elsewhere == []
+
+
+@pytest.fixture
+def demo(fresh: Demo, server: Server) -> Demo:
+    """The page, just opened."""
+    fresh.open(server.url)
+    return fresh

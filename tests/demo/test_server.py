@@ -13,14 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from gradio_client import handle_file
 
 from tests.demo.conftest import Server
-from tests.demo.visitor import SMALL, defaults, join, raw_call, started, until, upload, visit, visiting
+from tests.demo.visitor import defaults, join, raw_call, started, until, upload, visiting
 from workbench.demo.files import make_root
 
 REPOSITORY = Path(__file__).parents[2]
-WEIGHTS = REPOSITORY / "workbench" / "models" / "weights" / "photo.safetensors"
 
 # Runs inside the server before all else: what is connected to or looked up goes into a file.
 WATCH = """
@@ -75,39 +73,34 @@ def left(server: Server, before: list[Path]) -> list[Path]:
 OUTSIDE = [
     "/etc/passwd",
     "//etc/passwd",
-    "/proc/self/environ",
     str(REPOSITORY / "README.md"),
-    str(REPOSITORY / "workbench" / "demo" / "page.py"),
-    str(WEIGHTS),
-    "workbench/demo/page.py",
     "README.md",
     ".git/config",
     "{files}/../../etc/passwd",
     "{files}/%2e%2e/%2e%2e/etc/passwd",
     "{files}/..%2f..%2fetc%2fpasswd",
-    "{files}",
     "{files}/",
     "file:///etc/passwd",
-    "http://127.0.0.1:1/x",
     "https://example.org/x.png",
     "HTTP://127.0.0.1:1/x",
     "http:/127.0.0.1:1/x",
     "ftp://127.0.0.1:1/x",
 ]
-
-
-PROXIED = ["http://127.0.0.1:1/", "https://example.org/", "https://example.hf.space/x", "//127.0.0.1:1/"]
+PROXIED = ["http://127.0.0.1:1/", "https://example.hf.space/x", "//127.0.0.1:1/"]
 OTHERS = ["/static/../../../etc/passwd", "/assets/..%2f..%2f..%2fetc%2fpasswd"]
 OTHERS += ["/gradio_api/component_server", "/custom_component/x/y/z"]
 
 
-def test_nothing_outside_is_served_nor_fetched(server):
+def test_nothing_outside_is_served_nor_fetched_and_headers_keep_the_browser_here(server):
     paths = [f"{start}file={path.format(files=server.files)}" for path in OUTSIDE for start in ("/gradio_api/", "/")]
     paths += [f"{start}proxy={url}" for url in PROXIED for start in ("/gradio_api/", "/")]
     for path in [*paths, *OTHERS]:
         status, body = raw_get(server, path)
         assert status in (400, 403, 404, 405), (path, status, body[:100])
         assert b"root:" not in body, path
+    headers = httpx.get(server.url).headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 def raw_get(server: Server, path: str) -> tuple[int, bytes]:
@@ -120,25 +113,13 @@ def raw_get(server: Server, path: str) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-def test_headers_keep_the_browser_here(server):
-    answer = httpx.get(server.url)
-    assert answer.status_code == 200
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-
-
 FOREIGN_FILES = [
     {"path": "/etc/passwd"},
-    {"path": str(REPOSITORY / "README.md")},
     {"path": "../../etc/passwd"},
-    {"path": "/proc/self/environ"},
-    {"path": "http://127.0.0.1:1/x.png"},
     {"path": "https://example.org/x.png"},
     {"path": "x.png", "url": "http://127.0.0.1:1/x.png"},
-    {"path": None, "url": "http://127.0.0.1:1/x.png"},
     {"path": None, "url": "https://example.org/x.png"},
     {"path": None, "url": "file:///etc/passwd"},
-    {"path": "file:///etc/passwd"},
 ]
 
 
@@ -169,15 +150,6 @@ def test_who_leaves_takes_everything_along(server, photo):
     assert until(lambda: left(server, before) == [] and not any(path.exists() for path in made), 8)
 
 
-def test_a_client_that_is_closed_leaves_nothing(server, photo, folder):
-    before = server.leftovers()
-    client = visit(server.url, folder)
-    client.predict(photo=handle_file(str(photo)), **SMALL, api_name="/restore")
-    assert server.leftovers() != before
-    client.close()
-    assert until(lambda: left(server, before) == [], 10), left(server, before)
-
-
 def test_who_leaves_takes_no_photo_that_another_visitor_has_too(server, photo):
     with visiting(server.url) as staying:
         file = upload(server.url, photo)
@@ -202,15 +174,6 @@ def test_who_leaves_during_a_run_stops_it(server, photo):
         assert restored(server, other, upload(server.url, photo))["success"]
         assert time.monotonic() - begun < 30  # the thousand steps would take more than a minute
     assert until(lambda: left(server, before) == [], 10), left(server, before)
-
-
-def test_a_photo_that_is_gone_is_said(server, photo):
-    with visiting(server.url) as session:
-        file = upload(server.url, photo)
-        Path(file["path"]).unlink()
-        ended = restored(server, session, file)
-        assert not ended["success"]
-        assert "no longer here" in ended["output"]["error"]
 
 
 # At the end, of all that happened above.
