@@ -24,7 +24,6 @@ from workbench.operators import (
     Blur,
     FunctionOperator,
     Grayscale,
-    Inpainting,
     MaskedFourier,
     MultiCoil,
     Operator,
@@ -47,7 +46,6 @@ def ours() -> dict[str, Operator]:
     return {
         "blur": Blur(gaussian_kernel(1.0, size=5)),
         "reflecting blur": Blur(gaussian_kernel(1.0, size=5), boundary="reflect"),
-        "inpainting": Inpainting(random_mask((16, 16), 0.5)),
         "super-resolution": SuperResolution(2),
         "grey": Grayscale(),
     }
@@ -110,9 +108,7 @@ def theirs() -> dict[str, object]:
     physics = deepinv.physics
     return {
         "BlurFFT": physics.BlurFFT(SHAPE, filter=gaussian_kernel((1.0, 0.5), angle=30, size=5)[None, None]),
-        "Blur": physics.Blur(filter=gaussian_kernel(1.0, size=5)[None, None], padding="valid"),
         "Inpainting": physics.Inpainting(SHAPE, mask=0.5),
-        "Decolorize": physics.Decolorize(),
         "Downsampling": physics.Downsampling(SHAPE, factor=2, filter="bicubic", padding="circular"),
         "own, no adjoint": physics.LinearPhysics(A=lambda x, **_: x.diff(dim=-1)),
     }

@@ -27,7 +27,6 @@ architectures = pytest.importorskip("spandrel.architectures")
 def network(name: str) -> torch.nn.Module:
     """A small network with random weights, of an architecture that spandrel knows; x4 and x2 enlarge."""
     from spandrel.architectures.DnCNN import DnCNN
-    from spandrel.architectures.DRUNet import DRUNet
     from spandrel.architectures.ESRGAN import ESRGAN
     from spandrel.architectures.NAFNet import NAFNet
 
@@ -38,7 +37,6 @@ def network(name: str) -> torch.nn.Module:
         "x1": lambda: NAFNet(width=4, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1]),
         "grey": lambda: DnCNN(in_nc=1, out_nc=1, nc=4, nb=8, act_mode="R"),
         "fdncnn": lambda: DnCNN(in_nc=4, out_nc=3, nc=4, nb=8, act_mode="R", mode="FDnCNN"),
-        "drunet": lambda: DRUNet(in_nc=4, out_nc=3, nc=[4, 4, 4, 4], nb=2),
     }[name]()
 
 
@@ -72,7 +70,6 @@ def direct(path: Path, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "suffix", "wrap"),
     [
-        ("x4", ".pth", lambda state: state),
         ("x4", ".safetensors", lambda state: state),
         ("x2", ".pth", lambda state: state),
         # What training put around the weights is taken off.
@@ -122,9 +119,7 @@ def test_tiles_that_overlap_far_enough_give_the_whole(file) -> None:
     ("name", "spec", "message"),
     [
         ("x4", "sr:2", r"x4 takes pictures 4 times smaller, as of sr:4: expected measurements \(1, 3, 10, 14\)"),
-        ("x4", "denoise", "4 times smaller"),
         ("x1", "sr:4", r"x1 takes pictures of the restored size.*got \(1, 3, 10, 14\)"),
-        ("x1", "gray", r"expected measurements \(1, 3, 40, 56\), got \(1, 1, 40, 56\)"),
         ("x1", "oldphoto", "got .1, 1, 40, 56"),
         ("x1", "inpaint:0.5", "and none with missing pixels"),
         ("x1", "hadamard:0.5", r"got \(1, 3, 512\)"),
@@ -161,14 +156,12 @@ def refused(path: Path, message: str, content: Any = None) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *((lambda state, c=c: c, "expected named tensors, found") for c in (torch.zeros(3), [torch.zeros(3)], {})),
-        *((lambda state, c=c: c, "expected named tensors, found") for c in ({"step": 3}, {1: torch.zeros(3)})),
+        *((lambda state, c=c: c, "expected named tensors, found") for c in ([torch.zeros(3)], {1: torch.zeros(3)})),
         (lambda state: {"a.weight": torch.zeros(3)}, "no network that spandrel knows: 1 tensors such as a.weight"),
         (lambda state: {n: t for n, t in state.items() if n != "intro.bias"}, "cannot build this network.*intro.bias"),
         (lambda state: state | {"middle_blks.999999999.beta": torch.zeros(1)}, "count further than 62 tensors can"),
         (lambda state: state | {"intro.bias": torch.full((4,), torch.nan)}, "intro.bias holds values that are not fin"),
         (lambda state: state | {"intro.bias": torch.zeros(1).expand(4)}, "intro.bias: shape .4,. is more than"),
-        (lambda state: network("drunet").state_dict(), "needs to be told a noise level"),
         (lambda state: network("fdncnn").state_dict(), "needs to be told a noise level"),
     ],
 )

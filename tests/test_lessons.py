@@ -12,11 +12,10 @@ LESSONS = sorted((Path(__file__).parents[1] / "notebooks").rglob("*.py"))
 NAMED = re.compile(r"`(workbench(?:\.\w+)+)(?::(\w+)((?:\.\w+)*))?`")
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda file: file.stem)
-def test_the_functions_that_a_lesson_names_exist(lesson: Path) -> None:
-    named = NAMED.findall(lesson.read_text(encoding="utf-8"))
-    assert named or lesson.parent.name != "papers"
-    for module, name, rest in named:
+def test_the_functions_that_lessons_name_exist() -> None:
+    named = {lesson: NAMED.findall(lesson.read_text(encoding="utf-8")) for lesson in LESSONS}
+    assert all(found or lesson.parent.name != "papers" for lesson, found in named.items())
+    for module, name, rest in {found for each in named.values() for found in each}:
         found = importlib.import_module(module)
         if not name:
             continue
@@ -30,14 +29,13 @@ def test_the_functions_that_a_lesson_names_exist(lesson: Path) -> None:
 @pytest.mark.parametrize(
     ("stored", "printed", "same"),
     [
-        ("PSNR [26.5, 24.9]", "PSNR [26.5, 25.0]", True),
         ("gain +0.04 ± 0.18", "gain +0.05 ± 0.17", True),
         ("1000 evaluations", "1010 evaluations", True),
+        ("1000 evaluations", "1030 evaluations", False),
         ("residual 2.0e-05", "residual 2.1e-05", False),
         ("blue 0.6", "blue 0.59", True),
         ("25.0 dB", "24.7 dB", False),
         ("gain +0.04", "gain -0.04", False),
-        ("8 photos", "9 photos", False),
         ("8 photos", "8 images", False),
     ],
 )

@@ -37,25 +37,15 @@ def png16(levels: np.ndarray, **chunks: bytes) -> bytes:
 # Colours
 
 
-@pytest.mark.parametrize(
-    ("name", "primaries", "gamma"),
-    [("Display P3", DISPLAY_P3, 2.2), ("Adobe RGB (1998)", ADOBE_RGB, 563 / 256)],
-)
-def test_colours_are_converted_to_srgb(tmp_path, name, primaries, gamma):
-    """Both gammas are multiples of 1/256, up to which profiles write them."""
-    gamma = round(256 * gamma) / 256
-    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=rgb_profile(name, primaries, gamma))
+def test_colours_are_converted_to_srgb(tmp_path):
+    gamma = 563 / 256  # profiles write multiples of 1/256
+    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=rgb_profile("Display P3", DISPLAY_P3, gamma))
     photo = read_photo(tmp_path / "a.png")
-    assert photo.remark == f"converted from {name}"
-    expected = in_srgb(RGB, primaries, gamma)
+    assert photo.remark == "converted from Display P3"
+    expected = in_srgb(RGB, DISPLAY_P3, gamma)
     assert np.abs(photo.levels - expected).max() < 1
     assert np.abs(RGB - expected).max() > 50
     assert np.array_equal(read_photo(tmp_path / "a.png", to_srgb=False).levels, RGB)
-
-
-def test_a_saturated_red_of_adobe_rgb(tmp_path):
-    Image.new("RGB", (2, 2), (200, 59, 60)).save(tmp_path / "a.png", icc_profile=ADOBE)
-    assert np.unique(read_photo(tmp_path / "a.png").levels.reshape(-1, 3), axis=0).tolist() == [[232, 56, 57]]
 
 
 def test_srgb_stays_as_it_is_to_the_last_bit(tmp_path):
@@ -102,24 +92,19 @@ def test_every_mode_with_a_profile(tmp_path, mode):
     assert np.array_equal(converted[..., 3:], plain[..., 3:])
 
 
-def test_grey_pictures_stay_grey_whatever_their_profile(tmp_path):
-    grey = np.repeat(RGB[..., :1], 3, axis=2)
-    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=rgb_profile("wide", DISPLAY_P3, 1.8))
+def test_grey_pictures_stay_grey_whatever_their_profile_whose_name_is_cut_to_a_short_line(tmp_path):
+    grey, name = np.repeat(RGB[..., :1], 3, axis=2), "a\n\x1b[31m" + 99 * "b"
+    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=rgb_profile(name, DISPLAY_P3, 1.8))
     photo = read_photo(tmp_path / "a.png")
-    assert photo.remark == "converted from wide"
+    assert photo.remark == "converted from a[31m" + 55 * "b"
     assert not np.array_equal(photo.levels, grey)
     assert np.array_equal(photo.levels, np.repeat(photo.levels[..., :1], 3, axis=2))
-
-
-def test_names_of_profiles_are_short_and_of_one_line(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=rgb_profile("a\n\x1b[31m" + 99 * "b", ADOBE_RGB, 2.2))
-    assert read_photo(tmp_path / "a.png").remark == "converted from a[31m" + 55 * "b"
 
 
 # Bits
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 4])
 def test_all_sixteen_bits_of_png(tmp_path, channels):
     levels = DEEP[..., :channels]
     (tmp_path / "a.png").write_bytes(png16(levels))
@@ -134,16 +119,11 @@ def test_all_sixteen_bits_of_png(tmp_path, channels):
         assert np.array_equal(flat.levels, np.broadcast_to(np.round(levels / 257), (12, 20, 3)))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": True}, {"rowsperstrip": 5}, {"tile": (16, 16)}],
-    ids=str,
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_all_sixteen_bits_of_tiff(tmp_path, channels, options):
-    levels = DEEP[..., :channels]
-    imwrite(tmp_path / "a.tif", levels.squeeze(), photometric="minisblack" if channels == 1 else "rgb", **options)
-    assert np.array_equal(read_photo(tmp_path / "a.tif").levels, np.broadcast_to(levels, (12, 20, 3)))
+def test_all_sixteen_bits_of_tiff(tmp_path):
+    for options in ({"byteorder": ">"}, {"compression": "zlib", "predictor": True}, {"rowsperstrip": 5}):
+        for levels, kind in ((DEEP[..., :1], "minisblack"), (DEEP[..., :3], "rgb")):
+            imwrite(tmp_path / "a.tif", levels.squeeze(), photometric=kind, **options)
+            assert np.array_equal(read_photo(tmp_path / "a.tif").levels, np.broadcast_to(levels, (12, 20, 3)))
 
 
 def test_sixteen_bits_that_pillow_does_not_read_are_said(tmp_path):
@@ -154,12 +134,6 @@ def test_sixteen_bits_that_pillow_does_not_read_are_said(tmp_path):
     assert read_photo(tmp_path / "a.png").remark == "8 of its 16 bits read, alpha kept"
 
 
-def test_eight_bits_written_with_sixteen_are_the_same_numbers(tmp_path):
-    (tmp_path / "a.png").write_bytes(png16(RGB.astype(np.uint16) * 257))
-    Image.fromarray(RGB).save(tmp_path / "b.png")
-    assert torch.equal(load_image(tmp_path / "a.png"), load_image(tmp_path / "b.png"))
-
-
 def test_a_profile_is_converted_at_eight_bits(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "b.png", icc_profile=ADOBE)
     (tmp_path / "a.png").write_bytes(png16(RGB.astype(np.uint16) * 257, iCCP=b"x\0\0" + zlib.compress(ADOBE)))
@@ -168,7 +142,7 @@ def test_a_profile_is_converted_at_eight_bits(tmp_path):
     assert np.array_equal(photo.levels, read_photo(tmp_path / "b.png").levels)
 
 
-@pytest.mark.parametrize("size", [5, 12, 30])
+@pytest.mark.parametrize("size", [5, 30])
 def test_sixteen_bits_are_cropped_and_resized_as_eight_are(tmp_path, size):
     levels = RGB // 2 + 64  # Pillow clips 8 bits, and rounds them, after each of its two passes
     (tmp_path / "a.png").write_bytes(png16(levels.astype(np.uint16) * 257))
@@ -177,7 +151,7 @@ def test_sixteen_bits_are_cropped_and_resized_as_eight_are(tmp_path, size):
     torch.testing.assert_close(deep, plain, rtol=0, atol=1.6 / 255)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [2, 3])
 def test_sixteen_bits_are_written(tmp_path, channels):
     levels = DEEP[..., :channels]
     image = torch.from_numpy(levels.astype(np.float32) / 65535).permute(2, 0, 1)[None]
@@ -249,8 +223,7 @@ def camera() -> Image.Exif:
     return exif
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize(("kind", "bits"), [("png", 16), ("jpg", 8), ("webp", 8), ("tif", 8)])
 def test_exif_is_kept_and_the_orientation_applied_once(tmp_path, kind, bits):
     smooth = np.repeat(np.repeat(RGB[:2, :3], 8, axis=0), 8, axis=1)
     Image.fromarray(smooth).save(tmp_path / f"a.{kind}", exif=camera().tobytes(), quality=100)
@@ -299,7 +272,7 @@ def test_damaged_exif_does_not_lose_the_picture(tmp_path, damage):
 
 def test_frames_are_counted(tmp_path: Path):
     others = [Image.fromarray(255 - RGB), Image.fromarray(RGB // 2)]
-    for name, options in (("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {})):
+    for name, options in (("a.webp", {"lossless": True}), ("a.tif", {})):
         Image.fromarray(RGB).save(tmp_path / name, save_all=True, append_images=others, **options)
         photo = read_photo(tmp_path / name)
         assert photo.remark == "the first of 3 frames"

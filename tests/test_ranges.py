@@ -21,7 +21,6 @@ from workbench.solvers.base import Problem, Restoration, Solver
 
 PHOTO = sample_photos(16, ("cat",))
 WRONG = {
-    "divide by 255": PHOTO * 255,
     "divide by 65535": PHOTO * 65535,
     r"values from -0\.\d+ to 0\.\d+: \(x \+ 1\) / 2": PHOTO * 2 - 1,
     "uint8: divide by 255": (PHOTO * 255).byte(),

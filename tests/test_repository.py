@@ -81,27 +81,20 @@ print(a)
 """
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ("", "", None),
+def test_the_notebook_check_sees_each_difference(tmp_path):
+    check = _script("check_notebooks").problems
+    (tmp_path / "a.py").write_text(PAIR)
+    assert "a.ipynb is missing" in check(tmp_path)[0]
+    jupytext.write(jupytext.reads(PAIR, "py:percent"), tmp_path / "a.ipynb")
+    assert check(tmp_path) == []
+    for old, new, problem in (
         ("a = 1", "a = 2", "cell 2 differs in source"),
         (' tags=["parameters"]', "", "cell 2 differs in tags"),
-        (" [markdown]", "", "cell 1 differs in"),
         ("\n# %%\nprint(a)\n", "", "3 cells in a.ipynb, 2 in a.py"),
         ("name: python3", "name: mine", "'mine', expected 'python3'"),
-    ],
-)
-def test_the_notebook_check_sees_each_difference(tmp_path, old, new, problem):
-    jupytext.write(jupytext.reads(PAIR, "py:percent"), tmp_path / "a.ipynb")
-    (tmp_path / "a.py").write_text(PAIR.replace(old, new) if old else PAIR, encoding="utf-8")
-    found = _script("check_notebooks").problems(tmp_path)
-    assert (found == []) if problem is None else problem in found[0]
-
-
-def test_a_missing_twin_is_found(tmp_path):
-    (tmp_path / "a.py").write_text(PAIR)
-    assert "a.ipynb is missing" in _script("check_notebooks").problems(tmp_path)[0]
+    ):
+        (tmp_path / "a.py").write_text(PAIR.replace(old, new))
+        assert problem in check(tmp_path)[0]
 
 
 EXERCISE = """# %% [markdown]
@@ -136,10 +129,10 @@ def test_an_exercise_is_its_solution_without_it(tmp_path):
     assert [line.split()[-1] for line in exercises.problems(tmp_path)] == ["scripts/exercises.py", "twin"]
 
 
-@pytest.mark.parametrize("broken", [("    ### END SOLUTION\n", ""), (' jupyter={"source_hidden": true}', "")])
-def test_a_solution_that_would_show_is_refused(broken):
-    with pytest.raises(ValueError, match="expected paired marks"):
-        _script("exercises").unsolved(EXERCISE.replace(*broken))
+def test_a_solution_that_would_show_is_refused():
+    for shown in ("    ### END SOLUTION\n", ' jupyter={"source_hidden": true}'):
+        with pytest.raises(ValueError, match="expected paired marks"):
+            _script("exercises").unsolved(EXERCISE.replace(shown, ""))
 
 
 def test_the_exercises_are_in_step_and_stop_where_the_student_begins():

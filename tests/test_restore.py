@@ -26,7 +26,7 @@ def photos() -> torch.Tensor:
     return sample_photos(32, ("cat", "coffee"))
 
 
-@pytest.mark.parametrize("spec", ["inpaint:0.8", "blur:1", "sr:4", "oldphoto", "hadamard:0.5"])
+@pytest.mark.parametrize("spec", ["inpaint:0.8", "sr:4", "hadamard:0.5"])
 def test_a_batch_gives_what_single_photos_give(photos, prior, spec):
     solver = DiffPIR(steps=3)
     together = degrade(photos, spec, 0.05, seed=7, prior=prior)
@@ -123,7 +123,7 @@ def test_a_photo_that_came_degraded_is_measured_by_an_image_of_the_right_size(ph
         observe(photos[:1], "hadamard:0.5")
 
 
-@pytest.mark.parametrize("spec", ["blur:2", "sr:4", "oldphoto"])
+@pytest.mark.parametrize("spec", ["blur:2", "oldphoto"])
 def test_photos_that_came_degraded_give_in_a_batch_what_they_give_alone(photos, prior, spec, tmp_path):
     """Also at their border: how long it is estimated must not depend on the others, here a dark one."""
     if spec == "oldphoto":
@@ -137,11 +137,11 @@ def test_photos_that_came_degraded_give_in_a_batch_what_they_give_alone(photos, 
         torch.testing.assert_close(together.image[index], alone.image[0], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("spec", ["sr:2", "hadamard:0.5", "jpeg:10"])
+@pytest.mark.parametrize("spec", ["sr:2", "jpeg:10"])
 def test_grey_photos_are_restored_grey_and_others_as_before(photos, prior, spec):
     """Each photo of a batch by itself. The mean of the channels is that of the solver's result."""
     grey = photos[:1].mean(dim=1, keepdim=True).expand(1, 3, -1, -1)
-    solver = DDRM(steps=4) if spec != "jpeg:10" else DPS(steps=3)
+    solver = DDRM(steps=2) if spec != "jpeg:10" else DPS(steps=3)
     batch = degrade(torch.cat([photos[:1], grey]), spec, 0.05, prior=prior)
     streams = [stream_of(0, "solver", number) for number in batch.numbers]
     with torch.no_grad():

@@ -75,17 +75,13 @@ def test_sliders_of_an_operator_write_it_and_its_pictures_follow():
     assert all(a.tobytes() != b.tobytes() for a, b in zip(after, before, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "mask"])
-def test_every_registered_operator_is_offered_with_its_parameters(name):
-    tool = operator_explorer(PHOTO)
-    tool.controls["operator"].value = name
-    assert [c.description for c in tool.controls["parameters"].children] == [p.label for p in CONTROLS[name][1:]]
-    written = tool.controls["text"].value
-    assert written.split(":")[0] == name
-    assert tool.note.value.startswith("x: 3×32×32, y: ")
-    pictures = shown(tool)
-    picture = pictures.get("y = A x + noise", pictures.get("Aᵀy"))
-    assert np.array_equal(picture, pixels(degrade(PHOTO, written, 0.01).picture))
+def test_every_registered_operator_is_offered_with_its_parameters():
+    tool = operator_explorer(sample_photo("cat", 16), noise=0)
+    for name in {*CONTROLS} - {"mask"}:
+        tool.controls["operator"].value = name
+        assert [c.description for c in tool.controls["parameters"].children] == [p.label for p in CONTROLS[name][1:]]
+        assert tool.controls["text"].value.split(":")[0] == name
+        assert tool.note.value.startswith("x: 3×16×16, y: ")
 
 
 def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
@@ -117,21 +113,17 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
             operator_explorer(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("spec", "values", "changed", "written"),
-    [
+def test_a_slider_changes_its_own_number_alone():
+    for spec, values, changed, written in (
         ("blur:2", [2, 2], [2, 3], "blur:2:3"),  # one σ is that of both directions
         ("blur:20,1,9", [8, 1], [8, 2], "blur:20:2:9"),  # beyond the slider, and without one
         ("sr:4:gaussian,2", [4, "gaussian"], [3, "gaussian"], "sr:3:gaussian:2"),
         ("sr:4:gaussian,2", [4, "gaussian"], [4, "average"], "sr:4:average"),
         ("sr:4:k.npz:b", [4, "bicubic"], [2, "bicubic"], "sr:2:k.npz:b"),
         ("blur:k.npz:b", [1.5, 1.5], [2, 1.5], "blur:2:1.5"),
-        ("mri:4,0.1", [4], [3], "mri:3:0.1"),
-    ],
-)
-def test_a_slider_changes_its_own_number_alone(spec, values, changed, written):
-    assert values_in(spec) == values
-    assert spec_with(spec.partition(":")[0], changed, spec) == written
+    ):
+        assert values_in(spec) == values
+        assert spec_with(spec.partition(":")[0], changed, spec) == written
 
 
 def test_spectra_have_their_closed_form_and_their_units():
@@ -161,18 +153,10 @@ def test_the_player_goes_through_the_iterations_of_each_photo(solver):
     other = "residual" if isinstance(solver, DeqIR) else "noise level σ, images in [0, 1]"
     assert len(lines(tool)[other][1]) == len(steps)
     assert f"{int(steps[1].evaluations[1])} evaluations" in tool.note.value
-
-
-def test_the_line_that_marks_the_iteration_moves():
-    result, steps = recorded(DDNM(4))
-    tool = restoration_player(result, steps)
-    seen = set()
-    for number in (1, 3):
-        tool.controls["iteration"].value = number
-        seen.add(live(tool)[1].tobytes())
-        assert [list(axis.lines[-1].get_xdata()) for axis in tool.figure().axes if axis.lines] == [[number] * 2] * 2
-    assert len(seen) == 2
-    assert live(restoration_player(result.restoration))[0].size[0] == 850  # a result alone
+    marked = live(tool)[1].tobytes()
+    tool.controls["iteration"].value = 3
+    assert live(tool)[1].tobytes() != marked
+    assert [list(axis.lines[-1].get_xdata()) for axis in tool.figure().axes if axis.lines] == [[3] * 2] * 2
 
 
 def test_a_player_wants_what_belongs_together():
@@ -207,8 +191,6 @@ def test_a_comparison_is_of_two_or_more_pictures_with_as_many_images():
         comparison({"one": PHOTO, "two": (255 * PHOTO).byte()})
     with pytest.raises(ValueError, match="named otherwise"):  # it would be covered
         comparison({"original": PHOTO, "two": PHOTO}, PHOTO)
-    axes = comparison({"colour": PHOTO}, PHOTO[:, :1]).figure().axes
-    assert [axis.get_xlabel() for axis in axes] == ["", ""]  # nothing to compare
 
 
 def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
@@ -306,6 +288,3 @@ def test_every_tool_leaves_a_still_where_widgets_do_not_run(tmp_path):
         assert still.size[0] == 850
         assert still.size[1] == pytest.approx(sum(picture.size[1] for picture in live(tool)), abs=2)
         assert len(np.unique(np.asarray(still.convert("L")))) > 10
-        for kind in ("pdf", "svg"):
-            tool.figure().savefig(tmp_path / f"figure.{kind}")
-            assert (tmp_path / f"figure.{kind}").stat().st_size > 5000

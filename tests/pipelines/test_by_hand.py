@@ -40,18 +40,15 @@ def test_two_training_notebooks_run_one_after_the_other_in_one_folder(tmp_path: 
     {
         "restore": ["photos=['cat:16']", "methods=['pinv']"],
         "compare_priors": ["count=1", "size=16", "solver=pinv", "samples=2"],
-        "sample_prior": ["count=2", "size=16", "steps=2", "reference_count=4"],
         "sweep_solver": ["photos=['cat']", "size=16", "solver=ddnm", "values={'steps': [2, 3]}"],
-        "exam": ["sampler=exact", "repetitions=20"],
     }.items(),
 )
 def test_pictures_go_into_a_folder_that_git_ignores(tmp_path: Path, name: str, parameters: list[str]) -> None:
     torch.manual_seed(0)
     save_prior(small_prior(), tmp_path / "mine.safetensors")
-    prior = {"restore": "prior", "sweep_solver": "prior", "exam": ""}.get(name, "priors")
     source = repr(str(tmp_path / "mine.safetensors"))
-    given = {"prior": [f"prior={source}"], "priors": [f"priors={{'mine': {source}}}"], "": []}[prior]
+    given = f"priors={{'mine': {source}}}" if name == "compare_priors" else f"prior={source}"
     (tmp_path / "here").mkdir()
-    by_hand(tmp_path / "here", name, *parameters, *given)
+    by_hand(tmp_path / "here", name, *parameters, given)
     assert [file.name for file in (tmp_path / "here").iterdir()] == ["runs"]
     assert list((tmp_path / "here" / "runs" / name).glob("*.png"))

@@ -21,13 +21,10 @@ PARAMETERS = 'names: list[str] = ["a"]\nnoise: float = 1 / 255'
 
 # How a parameter may name the file that the test changes.
 NAMED = {
-    "photo": ("cats/a.png:128", "cats/a.png"),
     "folder of photos": ("cats:128", "cats/deep/b.png"),
-    "prior": ("prior.safetensors", "prior.safetensors"),
     "prior in a folder": ("diffusers:model", "model/unet/config.json"),
     "spandrel": ("spandrel:prior.safetensors", "prior.safetensors"),
     "mask": ("mask:m,1.png", "m,1.png"),
-    "kernel": ("sr:4:k.npy", "k.npy"),
     "kernel in a file of several": ("blur:k.mat:first", "k.mat"),
     "shards": ("shards-{00..01}.tar", "shards-01.tar"),
     "own solver": ("own.py:Mine", "own.py"),
@@ -43,7 +40,8 @@ def files(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('"""Said."""\nvalue = 1  # so\n')
     (tmp_path / "own.py").write_text('"""Said."""\nimport json, torch\nfrom helper import value\nmine = 1\n')
-    (tmp_path / "mine_pkg" / "__init__.py").touch()
+    for name in ("mine_pkg/__init__.py", "cats/a.png"):
+        (tmp_path / name).touch()
     (tmp_path / "shards-00.tar").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -101,7 +101,7 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
     (tmp_path / "mine" / "cut.png").write_bytes((tmp_path / "mine" / "dog.png").read_bytes()[:99])  # left out
-    page = run_to_report(pipeline_of(tmp_path, text), Path("out"), kernels=True).page
+    page = run_to_report(pipeline_of(tmp_path, text), Path("out")).page
     assert page.outside == []
     assert len(page.pictures) == 3 * 4
     assert page.text.count(f"Left out: {tmp_path}/mine/cut.png: damaged or truncated image") == 1
