@@ -70,7 +70,6 @@ def test_physics_is_the_operator(name: str) -> None:
     ):
         assert torch.equal(found, expected)
     assert float(physics.adjointness_test(u=x)) < 1e-4
-    assert float(physics.clone().adjointness_test()) < 1e-4
     back = operator_from_deepinv(physics, SHAPE, tolerance=1e-11)
     assert torch.equal(back(x), y)
     if name not in ("grey", "reflecting blur"):
@@ -189,11 +188,7 @@ def test_refused_physics() -> None:
 
 def test_says_how_to_install_deepinv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepinv", None)
-    for call in (
-        lambda: prior_from_deepinv("tv"),
-        lambda: physics_for_deepinv(Grayscale(), SHAPE),
-        lambda: operator_from_deepinv(Grayscale(), SHAPE),
-    ):
+    for call in (lambda: prior_from_deepinv("tv"), lambda: operator_from_deepinv(Grayscale(), SHAPE)):
         with pytest.raises(ValueError, match="pip install"):
             call()
 
@@ -248,10 +243,6 @@ def test_magnetic_resonance_is_deepinv_s(coils: bool) -> None:
     # Reconstruction: their A on real images alone, by conjugate gradients, is our problem.
     real = FunctionOperator(lambda x: physics.A(as_theirs(x)), (1, 16, 16), tolerance=1e-6)
     torch.testing.assert_close(op.prox(z, y, 0.1), real.prox(z, theirs, 0.1), rtol=0, atol=1e-5)
-    # It comes across as it is too, for images of two channels.
-    across = operator_from_deepinv(physics, (2, 16, 16), tolerance=1e-6)
-    assert torch.equal(across(as_theirs(x)), theirs)
-    assert across.adjointness_error((2, 2, 16, 16)) < 1e-6
     # And ours is a physics of theirs.
     ours = physics_for_deepinv(op, (1, 16, 16), sigma_noise=0.1)
     assert float(ours.adjointness_test(u=x)) < 1e-4

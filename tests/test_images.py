@@ -31,14 +31,11 @@ def _png(width: int, height: int, data: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_what_is_saved_is_read_back_exactly(tmp_path):
-    image = torch.from_numpy(_gradient()).permute(2, 0, 1)[None].float() / 255
-    images.save_image(image, tmp_path / "a.png")
-    assert torch.equal(images.load_image(tmp_path / "a.png"), image)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-
-
 def test_saving_clips_once_and_rounds(tmp_path):
+    """...so that what has 8 bits comes back as it was."""
+    whole = torch.from_numpy(_gradient()).permute(2, 0, 1)[None].float() / 255
+    images.save_image(whole, tmp_path / "a.png")
+    assert torch.equal(images.load_image(tmp_path / "a.png"), whole)
     image = torch.tensor([-0.5, 0.0, 0.4999, 1.0, 7.0]).view(1, 1, 1, 5)
     images.save_image(image, tmp_path / "grey.png")
     with Image.open(tmp_path / "grey.png") as file:
@@ -46,18 +43,14 @@ def test_saving_clips_once_and_rounds(tmp_path):
         assert list(file.tobytes()) == [0, 0, 127, 255, 255]
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
+def test_what_is_no_picture_is_not_saved(tmp_path):
+    for image, message in (
         (torch.full((1, 3, 4, 4), torch.nan), "NaN"),
         (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\)"),
         (torch.zeros(1, 2, 4, 4), r"\(1, 2, 4, 4\)"),
-        (torch.zeros(3, 4, 4), r"\(3, 4, 4\)"),
-    ],
-)
-def test_what_is_no_picture_is_not_saved(tmp_path, image, message):
-    with pytest.raises(ValueError, match=message):
-        images.save_image(image, tmp_path / "a.png")
+    ):
+        with pytest.raises(ValueError, match=message):
+            images.save_image(image, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 

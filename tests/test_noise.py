@@ -155,15 +155,6 @@ def test_a_photo_in_a_batch_is_restored_as_alone() -> None:
         torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-4)
 
 
-def test_noise_by_row_of_a_photo_that_came_blurred() -> None:
-    """It is continued beyond the border with the photo."""
-    rows = torch.linspace(0.01, 0.1, 48).view(1, 48, 1)
-    photo = sample_photo("cat", 48)
-    y = degrade(photo, "blur:1.5", rows).y
-    found = restore(observe(y, "blur:1.5", rows), make_solver("hqs"), load_prior("photo")).image
-    assert float((found - photo).square().mean()) < 0.5 * float((y - photo).square().mean())
-
-
 def test_by_name_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo, code, out = tmp_path / "cat.png", tmp_path / "camera.py", tmp_path / "out"
     save_image(sample_photo("cat", 32), photo)

@@ -101,11 +101,8 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
     tool.controls["text"].value = f"{own}:half"
     assert tool.controls["operator"].value is None
     assert np.array_equal(shown(tool)["photo x"], pixels(PHOTO))
-    noise = operator_explorer(PHOTO, "block:8", "poisson:50").controls["noise"]
-    assert noise.value == "poisson:50"
     for arguments, message in (
         ((PHOTO, "nothing"), "unknown operator 'nothing'"),
-        ((PHOTO, "blur:1", -1), "noise is a standard deviation"),
         ((PHOTO, degrade(PHOTO, "gray", 0).op), "operator must be written"),
         ((torch.cat([PHOTO, PHOTO]),), r"one picture \(1, C, H, W\), got \(2, 3, 32, 32\)"),
     ):
@@ -136,10 +133,9 @@ def test_spectra_have_their_closed_form_and_their_units():
     assert lines(operator_explorer(PHOTO, "jpeg:10")) == {}
 
 
-@pytest.mark.parametrize("solver", [DDNM(4), DeqIR(4, iterations=3)], ids=["ddnm", "deqir"])
-def test_the_player_goes_through_the_iterations_of_each_photo(solver):
+def test_the_player_goes_through_the_iterations_of_each_photo():
     photos = torch.cat([PHOTO, sample_photo("rocket", 32)])
-    result, steps = recorded(solver, photos)
+    result, steps = recorded(DeqIR(4, iterations=3), photos)
     tool = restoration_player(result, steps)
     tool.controls["iteration"].value = 2
     tool.controls["photo"].value = 2
@@ -150,8 +146,7 @@ def test_the_player_goes_through_the_iterations_of_each_photo(solver):
         assert np.array_equal(pictures[title], pixels(images[1:])), title
     scores = [float(psnr(step.image, photos, clip=True)[1]) for step in steps]
     np.testing.assert_allclose(lines(tool)["PSNR, dB"][1], scores)
-    other = "residual" if isinstance(solver, DeqIR) else "noise level σ, images in [0, 1]"
-    assert len(lines(tool)[other][1]) == len(steps)
+    assert len(lines(tool)["residual"][1]) == len(steps)
     assert f"{int(steps[1].evaluations[1])} evaluations" in tool.note.value
     marked = live(tool)[1].tobytes()
     tool.controls["iteration"].value = 3
@@ -162,11 +157,10 @@ def test_the_player_goes_through_the_iterations_of_each_photo(solver):
 def test_a_player_wants_what_belongs_together():
     result, _ = recorded(DDNM(2))
     two = torch.cat([PHOTO] * 2)
-    for wrong in ({"before": two}, {"original": two}, {"steps": recorded(DDNM(2), two)[1]}):
-        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}: expected 1 images, .* got 2"):
-            restoration_player(result.restoration, **wrong)
-    with pytest.raises(ValueError, match="original: expected pictures of 3x32x32"):
-        restoration_player(result, original=PHOTO[:, :1])
+    with pytest.raises(ValueError, match=r"before: expected 1 images, .* got 2"):
+        restoration_player(result.restoration, before=two)
+    with pytest.raises(ValueError, match=r"steps: expected 1 images, .* got 2"):
+        restoration_player(result.restoration, steps=recorded(DDNM(2), two)[1])
 
 
 def test_pictures_of_any_size_are_zoomed_to_the_same_place():
@@ -213,12 +207,13 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
 def test_a_prior_inspector_refuses_what_it_cannot_ask():
     with pytest.raises(ValueError, match=r"the prior inspector needs a denoiser.*photo-ud2m"):
         prior_inspector(load_prior("photo-ud2m"))
-    with pytest.raises(ValueError, match="colour images"):
-        prior_inspector(prior(), PHOTO[:, :1])
-    with pytest.raises(ValueError, match="photo must be one picture"):
-        prior_inspector(prior(), torch.cat([PHOTO, PHOTO]))
-    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        prior_inspector(prior(), samples=0)
+    for wrong, message in (
+        ({"photo": PHOTO[:, :1]}, "colour images"),
+        ({"photo": torch.cat([PHOTO, PHOTO])}, "photo must be one picture"),
+        ({"samples": 0}, "samples must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prior_inspector(prior(), **wrong)
     grey = FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16)
     tool = prior_inspector(grey)  # any level: the slider ends somewhere
     assert shown(tool)["photo"].shape == (16, 16)
@@ -249,8 +244,6 @@ def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
     assert np.array_equal(shown(tool)["samples at step 200"], pixels(PHOTO))
     with pytest.raises(ValueError, match=r"folder must be that of a training run, got .*none"):
         training_monitor(tmp_path / "none")
-    with pytest.raises(ValueError, match="every must be positive, got 0"):
-        training_monitor(tmp_path, every=0)
 
 
 def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
@@ -259,11 +252,9 @@ def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
     async def watch():
         tool = training_monitor(tmp_path, every=0.01)
         run_folder(tmp_path, [200, 300, 400])
-        for _ in range(1000):
-            await asyncio.sleep(0.01)
-            if "step 400" in tool.note.value:
-                break
-        assert tool.note.value == "step 400 of 400, 80 images per second"
+        async with asyncio.timeout(10):
+            while "step 400" not in tool.note.value:
+                await asyncio.sleep(0.01)
         assert not tool.controls["follow"].value
         tool.looking.cancel()
 

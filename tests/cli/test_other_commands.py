@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,6 @@ from workbench.pipelines import engine
 from workbench.solvers import SOLVERS
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_package_itself_is_the_command(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["workbench", "solvers"])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_module("workbench", run_name="__main__")
-    assert not stop.value.code
-    assert "diffpir" in capsys.readouterr().out
 
 
 @pytest.fixture

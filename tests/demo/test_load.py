@@ -1,4 +1,4 @@
-"""Twenty visitors at once, and more than the queue takes: a fast version of benchmarks/demo_load.py."""
+"""More visitors at once than the queue takes: a fast version of benchmarks/demo_load.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-CLIENTS = 20
+CLIENTS, QUEUE = 8, 5
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +25,23 @@ def demo_load():
 
 @pytest.fixture(scope="module")
 def busy(launch):
-    """A server that takes a running visitor and fifteen waiting ones."""
+    """A server that takes a running visitor and a few waiting ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "1")
-        return launch("--waiting", "15")
+        return launch("--waiting", str(QUEUE))
 
 
-def test_twenty_visitors_at_once(busy, demo_load):
+def test_more_visitors_at_once_than_the_queue_takes(busy, demo_load):
     process = psutil.Process(busy.process.pid)
     demo_load.load(busy.url, process, busy.files, clients=1, requests=1, steps=1)  # reads networks, imports
     measured = demo_load.load(busy.url, process, busy.files, clients=CLIENTS, requests=1, steps=1)
     assert measured.alive
     assert len(measured.visits) == CLIENTS
-    assert 15 <= len(measured.served) < CLIENTS
+    assert QUEUE <= len(measured.served) < CLIENTS
     assert {visit.refused for visit in measured.visits} == {"", "Queue is full! Please try again."}
     assert all(visit.places == sorted(visit.places, reverse=True) for visit in measured.visits)
     places = {place for visit in measured.visits for place in visit.places}
-    assert {0, 5, 10} <= places
+    assert {0, 2, 4} <= places
     assert measured.files[1] == measured.files[0]
     assert measured.memory[2] < measured.memory[0] + 200
     assert "served" in demo_load.table(measured, CLIENTS)

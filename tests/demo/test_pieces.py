@@ -123,9 +123,6 @@ def test_numbers_that_are_none_are_said_and_neither_rounded_nor_cut():
             assert "FILE" not in str(said.value)
             assert "\n" not in str(said.value)
             assert len(str(said.value)) < 200
-
-
-def test_noise_is_a_number_or_a_model():
     models = ["poisson:50", "poisson-gauss:0.01,0.02"]
     assert [read_noise(given) for given in (0, " 0.02 ", 1, *models)] == [0.0, 0.02, 1.0, *models]
 
@@ -174,9 +171,7 @@ def test_layers_become_one_mask_of_the_picture_s_size(tmp_path):
     [
         (" sr:4 ", "sr:4", "sr:4:/f/kernel.npy"),
         ("sr:4:bicubic", "sr:4:bicubic", "sr:4:/f/kernel.npy"),
-        ("blur:1.5:1.5", "blur:1.5:1.5", "blur:/f/kernel.npy"),
         ("blur,20,1,9", "blur,20,1,9", "blur:/f/kernel.npy"),
-        ("blur", "blur", "blur:/f/kernel.npy"),
         ("motion:9:45", "motion:9:45", "motion:9:45"),
         ("oldphoto", "oldphoto", "oldphoto:/f/mask.png"),  # alone: scratches of its own
         ("mask", ValueError("paint over"), "mask:/f/mask.png"),
@@ -224,9 +219,6 @@ def test_a_kernel_is_copied_under_a_name_of_its_own_and_what_is_none_is_said_by_
         assert str(tmp_path) not in str(said.value)
         assert "\n" not in str(said.value)
     assert [file.name for file in tmp_path.glob("kernel.[!t]*")] == ["kernel.npy"]
-
-
-# check_size
 
 
 def recipe(solver: str = "pinv", came: bool = False, degrade: str = "sr:4", **settings: object) -> Recipe:

@@ -16,6 +16,7 @@ from tests.pipelines.small_project import Page, pipeline_of, project, report_of,
 from workbench.cli import main
 from workbench.images import SAMPLES, sample_photo, save_image
 from workbench.models import load_prior, save_prior
+from workbench.models.files import sha256
 from workbench.pipelines.engine import Outcome
 from workbench.pipelines.schema import load_pipeline
 
@@ -101,7 +102,10 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
     (tmp_path / "mine" / "cut.png").write_bytes((tmp_path / "mine" / "dog.png").read_bytes()[:99])  # left out
-    page = run_to_report(pipeline_of(tmp_path, text), Path("out")).page
+    ran = run_to_report(pipeline_of(tmp_path, text), Path("out"))
+    page, (prior,) = ran.page, ran.results[0]["priors"].values()
+    assert prior["sha256"] == sha256(tmp_path / "mine" / "prior.safetensors")
+    assert {f"{tmp_path}/mine/prior.safetensors", "restore.ipynb"} <= set(ran.results[0]["files"])
     assert page.outside == []
     assert len(page.pictures) == 3 * 4
     assert page.text.count(f"Left out: {tmp_path}/mine/cut.png: damaged or truncated image") == 1

@@ -1,11 +1,15 @@
-"""Pipelines as files: what is refused before anything runs, grids, and the ids of jobs."""
+"""Pipelines as files: what is refused before anything runs, grids, the ids of jobs, and what a dry run says."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
 from tests.pipelines.small_project import LAST, PARAMETERS, ROOT, TASK, notebook, project
-from workbench.pipelines import schema
+from workbench.cli import main
+from workbench.pipelines.plan import Cost, estimate, what_would_run
 from workbench.pipelines.schema import load_pipeline
 
 REFUSED = {
@@ -82,13 +86,6 @@ def test_parameters_are_set_in_every_job_that_has_them(tmp_path):
         load_pipeline(path, changes={"noise": "much"})
 
 
-def test_the_code_version_changes_with_the_code(tmp_path, monkeypatch):
-    path = project(tmp_path)
-    before = load_pipeline(path).jobs[0].id
-    monkeypatch.setattr(schema, "code_version", lambda: "other")
-    assert load_pipeline(path).jobs[0].id != before
-
-
 def test_a_relative_folder_of_notebooks_works(tmp_path, monkeypatch):
     """Jobs run in folders of their own, so every path that they get must be absolute."""
     path = project(tmp_path)
@@ -100,3 +97,62 @@ def test_a_relative_folder_of_notebooks_works(tmp_path, monkeypatch):
 def test_every_pipeline_of_the_repository_is_valid():
     for path in {*ROOT.glob("pipelines/**/*.yaml")} - {*ROOT.glob("pipelines/published.yaml")}:
         assert load_pipeline(path).jobs
+
+
+# A dry run.
+
+JOBS = "- {notebook: task, parameters: {how: well, size: 8}, grid: {noise: [0.25, 0.5, 1]}}"
+
+
+def done(out: Path, job, seconds: int, evaluations: int) -> None:
+    folder = out / "jobs" / job.id
+    folder.mkdir(parents=True)
+    said = {"notebook": str(job.notebook), "parameters": job.parameters, "started": "2026-05-03T10:00:00+00:00"}
+    (folder / "job.json").write_text(json.dumps(said))
+    result = {"job": job.id, "finished": f"2026-05-03T10:00:{seconds}+00:00"}
+    records = [{"evaluations": evaluations // 2}] * 2
+    (folder / "result.json").write_text(json.dumps(result | {"records": records}))
+
+
+def test_the_plan_says_what_is_done_and_what_the_rest_may_cost(tmp_path):
+    pipeline, out = load_pipeline(project(tmp_path, JOBS)), tmp_path / "out"
+    for job, seconds, evaluations in zip(pipeline.jobs[:2], (20, 40), (600, 1000), strict=True):
+        done(out, job, seconds, evaluations)
+    head, shared, one, _, two, _, three, own, total = what_would_run(pipeline, out).splitlines()
+    assert head.split() == ["job", "state", "evaluations", "time"]
+    assert shared == '    all: how="well", size=8'
+    assert one.startswith("task noise=0.25  kept from 3 May 2026")
+    assert "kept" in two
+    assert three.split() == ["task", "noise=1", "to", "do", "800", "30", "s"]
+    assert own == "    noise=1"
+    assert total == "3 jobs: 2 kept, 1 to do; by earlier results about 30 s, one after the other"
+
+
+def test_estimates_are_of_the_jobs_most_alike(tmp_path):
+    (job,) = load_pipeline(project(tmp_path, "- {notebook: task, parameters: {how: a, size: 8}}")).jobs
+    known = [
+        ("task", {"how": "a", "size": 8}, Cost(10, None)),
+        ("task", {"how": "a", "size": 8}, Cost(30, None)),
+        ("task", {"how": "b", "size": 8}, Cost(500, 7)),
+        ("other", {"how": "a", "size": 8}, Cost(1000, 9)),
+    ]
+    assert estimate(job, known) == Cost(20, None)
+    assert estimate(job, known[2:]) == Cost(500, 7)
+    assert estimate(job, known[3:]) == Cost(None, None)
+
+
+def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
+    path = project(tmp_path, JOBS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(path), "--dry-run", "--out", "out"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "3 jobs: 0 kept, 3 to do"
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_options_of_another_engine_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", str(project(tmp_path, JOBS)), "--engine", "slurm", "--address", "tcp://a:1"])
+    assert "--address goes with --engine dask, --slurm with --engine slurm" in capsys.readouterr().err
