@@ -15,7 +15,6 @@ from workbench.images import sample_photo, save_image
 from workbench.models import load_prior
 from workbench.noise import Noise
 from workbench.operators import Blur, Identity, Inpainting, Operator, gaussian_kernel, random_mask
-from workbench.operators.weighted import WeightedPixels, weighted
 from workbench.random import generator
 from workbench.restore import degrade, measured, observe, restore
 from workbench.solvers import DDRM, MapByProx, make_solver
@@ -54,16 +53,6 @@ def test_a_weighted_data_step_is_that_of_the_likelihood(name: str, weight: float
     precision = a.T @ torch.diag(s[0].flatten() ** -2) @ a + weight * torch.eye(36, dtype=DOUBLE)
     expected = torch.linalg.solve(precision, (a.T @ (y / s[0] ** 2).flatten(1).T) + weight * z.flatten(1).T).T
     torch.testing.assert_close(found.flatten(1), expected, rtol=0, atol=1e-8)  # of conjugate gradients
-
-
-def test_every_image_has_its_own_weights() -> None:
-    s = levels((2, 1, 6, 6))
-    both = weighted(Identity(), s.amin((1, 2, 3), keepdim=True) / s)
-    assert isinstance(both, WeightedPixels)
-    x = torch.rand(2, 1, 6, 6, generator=generator(5), dtype=DOUBLE)
-    for b in range(2):
-        alone = weighted(Identity(), s[b : b + 1].min() / s[b : b + 1])
-        torch.testing.assert_close(alone(x[b : b + 1]), both(x)[b : b + 1])
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from workbench.images import sample_photo, save_image
+from workbench.images import sample_photo
 from workbench.models import TiledPrior, load_prior
 from workbench.recipe import (
     Method,
@@ -19,7 +19,6 @@ from workbench.recipe import (
     folder_name,
     load_priors,
     load_recipe,
-    make_recipe,
     measure,
     run_method,
     save_recipe,
@@ -128,22 +127,15 @@ def test_files_that_are_no_recipe(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(10_000_001)
-    cases = {
+    for name, message in {
         "none.json": "no such file",
         "folder.json": "expected a recipe, a JSON file",
         "bytes.json": "Invalid JSON",
         "huge.json": "10,000,001 bytes, a recipe has at most 10,000,000",
         f"{'x' * 300}.json": "cannot be read",
-    }
-    for name, message in cases.items():
+    }.items():
         with pytest.raises(ValueError, match=rf"{name}: .*{message}|{name}: {message}"):
             load_recipe(tmp_path / name)
-
-
-def test_recipes_made_in_python_have_errors_of_one_line():
-    assert make_recipe(**LEAST | {"methods": (Method(**PINV),)}).methods[0].label == "pinv, photo"
-    with pytest.raises(ValueError, match=r"^noise is .* got -1.0$"):
-        make_recipe(photo="a", degrade="sr:4", noise=-1.0, methods=(Method(**PINV),))
 
 
 def test_folder_names_are_safe():
@@ -236,10 +228,3 @@ def test_settings_written_as_text():
     with pytest.raises(ValueError, match="--prior-set dtype: not a setting of the prior"):
         parse_settings(["dtype=1"], "--prior-set")
     assert parse_settings(["dtype=1"]) == {"dtype": 1}
-
-
-def test_a_mask_of_another_size_is_named(tmp_path):
-    save_image(torch.zeros(1, 3, 16, 16), tmp_path / "mask.png")
-    recipe = load_recipe(written(tmp_path / "run.json", LEAST | {"degrade": "mask:mask.png"}))
-    with pytest.raises(ValueError, match=rf"{tmp_path}/mask.png: the mask has 16x16 pixels .* the image has 32x32"):
-        measure(recipe, sample_photo("cat", 32))

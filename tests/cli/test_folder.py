@@ -211,14 +211,6 @@ def test_what_fails_is_named_and_the_others_go_on(many, cat, tmp_path, monkeypat
     assert again.said.startswith("3 restored (2 of them before), 1 failed: c.png")
 
 
-def test_a_message_on_a_batch_says_so(many, cat, tmp_path):
-    for name in "ab":
-        cat.resize((16, 16)).save(tmp_path / f"{name}.png")
-    done = many("a.png", "b.png", "--solver", "map", "--set", "max_steps=1")
-    assert done.rows["a.png"]["message"] == done.rows["b.png"]["message"]
-    assert done.rows["a.png"]["message"].startswith("2 photos together: 2 of 2 samples did not reach the tolerance")
-
-
 def test_an_interruption_leaves_what_is_done(run, many, cat, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     for number in range(3):

@@ -74,24 +74,9 @@ def test_what_is_left_out_is_as_when_the_page_opens_and_methods_lists_what_can_b
     assert all(summary.strip() for summary in [*methods["solvers"].values(), *methods["priors"].values()])
 
 
-def test_degrade_gives_the_photo_as_prepared_and_as_degraded(client, photo):
-    prepared, degraded = client.predict(
-        photo=photo, fit="crop", side=40, across=0, down=1, degradation="gray", noise=0, api_name="/degrade"
-    )
-    expected = pixels(photo["path"])[-40:, :40]
-    assert np.array_equal(pixels(prepared), expected)
-    grey = expected.astype(float).mean(axis=-1)
-    assert np.abs(pixels(degraded).reshape(40, 40, -1)[..., 0] - grey).max() <= 1
-
-
-def test_estimate_noise_gives_a_level_and_says_it(client, folder):
-    noise = np.random.default_rng(0).normal(128, 0.05 * 255, (64, 64, 3)).round().clip(0, 255).astype(np.uint8)
-    level, line = client.predict(photo=save(noise, folder / "noise.png"), fit="whole", api_name="/estimate_noise")
-    assert line == f"Noise estimated: {float(level):.3f}"
-    assert "choose a photo" in refusal(client, "/estimate_noise", photo=None)
-
-
-def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, folder):
+def test_restore_tells_how_far_it_is_and_ends_with_everything(server, client, photo, folder):
+    stranger = visit(server.url, folder)
+    assert "restore first" in refusal(stranger, "/before_after", before="Degraded", after="Degraded")
     values = SMALL | {"solver_2": "diffpir", "settings_1": "steps=12", "settings_2": "steps=200"}
     # The second takes several times the quarter of a second after which the page hears of it.
     told = list(client.submit(photo=photo, **values, api_name="/restore"))
@@ -123,11 +108,6 @@ def test_restore_tells_how_far_it_is_and_ends_with_everything(client, photo, fol
     assert np.array_equal(pixels(original), pixels(folder / "all" / "original.png"))
     assert np.array_equal(pixels(restored), pixels(next((folder / "all").glob("1-*.png"))))
     assert "not in the list" in refusal(client, "/before_after", before="Original", after="../../etc/passwd")
-
-
-def test_before_and_after_of_a_visitor_who_restored_nothing(server, folder):
-    said = refusal(visit(server.url, folder), "/before_after", before="Degraded", after="Degraded")
-    assert "restore first" in said
 
 
 @pytest.fixture(scope="module")

@@ -150,18 +150,6 @@ def test_who_leaves_takes_everything_along(server, photo):
     assert until(lambda: left(server, before) == [] and not any(path.exists() for path in made), 8)
 
 
-def test_who_leaves_takes_no_photo_that_another_visitor_has_too(server, photo):
-    with visiting(server.url) as staying:
-        file = upload(server.url, photo)
-        assert restored(server, staying, file)["success"]
-        with visiting(server.url) as leaving:
-            assert upload(server.url, photo)["path"] == file["path"]  # Gradio names files by their bytes
-            assert restored(server, leaving, file)["success"]
-            mine = [path for path in server.leftovers() if path.name == "comparison.zip"]
-        assert until(lambda: sum(path.exists() for path in mine) == 1, 8)
-        assert restored(server, staying, file)["success"]
-
-
 def test_who_leaves_during_a_run_stops_it(server, photo):
     before = server.leftovers()
     with visiting(server.url) as session:

@@ -110,8 +110,7 @@ def test_what_cannot_be_run_says_so_in_one_line(tmp_path):
 
 def test_the_published_scale_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files = {"mupet_table1": "cifar10_ncsnpp_continuous.pth", "mupet_table2": "bedroom_ncsnpp_continuous.pth"}
-    files["deqir_table3"] = "256x256_diffusion_uncond.pt"
+    files = {"mupet_table2": "bedroom_ncsnpp_continuous.pth", "deqir_table3": "256x256_diffusion_uncond.pt"}
     pipelines = [load_pipeline(ROOT / "pipelines" / "published_scale" / f"{name}.yaml") for name in files]
     both = replace(pipelines[0], jobs=[pipeline.jobs[0] for pipeline in pipelines])
     outcomes = run_here(both, tmp_path / "out")
