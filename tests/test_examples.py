@@ -70,12 +70,6 @@ def test_an_operator_is_one_and_is_undone(spec: str) -> None:
     assert restored > max(baselines) + 2
 
 
-def test_the_mosaic_sees_red_green_green_blue() -> None:
-    colours = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    seen = degrade(colours.contiguous(), "examples/bayer.py:mosaic").y
-    torch.testing.assert_close(seen, torch.tensor([[[[0.2, 0.5], [0.5, 0.8]]]]))
-
-
 def test_the_sampler_restores() -> None:
     for spec, prior in (("bayer.py:mosaic", "photo"), ("knee.py:knee", "examples/my_prior.py:wiener")):
         given = degrade(sample_photo("cat", 32), f"examples/{spec}", 0.05)

@@ -15,18 +15,15 @@ from tests.own_code import DAPS, OTHERS, hash_of
 from tests.own_code import mine as mine
 from workbench import own, solvers
 from workbench.cli import main
-from workbench.data.listing import find_photos
 from workbench.demo.controls import CONTROLS
 from workbench.demo.page import fitting
 from workbench.demo.problem import Limits, Problem, Row, methods_of
 from workbench.demo.session import Sessions
-from workbench.folder import restore_photos
-from workbench.images import sample_photo, save_image
+from workbench.images import sample_photo
 from workbench.models import available_priors, load, load_prior
 from workbench.models.load import describe_priors
 from workbench.operators import FunctionOperator, Operator
 from workbench.operators.parse import OPERATORS, describe_operators, known_operators, parse_operator
-from workbench.recipe import make_recipe
 from workbench.restore import degrade, observe, restore, solver_of
 from workbench.solvers import (
     SOLVERS,
@@ -221,23 +218,6 @@ def test_a_recipe_says_so_when_its_code_changed(mine, capsys, monkeypatch):
     assert "the code or weights of solver" in run("--trust-code")[1].out
 
 
-def test_folders_notice_other_code(mine):
-    (mine / "photos").mkdir()
-    save_image(sample_photo("cat", 32), "photos/a.png")
-    recipe, out = make_recipe(**RECIPE | {"methods": tuple(RECIPE["methods"])}), mine / "out"
-
-    def run():
-        return restore_photos(find_photos([mine / "photos"], out, 1), recipe, out, [torch.device("cpu")])
-
-    out.mkdir()
-    assert run()[1]
-    assert "1 of them before" in run()[0]
-    with (mine / "my.py").open("a") as file:
-        file.write("# another word\n")
-    with pytest.raises(ValueError, match="holds results of other settings"):
-        run()
-
-
 def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(base, "SOLVERS", dict(SOLVERS))
     monkeypatch.setattr(solvers, "SOLVERS", base.SOLVERS)
@@ -254,14 +234,10 @@ def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
 
         def run(self, p, callback=None): ...
 
-    class Half(Sampler, name="half"):
-        pass
-
     assert (command("solvers"), capsys.readouterr().err.count("\n")) == (2, 1)  # of Loose
     for name, message in (
         ("silent", "silent: .*missing 1 required positional argument: 'scale'"),
         ("loose", r"loose is no dataclass, so it has no settings: put @dataclass\(frozen=True\) above its class"),
-        ("half", "half: Can't instantiate abstract class Half"),
     ):
         with pytest.raises(ValueError, match=message):
             solver_of(name, {})

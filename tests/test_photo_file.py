@@ -240,18 +240,6 @@ def test_exif_is_kept_and_the_orientation_applied_once(tmp_path, kind, bits):
     assert read_photo(tmp_path / "b.png", flat=True).exif == b""
 
 
-def test_a_thumbnail_of_the_photo_before_is_not_kept(tmp_path):
-    make = struct.pack(">HHHI4sI", 1, ExifTags.Base.Make, 2, 4, b"cam", 26)
-    thumbnail = struct.pack(">HHHIHHI", 1, ExifTags.Base.Compression, 3, 1, 6, 0, 0)
-    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*" + struct.pack(">I", 8) + make + thumbnail)
-    with Image.open(tmp_path / "a.jpg") as file:
-        assert file.getexif().get_ifd(ExifTags.IFD.IFD1) == {ExifTags.Base.Compression: 6}
-    kept = Image.Exif()
-    kept.load(read_photo(tmp_path / "a.jpg").exif)
-    assert dict(kept) == {ExifTags.Base.Make: "cam", ExifTags.Base.Orientation: 1}
-    assert not kept.get_ifd(ExifTags.IFD.IFD1)
-
-
 def test_sixteen_bits_are_turned_too(tmp_path):
     (tmp_path / "a.png").write_bytes(png16(DEEP[..., :3], eXIf=camera().tobytes().removeprefix(b"Exif\0\0")))
     imwrite(tmp_path / "a.tif", DEEP[..., :3], photometric="rgb", extratags=[(274, "H", 1, TURNED, True)])
@@ -276,17 +264,10 @@ def test_frames_are_counted(tmp_path: Path):
         assert np.array_equal(photo.levels, RGB)
 
 
-def test_damage_beyond_the_first_frame_is_said_and_in_it_refused(tmp_path: Path):
+def test_damage_beyond_the_first_frame_is_said(tmp_path: Path):
     Image.fromarray(RGB).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(255 - RGB)])
-    whole = (tmp_path / "a.gif").read_bytes()
-    first = read_photo(tmp_path / "a.gif").levels
+    whole, first = (tmp_path / "a.gif").read_bytes(), read_photo(tmp_path / "a.gif").levels
     (tmp_path / "a.gif").write_bytes(whole[: len(whole) * 2 // 3])  # in the palette of the second frame
     photo = read_photo(tmp_path / "a.gif")
     assert np.array_equal(photo.levels, first)
     assert photo.remark == "the first frame; others are damaged"
-    Image.fromarray(RGB).save(tmp_path / "a.png", save_all=True, append_images=[Image.fromarray(255 - RGB)])
-    whole = (tmp_path / "a.png").read_bytes()
-    place = whole.index(b"IDAT") + 40
-    (tmp_path / "a.png").write_bytes(whole[:place] + b"damaged" + whole[place + 7 :])
-    with pytest.raises(ValueError, match=r"a.png: damaged or truncated image"):
-        read_photo(tmp_path / "a.png")

@@ -12,7 +12,6 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
 import pytest
 import torch
 import yaml
@@ -60,79 +59,6 @@ def _script(name: str) -> ModuleType:
 
 def test_notebooks_and_their_text_twins_are_in_step():
     assert _script("check_notebooks").problems(ROOT / "notebooks") == []
-
-
-PAIR = """# ---
-# jupyter:
-#   kernelspec:
-#     name: python3
-#     language: python
-#     display_name: Python 3 (ipykernel)
-# ---
-
-# %% [markdown]
-# Title
-
-# %% tags=["parameters"]
-a = 1
-
-# %%
-print(a)
-"""
-
-
-def test_the_notebook_check_sees_each_difference(tmp_path):
-    check = _script("check_notebooks").problems
-    (tmp_path / "a.py").write_text(PAIR)
-    assert "a.ipynb is missing" in check(tmp_path)[0]
-    jupytext.write(jupytext.reads(PAIR, "py:percent"), tmp_path / "a.ipynb")
-    assert check(tmp_path) == []
-    for old, new, problem in (
-        ("a = 1", "a = 2", "cell 2 differs in source"),
-        (' tags=["parameters"]', "", "cell 2 differs in tags"),
-        ("\n# %%\nprint(a)\n", "", "3 cells in a.ipynb, 2 in a.py"),
-        ("name: python3", "name: mine", "'mine', expected 'python3'"),
-    ):
-        (tmp_path / "a.py").write_text(PAIR.replace(old, new))
-        assert problem in check(tmp_path)[0]
-
-
-EXERCISE = """# %% [markdown]
-# Square a number, see [this](../../basics/operators.ipynb).
-
-
-# %% tags=["solution"] jupyter={"source_hidden": true}
-def square(x):
-    # Hint: twice the same.
-    ### BEGIN SOLUTION
-    return x * x
-    ### END SOLUTION
-
-
-# %%
-assert square(3) == 9
-"""
-
-
-def test_an_exercise_is_its_solution_without_it(tmp_path):
-    exercises = _script("exercises")
-    text = exercises.unsolved(EXERCISE)
-    assert "x * x" not in text
-    assert "# Hint: twice the same.\n    raise NotImplementedError(" in text
-    assert "](../basics/operators.ipynb)" in text
-    (tmp_path / "solved").mkdir()
-    (tmp_path / "solved" / "a.py").write_text(EXERCISE, encoding="utf-8")
-    (tmp_path / "a.py").write_text(text, encoding="utf-8")
-    assert exercises.problems(tmp_path) == []
-    (tmp_path / "a.py").write_text(text.replace("number", "digit"), encoding="utf-8")
-    (tmp_path / "b.py").write_text(text, encoding="utf-8")
-    assert [line.split()[-1] for line in exercises.problems(tmp_path)] == ["scripts/exercises.py", "twin"]
-
-
-def test_a_solution_that_would_show_is_refused():
-    for shown in ("    ### END SOLUTION\n", ' jupyter={"source_hidden": true}'):
-        with pytest.raises(ValueError, match="expected paired marks"):
-            _script("exercises").unsolved(EXERCISE.replace(shown, ""))
 
 
 def test_the_exercises_are_in_step_and_stop_where_the_student_begins():

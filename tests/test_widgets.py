@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -154,13 +153,17 @@ def test_the_player_goes_through_the_iterations_of_each_photo():
     assert [list(axis.lines[-1].get_xdata()) for axis in tool.figure().axes if axis.lines] == [[3] * 2] * 2
 
 
-def test_a_player_wants_what_belongs_together():
-    result, _ = recorded(DDNM(2))
+def test_tools_refuse_what_does_not_belong_together():
     two = torch.cat([PHOTO] * 2)
-    with pytest.raises(ValueError, match=r"before: expected 1 images, .* got 2"):
-        restoration_player(result.restoration, before=two)
-    with pytest.raises(ValueError, match=r"steps: expected 1 images, .* got 2"):
-        restoration_player(result.restoration, steps=recorded(DDNM(2), two)[1])
+    for tool, arguments, message in (
+        (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), two)[1]), r"steps: expected 1 images, .* got 2"),
+        (comparison, ({"one": PHOTO, "two": two},), "expected two or more pictures"),
+        (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
+        (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
+        (prior_inspector, (load_prior("photo-ud2m"),), r"the prior inspector needs a denoiser.*photo-ud2m"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tool(*arguments)
 
 
 def test_pictures_of_any_size_are_zoomed_to_the_same_place():
@@ -175,16 +178,6 @@ def test_pictures_of_any_size_are_zoomed_to_the_same_place():
         assert axis.get_ylim() == (0.25 * side - 0.5, -0.5)
     assert axes[1].get_xlabel() == f"{result.records[0]['psnr']:.2f} dB"
     assert axes[0].get_xlabel() == ""
-
-
-def test_a_comparison_is_of_two_or_more_pictures_with_as_many_images():
-    for results in ({}, {"one": PHOTO}, {"one": PHOTO, "two": torch.cat([PHOTO, PHOTO])}):
-        with pytest.raises(ValueError, match="expected two or more pictures"):
-            comparison(results)
-    with pytest.raises(ValueError, match=r"two must have values in \[0, 1\], got torch.uint8"):
-        comparison({"one": PHOTO, "two": (255 * PHOTO).byte()})
-    with pytest.raises(ValueError, match="named otherwise"):  # it would be covered
-        comparison({"original": PHOTO, "two": PHOTO}, PHOTO)
 
 
 def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
@@ -204,18 +197,8 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
     assert len(live(tool)) == 3
 
 
-def test_a_prior_inspector_refuses_what_it_cannot_ask():
-    with pytest.raises(ValueError, match=r"the prior inspector needs a denoiser.*photo-ud2m"):
-        prior_inspector(load_prior("photo-ud2m"))
-    for wrong, message in (
-        ({"photo": PHOTO[:, :1]}, "colour images"),
-        ({"photo": torch.cat([PHOTO, PHOTO])}, "photo must be one picture"),
-        ({"samples": 0}, "samples must be at least 1, got 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            prior_inspector(prior(), **wrong)
-    grey = FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16)
-    tool = prior_inspector(grey)  # any level: the slider ends somewhere
+def test_the_slider_of_a_prior_for_any_level_ends_somewhere():
+    tool = prior_inspector(FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16))
     assert shown(tool)["photo"].shape == (16, 16)
     assert 10 ** tool.controls["sigma"].max == pytest.approx(100)
 
@@ -244,21 +227,6 @@ def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
     assert np.array_equal(shown(tool)["samples at step 200"], pixels(PHOTO))
     with pytest.raises(ValueError, match=r"folder must be that of a training run, got .*none"):
         training_monitor(tmp_path / "none")
-
-
-def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
-    run_folder(tmp_path, [100])
-
-    async def watch():
-        tool = training_monitor(tmp_path, every=0.01)
-        run_folder(tmp_path, [200, 300, 400])
-        async with asyncio.timeout(10):
-            while "step 400" not in tool.note.value:
-                await asyncio.sleep(0.01)
-        assert not tool.controls["follow"].value
-        tool.looking.cancel()
-
-    asyncio.run(watch())
 
 
 def test_every_tool_leaves_a_still_where_widgets_do_not_run(tmp_path):

@@ -186,11 +186,6 @@ def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path):
     assert not list(tmp_path.glob("restored/*"))
 
 
-def test_a_grey_prior_is_refused_for_a_colour_photo(refused, photo, grey_prior):
-    said = refused("restore", photo, "--prior", grey_prior, "--degrade", "sr:2", "--solver", "diffpir")
-    assert "grey takes grey images (B, 1, H, W), got shape (1, 3, 32, 32)" in said
-
-
 def test_bugs_are_not_hidden(photo, monkeypatch):
     import workbench.recipe
 

@@ -201,15 +201,3 @@ def drop(demo: Demo, name: str, file: Path) -> None:
     target = demo.part(name, "[aria-dropeffect=copy]")
     for event in ("dragenter", "dragover", "drop"):
         target.dispatch_event(event, {"dataTransfer": transfer})
-
-
-def copy(demo: Demo, file: Path) -> None:
-    """Put the picture in ``file`` on the clipboard."""
-    demo.page.evaluate(
-        """async (data) => {
-            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-            const item = new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) });
-            await navigator.clipboard.write([item]);
-        }""",
-        base64.b64encode(file.read_bytes()).decode(),
-    )

@@ -104,7 +104,7 @@ def context(server: Server) -> Iterator[BrowserContext]:
     """A browser of one visitor; for one module, since Playwright keeps the thread's event loop to itself."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
-        context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "camera"])
+        context = browser.new_context(permissions=["camera"])
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
         yield context

@@ -6,7 +6,6 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -147,13 +146,3 @@ def test_a_blind_vote(demo: Demo) -> None:
         demo.part("votes-json").click()
     record = json.loads(download.value.path().read_text())
     assert [vote["vote"] for vote in record["votes"]] == ["left", "right", "none"]
-
-
-def test_two_files_are_compared(demo: Demo, tmp_path: Path) -> None:
-    demo.page.get_by_role("tab", name="Two files").click()
-    for seed, place in enumerate(("first", "second")):
-        demo.part(place, "input[type=file]").set_input_files(photo(tmp_path / f"{place}.png", seed=seed))
-    error = (pixels(tmp_path / "first.png") / 255 - pixels(tmp_path / "second.png") / 255) ** 2
-    expect(demo.part("apart")).to_contain_text(f"{-10 * np.log10(error.mean()):.2f} dB")
-    expect(demo.part("pair", "img")).to_have_count(3)
-    expect(demo.part("slider2", "img")).to_have_count(2)
