@@ -216,3 +216,51 @@ def test_the_functions_that_lessons_name_exist() -> None:
 def test_two_processors_may_print_figures_that_differ_in_the_last_place(stored: str, printed: str, same: bool) -> None:
     assert (Printed(stored) == Printed(printed)) is same
     assert (Printed(stored) != Printed(printed)) is not same
+
+
+# What a module of the package imports when it is imported lies in its own layer or below it.
+
+LAYERS = (  # from the bottom; the packages of one layer do not import one another
+    {"text", "random", "photo_file", "noise_level", "machine"},
+    {"images", "limits", "own"},
+    {"operators"},
+    {"models"},
+    {"data", "evaluation", "deepinv_bridge"},
+    {"solvers"},
+    {"trainers", "fitting", "plots"},
+    {"records", "exam", "noise"},
+    {"measurement"},
+    {"restore", "provenance"},
+    {"recipe", "pipelines"},
+    {"reports", "demo", "terminal", "folder", "widgets"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def imports(file: Path) -> set[str]:
+    """The parts of the package that ``file`` imports at its top level; imports inside functions and those for type
+    checkers alone come later, when everything is there."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    modules = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    return {module.split(".")[1] for module in modules if module.startswith("workbench.")}
+
+
+def test_nothing_imports_upwards():
+    wrong = []
+    for file in sorted((ROOT / "workbench").rglob("*.py")):
+        own = file.relative_to(ROOT / "workbench").parts[0].removesuffix(".py")
+        for other in imports(file) if own != "__init__" else ():
+            if other != own and LEVEL[other] >= LEVEL[own]:
+                wrong.append(f"{file.relative_to(ROOT / 'workbench')} imports {other}")
+    assert wrong == []
+
+
+def test_every_part_has_a_layer():
+    parts = {
+        path.stem for path in (ROOT / "workbench").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert parts - {"__init__"} == set(LEVEL)
