@@ -237,6 +237,7 @@ LAYERS = (  # from the bottom; the packages of one layer do not import one anoth
     {"cli"},
     {"__main__"},
 )
+PACKAGE = ROOT / "workbench"
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
@@ -251,8 +252,8 @@ def imports(file: Path) -> set[str]:
 
 def test_nothing_imports_upwards():
     wrong = []
-    for file in sorted((ROOT / "workbench").rglob("*.py")):
-        own = file.relative_to(ROOT / "workbench").parts[0].removesuffix(".py")
+    for file in sorted(PACKAGE.rglob("*.py")):
+        own = file.relative_toPACKAGE.parts[0].removesuffix(".py")
         for other in imports(file) if own != "__init__" else ():
             if other != own and LEVEL[other] >= LEVEL[own]:
                 wrong.append(f"{file.relative_to(ROOT / 'workbench')} imports {other}")
@@ -260,7 +261,5 @@ def test_nothing_imports_upwards():
 
 
 def test_every_part_has_a_layer():
-    parts = {
-        path.stem for path in (ROOT / "workbench").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
-    }
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert parts - {"__init__"} == set(LEVEL)
