@@ -253,10 +253,10 @@ def imports(file: Path) -> set[str]:
 def test_nothing_imports_upwards():
     wrong = []
     for file in sorted(PACKAGE.rglob("*.py")):
-        own = file.relative_toPACKAGE.parts[0].removesuffix(".py")
+        own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for other in imports(file) if own != "__init__" else ():
             if other != own and LEVEL[other] >= LEVEL[own]:
-                wrong.append(f"{file.relative_to(ROOT / 'workbench')} imports {other}")
+                wrong.append(f"{file.relative_to(PACKAGE)} imports {other}")
     assert wrong == []
 
 
