@@ -109,9 +109,9 @@ def test_weights_help(solver: str) -> None:
     """Beside white noise of the same mean square, 30 counts."""
     photo, prior = sample_photo("cat", 64), load_prior("photo")
     given = degrade(photo, "denoise", "poisson:30")
-    known = restore(given, make_solver(solver, steps=10), prior).records[0]
+    known = restore(given, make_solver(solver, steps=20), prior).records[0]
     level = float(Noise(gain=1 / 30).level(given.y))
-    white = restore(measured(given.op, given.y, level, original=photo), make_solver(solver, steps=10), prior)
+    white = restore(measured(given.op, given.y, level, original=photo), make_solver(solver, steps=20), prior)
     assert known["psnr"] > white.records[0]["psnr"] + 0.25
     assert known["noise"] == "poisson:30"
 

@@ -75,12 +75,12 @@ def test_sliders_of_an_operator_write_it_and_its_pictures_follow():
 
 
 def test_every_registered_operator_is_offered_with_its_parameters():
-    tool = operator_explorer(sample_photo("cat", 16), noise=0)
+    tool = operator_explorer(PHOTO, noise=0)
     for name in {*CONTROLS} - {"mask"}:
         tool.controls["operator"].value = name
         assert [c.description for c in tool.controls["parameters"].children] == [p.label for p in CONTROLS[name][1:]]
         assert tool.controls["text"].value.split(":")[0] == name
-        assert tool.note.value.startswith("x: 3×16×16, y: ")
+        assert tool.note.value.startswith("x: 3×32×32, y: ")
 
 
 def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
