@@ -1,10 +1,12 @@
-"""The served page from outside: files, connections, and what is left behind."""
+"""The served page from outside: files, connections, more visitors than the queue takes, and what is left behind."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.demo.conftest import Server
@@ -19,6 +22,7 @@ from tests.demo.visitor import defaults, join, raw_call, started, until, upload,
 from workbench.demo.files import make_root
 
 REPOSITORY = Path(__file__).parents[2]
+WAITING = 5  # visitors in the queue
 
 # Runs inside the server before all else: what is connected to or looked up goes into a file.
 WATCH = """
@@ -44,7 +48,7 @@ def watched(launch, folder) -> Iterator[tuple[Server, Path]]:
         patch.setenv("WATCHED", str(folder / "connections"))
         patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "1")
         patch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
-        server = launch("--waiting", "8")
+        server = launch("--waiting", str(WAITING))
     yield server, folder / "connections"
     server.process.kill()
 
@@ -162,6 +166,42 @@ def test_who_leaves_during_a_run_stops_it(server, photo):
         assert restored(server, other, upload(server.url, photo))["success"]
         assert time.monotonic() - begun < 30  # the thousand steps would take more than a minute
     assert until(lambda: left(server, before) == [], 10), left(server, before)
+
+
+# More visitors at once than the queue takes: a fast version of benchmarks/demo_load.py.
+
+CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def demo_load():
+    file = REPOSITORY / "benchmarks" / "demo_load.py"
+    spec = importlib.util.spec_from_file_location("demo_load", file)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "demo_load", module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_more_visitors_at_once_than_the_queue_takes(server, demo_load):
+    process = psutil.Process(server.process.pid)
+    demo_load.load(server.url, process, server.files, clients=1, requests=1, steps=1)  # reads networks, imports
+    measured = demo_load.load(server.url, process, server.files, clients=CLIENTS, requests=1, steps=1)
+    assert measured.alive
+    assert len(measured.visits) == CLIENTS
+    assert WAITING <= len(measured.served) < CLIENTS
+    assert {visit.refused for visit in measured.visits} == {"", "Queue is full! Please try again."}
+    assert all(visit.places == sorted(visit.places, reverse=True) for visit in measured.visits)
+    places = {place for visit in measured.visits for place in visit.places}
+    assert {0, 2, 4} <= places
+    assert measured.files[1] == measured.files[0]
+    assert measured.memory[2] < measured.memory[0] + 200
+    assert "served" in demo_load.table(measured, CLIENTS)
+
+    after = demo_load.load(server.url, process, server.files, clients=1, requests=1, steps=1)  # the server is as before
+    assert len(after.served) == 1
+    assert after.files[1] == after.files[0]
 
 
 # At the end, of all that happened above.

@@ -95,9 +95,9 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
     (tmp_path / "mine" / "cut.png").write_bytes((tmp_path / "mine" / "dog.png").read_bytes()[:99])  # left out
     ran = run_to_report(pipeline_of(tmp_path, text), Path("out"))
-    page, (prior,) = ran.page, ran.results[0]["priors"].values()
-    assert prior["sha256"] == sha256(tmp_path / "mine" / "prior.safetensors")
-    assert {f"{tmp_path}/mine/prior.safetensors", "restore.ipynb"} <= set(ran.results[0]["files"])
+    page, prior = ran.page, f"{tmp_path}/mine/prior.safetensors"
+    assert ran.results[0]["priors"][prior]["sha256"] == sha256(Path(prior))
+    assert {prior, "restore.ipynb"} <= set(ran.results[0]["files"])
     assert page.outside == []
     assert len(page.pictures) == 3 * 4
     assert page.text.count(f"Left out: {tmp_path}/mine/cut.png: damaged or truncated image") == 1
