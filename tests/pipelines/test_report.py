@@ -97,7 +97,7 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     ran = run_to_report(pipeline_of(tmp_path, text), Path("out"))
     page, prior = ran.page, f"{tmp_path}/mine/prior.safetensors"
     assert ran.results[0]["priors"][prior]["sha256"] == sha256(Path(prior))
-    assert {prior, "restore.ipynb"} <= set(ran.results[0]["files"])
+    assert {"mine/prior.safetensors", "restore.ipynb"} <= set(ran.results[0]["files"])
     assert page.outside == []
     assert len(page.pictures) == 3 * 4
     assert page.text.count(f"Left out: {tmp_path}/mine/cut.png: damaged or truncated image") == 1
