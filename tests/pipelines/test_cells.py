@@ -137,14 +137,3 @@ def test_a_solver_of_ones_own_counts_by_its_code(tmp_path, monkeypatch):
         cells = Cells()
         cells.restore(degraded, import_module("own_solver").Mine(steps=1), prior, name="x", given=None)
         assert cells.counts["kept"] == expected, body
-
-
-def test_by_hand_nothing_is_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cells = Cells()
-    for _ in range(2):
-        given = degrade(sample_photo("cat", 16), "sr:4"), solver_of("pinv", {}), load_prior("photo")
-        result = cells.restore(*given, name="pinv", given=None)
-    assert cells.counts == {"computed": 2, "kept": 0}
-    assert result.records[0]["solver"] == "pinv"
-    assert not list(tmp_path.iterdir())
