@@ -77,18 +77,13 @@ def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
     assert "unknown setting of ddrm 'step'" in refused("exam", "ddrm", "--set", "step=2")
 
 
-def test_models_says_what_a_checkpoint_is(run, refused, checkpoint):
-    said = run("models", checkpoint)[1]
-    assert "NCSN++" in said
-    assert "EMA weights" in said
-    assert "raw weights" in run("models", checkpoint, "--prior-set", "weights=raw")[1]
+def test_models_says_what_a_checkpoint_is_and_convert_writes_a_file_that_restores_like_it(
+    run, refused, restored, photo, checkpoint, tmp_path
+):
+    assert "NCSN++" in run("models", checkpoint)[1]
     assert "--prior-set device: not a setting" in refused("models", checkpoint, "--prior-set", "device=cpu")
-    assert "0 < sigma_min < sigma_max" in refused("models", checkpoint, "--prior-set", "sigma_max=-1")
     said = refused("models", checkpoint, "--prior-set", "weights=best")
     assert said == f"workbench: {checkpoint}: weights must be 'auto', 'ema' or 'raw', got 'best'\n"
-
-
-def test_convert_writes_a_file_that_restores_like_the_original(run, refused, restored, photo, checkpoint, tmp_path):
     code, said, errors = run("convert", checkpoint, "--to", "new/mine.safetensors")
     assert code == 0, errors
     assert "written to new/mine.safetensors" in said
