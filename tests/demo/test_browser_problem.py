@@ -95,13 +95,13 @@ def test_a_degradation_is_written_by_its_controls_and_they_follow_what_is_typed(
             expect(text).to_have_value(spec_with(name, values))
 
     with demo.changes():
-        text.clear()
-        text.press_sequentially("blur:0.1:6")
+        demo.write("degradation", "blur:0.1:6")
     text.blur()
     for control, value in (("first", "0.1"), ("second", "6")):
         expect(demo.part(control, "input[type=range]")).to_have_value(value)
     with demo.changes():
-        demo.write("degradation", "sr:2:gaussian,0.7")
+        text.clear()
+        text.press_sequentially("sr:2:gaussian,0.7")
     expect(demo.part("word", "input")).to_have_value("gaussian")
     expect(demo.part("kind", "input")).to_have_value("Super-resolution")
     demo.part("first", "input[type=range]").press("ArrowRight")
