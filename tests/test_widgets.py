@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -100,6 +102,7 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
     tool.controls["text"].value = f"{own}:half"
     assert tool.controls["operator"].value is None
     assert np.array_equal(shown(tool)["photo x"], pixels(PHOTO))
+    assert operator_explorer(PHOTO, "block:8", "poisson:50").controls["noise"].value == "poisson:50"
     for arguments, message in (
         ((PHOTO, "nothing"), "unknown operator 'nothing'"),
         ((PHOTO, degrade(PHOTO, "gray", 0).op), "operator must be written"),
@@ -157,6 +160,7 @@ def test_tools_refuse_what_does_not_belong_together():
     two = torch.cat([PHOTO] * 2)
     for tool, arguments, message in (
         (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), two)[1]), r"steps: expected 1 images, .* got 2"),
+        (partial(restoration_player, original=PHOTO[:, :1]), (recorded(DDNM(2))[0],), "expected pictures of 3x32x32"),
         (comparison, ({"one": PHOTO, "two": two},), "expected two or more pictures"),
         (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
         (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
@@ -227,6 +231,21 @@ def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
     assert np.array_equal(shown(tool)["samples at step 200"], pixels(PHOTO))
     with pytest.raises(ValueError, match=r"folder must be that of a training run, got .*none"):
         training_monitor(tmp_path / "none")
+
+
+def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
+    run_folder(tmp_path, [100])
+
+    async def watch():
+        tool = training_monitor(tmp_path, every=0.01)
+        run_folder(tmp_path, [200, 300, 400])
+        async with asyncio.timeout(10):
+            while "step 400" not in tool.note.value:
+                await asyncio.sleep(0.01)
+        assert not tool.controls["follow"].value
+        tool.looking.cancel()
+
+    asyncio.run(watch())
 
 
 def test_every_tool_leaves_a_still_where_widgets_do_not_run(tmp_path):

@@ -106,6 +106,8 @@ def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(sessions, t
     lost = load_image(sessions.degraded_files(wanted, "session")[1])
     assert not lost[..., :12, :].any()
     assert lost[..., 13:, :].all()
+    with pytest.raises(ValueError, match="the mask has 30x30 pixels, the photo 64x48, what is restored of it 24x24"):
+        sessions.preview(with_mask(tmp_path, 30, 30), "session")
 
 
 def test_what_a_photo_says_of_its_place_stays_in_its_file_and_what_it_says_of_its_colours_is_text(sessions, photo):
