@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.demo.browser import CAMERA, CHROMIUM, PATIENCE, Demo
 from tests.demo.visitor import visit
@@ -37,6 +37,7 @@ class Server:
 
 
 Launch = Callable[..., Server]
+SCREEN: ViewportSize = {"width": 1400, "height": 1000}
 
 
 def free_port() -> int:
@@ -104,7 +105,7 @@ def context(server: Server) -> Iterator[BrowserContext]:
     """A browser of one visitor; for one module, since Playwright keeps the thread's event loop to itself."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
-        context = browser.new_context(permissions=["camera"])
+        context = browser.new_context(viewport=SCREEN, permissions=["camera"])
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
         yield context
@@ -122,7 +123,8 @@ def fresh(tab: Page) -> Iterator[Demo]:
     """The page before it is opened. Whatever a test does, the browser has nothing to complain about, and asks nobody
     else."""
     tab.goto("about:blank")  # what the test before left unfinished is cut off before anybody listens
-    tab.set_viewport_size({"width": 1400, "height": 1000})
+    if tab.viewport_size != SCREEN:
+        tab.set_viewport_size(SCREEN)
     demo = Demo(tab)
     yield demo
     demo.leave()
