@@ -112,19 +112,18 @@ def context(server: Server) -> Iterator[BrowserContext]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def tab(context: BrowserContext) -> Page:
-    """Opening the page anew in one tab is faster than in a new one."""
-    return context.new_page()
+@pytest.fixture
+def tab(context: BrowserContext) -> Iterator[Page]:
+    """A new one each time: after a run that was watched, a busy machine draws the same tab too slowly to be used."""
+    page = context.new_page()
+    yield page
+    page.close()
 
 
 @pytest.fixture
 def fresh(tab: Page) -> Iterator[Demo]:
     """The page before it is opened. Whatever a test does, the browser has nothing to complain about, and asks nobody
     else."""
-    tab.goto("about:blank")  # what the test before left unfinished is cut off before anybody listens
-    if tab.viewport_size != SCREEN:
-        tab.set_viewport_size(SCREEN)
     demo = Demo(tab)
     yield demo
     demo.leave()

@@ -70,7 +70,6 @@ def test_colours_follow_the_visitors_scheme_and_text_stands_out(fresh: Demo, ser
             return [light(behind, "white"), ...texts.map((text) => light(getComputedStyle(text).color, behind))];
         }"""
     )
-    fresh.page.emulate_media(color_scheme="null")
     assert behind < 0.1 if scheme == "dark" else behind > 0.8
     assert all((max(text, behind) + 0.05) / (min(text, behind) + 0.05) >= 4.5 for text in texts)  # WCAG 2, AA
 
