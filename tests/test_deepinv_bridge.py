@@ -18,13 +18,11 @@ from workbench.deepinv_bridge import (
     prior_from_deepinv,
 )
 from workbench.images import sample_photo
-from workbench.models import Unfolded, Unfolding, load_prior
 from workbench.operators import (
     JPEG,
     Blur,
     FunctionOperator,
     Grayscale,
-    Inpainting,
     MaskedFourier,
     MultiCoil,
     Operator,
@@ -32,7 +30,6 @@ from workbench.operators import (
     gaussian_kernel,
     random_mask,
 )
-from workbench.solvers import UD2M
 
 deepinv = pytest.importorskip("deepinv")
 
@@ -47,7 +44,6 @@ def ours() -> dict[str, Operator]:
     return {
         "blur": Blur(gaussian_kernel(1.0, size=5)),
         "reflecting blur": Blur(gaussian_kernel(1.0, size=5), boundary="reflect"),
-        "inpainting": Inpainting(random_mask((16, 16), 0.5)),
         "super-resolution": SuperResolution(2),
         "grey": Grayscale(),
     }
@@ -72,7 +68,6 @@ def test_physics_is_the_operator(name: str) -> None:
     ):
         assert torch.equal(found, expected)
     assert float(physics.adjointness_test(u=x)) < 1e-4
-    assert float(physics.clone().adjointness_test()) < 1e-4
     back = operator_from_deepinv(physics, SHAPE, tolerance=1e-11)
     assert torch.equal(back(x), y)
     if name not in ("grey", "reflecting blur"):
@@ -97,9 +92,7 @@ def test_physics_noise_jpeg_and_wrong_arguments() -> None:
     assert torch.equal(jpeg.prox_l2(y, y, 2.0), JPEG(20).prox(y, y, 0.5))
     for call, message in (
         (lambda: physics.A(x, filter=x), "cannot be changed"),
-        (lambda: physics.prox_l2(x, op(x), 0.0), "gamma"),
         (lambda: physics_for_deepinv(op, SHAPE, sigma_noise=-1.0), "sigma_noise"),
-        (lambda: physics_for_deepinv(op, (16, 16)), "image_shape"),
         (lambda: physics_for_deepinv(physics, SHAPE), "operator"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -110,9 +103,7 @@ def theirs() -> dict[str, object]:
     physics = deepinv.physics
     return {
         "BlurFFT": physics.BlurFFT(SHAPE, filter=gaussian_kernel((1.0, 0.5), angle=30, size=5)[None, None]),
-        "Blur": physics.Blur(filter=gaussian_kernel(1.0, size=5)[None, None], padding="valid"),
         "Inpainting": physics.Inpainting(SHAPE, mask=0.5),
-        "Decolorize": physics.Decolorize(),
         "Downsampling": physics.Downsampling(SHAPE, factor=2, filter="bicubic", padding="circular"),
         "own, no adjoint": physics.LinearPhysics(A=lambda x, **_: x.diff(dim=-1)),
     }
@@ -173,12 +164,10 @@ def test_refused_physics() -> None:
     physics, identity = deepinv.physics, {"A_adjoint": lambda y, **_: y}
     wrong = {
         "not linear": physics.LinearPhysics(A=lambda x, **_: x + 1, **identity),
-        "adjoint": physics.LinearPhysics(A=lambda x, **_: x.roll(1, -1), **identity),
         "scaled adjoint": physics.LinearPhysics(A=lambda x, **_: 1.01 * x, **identity),
         "complex": physics.LinearPhysics(A=lambda x, **_: torch.fft.fft2(x), **identity),
         "TensorList": physics.Denoising().stack(physics.Decolorize()),
         "sensor": physics.LinearPhysics(sensor_model=lambda y: y.clamp(0, 1), **identity),
-        "otherwise": physics.LinearPhysics(A=lambda x, **_: x - x.mean(0, keepdim=True), **identity),
         "batch": physics.LinearPhysics(A=lambda x, **_: x.mean(0, keepdim=True), **identity),
         "operator on images": physics.Blur(filter=torch.ones(2, 1, 3, 3)),
     }
@@ -193,11 +182,7 @@ def test_refused_physics() -> None:
 
 def test_says_how_to_install_deepinv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepinv", None)
-    for call in (
-        lambda: prior_from_deepinv("tv"),
-        lambda: physics_for_deepinv(Grayscale(), SHAPE),
-        lambda: operator_from_deepinv(Grayscale(), SHAPE),
-    ):
+    for call in (lambda: prior_from_deepinv("tv"), lambda: operator_from_deepinv(Grayscale(), SHAPE)):
         with pytest.raises(ValueError, match="pip install"):
             call()
 
@@ -222,14 +207,6 @@ def test_ram_is_shown_the_data_and_the_state_with_one_noise() -> None:
         RAMEstimator(Spy())(x, JPEG(10), sigma, x, t)
 
 
-def test_an_unfolded_network_starts_from_ram() -> None:
-    op, x = SuperResolution(4), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    ram = RAMEstimator(deepinv.models.RAM(pretrained=None))
-    network = Unfolded(load_prior("photo"), Unfolding(1, start="estimator"), estimator=ram)
-    found = UD2M(1)(op(x), op, network, sigma_noise=0.02, generator=torch.Generator().manual_seed(1))
-    assert found.image.isfinite().all()
-
-
 MASK = random_mask((16, 16), 0.6, torch.Generator().manual_seed(0))[0, 0]
 MAPS = coil_maps(3, (16, 16)).to(torch.complex64)
 
@@ -252,10 +229,6 @@ def test_magnetic_resonance_is_deepinv_s(coils: bool) -> None:
     # Reconstruction: their A on real images alone, by conjugate gradients, is our problem.
     real = FunctionOperator(lambda x: physics.A(as_theirs(x)), (1, 16, 16), tolerance=1e-6)
     torch.testing.assert_close(op.prox(z, y, 0.1), real.prox(z, theirs, 0.1), rtol=0, atol=1e-5)
-    # It comes across as it is too, for images of two channels.
-    across = operator_from_deepinv(physics, (2, 16, 16), tolerance=1e-6)
-    assert torch.equal(across(as_theirs(x)), theirs)
-    assert across.adjointness_error((2, 2, 16, 16)) < 1e-6
     # And ours is a physics of theirs.
     ours = physics_for_deepinv(op, (1, 16, 16), sigma_noise=0.1)
     assert float(ours.adjointness_test(u=x)) < 1e-4

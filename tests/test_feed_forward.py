@@ -27,7 +27,6 @@ architectures = pytest.importorskip("spandrel.architectures")
 def network(name: str) -> torch.nn.Module:
     """A small network with random weights, of an architecture that spandrel knows; x4 and x2 enlarge."""
     from spandrel.architectures.DnCNN import DnCNN
-    from spandrel.architectures.DRUNet import DRUNet
     from spandrel.architectures.ESRGAN import ESRGAN
     from spandrel.architectures.NAFNet import NAFNet
 
@@ -38,7 +37,6 @@ def network(name: str) -> torch.nn.Module:
         "x1": lambda: NAFNet(width=4, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1]),
         "grey": lambda: DnCNN(in_nc=1, out_nc=1, nc=4, nb=8, act_mode="R"),
         "fdncnn": lambda: DnCNN(in_nc=4, out_nc=3, nc=4, nb=8, act_mode="R", mode="FDnCNN"),
-        "drunet": lambda: DRUNet(in_nc=4, out_nc=3, nc=[4, 4, 4, 4], nb=2),
     }[name]()
 
 
@@ -72,12 +70,10 @@ def direct(path: Path, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "suffix", "wrap"),
     [
-        ("x4", ".pth", lambda state: state),
         ("x4", ".safetensors", lambda state: state),
         ("x2", ".pth", lambda state: state),
         # What training put around the weights is taken off.
         ("x1", ".pth", lambda state: {"params": {n: t + 1 for n, t in state.items()}, "params_ema": state}),
-        ("x1", ".pth", lambda state: {"state_dict": {f"module.{n}": t for n, t in state.items()}, "epoch": 3}),
     ],
 )
 def test_it_is_spandrels_network(file, name: str, suffix: str, wrap) -> None:
@@ -122,12 +118,9 @@ def test_tiles_that_overlap_far_enough_give_the_whole(file) -> None:
     ("name", "spec", "message"),
     [
         ("x4", "sr:2", r"x4 takes pictures 4 times smaller, as of sr:4: expected measurements \(1, 3, 10, 14\)"),
-        ("x4", "denoise", "4 times smaller"),
         ("x1", "sr:4", r"x1 takes pictures of the restored size.*got \(1, 3, 10, 14\)"),
-        ("x1", "gray", r"expected measurements \(1, 3, 40, 56\), got \(1, 1, 40, 56\)"),
         ("x1", "oldphoto", "got .1, 1, 40, 56"),
         ("x1", "inpaint:0.5", "and none with missing pixels"),
-        ("x1", "hadamard:0.5", r"got \(1, 3, 512\)"),
         ("grey", "denoise", "grey takes grey images"),
         ("photo", "sr:4", "network needs a feed-forward network, such as spandrel:FILE; photo is a"),
     ],
@@ -135,17 +128,9 @@ def test_tiles_that_overlap_far_enough_give_the_whole(file) -> None:
 def test_what_does_not_fit_is_refused(file, name: str, spec: str, message: str) -> None:
     prior = load_prior("photo" if name == "photo" else f"spandrel:{file(name)}")
     prior.denoise = lambda x, sigma: pytest.fail("it was asked")
-    clean = photo(32, 32) if "hadamard" in spec else photo()
     with pytest.raises(ValueError, match=message) as raised:
-        restore(degrade(clean, spec), FeedForward(), prior)
+        restore(degrade(photo(), spec), FeedForward(), prior)
     assert "\n" not in str(raised.value)
-
-
-def test_programs_are_refused(tmp_path: Path) -> None:
-    """Files go through the reader that tests/models/test_published_files.py tries pickles on; spandrel's own would take
-    a .pt file for TorchScript first."""
-    torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4)).save(tmp_path / "program.pt")
-    refused(tmp_path / "program.pt", "TorchScript program")
 
 
 def refused(path: Path, message: str, content: Any = None) -> None:
@@ -161,14 +146,12 @@ def refused(path: Path, message: str, content: Any = None) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *((lambda state, c=c: c, "expected named tensors, found") for c in (torch.zeros(3), [torch.zeros(3)], {})),
-        *((lambda state, c=c: c, "expected named tensors, found") for c in ({"step": 3}, {1: torch.zeros(3)})),
+        *((lambda state, c=c: c, "expected named tensors, found") for c in ([torch.zeros(3)], {1: torch.zeros(3)})),
         (lambda state: {"a.weight": torch.zeros(3)}, "no network that spandrel knows: 1 tensors such as a.weight"),
         (lambda state: {n: t for n, t in state.items() if n != "intro.bias"}, "cannot build this network.*intro.bias"),
         (lambda state: state | {"middle_blks.999999999.beta": torch.zeros(1)}, "count further than 62 tensors can"),
         (lambda state: state | {"intro.bias": torch.full((4,), torch.nan)}, "intro.bias holds values that are not fin"),
         (lambda state: state | {"intro.bias": torch.zeros(1).expand(4)}, "intro.bias: shape .4,. is more than"),
-        (lambda state: network("drunet").state_dict(), "needs to be told a noise level"),
         (lambda state: network("fdncnn").state_dict(), "needs to be told a noise level"),
     ],
 )
@@ -184,7 +167,6 @@ def test_inpainting_networks_settings_and_other_solvers_are_refused(file, tmp_pa
     for call, message in (
         (lambda: load_prior(f"spandrel:{path}", step="nearest"), "unknown setting 'step'"),
         (lambda: prior.score(photo(), 0.1), "needs a denoiser, E.*x1 is a feed-forward network"),
-        (lambda: load_prior(f"spandrel:{path}x"), "no such file"),
         (lambda: load_prior(path), "spandrel:FILE, for feed-forward restorers"),
         (lambda: usual_prior("network"), "network needs a feed-forward network, such as spandrel:FILE, and none is"),
     ):
@@ -201,22 +183,16 @@ def test_inpainting_networks_settings_and_other_solvers_are_refused(file, tmp_pa
     refused(tmp_path / "lama.pth", "LaMa needs a mask beside the picture, which is not supported", net.state_dict())
 
 
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """``workbench restore`` of a photo: exit code, and what it said to standard error."""
-    monkeypatch.chdir(tmp_path)
-    save_image(photo(), tmp_path / "cat.png")
+def test_the_command_line_and_a_second_step(file, capsys, monkeypatch, tmp_path: Path) -> None:
+    """What the network gives is where DiffPIR goes on."""
 
-    def call(*arguments: object) -> tuple[int, str]:
+    def run(*arguments: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:
             main(["restore", "cat.png", *map(str, arguments)])
         return int(stop.value.code or 0), capsys.readouterr().err
 
-    return call
-
-
-def test_the_command_line_and_a_second_step(file, run) -> None:
-    """What the network gives is where DiffPIR goes on."""
+    monkeypatch.chdir(tmp_path)
+    save_image(photo(), "cat.png")
     path = file("x4")
     code, said = run("--solver", "network", "--prior", f"spandrel:{path}", "--out", "first", "--device", "cpu,cpu")
     assert code == 0, said
@@ -226,9 +202,6 @@ def test_the_command_line_and_a_second_step(file, run) -> None:
     code, said = run("--solver", "diffpir", "--set", "steps=2", *start, "--out", "second")
     assert code == 0, said
     assert not torch.equal(load_image("second/restored.png"), load_image("first/restored.png"))
-    code, said = run("--solver", "network")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "such as spandrel:FILE, and none is shipped" in said
 
 
 def test_the_demo_offers_it_with_a_prior_for_it(file, tmp_path: Path) -> None:

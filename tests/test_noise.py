@@ -15,7 +15,6 @@ from workbench.images import sample_photo, save_image
 from workbench.models import load_prior
 from workbench.noise import Noise
 from workbench.operators import Blur, Identity, Inpainting, Operator, gaussian_kernel, random_mask
-from workbench.operators.weighted import WeightedPixels, weighted
 from workbench.random import generator
 from workbench.restore import degrade, measured, observe, restore
 from workbench.solvers import DDRM, MapByProx, make_solver
@@ -40,8 +39,7 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("weight", [0.01, 3.0])
+@pytest.mark.parametrize(("name", "weight"), [("pixels", 0.01), ("identity", 3.0), ("blur", 0.01)])
 def test_a_weighted_data_step_is_that_of_the_likelihood(name: str, weight: float) -> None:
     """argmin of 1/2 sum (A x - y)^2 / s^2 + weight/2 ||x - z||^2, by a dense solve."""
     op, s = OPERATORS[name](), levels((2, 1, 6, 6))
@@ -55,16 +53,6 @@ def test_a_weighted_data_step_is_that_of_the_likelihood(name: str, weight: float
     precision = a.T @ torch.diag(s[0].flatten() ** -2) @ a + weight * torch.eye(36, dtype=DOUBLE)
     expected = torch.linalg.solve(precision, (a.T @ (y / s[0] ** 2).flatten(1).T) + weight * z.flatten(1).T).T
     torch.testing.assert_close(found.flatten(1), expected, rtol=0, atol=1e-8)  # of conjugate gradients
-
-
-def test_every_image_has_its_own_weights() -> None:
-    s = levels((2, 1, 6, 6))
-    both = weighted(Identity(), s.amin((1, 2, 3), keepdim=True) / s)
-    assert isinstance(both, WeightedPixels)
-    x = torch.rand(2, 1, 6, 6, generator=generator(5), dtype=DOUBLE)
-    for b in range(2):
-        alone = weighted(Identity(), s[b : b + 1].min() / s[b : b + 1])
-        torch.testing.assert_close(alone(x[b : b + 1]), both(x)[b : b + 1])
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -116,41 +104,35 @@ def test_counts_have_the_mean_and_variance_that_they_should() -> None:
     torch.testing.assert_close(counts, counts.round())
 
 
-@pytest.mark.parametrize("solver", ["diffpir", "hqs", "ddrm"])
+@pytest.mark.parametrize("solver", ["diffpir", "ddrm"])
 def test_weights_help(solver: str) -> None:
     """Beside white noise of the same mean square, 30 counts."""
     photo, prior = sample_photo("cat", 64), load_prior("photo")
     given = degrade(photo, "denoise", "poisson:30")
-    settings = {"steps": 20} if solver != "hqs" else {}
-    known = restore(given, make_solver(solver, **settings), prior).records[0]
+    known = restore(given, make_solver(solver, steps=20), prior).records[0]
     level = float(Noise(gain=1 / 30).level(given.y))
-    white = restore(measured(given.op, given.y, level, original=photo), make_solver(solver, **settings), prior)
+    white = restore(measured(given.op, given.y, level, original=photo), make_solver(solver, steps=20), prior)
     assert known["psnr"] > white.records[0]["psnr"] + 0.25
     assert known["noise"] == "poisson:30"
-    json.dumps(known["noise"])
 
 
-def test_a_photo_that_came_with_few_counts() -> None:
-    photo = sample_photo("cat", 64)
-    y = degrade(photo, "blur:1.5", "poisson-gauss:0.01,0.02").y
-    found = restore(observe(y, "blur:1.5", "poisson-gauss:0.01,0.02"), make_solver("hqs"), load_prior("photo")).image
-    assert float((found - photo).square().mean()) < 0.5 * float((y - photo).square().mean())
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
+def test_bad_noise() -> None:
+    for text, says in (
         ("poisson:0", "at least 1"),
-        ("poisson:many", "noise is SIGMA, poisson:PEAK"),
-        ("poisson-gauss:0.1", "noise is SIGMA"),
+        ("poisson-gauss:0.1", "noise is SIGMA, poisson:PEAK"),
         ("poisson-gauss:2,0", "on the .0, 1. scale: gain 2"),
-        ("loud", "noise is SIGMA"),
         ("25", "25/255 = 0.098"),
-    ],
-)
-def test_bad_noise(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        degrade(torch.zeros(1, 3, 16, 16), "denoise", text)
+    ):
+        with pytest.raises(ValueError, match=says):
+            degrade(torch.zeros(1, 3, 16, 16), "denoise", text)
+    for shape in ((64, 64), (2, 1, 1), (1, 3, 16, 16)):
+        for make in (degrade, observe):
+            with pytest.raises(ValueError, match=r"sigma of shape .* does not broadcast to a measurement \(3, 16, 16"):
+                make(torch.zeros(1, 3, 16, 16), "denoise", torch.full(shape, 0.1))
+    with pytest.raises(ValueError, match="above 0 everywhere"):
+        Noise(sigma=torch.tensor([0.1, 0.0]))
+    with pytest.raises(ValueError, match="counts cannot be negative"):
+        Noise(gain=0.1).add(torch.full((1, 1, 2, 2), -1.0), [generator(0)])
 
 
 def test_a_photo_in_a_batch_is_restored_as_alone() -> None:
@@ -162,44 +144,18 @@ def test_a_photo_in_a_batch_is_restored_as_alone() -> None:
         torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-4)
 
 
-def test_noise_by_row_of_a_photo_that_came_blurred() -> None:
-    """It is continued beyond the border with the photo."""
-    rows = torch.linspace(0.01, 0.1, 48).view(1, 48, 1)
-    photo = sample_photo("cat", 48)
-    y = degrade(photo, "blur:1.5", rows).y
-    found = restore(observe(y, "blur:1.5", rows), make_solver("hqs"), load_prior("photo")).image
-    assert float((found - photo).square().mean()) < 0.5 * float((y - photo).square().mean())
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (2, 1, 1), (1, 3, 32, 32)])
-def test_noise_of_another_shape_is_refused_when_the_measurement_is_made(shape: tuple[int, ...]) -> None:
-    photo, sigma = torch.zeros(1, 3, 32, 32), torch.full(shape, 0.1)
-    for make in (degrade, observe):
-        with pytest.raises(ValueError, match=r"sigma of shape .* does not broadcast to a measurement \(3, 32, 32\)"):
-            make(photo, "denoise", sigma)
-
-
-def test_bad_levels() -> None:
-    with pytest.raises(ValueError, match="above 0 everywhere"):
-        Noise(sigma=torch.tensor([0.1, 0.0]))
-    with pytest.raises(ValueError, match="counts cannot be negative"):
-        Noise(gain=0.1).add(torch.full((1, 1, 2, 2), -1.0), [generator(0)])
-
-
 def test_by_name_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo, code = tmp_path / "cat.png", tmp_path / "camera.py"
+    photo, code, out = tmp_path / "cat.png", tmp_path / "camera.py", tmp_path / "out"
     save_image(sample_photo("cat", 32), photo)
     code.write_text(
         "import torch\nfrom workbench.noise import Noise\n"
         "sensor = Noise(gain=0.01, sigma=torch.linspace(0.01, 0.1, 32).expand(3, 32, 32))\n"
     )
-    for noise in ("poisson:100", f"{code}:sensor"):
-        out = tmp_path / "out"
-        arguments = ["restore", str(photo), "--degrade", "denoise", "--noise", noise, "--solver", "hqs"]
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--out", str(out)])
-        assert ended.value.code in (0, None), capsys.readouterr().err
-        record = json.loads((out / "metrics.json").read_text())
-        assert record["noise"] == noise
-        assert record["psnr"] > 22
+    arguments = ["restore", str(photo), "--degrade", "denoise", "--noise", f"{code}:sensor", "--solver", "hqs"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--out", str(out)])
+    assert ended.value.code in (0, None), capsys.readouterr().err
+    record = json.loads((out / "metrics.json").read_text())
+    assert record["noise"] == f"{code}:sensor"
+    assert record["psnr"] > 22
     assert record["noise_source"]["file"] == "camera.py"

@@ -37,25 +37,15 @@ def png16(levels: np.ndarray, **chunks: bytes) -> bytes:
 # Colours
 
 
-@pytest.mark.parametrize(
-    ("name", "primaries", "gamma"),
-    [("Display P3", DISPLAY_P3, 2.2), ("Adobe RGB (1998)", ADOBE_RGB, 563 / 256)],
-)
-def test_colours_are_converted_to_srgb(tmp_path, name, primaries, gamma):
-    """Both gammas are multiples of 1/256, up to which profiles write them."""
-    gamma = round(256 * gamma) / 256
-    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=rgb_profile(name, primaries, gamma))
+def test_colours_are_converted_to_srgb(tmp_path):
+    gamma = 563 / 256  # profiles write multiples of 1/256
+    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=rgb_profile("Display P3", DISPLAY_P3, gamma))
     photo = read_photo(tmp_path / "a.png")
-    assert photo.remark == f"converted from {name}"
-    expected = in_srgb(RGB, primaries, gamma)
+    assert photo.remark == "converted from Display P3"
+    expected = in_srgb(RGB, DISPLAY_P3, gamma)
     assert np.abs(photo.levels - expected).max() < 1
     assert np.abs(RGB - expected).max() > 50
     assert np.array_equal(read_photo(tmp_path / "a.png", to_srgb=False).levels, RGB)
-
-
-def test_a_saturated_red_of_adobe_rgb(tmp_path):
-    Image.new("RGB", (2, 2), (200, 59, 60)).save(tmp_path / "a.png", icc_profile=ADOBE)
-    assert np.unique(read_photo(tmp_path / "a.png").levels.reshape(-1, 3), axis=0).tolist() == [[232, 56, 57]]
 
 
 def test_srgb_stays_as_it_is_to_the_last_bit(tmp_path):
@@ -88,38 +78,30 @@ def test_cmyk_is_converted_by_its_profile_if_it_has_one(tmp_path):
     assert photo.levels[0, 0].tolist() == [0, 255, 255]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
-def test_every_mode_with_a_profile(tmp_path, mode):
+def test_alpha_stays_where_a_profile_is_converted(tmp_path):
     picture = Image.fromarray(RGB)
     picture.putalpha(Image.fromarray(np.tile(np.uint8([0, 99, 255, 255]), (12, 5))))
-    picture = picture.convert("RGB").quantize(256) if mode == "P" else picture.convert(mode)
     picture.save(tmp_path / "a.png", icc_profile=ADOBE)
     picture.save(tmp_path / "b.png")
     converted, plain = (read_photo(tmp_path / name).levels for name in ("a.png", "b.png"))
-    shown = np.ones((12, 20), bool) if mode != "RGBA" else plain[..., 3] > 0
     expected = in_srgb(plain[..., :3], ADOBE_RGB, 563 / 256)
-    assert np.abs(converted[..., :3] - expected)[shown].max() < 1
+    assert np.abs(converted[..., :3] - expected)[plain[..., 3] > 0].max() < 1
     assert np.array_equal(converted[..., 3:], plain[..., 3:])
 
 
-def test_grey_pictures_stay_grey_whatever_their_profile(tmp_path):
-    grey = np.repeat(RGB[..., :1], 3, axis=2)
-    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=rgb_profile("wide", DISPLAY_P3, 1.8))
+def test_grey_pictures_stay_grey_whatever_their_profile_whose_name_is_cut_to_a_short_line(tmp_path):
+    grey, name = np.repeat(RGB[..., :1], 3, axis=2), "a\n\x1b[31m" + 99 * "b"
+    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=rgb_profile(name, DISPLAY_P3, 1.8))
     photo = read_photo(tmp_path / "a.png")
-    assert photo.remark == "converted from wide"
+    assert photo.remark == "converted from a[31m" + 55 * "b"
     assert not np.array_equal(photo.levels, grey)
     assert np.array_equal(photo.levels, np.repeat(photo.levels[..., :1], 3, axis=2))
-
-
-def test_names_of_profiles_are_short_and_of_one_line(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=rgb_profile("a\n\x1b[31m" + 99 * "b", ADOBE_RGB, 2.2))
-    assert read_photo(tmp_path / "a.png").remark == "converted from a[31m" + 55 * "b"
 
 
 # Bits
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 4])
 def test_all_sixteen_bits_of_png(tmp_path, channels):
     levels = DEEP[..., :channels]
     (tmp_path / "a.png").write_bytes(png16(levels))
@@ -134,16 +116,11 @@ def test_all_sixteen_bits_of_png(tmp_path, channels):
         assert np.array_equal(flat.levels, np.broadcast_to(np.round(levels / 257), (12, 20, 3)))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": True}, {"rowsperstrip": 5}, {"tile": (16, 16)}],
-    ids=str,
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_all_sixteen_bits_of_tiff(tmp_path, channels, options):
-    levels = DEEP[..., :channels]
-    imwrite(tmp_path / "a.tif", levels.squeeze(), photometric="minisblack" if channels == 1 else "rgb", **options)
-    assert np.array_equal(read_photo(tmp_path / "a.tif").levels, np.broadcast_to(levels, (12, 20, 3)))
+def test_all_sixteen_bits_of_tiff(tmp_path):
+    for options in ({"byteorder": ">"}, {"compression": "zlib", "predictor": True}, {"rowsperstrip": 5}):
+        for levels, kind in ((DEEP[..., :1], "minisblack"), (DEEP[..., :3], "rgb")):
+            imwrite(tmp_path / "a.tif", levels.squeeze(), photometric=kind, **options)
+            assert np.array_equal(read_photo(tmp_path / "a.tif").levels, np.broadcast_to(levels, (12, 20, 3)))
 
 
 def test_sixteen_bits_that_pillow_does_not_read_are_said(tmp_path):
@@ -154,12 +131,6 @@ def test_sixteen_bits_that_pillow_does_not_read_are_said(tmp_path):
     assert read_photo(tmp_path / "a.png").remark == "8 of its 16 bits read, alpha kept"
 
 
-def test_eight_bits_written_with_sixteen_are_the_same_numbers(tmp_path):
-    (tmp_path / "a.png").write_bytes(png16(RGB.astype(np.uint16) * 257))
-    Image.fromarray(RGB).save(tmp_path / "b.png")
-    assert torch.equal(load_image(tmp_path / "a.png"), load_image(tmp_path / "b.png"))
-
-
 def test_a_profile_is_converted_at_eight_bits(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "b.png", icc_profile=ADOBE)
     (tmp_path / "a.png").write_bytes(png16(RGB.astype(np.uint16) * 257, iCCP=b"x\0\0" + zlib.compress(ADOBE)))
@@ -168,7 +139,7 @@ def test_a_profile_is_converted_at_eight_bits(tmp_path):
     assert np.array_equal(photo.levels, read_photo(tmp_path / "b.png").levels)
 
 
-@pytest.mark.parametrize("size", [5, 12, 30])
+@pytest.mark.parametrize("size", [5, 30])
 def test_sixteen_bits_are_cropped_and_resized_as_eight_are(tmp_path, size):
     levels = RGB // 2 + 64  # Pillow clips 8 bits, and rounds them, after each of its two passes
     (tmp_path / "a.png").write_bytes(png16(levels.astype(np.uint16) * 257))
@@ -177,7 +148,7 @@ def test_sixteen_bits_are_cropped_and_resized_as_eight_are(tmp_path, size):
     torch.testing.assert_close(deep, plain, rtol=0, atol=1.6 / 255)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [2, 3])
 def test_sixteen_bits_are_written(tmp_path, channels):
     levels = DEEP[..., :channels]
     image = torch.from_numpy(levels.astype(np.float32) / 65535).permute(2, 0, 1)[None]
@@ -249,8 +220,7 @@ def camera() -> Image.Exif:
     return exif
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize(("kind", "bits"), [("png", 16), ("jpg", 8), ("webp", 8), ("tif", 8)])
 def test_exif_is_kept_and_the_orientation_applied_once(tmp_path, kind, bits):
     smooth = np.repeat(np.repeat(RGB[:2, :3], 8, axis=0), 8, axis=1)
     Image.fromarray(smooth).save(tmp_path / f"a.{kind}", exif=camera().tobytes(), quality=100)
@@ -270,18 +240,6 @@ def test_exif_is_kept_and_the_orientation_applied_once(tmp_path, kind, bits):
     assert read_photo(tmp_path / "b.png", flat=True).exif == b""
 
 
-def test_a_thumbnail_of_the_photo_before_is_not_kept(tmp_path):
-    make = struct.pack(">HHHI4sI", 1, ExifTags.Base.Make, 2, 4, b"cam", 26)
-    thumbnail = struct.pack(">HHHIHHI", 1, ExifTags.Base.Compression, 3, 1, 6, 0, 0)
-    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*" + struct.pack(">I", 8) + make + thumbnail)
-    with Image.open(tmp_path / "a.jpg") as file:
-        assert file.getexif().get_ifd(ExifTags.IFD.IFD1) == {ExifTags.Base.Compression: 6}
-    kept = Image.Exif()
-    kept.load(read_photo(tmp_path / "a.jpg").exif)
-    assert dict(kept) == {ExifTags.Base.Make: "cam", ExifTags.Base.Orientation: 1}
-    assert not kept.get_ifd(ExifTags.IFD.IFD1)
-
-
 def test_sixteen_bits_are_turned_too(tmp_path):
     (tmp_path / "a.png").write_bytes(png16(DEEP[..., :3], eXIf=camera().tobytes().removeprefix(b"Exif\0\0")))
     imwrite(tmp_path / "a.tif", DEEP[..., :3], photometric="rgb", extratags=[(274, "H", 1, TURNED, True)])
@@ -289,7 +247,7 @@ def test_sixteen_bits_are_turned_too(tmp_path):
         assert np.array_equal(read_photo(tmp_path / name).levels, np.rot90(DEEP[..., :3], -1))
 
 
-@pytest.mark.parametrize("damage", [b"no EXIF", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\0\x05\x01"])
+@pytest.mark.parametrize("damage", [b"no EXIF", b"MM\0*\0\0\0\x08\0\x05\x01"])
 def test_damaged_exif_does_not_lose_the_picture(tmp_path, damage):
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=b"Exif\0\0" + damage)
     photo = read_photo(tmp_path / "a.png")
@@ -299,24 +257,17 @@ def test_damaged_exif_does_not_lose_the_picture(tmp_path, damage):
 
 def test_frames_are_counted(tmp_path: Path):
     others = [Image.fromarray(255 - RGB), Image.fromarray(RGB // 2)]
-    for name, options in (("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {})):
+    for name, options in (("a.webp", {"lossless": True}), ("a.tif", {})):
         Image.fromarray(RGB).save(tmp_path / name, save_all=True, append_images=others, **options)
         photo = read_photo(tmp_path / name)
         assert photo.remark == "the first of 3 frames"
         assert np.array_equal(photo.levels, RGB)
 
 
-def test_damage_beyond_the_first_frame_is_said_and_in_it_refused(tmp_path: Path):
+def test_damage_beyond_the_first_frame_is_said(tmp_path: Path):
     Image.fromarray(RGB).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(255 - RGB)])
-    whole = (tmp_path / "a.gif").read_bytes()
-    first = read_photo(tmp_path / "a.gif").levels
+    whole, first = (tmp_path / "a.gif").read_bytes(), read_photo(tmp_path / "a.gif").levels
     (tmp_path / "a.gif").write_bytes(whole[: len(whole) * 2 // 3])  # in the palette of the second frame
     photo = read_photo(tmp_path / "a.gif")
     assert np.array_equal(photo.levels, first)
     assert photo.remark == "the first frame; others are damaged"
-    Image.fromarray(RGB).save(tmp_path / "a.png", save_all=True, append_images=[Image.fromarray(255 - RGB)])
-    whole = (tmp_path / "a.png").read_bytes()
-    place = whole.index(b"IDAT") + 40
-    (tmp_path / "a.png").write_bytes(whole[:place] + b"damaged" + whole[place + 7 :])
-    with pytest.raises(ValueError, match=r"a.png: damaged or truncated image"):
-        read_photo(tmp_path / "a.png")

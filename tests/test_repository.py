@@ -6,14 +6,12 @@ import ast
 import importlib
 import importlib.util
 import re
-import stat
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
 import pytest
 import torch
 import yaml
@@ -21,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tests.operators.operator_cases import coil_maps
+from tests.printed import Printed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -62,86 +61,6 @@ def test_notebooks_and_their_text_twins_are_in_step():
     assert _script("check_notebooks").problems(ROOT / "notebooks") == []
 
 
-PAIR = """# ---
-# jupyter:
-#   kernelspec:
-#     name: python3
-#     language: python
-#     display_name: Python 3 (ipykernel)
-# ---
-
-# %% [markdown]
-# Title
-
-# %% tags=["parameters"]
-a = 1
-
-# %%
-print(a)
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ("", "", None),
-        ("a = 1", "a = 2", "cell 2 differs in source"),
-        (' tags=["parameters"]', "", "cell 2 differs in tags"),
-        (" [markdown]", "", "cell 1 differs in"),
-        ("\n# %%\nprint(a)\n", "", "3 cells in a.ipynb, 2 in a.py"),
-        ("name: python3", "name: mine", "'mine', expected 'python3'"),
-    ],
-)
-def test_the_notebook_check_sees_each_difference(tmp_path, old, new, problem):
-    jupytext.write(jupytext.reads(PAIR, "py:percent"), tmp_path / "a.ipynb")
-    (tmp_path / "a.py").write_text(PAIR.replace(old, new) if old else PAIR, encoding="utf-8")
-    found = _script("check_notebooks").problems(tmp_path)
-    assert (found == []) if problem is None else problem in found[0]
-
-
-def test_a_missing_twin_is_found(tmp_path):
-    (tmp_path / "a.py").write_text(PAIR)
-    assert "a.ipynb is missing" in _script("check_notebooks").problems(tmp_path)[0]
-
-
-EXERCISE = """# %% [markdown]
-# Square a number, see [this](../../basics/operators.ipynb).
-
-
-# %% tags=["solution"] jupyter={"source_hidden": true}
-def square(x):
-    # Hint: twice the same.
-    ### BEGIN SOLUTION
-    return x * x
-    ### END SOLUTION
-
-
-# %%
-assert square(3) == 9
-"""
-
-
-def test_an_exercise_is_its_solution_without_it(tmp_path):
-    exercises = _script("exercises")
-    text = exercises.unsolved(EXERCISE)
-    assert "x * x" not in text
-    assert "# Hint: twice the same.\n    raise NotImplementedError(" in text
-    assert "](../basics/operators.ipynb)" in text
-    (tmp_path / "solved").mkdir()
-    (tmp_path / "solved" / "a.py").write_text(EXERCISE, encoding="utf-8")
-    (tmp_path / "a.py").write_text(text, encoding="utf-8")
-    assert exercises.problems(tmp_path) == []
-    (tmp_path / "a.py").write_text(text.replace("number", "digit"), encoding="utf-8")
-    (tmp_path / "b.py").write_text(text, encoding="utf-8")
-    assert [line.split()[-1] for line in exercises.problems(tmp_path)] == ["scripts/exercises.py", "twin"]
-
-
-@pytest.mark.parametrize("broken", [("    ### END SOLUTION\n", ""), (' jupyter={"source_hidden": true}', "")])
-def test_a_solution_that_would_show_is_refused(broken):
-    with pytest.raises(ValueError, match="expected paired marks"):
-        _script("exercises").unsolved(EXERCISE.replace(*broken))
-
-
 def test_the_exercises_are_in_step_and_stop_where_the_student_begins():
     exercises = _script("exercises")
     assert exercises.problems() == []
@@ -168,21 +87,12 @@ sys.exit(not {"diffusers", "huggingface_hub", "deepinv", "spandrel"}.isdisjoint(
 """
 
 
-def test_imports_are_quick_and_bring_no_optional_library():
+def test_imports_are_quick_and_bring_no_optional_library_and_the_command_line_no_torch():
     runs = [subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True) for _ in range(2)]
     assert all(run.returncode == 0 for run in runs)
     assert min(float(run.stdout) for run in runs) < 1.0
-
-
-def test_the_command_line_answers_without_torch():
     code = "import sys, workbench.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_ci_is_a_script_that_runs():
-    script = ROOT / ".ci" / "run"
-    assert script.stat().st_mode & stat.S_IXUSR
-    subprocess.run(["bash", "-n", script], check=True)
 
 
 def test_no_file_names_a_place_on_the_authors_machine():
@@ -270,3 +180,83 @@ def test_what_benchmarks_and_scripts_import_from_the_package_is_there():
 
 def _has(module: ModuleType, name: str) -> bool:
     return hasattr(module, name) or importlib.util.find_spec(f"{module.__name__}.{name}") is not None
+
+
+LESSONS = sorted((ROOT / "notebooks").rglob("*.py"))
+NAMED = re.compile(r"`(workbench(?:\.\w+)+)(?::(\w+)((?:\.\w+)*))?`")
+
+
+def test_the_functions_that_lessons_name_exist() -> None:
+    named = {lesson: NAMED.findall(lesson.read_text(encoding="utf-8")) for lesson in LESSONS}
+    assert all(found or lesson.parent.name != "papers" for lesson, found in named.items())
+    for module, name, rest in {found for each in named.values() for found in each}:
+        found = importlib.import_module(module)
+        if not name:
+            continue
+        found = getattr(found, name)
+        for attribute in rest.split(".")[1:]:
+            found = getattr(found, attribute)
+        source = getattr(found, "__module__", module)
+        assert source == module, f"{name} is imported into {module}, its source is {source}"
+
+
+def test_two_processors_may_print_figures_that_differ_in_the_last_place() -> None:
+    for stored, printed, same in (
+        ("gain +0.04 ± 0.18", "gain +0.05 ± 0.17", True),
+        ("1000 evaluations", "1010 evaluations", True),
+        ("1000 evaluations", "1030 evaluations", False),
+        ("residual 2.0e-05", "residual 2.1e-05", False),
+        ("blue 0.6", "blue 0.59", True),
+        ("25.0 dB", "24.7 dB", False),
+        ("gain +0.04", "gain -0.04", False),
+        ("8 photos", "8 images", False),
+    ):
+        assert (Printed(stored) == Printed(printed)) is same
+        assert (Printed(stored) != Printed(printed)) is not same
+
+
+# What a module of the package imports when it is imported lies in its own layer or below it.
+
+LAYERS = (  # from the bottom; the packages of one layer do not import one another
+    {"text", "random", "photo_file", "noise_level", "machine"},
+    {"images", "limits", "own"},
+    {"operators"},
+    {"models"},
+    {"data", "evaluation", "deepinv_bridge"},
+    {"solvers"},
+    {"trainers", "fitting", "plots"},
+    {"records", "exam", "noise"},
+    {"measurement"},
+    {"restore", "provenance"},
+    {"recipe", "pipelines"},
+    {"reports", "demo", "terminal", "folder", "widgets"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+PACKAGE = ROOT / "workbench"
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def imports(file: Path) -> set[str]:
+    """The parts of the package that ``file`` imports at its top level; imports inside functions and those for type
+    checkers alone come later, when everything is there."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    modules = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    return {module.split(".")[1] for module in modules if module.startswith("workbench.")}
+
+
+def test_nothing_imports_upwards():
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for other in imports(file) if own != "__init__" else ():
+            if other != own and LEVEL[other] >= LEVEL[own]:
+                wrong.append(f"{file.relative_to(PACKAGE)} imports {other}")
+    assert wrong == []
+
+
+def test_every_part_has_a_layer():
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert parts - {"__init__"} == set(LEVEL)

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.images import load_image, sample_photos, save_image
+from workbench.images import load_image, sample_photos
 from workbench.models import load_prior
-from workbench.operators.parse import OPERATORS
 from workbench.records import save
 from workbench.restore import degrade, observe, restore, samples
 from workbench.solvers import DeqIR, DiffPIR, OptimiseNoise, PseudoInverse
@@ -27,17 +26,9 @@ def photos() -> torch.Tensor:
     return sample_photos(32, ("cat", "coffee"))
 
 
-SPECS = {
-    "sr": "sr:4", "blur": "blur:2,1", "motion": "motion:5,30", "inpaint": "inpaint:0.8", "block": "block:8",
-    "hadamard": "hadamard:0.5", "mri": "mri:4", "jpeg": "jpeg:10",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_samples_differ_in_the_solver_noise_alone(photos, mini, tmp_path, name):
-    """Every operator: sample k is a restoration of the same measurement with a solver's stream of seed + k."""
-    save_image((torch.arange(32) // 5 == 1).float().view(1, 1, 32, 1).expand(1, 3, 32, 32), tmp_path / "mask.png")
-    spec = f"mask:{tmp_path}/mask.png" if name == "mask" else SPECS.get(name, name)
+@pytest.mark.parametrize("spec", ["sr:4", "inpaint:0.8", "hadamard:0.5", "jpeg:10"])
+def test_samples_differ_in_the_solver_noise_alone(photos, mini, spec):
+    """Sample k is a restoration of the same measurement with a solver's stream of seed + k."""
     alone = degrade(photos[:1], spec, 0.05, seed=5, prior=mini)
     three = samples(alone, 3)
     assert three.solver_seeds == (5, 6, 7)

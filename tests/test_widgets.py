@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -75,17 +76,13 @@ def test_sliders_of_an_operator_write_it_and_its_pictures_follow():
     assert all(a.tobytes() != b.tobytes() for a, b in zip(after, before, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "mask"])
-def test_every_registered_operator_is_offered_with_its_parameters(name):
-    tool = operator_explorer(PHOTO)
-    tool.controls["operator"].value = name
-    assert [c.description for c in tool.controls["parameters"].children] == [p.label for p in CONTROLS[name][1:]]
-    written = tool.controls["text"].value
-    assert written.split(":")[0] == name
-    assert tool.note.value.startswith("x: 3×32×32, y: ")
-    pictures = shown(tool)
-    picture = pictures.get("y = A x + noise", pictures.get("Aᵀy"))
-    assert np.array_equal(picture, pixels(degrade(PHOTO, written, 0.01).picture))
+def test_every_registered_operator_is_offered_with_its_parameters():
+    tool = operator_explorer(PHOTO, noise=0)
+    for name in {*CONTROLS} - {"mask"}:
+        tool.controls["operator"].value = name
+        assert [c.description for c in tool.controls["parameters"].children] == [p.label for p in CONTROLS[name][1:]]
+        assert tool.controls["text"].value.split(":")[0] == name
+        assert tool.note.value.startswith("x: 3×32×32, y: ")
 
 
 def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
@@ -105,11 +102,9 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
     tool.controls["text"].value = f"{own}:half"
     assert tool.controls["operator"].value is None
     assert np.array_equal(shown(tool)["photo x"], pixels(PHOTO))
-    noise = operator_explorer(PHOTO, "block:8", "poisson:50").controls["noise"]
-    assert noise.value == "poisson:50"
+    assert operator_explorer(PHOTO, "block:8", "poisson:50").controls["noise"].value == "poisson:50"
     for arguments, message in (
         ((PHOTO, "nothing"), "unknown operator 'nothing'"),
-        ((PHOTO, "blur:1", -1), "noise is a standard deviation"),
         ((PHOTO, degrade(PHOTO, "gray", 0).op), "operator must be written"),
         ((torch.cat([PHOTO, PHOTO]),), r"one picture \(1, C, H, W\), got \(2, 3, 32, 32\)"),
     ):
@@ -117,21 +112,17 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
             operator_explorer(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("spec", "values", "changed", "written"),
-    [
+def test_a_slider_changes_its_own_number_alone():
+    for spec, values, changed, written in (
         ("blur:2", [2, 2], [2, 3], "blur:2:3"),  # one σ is that of both directions
         ("blur:20,1,9", [8, 1], [8, 2], "blur:20:2:9"),  # beyond the slider, and without one
         ("sr:4:gaussian,2", [4, "gaussian"], [3, "gaussian"], "sr:3:gaussian:2"),
         ("sr:4:gaussian,2", [4, "gaussian"], [4, "average"], "sr:4:average"),
         ("sr:4:k.npz:b", [4, "bicubic"], [2, "bicubic"], "sr:2:k.npz:b"),
         ("blur:k.npz:b", [1.5, 1.5], [2, 1.5], "blur:2:1.5"),
-        ("mri:4,0.1", [4], [3], "mri:3:0.1"),
-    ],
-)
-def test_a_slider_changes_its_own_number_alone(spec, values, changed, written):
-    assert values_in(spec) == values
-    assert spec_with(spec.partition(":")[0], changed, spec) == written
+    ):
+        assert values_in(spec) == values
+        assert spec_with(spec.partition(":")[0], changed, spec) == written
 
 
 def test_spectra_have_their_closed_form_and_their_units():
@@ -144,10 +135,9 @@ def test_spectra_have_their_closed_form_and_their_units():
     assert lines(operator_explorer(PHOTO, "jpeg:10")) == {}
 
 
-@pytest.mark.parametrize("solver", [DDNM(4), DeqIR(4, iterations=3)], ids=["ddnm", "deqir"])
-def test_the_player_goes_through_the_iterations_of_each_photo(solver):
+def test_the_player_goes_through_the_iterations_of_each_photo():
     photos = torch.cat([PHOTO, sample_photo("rocket", 32)])
-    result, steps = recorded(solver, photos)
+    result, steps = recorded(DeqIR(4, iterations=3), photos)
     tool = restoration_player(result, steps)
     tool.controls["iteration"].value = 2
     tool.controls["photo"].value = 2
@@ -158,31 +148,26 @@ def test_the_player_goes_through_the_iterations_of_each_photo(solver):
         assert np.array_equal(pictures[title], pixels(images[1:])), title
     scores = [float(psnr(step.image, photos, clip=True)[1]) for step in steps]
     np.testing.assert_allclose(lines(tool)["PSNR, dB"][1], scores)
-    other = "residual" if isinstance(solver, DeqIR) else "noise level σ, images in [0, 1]"
-    assert len(lines(tool)[other][1]) == len(steps)
+    assert len(lines(tool)["residual"][1]) == len(steps)
     assert f"{int(steps[1].evaluations[1])} evaluations" in tool.note.value
+    marked = live(tool)[1].tobytes()
+    tool.controls["iteration"].value = 3
+    assert live(tool)[1].tobytes() != marked
+    assert [list(axis.lines[-1].get_xdata()) for axis in tool.figure().axes if axis.lines] == [[3] * 2] * 2
 
 
-def test_the_line_that_marks_the_iteration_moves():
-    result, steps = recorded(DDNM(4))
-    tool = restoration_player(result, steps)
-    seen = set()
-    for number in (1, 3):
-        tool.controls["iteration"].value = number
-        seen.add(live(tool)[1].tobytes())
-        assert [list(axis.lines[-1].get_xdata()) for axis in tool.figure().axes if axis.lines] == [[number] * 2] * 2
-    assert len(seen) == 2
-    assert live(restoration_player(result.restoration))[0].size[0] == 850  # a result alone
-
-
-def test_a_player_wants_what_belongs_together():
-    result, _ = recorded(DDNM(2))
+def test_tools_refuse_what_does_not_belong_together():
     two = torch.cat([PHOTO] * 2)
-    for wrong in ({"before": two}, {"original": two}, {"steps": recorded(DDNM(2), two)[1]}):
-        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}: expected 1 images, .* got 2"):
-            restoration_player(result.restoration, **wrong)
-    with pytest.raises(ValueError, match="original: expected pictures of 3x32x32"):
-        restoration_player(result, original=PHOTO[:, :1])
+    for tool, arguments, message in (
+        (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), two)[1]), r"steps: expected 1 images, .* got 2"),
+        (partial(restoration_player, original=PHOTO[:, :1]), (recorded(DDNM(2))[0],), "expected pictures of 3x32x32"),
+        (comparison, ({"one": PHOTO, "two": two},), "expected two or more pictures"),
+        (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
+        (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
+        (prior_inspector, (load_prior("photo-ud2m"),), r"the prior inspector needs a denoiser.*photo-ud2m"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tool(*arguments)
 
 
 def test_pictures_of_any_size_are_zoomed_to_the_same_place():
@@ -197,18 +182,6 @@ def test_pictures_of_any_size_are_zoomed_to_the_same_place():
         assert axis.get_ylim() == (0.25 * side - 0.5, -0.5)
     assert axes[1].get_xlabel() == f"{result.records[0]['psnr']:.2f} dB"
     assert axes[0].get_xlabel() == ""
-
-
-def test_a_comparison_is_of_two_or_more_pictures_with_as_many_images():
-    for results in ({}, {"one": PHOTO}, {"one": PHOTO, "two": torch.cat([PHOTO, PHOTO])}):
-        with pytest.raises(ValueError, match="expected two or more pictures"):
-            comparison(results)
-    with pytest.raises(ValueError, match=r"two must have values in \[0, 1\], got torch.uint8"):
-        comparison({"one": PHOTO, "two": (255 * PHOTO).byte()})
-    with pytest.raises(ValueError, match="named otherwise"):  # it would be covered
-        comparison({"original": PHOTO, "two": PHOTO}, PHOTO)
-    axes = comparison({"colour": PHOTO}, PHOTO[:, :1]).figure().axes
-    assert [axis.get_xlabel() for axis in axes] == ["", ""]  # nothing to compare
 
 
 def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
@@ -228,17 +201,8 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
     assert len(live(tool)) == 3
 
 
-def test_a_prior_inspector_refuses_what_it_cannot_ask():
-    with pytest.raises(ValueError, match=r"the prior inspector needs a denoiser.*photo-ud2m"):
-        prior_inspector(load_prior("photo-ud2m"))
-    with pytest.raises(ValueError, match="colour images"):
-        prior_inspector(prior(), PHOTO[:, :1])
-    with pytest.raises(ValueError, match="photo must be one picture"):
-        prior_inspector(prior(), torch.cat([PHOTO, PHOTO]))
-    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        prior_inspector(prior(), samples=0)
-    grey = FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16)
-    tool = prior_inspector(grey)  # any level: the slider ends somewhere
+def test_the_slider_of_a_prior_for_any_level_ends_somewhere():
+    tool = prior_inspector(FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16))
     assert shown(tool)["photo"].shape == (16, 16)
     assert 10 ** tool.controls["sigma"].max == pytest.approx(100)
 
@@ -267,8 +231,6 @@ def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
     assert np.array_equal(shown(tool)["samples at step 200"], pixels(PHOTO))
     with pytest.raises(ValueError, match=r"folder must be that of a training run, got .*none"):
         training_monitor(tmp_path / "none")
-    with pytest.raises(ValueError, match="every must be positive, got 0"):
-        training_monitor(tmp_path, every=0)
 
 
 def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
@@ -277,11 +239,9 @@ def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
     async def watch():
         tool = training_monitor(tmp_path, every=0.01)
         run_folder(tmp_path, [200, 300, 400])
-        for _ in range(1000):
-            await asyncio.sleep(0.01)
-            if "step 400" in tool.note.value:
-                break
-        assert tool.note.value == "step 400 of 400, 80 images per second"
+        async with asyncio.timeout(10):
+            while "step 400" not in tool.note.value:
+                await asyncio.sleep(0.01)
         assert not tool.controls["follow"].value
         tool.looking.cancel()
 
@@ -306,6 +266,3 @@ def test_every_tool_leaves_a_still_where_widgets_do_not_run(tmp_path):
         assert still.size[0] == 850
         assert still.size[1] == pytest.approx(sum(picture.size[1] for picture in live(tool)), abs=2)
         assert len(np.unique(np.asarray(still.convert("L")))) > 10
-        for kind in ("pdf", "svg"):
-            tool.figure().savefig(tmp_path / f"figure.{kind}")
-            assert (tmp_path / f"figure.{kind}").stat().st_size > 5000

@@ -57,58 +57,42 @@ def pictures(folder: Path) -> dict[str, int]:
 
 
 def mixed(folder: Path, cat: Image.Image) -> None:
-    """Eleven photos of every kind, four files that are none, and what is not to be looked at."""
+    """Seven photos of some kinds, two files that are none, and what is not to be looked at."""
     (folder / "sub" / ".thumbs").mkdir(parents=True)
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
-    clear = cat.copy()
-    clear.putalpha(Image.fromarray(np.repeat(np.uint8([0, 255]), 16)[None].repeat(32, 0)))
     cat.convert("L").save(folder / "grey.png")
     cat.convert("CMYK").save(folder / "cmyk.jpg")
-    Image.fromarray(np.asarray(cat.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
     cat.crop((0, 0, 32, 24)).save(folder / "turned.JPG", exif=turned)
-    clear.save(folder / "clear.png")
-    cat.quantize(64).save(folder / "palette.gif")
     cat.rotate(90).save(folder / "sub" / "grey.tif")
-    for name in ("twin.png", "twin.jpg", "contact.jpg", "Größe 1.webp"):
+    for name in ("twin.png", "twin.jpg", "contact.jpg"):
         cat.save(folder / name)
     (folder / "cut.jpg").write_bytes((folder / "twin.jpg").read_bytes()[:700])
-    (folder / "empty.png").touch()
     (folder / "gone.png").symlink_to("nowhere.png")
-    Image.new("1", (9000, 6000)).save(folder / "huge.png")
     for name in ("notes.txt", ".hidden.png", "sub/.thumbs/a.png"):
         (folder / name).write_text("nothing to restore")
 
 
 RESTORED = {
-    "Größe 1.webp": "Größe 1.png",
-    "clear.png": "clear.png",
     "cmyk.jpg": "cmyk.png",
     "contact.jpg": "contact.jpg.png",  # contact.png is the sheet
-    "deep.png": "deep.png",
     "grey.png": "grey.png",
-    "palette.gif": "palette.png",
     "sub/grey.tif": "sub/grey.png",
     "turned.JPG": "turned.png",
     "twin.jpg": "twin.jpg.png",
     "twin.png": "twin.png.png",
 }
-LEFT_OUT = {
-    "cut.jpg": "damaged or truncated image (",
-    "empty.png": "the file is empty (0 bytes)",
-    "gone.png": "no such file",
-    "huge.png": "9000x6000 pixels, the limit is 50,000,000",
-}
+LEFT_OUT = {"cut.jpg": "damaged or truncated image (", "gone.png": "no such file"}
 
 
 def test_photos_of_every_kind_are_restored_and_others_named(many, cat, tmp_path):
     mixed(tmp_path / "in", cat)
     done = many("in")
     assert done.code == 1
-    assert done.said.startswith("11 restored, 4 skipped: cut.jpg (damaged or truncated image (")
-    assert done.said.endswith("huge.png (9000x6000 pixels, the limit is 50,000,000); written to out\n")
-    assert "skipped: empty.png: the file is empty (0 bytes)\n" in done.errors
-    assert "15/15" in done.errors  # the progress bar
+    assert done.said.startswith("7 restored, 2 skipped: cut.jpg (damaged or truncated image (")
+    assert done.said.endswith("gone.png (no such file); written to out\n")
+    assert "skipped: gone.png: no such file\n" in done.errors
+    assert "9/9" in done.errors  # the progress bar
     out = tmp_path / "out"
     assert set(pictures(out)) == set(RESTORED.values())
     assert {p.name for p in out.iterdir() if p.suffix != ".png"} == {".lock", "sub", "records.jsonl", "summary.csv"}
@@ -122,16 +106,14 @@ def test_photos_of_every_kind_are_restored_and_others_named(many, cat, tmp_path)
     assert 10 < float(turned["psnr"]) < 50
     assert (turned["size"], turned["evaluations"], turned["lpips"]) == ("32x24", "2", "")
     assert done.rows["cmyk.jpg"]["remark"] == "CMYK converted to RGB"
-    modes = {name: Image.open(out / name).mode for name in ("grey.png", "deep.png", "clear.png", "cmyk.png")}
-    assert modes == {"grey.png": "L", "deep.png": "L", "clear.png": "RGBA", "cmyk.png": "RGB"}
-    assert Image.open(out / "contact.png").size == (4 * 336, 3 * 192)  # 11 photos, four in a row
+    assert [Image.open(out / name).mode for name in ("grey.png", "cmyk.png")] == ["L", "RGB"]
+    assert Image.open(out / "contact.png").size == (4 * 336, 2 * 192)  # 7 photos, four in a row
 
 
 @pytest.mark.parametrize(
     "options",
     [
         ("--degrade", "inpaint:0.5", "--noise", 0.05, "--seed", 3, "--set", "eta=0.5"),
-        ("--degrade", "none", "--operator", "blur:1.5", "--noise", 0.02),
         ("--degrade", "none", "--operator", "sr:2", "--size", 24, "--samples", 2),
     ],
 )
@@ -229,15 +211,6 @@ def test_what_fails_is_named_and_the_others_go_on(many, cat, tmp_path, monkeypat
     assert again.said.startswith("3 restored (2 of them before), 1 failed: c.png")
 
 
-def test_a_message_on_a_batch_says_so(many, cat, tmp_path):
-    for name, side in (("a", 16), ("b", 16), ("c", 24)):
-        cat.resize((side, side)).save(tmp_path / f"{name}.png")
-    done = many("a.png", "b.png", "c.png", "--solver", "map", "--set", "max_steps=1")
-    assert done.rows["a.png"]["message"] == done.rows["b.png"]["message"]
-    assert done.rows["a.png"]["message"].startswith("2 photos together: 2 of 2 samples did not reach the tolerance")
-    assert done.rows["c.png"]["message"].startswith("1 of 1 samples did not reach the tolerance")
-
-
 def test_an_interruption_leaves_what_is_done(run, many, cat, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     for number in range(3):
@@ -256,25 +229,19 @@ def test_an_interruption_leaves_what_is_done(run, many, cat, tmp_path, monkeypat
 
 
 def test_results_of_other_settings_are_not_mixed(many, refused, cat, tmp_path):
-    for name in ("a", "b", "mask"):
-        cat.convert("1").save(tmp_path / f"{name}.png")
+    for name in "ab":
+        cat.save(tmp_path / f"{name}.png")
     photos = ("a.png", "b.png")
     many(*photos)
     for options, difference in (
         (("--solver", "pinv"), "solver ddrm, not pinv"),
         ((*FAST[:3], "steps=3"), "ddrm steps 2, not 3"),
-        ((*FAST, "--seed", 1), "seed 0, not 1"),
         ((*FAST, "--size", 16), "size None, not 16"),
-        ((*FAST, "--prior", "photo-mupet"), "prior photo, not photo-mupet"),
     ):
         said = refused("restore", *photos, "--out", "out", *options)
         assert said == f"workbench: out holds results of other settings ({difference}): choose another --out\n"
     assert many(*photos, "--set", "eta=0.85").said.startswith("2 restored (2 of them before)")  # the default
-    assert many(*photos, "--degrade", "mask:mask.png", out="masked").code == 0
-    cat.rotate(90).convert("1").save(tmp_path / "mask.png")
-    said = refused("restore", *photos, "--degrade", "mask:mask.png", "--out", "masked", *FAST)
-    assert "(mask or kernel " in said
-    # A kernel among several in a file is told by that file too.
+    # A kernel is told by its file too.
     np.savez(tmp_path / "k.npz", small=np.ones((3, 3)), large=np.ones((5, 5)))
     assert many(*photos, "--degrade", "blur:k.npz:small", out="blurred").code == 0
     np.savez(tmp_path / "k.npz", small=np.eye(3))
@@ -294,43 +261,39 @@ def test_two_runs_do_not_write_into_one_folder(many, refused, cat, tmp_path):
 
 # What follows restore, and the line that it ends with; nothing is written.
 BAD = {
-    "missing": ("in none.png", "none.png: no such file"),
-    "no photos": ("in empty", r"no photos below empty \(looked for .*\.jpg"),
-    "recipe": ("in run.json", "run.json: a recipe is restored by itself"),
-    "initial": ("in --initial in/a.png", "--initial is for one photo"),
-    "own folder": ("in --out in", "in is the folder of the photos: choose another --out"),
-    "one name": ("in other/a.png", r"out/a\.png\.png would be written twice, or replace a photo"),
-    "replaced": ("in/a.jpg b.png --out .", r"b\.png would be written twice, or replace a photo"),
-    "operator": ("in --degrade blurr:2", "'blurr'.*blur"),
-    "argument": ("in --degrade inpaint:1.5", "1.5"),
-    "chance": ("in --degrade none --operator inpaint:0.8", "drawn at random"),
-    "no mask": ("in --degrade mask:none.png", "none.png: no such file"),
-    "solver and operator": ("in --degrade jpeg:10", "ddrm needs a linear operator"),
-    "tile": ("in --tile 30", "tiles of photo must be positive multiples of 8, got 30"),
-    "prior": ("in --prior phto", "unknown prior 'phto'"),
-    "noise": ("in --noise 25", "noise is a standard deviation"),
+    "in none.png": "none.png: no such file",
+    "in empty": r"no photos below empty \(looked for .*\.jpg",
+    "in run.json": "run.json: a recipe is restored by itself",
+    "in --initial in/a.png": "--initial is for one photo",
+    "in --out in": "in is the folder of the photos: choose another --out",
+    "in other/a.png": r"out/a\.png\.png would be written twice, or replace a photo",
+    "in/a.jpg b.png --out .": r"b\.png would be written twice, or replace a photo",
+    "in --degrade blurr:2": "'blurr'.*blur",
+    "in --degrade none --operator inpaint:0.8": "drawn at random",
+    "in --degrade mask:none.png": "none.png: no such file",
+    "in --degrade jpeg:10": "ddrm needs a linear operator",
+    "in --tile 30": "tiles of photo must be positive multiples of 8, got 30",
+    "in --noise 25": "noise is a standard deviation",
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_what_cannot_work_is_refused_at_once(refused, cat, tmp_path, case):
+def test_what_cannot_work_is_refused_at_once(refused, cat, tmp_path):
     for folder in ("in", "other", "empty"):
         (tmp_path / folder).mkdir()
     for name in ("in/a.png", "in/a.jpg", "other/a.png", "b.png"):
         cat.save(tmp_path / name)
     (tmp_path / "run.json").write_text("{}")
-    arguments, message = BAD[case]
-    out = () if "--out" in arguments else ("--out", "out")
-    assert re.search(message, refused("restore", *arguments.split(), *out, *FAST))
+    for arguments, message in BAD.items():
+        out = () if "--out" in arguments else ("--out", "out")
+        assert re.search(message, refused("restore", *arguments.split(), *out, *FAST)), arguments
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".jsonl", ".csv")]
 
 
 def test_results_inside_the_folder_are_no_photos_and_names_without_text_are_written(many, cat, tmp_path):
     name = os.fsdecode(b"Gr\xf6\xdfe.png")  # of a system with another encoding
     cat.save(tmp_path / name)
-    (tmp_path / "cut.png").touch()
-    first, second = (many(".", "cut.png", out="deep/out") for _ in range(2))
-    assert first.said == "1 restored, 1 skipped: cut.png (the file is empty (0 bytes)); written to deep/out\n"
-    assert second.said.startswith("1 restored (1 of them before), 1 skipped")
-    assert list(first.rows) == ["Gr??e.png", "cut.png"]
+    assert many(".", out="deep/out").said.startswith("1 restored; written")
+    second = many(".", out="deep/out")
+    assert second.said.startswith("1 restored (1 of them before)")
+    assert list(second.rows) == ["Gr??e.png"]
     assert set(pictures(tmp_path / "deep" / "out")) == {name}

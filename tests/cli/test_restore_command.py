@@ -12,12 +12,9 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from tests.colour_profiles import ADOBE_RGB, rgb_profile
 from workbench.cli import main
 from workbench.evaluation.metrics import paper_scores
 from workbench.images import load_image, sample_photo, save_image
-
-COMMAND = Path(sys.executable).parent / "workbench"
 
 
 def test_restore_writes_pictures_and_metrics(restored, photo):
@@ -41,23 +38,11 @@ def test_restore_writes_pictures_and_metrics(restored, photo):
 
 
 def test_super_resolution_is_also_scored_as_its_papers_do(restored, photo):
-    """From the pictures that are written; nothing where the border is all there is, or for other degradations."""
+    """From the pictures that are written."""
     done = restored(photo, "--degrade", "sr:4", "--solver", "pinv")
     found = paper_scores(done.images["restored"], done.images["original"], crop=4)
     assert {"psnr_y_crop4", "ssim_y_crop4"} < set(found)
     assert {key: done.metrics[key] for key in found} == pytest.approx({k: float(v) for k, v in found.items()})
-    whole = restored(photo, "--degrade", "sr:1", "--solver", "pinv")
-    tiny = restored(photo, "--degrade", "sr:16", "--solver", "pinv")
-    other = restored(photo, "--degrade", "blur:1", "--solver", "pinv")
-    assert not [key for one in (whole, tiny, other) for key in one.metrics if "psnr_y" in key]
-
-
-def test_the_seed_decides_and_results_are_replaced(restored, photo):
-    first, again, other = (restored(photo, "--degrade", "inpaint:0.8", "--seed", seed) for seed in (0, 0, 1))
-    assert first.files == again.files
-    for name in ("degraded", "restored"):  # other pixels are missing
-        assert not torch.equal(first.images[name], other.images[name])
-    assert not [name for name in other.files if name.startswith(".")]
 
 
 def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
@@ -80,46 +65,15 @@ def test_devices_share_the_work(restored, photo):
     assert two["psnr"] == pytest.approx(one["psnr"], abs=1e-3)
 
 
-def test_size_takes_the_centre_and_wide_photos_work(restored, tmp_path):
-    picture = np.random.default_rng(0).integers(0, 255, (40, 72, 3), np.uint8)
-    Image.fromarray(picture).save(tmp_path / "wide.png")
-    assert restored("wide.png", "--degrade", "blur:1").images["restored"].shape == (1, 3, 40, 72)
-    assert restored("wide.png", "--size", 32).images["restored"].shape == (1, 3, 32, 32)
-
-
 def test_photos_of_any_size_are_denoised_in_tiles_where_they_must(restored, tmp_path):
-    """34x35 is no multiple of 8: tiles by themselves; 32x32: whole, unless it is told otherwise."""
-    picture = np.random.default_rng(0).integers(0, 255, (34, 35, 3), np.uint8)
+    """34x36 is no multiple of 8: tiles by themselves; its centre of 32x32: whole, unless it is told otherwise."""
+    picture = np.random.default_rng(0).integers(0, 255, (34, 36, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "odd.png")
-    Image.fromarray(picture[:32, :32]).save(tmp_path / "even.png")
-    for photo, options, tile in (
-        ("odd.png", (), 128),
-        ("odd.png", ("--degrade", "none", "--operator", "blur:1"), 128),
-        ("even.png", (), 0),
-        ("even.png", ("--tile", 16), 16),
-    ):
-        done = restored(photo, "--degrade", "blur:1", *options)
+    for options, tile in ((), 128), (("--size", 32), 0), (("--size", 32, "--tile", 16), 16):
+        done = restored("odd.png", "--degrade", "blur:1", *options)
         assert (f"Denoised in tiles of {tile} pixels" in done.said) == (tile > 0)
         assert done.metrics["tile"] == tile
-        assert list(done.images["restored"].shape[2:]) == done.metrics["size"]
-
-
-def test_an_old_photo_with_a_painted_mask(restored, photo, tmp_path):
-    """White in the mask is filled, whatever the scratches look like, and colours come back from grey."""
-    scratched = load_image(photo)
-    scratched[..., 10:13, :] = 1
-    paint = torch.zeros_like(scratched)
-    paint[..., 9:14, :] = 1
-    save_image(scratched, tmp_path / "old.png")
-    save_image(paint, tmp_path / "my mask, new.png")
-    done = restored("old.png", "--degrade", "none", "--operator", "oldphoto:my mask, new.png")
-    image = done.images["restored"]
-    assert not bool(done.images["degraded"][..., 9:14, :].any())
-    assert float(image[..., 9:14, :].mean()) > 0.1
-    # The mean over channels is the data; rounding to 8 bits, and what was clipped, are not.
-    error = (image - scratched).mean(1)
-    assert float(torch.cat([error[:, :9], error[:, 14:]], 1).abs().mean()) < 0.01
-    assert done.metrics["operator"] == "oldphoto:my mask, new.png"
+        assert list(done.images["restored"].shape[2:]) == done.metrics["size"] == ([32, 32] if options else [34, 36])
 
 
 def read(path: Path) -> tuple[str, np.ndarray]:
@@ -129,28 +83,19 @@ def read(path: Path) -> tuple[str, np.ndarray]:
 
 
 def test_photos_of_every_kind_are_restored_and_what_they_are_is_kept(restored, photo, tmp_path):
-    """The mode that is written, and what is said of the reading; in metrics.json too."""
+    """The mode that is written, and what is said of the reading; in metrics.json too. Other kinds: test_photo_file."""
     with Image.open(photo) as file:
         picture = file.copy()
     clear = picture.copy()
     clear.putalpha(Image.fromarray(np.repeat(np.uint8([0, 255]), 16)[None].repeat(32, 0)))
-    deep = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 256)
     kinds = {
-        "palette.png": (picture.quantize(64), "RGB", ""),
-        "palette.gif": (picture, "RGB", "the first of 2 frames"),
         "cmyk.jpg": (picture.convert("CMYK"), "RGB", "CMYK converted to RGB"),
-        "grey.png": (picture.convert("L"), "L", ""),
         "grey colours.png": (picture.convert("L").convert("RGB"), "L", ""),
-        "bilevel.png": (picture.convert("1"), "L", ""),
-        "deep.png": (deep, "L", "16 bits a channel"),
         "clear.png": (clear, "RGBA", "alpha kept"),
         "grey and clear.png": (clear.convert("LA"), "LA", "alpha kept"),
-        "adobe.png": (picture, "RGB", "converted from Adobe"),
     }
-    options = {"adobe.png": {"icc_profile": rgb_profile("Adobe", ADOBE_RGB, 2.2)}}
-    options["palette.gif"] = {"save_all": True, "append_images": [picture.rotate(90)]}
     for name, (kind, mode, remark) in kinds.items():
-        kind.save(tmp_path / name, **options.get(name, {}))
+        kind.save(tmp_path / name)
         done = restored(name, "--degrade", "blur:1", "--seed", 1, "--solver", "ddrm", "--set", "steps=4")
         written, pixels = read(tmp_path / "out" / "restored.png")
         assert (name, written, pixels.shape[:2]) == (name, mode, (32, 32))
@@ -158,7 +103,7 @@ def test_photos_of_every_kind_are_restored_and_what_they_are_is_kept(restored, p
         assert done.said.startswith(f"Note: {name}: {remark}\n" if remark else "PSNR")
         if mode.endswith("A"):
             assert np.array_equal(pixels[..., -1], np.asarray(clear)[..., -1])
-        assert torch.equal(done.images["original"], load_image(tmp_path / name)) or "deep" in name
+        assert torch.equal(done.images["original"], load_image(tmp_path / name))
 
 
 def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
@@ -174,7 +119,7 @@ def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
     assert read(tmp_path / "out" / "restored.png")[1][0, :, 3].tolist() == [*7 * [0], 17, 238, *7 * [255]]
 
 
-def test_sixteen_bits_are_written_on_request(restored, photo, tmp_path):
+def test_sixteen_bits_are_written_on_request(restored, tmp_path):
     ramp = np.linspace(1000, 60000, 32 * 32).reshape(32, 32).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     plain = ("--degrade", "denoise", "--solver", "pinv")
@@ -184,10 +129,6 @@ def test_sixteen_bits_are_written_on_request(restored, photo, tmp_path):
     assert torch.equal(deep.images["original"], load_image(tmp_path / "deep.png"))
     restored("deep.png", *plain)
     assert np.array_equal(read(tmp_path / "out" / "restored.png")[1], np.round(ramp / 257))
-    colours = restored(photo, "--bits", 16).images["restored"]
-    eight = restored(photo).images["restored"]
-    torch.testing.assert_close(colours, eight, rtol=0, atol=0.5001 / 255)
-    assert not torch.equal(colours, eight)
 
 
 def test_exif_goes_with_the_restoration(restored, photo, tmp_path):
@@ -195,109 +136,54 @@ def test_exif_goes_with_the_restoration(restored, photo, tmp_path):
     exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Model] = 6, "a camera"
     with Image.open(photo) as file:
         file.crop((0, 0, 32, 24)).save(tmp_path / "turned.jpg", exif=exif)
-    done = restored("turned.jpg", "--degrade", "blur:1", "--samples", 2)
-    assert done.images["restored"].shape == (1, 3, 32, 24)
-    for name in ("restored.png", "restored-2.png"):
-        with Image.open(tmp_path / "out" / name) as file:
-            assert dict(file.getexif()) == {ExifTags.Base.Orientation: 1, ExifTags.Base.Model: "a camera"}
+    restored("turned.jpg", "--degrade", "blur:1", "--samples", 2)
+    with Image.open(tmp_path / "out" / "restored-2.png") as file:
+        assert file.size == (24, 32)
+        assert dict(file.getexif()) == {ExifTags.Base.Orientation: 1, ExifTags.Base.Model: "a camera"}
 
 
 def test_the_share_that_a_mask_fills_is_said(restored, photo, tmp_path):
-    for rows, line in (
-        (4, "The mask fills 12.5 % of the photo\n"),
-        (28, "The mask fills 87.5 % of the photo: is it inverted?\n"),
-    ):
-        Image.fromarray((np.arange(32)[:, None] < rows).repeat(32, 1)).save(tmp_path / "mask.png")
-        done = restored(photo, "--degrade", "mask:mask.png", "--solver", "pinv")
-        assert line in done.said
-        assert done.metrics["mask_fills"] == rows / 32
+    Image.fromarray((np.arange(32)[:, None] < 28).repeat(32, 1)).save(tmp_path / "mask.png")
+    done = restored(photo, "--degrade", "mask:mask.png", "--solver", "pinv")
+    assert "The mask fills 87.5 % of the photo: is it inverted?\n" in done.said
     assert "inverted" not in restored(photo, "--degrade", "inpaint:0.8").said
 
 
-def test_start_from_another_restoration(restored, photo):
-    """The photo itself as the other restoration: with little noise on it the result is nearer to it."""
-    ddnm = ("--solver", "ddnm", "--set", "steps=3", "--set", "eta=0.0")
-    plain = restored(photo, *ddnm).metrics
-    started = restored(photo, *ddnm, "--initial", photo, "--set", "sigma_start=0.05").metrics
-    assert (plain["initial"], started["initial"]) == (None, str(photo))
-    assert [m["solver_settings"]["sigma_start"] for m in (plain, started)] == [None, 0.05]
-    assert plain["evaluations"] == started["evaluations"] == 3
-    assert started["psnr"] > plain["psnr"] + 3
-
-
-def test_samples_of_one_photo(restored, photo):
-    some = restored(photo, "--samples", 3)
-    assert "; sample 1 of 3; written to out" in some.said
-    assert len(some.images) == 5
-    one = restored(photo)
-    assert "sample" not in one.said
-    assert len(one.images) == 3
-
-
-# What follows restore's photo, and the line that it ends with. One case for each kind of mistake.
+# What follows restore, and the line that it ends with. More of what is refused: where it is checked.
 BAD = {
-    "no file": ("none.png", "none.png: no such file"),
-    "not an image": ("text.png", "text.png: not an image"),
-    "unknown solver": ("cat.png --solver deqri", "unknown solver 'deqri'.*'deqir'"),
-    "unknown prior": ("cat.png --prior phto", "unknown prior 'phto'.*'photo'"),
-    "no checkpoint": ("cat.png --prior none.safetensors", "none.safetensors"),
-    "unknown operator": ("cat.png --degrade blurr:2", "'blurr'.*blur"),
-    "bad operator": ("cat.png --degrade inpaint:1.5", "1.5"),
-    "size and operator": ("odd.png --degrade hadamard:0.5", r"34x34.*size 32 would do"),
-    "bad tile": ("cat.png --tile 30", "tiles of photo must be positive multiples of 8, got 30"),
-    "no mask": ("cat.png --degrade mask:none.png", "none.png: no such file"),
-    "mask of another size": (
-        "cat.png --degrade oldphoto:odd.png",
-        r"'oldphoto:odd.png' .*: the mask has 34x34 pixels .* the image has 32x32",
-    ),
-    "initial of another size": (
-        "cat.png --solver ddnm --initial odd.png",
-        r"the shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
-    ),
-    "initial for another solver": ("cat.png --solver pinv --initial cat.png", "pinv takes no initial image; .*ddnm"),
-    "no size": ("cat.png --size 0", "at least 1 pixel"),
-    "noise": ("cat.png --noise nan", "noise .* got nan"),
-    "noise of 255": ("cat.png --noise 25", r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?"),
-    "bits": ("cat.png --bits 12", "8 or 16 bits a channel, got 12"),
-    "black mask": (
-        "cat.png --degrade mask:black.png",
-        "black.png: the mask fills nothing, its brightest value is 0 of 255",
-    ),
-    "noise as text": ("cat.png --noise much", "noise is SIGMA, poisson:PEAK"),
-    "seed": ("cat.png --seed -1", "seed must be 0 or more"),
-    "samples": ("cat.png --samples 65", "--samples"),
-    "recipe": ("text.json", "text.json: Invalid JSON"),
-    "unknown setting": ("cat.png --set step=3", "setting of deqir 'step', did you mean 'steps'"),
-    "bad setting": ("cat.png --set steps=0", "steps must be at least 1, got 0"),
-    "setting of wrong type": ("cat.png --set steps=2.5", "setting steps of deqir must be int, got 2.5"),
-    "no setting": ("cat.png --set steps", "NAME=VALUE"),
-    "setting twice": ("cat.png --set steps=2 --set steps=3", "steps is given twice"),
-    "solver and operator": ("cat.png --degrade jpeg:10 --solver ddnm", "linear"),
-    "none alone": ("cat.png --degrade none", "degrade none, operator not given"),
-    "operator alone": ("cat.png --operator sr:4", "degrade none and an operator go together"),
-    "chance": ("cat.png --degrade none --operator inpaint:0.8", "which"),
-    "no device": ("cat.png --device cpu,abacus", "device 'abacus' cannot be used"),
-    "out is a file": ("cat.png --out text.png", "cannot write to the folder text.png"),
-    "out in a file": ("cat.png --out text.png/x", "cannot write to the folder"),
-    "no photo": ("", "Missing argument 'PHOTO'"),
-    "unknown option": ("cat.png --sed 1", "No such option: --sed"),
+    "none.png": "none.png: no such file",
+    "cat.png --solver deqri": "unknown solver 'deqri'.*'deqir'",
+    "cat.png --prior none.safetensors": "none.safetensors",
+    "cat.png --degrade blurr:2": "'blurr'.*blur",
+    "odd.png --degrade hadamard:0.5": r"34x34.*size 32 would do",
+    "cat.png --tile 30": "tiles of photo must be positive multiples of 8, got 30",
+    "cat.png --degrade mask:none.png": "none.png: no such file",
+    "cat.png --solver ddnm --initial odd.png": r"shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
+    "cat.png --solver pinv --initial cat.png": "pinv takes no initial image; .*ddnm",
+    "cat.png --size 0": "at least 1 pixel",
+    "cat.png --noise 25": r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?",
+    "cat.png --bits 12": "8 or 16 bits a channel, got 12",
+    "cat.png --samples 65": "--samples",
+    "cat.png --seed -1": "seed must be 0 or more",
+    "text.json": "text.json: Invalid JSON",
+    "cat.png --set step=3": "setting of deqir 'step', did you mean 'steps'",
+    "cat.png --set steps": "NAME=VALUE",
+    "cat.png --degrade jpeg:10 --solver ddnm": "linear",
+    "cat.png --operator sr:4": "degrade none and an operator go together",
+    "cat.png --device cpu,abacus": "device 'abacus' cannot be used",
+    "cat.png --out text.json": "cannot write to the folder text.json",
+    "cat.png --out text.json/x": "cannot write to the folder",
+    "": "Missing argument 'PHOTO'",
+    "cat.png --sed 1": "No such option: --sed",
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path, case):
-    (tmp_path / "text.png").write_text("no image")
+def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path):
     (tmp_path / "text.json").write_text("no recipe")
     save_image(sample_photo("cat", 34), tmp_path / "odd.png")
-    Image.new("L", (32, 32)).save(tmp_path / "black.png")
-    arguments, message = BAD[case]
-    assert re.search(message, refused("restore", *arguments.split()))
+    for arguments, message in BAD.items():
+        assert re.search(message, refused("restore", *arguments.split())), arguments
     assert not list(tmp_path.glob("restored/*"))
-
-
-def test_a_grey_prior_is_refused_for_a_colour_photo(refused, photo, grey_prior):
-    said = refused("restore", photo, "--prior", grey_prior, "--degrade", "sr:2", "--solver", "diffpir")
-    assert "grey takes grey images (B, 1, H, W), got shape (1, 3, 32, 32)" in said
 
 
 def test_bugs_are_not_hidden(photo, monkeypatch):
@@ -311,10 +197,9 @@ def test_bugs_are_not_hidden(photo, monkeypatch):
         main(["restore", str(photo)])
 
 
-def test_the_installed_command_says_its_line_and_a_closed_pipe_is_no_error(tmp_path):
-    done = subprocess.run([COMMAND, "restore", "none.png"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "workbench: none.png: no such file\n"
-    pipe = subprocess.Popen([COMMAND, "operators"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_a_closed_pipe_is_no_error(tmp_path):
+    pipe = subprocess.Popen(
+        [sys.executable, "-m", "workbench", "operators"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     pipe.stdout.close()
     assert pipe.communicate()[1] == b""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import TimeoutError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -64,9 +63,10 @@ class Demo:
             self.page.remove_listener(event, listener)
 
     def open(self, url: str) -> None:
-        """Open the page and wait until it shows what the degradation does to the sample photo."""
-        self.page.goto(url)
-        self.page.locator(DEGRADED).wait_for()
+        """Open the page and wait until it shows what the degradation does to the sample photo, and listens."""
+        with self.page.expect_response(lambda answer: "/run/predict" in answer.url):
+            self.page.goto(url)
+            self.page.locator(DEGRADED).wait_for()
 
     # What a visitor does.
 
@@ -79,15 +79,6 @@ class Demo:
         self.part(name, "input").click()
         self.page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}( \(.*\))?$")).click()
         self.page.get_by_role("option").first.wait_for(state="detached")  # it closes slowly
-
-    def options(self, name: str) -> list[str]:
-        """What the list ``name`` offers, without what stands in brackets."""
-        self.part(name, "input").click()
-        texts = self.page.get_by_role("option").all_inner_texts()
-        names = [text.strip().removeprefix("✓").strip().partition(" (")[0] for text in texts]
-        self.part(name, "input").blur()
-        self.page.get_by_role("option").first.wait_for(state="detached")  # it closes slowly
-        return names
 
     def number(self, name: str, value: float) -> None:
         """Type a number, or drag a slider that has no box."""
@@ -120,14 +111,8 @@ class Demo:
     def small(self, side: int = 32) -> None:
         """Restore a small picture, so that runs are short."""
         self.unfold("framing")
-        shown = self.page.locator("#board figcaption", has_text=f"{side}×{side} pixels").first
-        for _ in range(3):
-            self.number("side", side)
-            try:
-                return shown.wait_for(timeout=PATIENCE / 4)
-            except TimeoutError:  # the page draws its first pictures before it listens
-                self.number("side", side + 8)
-        raise AssertionError(f"the page shows no picture of {side} pixels")
+        self.number("side", side)
+        self.page.locator("#board figcaption", has_text=f"{side}×{side} pixels").first.wait_for()
 
     def restore(self) -> None:
         """Press Restore and wait for the results: each comparison has its own files."""
@@ -182,11 +167,6 @@ class Demo:
         rows = [row for row in rows if not re.match(r"Method \d −", row[0])]  # the first two compared
         return [dict(zip(names, (cell.strip().partition(" (")[0] for cell in row), strict=True)) for row in rows]
 
-    def width(self) -> tuple[int, int]:
-        """Of the document and of the window."""
-        found: list[int] = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        return found[0], found[1]
-
 
 def decode(source: str) -> np.ndarray:
     """The picture in a data address, (h, w, 3) uint8."""
@@ -221,15 +201,3 @@ def drop(demo: Demo, name: str, file: Path) -> None:
     target = demo.part(name, "[aria-dropeffect=copy]")
     for event in ("dragenter", "dragover", "drop"):
         target.dispatch_event(event, {"dataTransfer": transfer})
-
-
-def copy(demo: Demo, file: Path) -> None:
-    """Put the picture in ``file`` on the clipboard."""
-    demo.page.evaluate(
-        """async (data) => {
-            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-            const item = new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) });
-            await navigator.clipboard.write([item]);
-        }""",
-        base64.b64encode(file.read_bytes()).decode(),
-    )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.demo.browser import CAMERA, CHROMIUM, PATIENCE, Demo
 from tests.demo.visitor import visit
@@ -29,7 +29,6 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     files: Path
-    seconds: float  # until it was up
 
     def leftovers(self) -> list[Path]:
         """All files below its folder."""
@@ -38,6 +37,7 @@ class Server:
 
 
 Launch = Callable[..., Server]
+SCREEN: ViewportSize = {"width": 1400, "height": 1000}
 
 
 def free_port() -> int:
@@ -67,7 +67,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
                 pytest.fail(f"the server did not come up: {log.read_text()}")
             time.sleep(0.05)
         files = next(path for path in folder.iterdir() if path.name.startswith("workbench-demo-"))
-        return Server(f"http://127.0.0.1:{port}", process, files, time.monotonic() - started)
+        return Server(f"http://127.0.0.1:{port}", process, files)
 
     yield start
     for process in running:
@@ -105,28 +105,34 @@ def context(server: Server) -> Iterator[BrowserContext]:
     """A browser of one visitor; for one module, since Playwright keeps the thread's event loop to itself."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CAMERA)
-        context = browser.new_context(
-            viewport={"width": 1400, "height": 1000}, permissions=["clipboard-read", "clipboard-write", "camera"]
-        )
+        context = browser.new_context(viewport=SCREEN, permissions=["camera"])
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
         yield context
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def tab(context: BrowserContext) -> Page:
-    """Opening the page anew in one tab is faster than in a new one."""
-    return context.new_page()
+@pytest.fixture
+def tab(context: BrowserContext) -> Iterator[Page]:
+    """A new one each time: after a run that was watched, a busy machine draws the same tab too slowly to be used."""
+    page = context.new_page()
+    yield page
+    page.close()
 
 
 @pytest.fixture
-def demo(tab: Page, server: Server) -> Iterator[Demo]:
-    """The page, just opened. Whatever a test does, the browser has nothing to complain about, and asks nobody else."""
-    tab.goto("about:blank")  # what the test before left unfinished is cut off before anybody listens
+def fresh(tab: Page) -> Iterator[Demo]:
+    """The page before it is opened. Whatever a test does, the browser has nothing to complain about, and asks nobody
+    else."""
     demo = Demo(tab)
-    demo.open(server.url)
     yield demo
     demo.leave()
     assert demo.complaints == []
     assert demo.elsewhere == []
+
+
+@pytest.fixture
+def demo(fresh: Demo, server: Server) -> Demo:
+    """The page, just opened."""
+    fresh.open(server.url)
+    return fresh

@@ -1,117 +1,60 @@
-"""The page as a whole: when it is usable, the comparison it opens with, what it sends where, and small screens."""
+"""The page as a whole: the comparison it opens with, its colours, a phone, the vote, and two files side by side."""
 
 from __future__ import annotations
 
-import re
+import json
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import expect
 
-from tests.demo.browser import DEGRADED, Demo, needs_chromium, pixels
+from tests.demo.browser import DEGRADED, Demo, decode, drop, needs_chromium, photo, pixels
 from tests.demo.conftest import Server
-from workbench.demo.presets import PRESETS
-from workbench.models import available_priors
-from workbench.operators.parse import describe_operators
-from workbench.recipe import load_recipe
-from workbench.solvers import SOLVERS
+from workbench.demo.record import OPENING
 
 pytestmark = needs_chromium
-FEW = [("diffpir", "photo-control", "steps=3"), ("diffpir", "photo-mupet", "steps=3")]
 
 
-def test_the_page_is_usable_within_seconds(context: BrowserContext, server: Server) -> None:
-    page = context.new_page()
-    demo = Demo(page)
-    started = time.monotonic()
+def test_the_page_opens_within_seconds_with_a_finished_comparison_that_says_so(fresh: Demo, server: Server) -> None:
+    """On a small projector its pictures, those that were shipped, fill the width; a magnifier is over them."""
+    demo, tab, started = fresh, fresh.page, time.monotonic()
+    tab.set_viewport_size({"width": 1280, "height": 800})
     demo.open(server.url)
-    seconds = time.monotonic() - started
-    print(f"\nserver up after {server.seconds:.1f} s, page usable {seconds:.1f} s later")
+    assert time.monotonic() - started < 15
     expect(demo.part("go")).to_be_enabled()
+    demo.status("Computed beforehand")
     assert demo.captions()[:2] == ["Original 256×256 pixels", "Degraded 64×64 pixels"]
-    assert demo.picture("Degraded").shape == (64, 64, 3)
-    assert seconds < 15
-    page.close()
+    for number, name in enumerate(["diffpir, photo-control", "diffpir, photo-mupet"], 1):
+        assert (demo.picture(name) == pixels(OPENING / f"{number}.webp")).all()
+    frames = demo.part("board", ".comparison .frame")
+    boxes = [frame.bounding_box() or {} for frame in frames.all()]
+    assert min(box["width"] for box in boxes) >= 190
+    assert min(box["width"] for box in boxes[2:]) >= 256
+    assert max(box["x"] + box["width"] for box in boxes) >= 1240
 
-
-def test_restore_runs_the_preset_it_opens_with(demo: Demo, tmp_path: Path) -> None:
-    """Two methods, shown while they run; then scores, differences, curves, slider, and a zip file that says it all."""
-    preset = next(iter(PRESETS.values()))
-    names = [f"{row.solver}, {row.prior}" for row in preset.methods]  # then how the prior was trained, in brackets
-    demo.page.evaluate(
-        """names => {
-            window.seen = names.map(() => new Set());
-            window.bars = new Set();
-            new MutationObserver(() => {
-                names.forEach((name, k) => {
-                    const shown = document.querySelector(`#board img[alt^="${name}"]`);
-                    if (shown) window.seen[k].add(shown.src);
-                });
-                const bar = document.querySelector("#board progress");
-                if (bar) window.bars.add(bar.value / bar.max);
-            }).observe(document.querySelector("#board"), { attributes: true, childList: true, subtree: true });
-        }""",
-        names,
-    )
-    started = time.monotonic()
-    demo.restore()
-    print(f"\nthe preset took {time.monotonic() - started:.1f} s")
-    seen, bars = demo.page.evaluate("[window.seen.map(s => s.size), [...window.bars]]")
-    assert min(seen) >= 3  # two on their way, and the result
-    assert len(bars) >= 2
-    assert all(0 <= bar <= 1 for bar in bars)
-    assert demo.part("board", "progress").count() == 0
-
-    scores = demo.scores()[:2]  # then what the second has more than the first
-    assert [row["Method"] for row in scores] == names
-    assert all(5 < float(row["PSNR ↑"]) < 50 for row in scores)
-    for name in names:  # the differences are four times |result - original|
-        gap = abs(demo.picture(name).astype(float) - demo.picture("Original"))
-        assert abs(demo.picture(name, nth=1) - (4 * gap).clip(0, 255)).max() <= 6  # of rounding
-    expect(demo.part("curves", "svg")).to_be_visible()
-    assert all(name in demo.part("curves", "svg").text_content() for name in names)
-    assert demo.part("slider", "img").count() == 2
-
-    with demo.page.expect_download() as download:
-        demo.part("download").click()
-    archive = zipfile.ZipFile(download.value.path())
-    assert archive.testzip() is None
-    archive.extractall(tmp_path)
-    recipe = load_recipe(tmp_path / "run.json")
-    assert [(m.solver, m.prior) for m in recipe.methods] == [(row.solver, row.prior) for row in preset.methods]
-    stems = {f"{k}-{name.replace(', ', '-')}": name for k, name in enumerate(names, 1)}
-    stems |= {"original": "Original", "degraded": "Degraded"}
-    assert len(archive.namelist()) == len(stems) + 1
-    for stem, name in stems.items():
-        (file,) = tmp_path.glob(f"{stem}*.png")
-        assert (pixels(file) == demo.picture(name)).all()
-
-    demo.page.get_by_text("run.json: the same run on your machine").click()
-    expect(demo.part("recipe", ".cm-content")).to_be_visible()
-    shown = demo.part("recipe", ".cm-content").inner_text()
-    begin = re.sub(r"\s", "", shown)[:200]  # the editor draws no more lines than fit
-    assert re.sub(r"\s", "", (tmp_path / "run.json").read_text()).startswith(begin)
-
-
-def test_the_reference_lists_every_solver_prior_and_degradation(demo: Demo) -> None:
-    demo.unfold("reference")
-    listed = demo.part("reference", "td code")
-    listed.first.wait_for()
-    names = {text.partition(":")[0] for text in listed.all_inner_texts()}
-    operators = {syntax.partition(":")[0] for syntax, _ in describe_operators()}
-    assert {*SOLVERS, *available_priors(), *operators} - {"network"} <= names
+    across, down = 0.36, 0.44  # the spot of the pointer
+    tab.mouse.move(boxes[3]["x"] + across * boxes[3]["width"], boxes[3]["y"] + down * boxes[3]["height"])
+    lenses = demo.part("board", ".comparison .lens")
+    expect(lenses).to_have_count(4)
+    for frame, box, lens in zip(frames.all(), boxes, lenses.all(), strict=True):
+        expect(lens).to_be_visible()
+        drawn, shown = pixels(lens.screenshot()).astype(float), decode(frame.locator("img").get_attribute("src") or "")
+        x, y = int(across * shown.shape[1]), int(down * shown.shape[0])
+        near = shown[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(float)
+        middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
+        assert abs(near - middle).max(axis=1).min() <= 3
+        assert drawn.shape[1] == pytest.approx(0.4 * box["width"], abs=3)
+    demo.part("board", "input.magnifier").uncheck()
+    tab.mouse.move(boxes[3]["x"] + 50, boxes[3]["y"] + 50)
+    expect(lenses.first).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_of_the_page_follow_the_visitors_scheme(context: BrowserContext, server: Server, scheme: str) -> None:
-    """In either: nothing from elsewhere, no complaints, and text stands out from what is behind."""
-    page = context.new_page()
-    page.emulate_media(color_scheme=scheme)
-    demo = Demo(page)
-    demo.open(server.url)
-    light = page.evaluate(
+def test_colours_follow_the_visitors_scheme_and_text_stands_out(fresh: Demo, server: Server, scheme: str) -> None:
+    fresh.page.emulate_media(color_scheme=scheme)
+    fresh.open(server.url)
+    behind, *texts = fresh.page.evaluate(
         """() => {
             const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
             const paint = canvas.getContext("2d", { willReadFrequently: true });
@@ -127,48 +70,78 @@ def test_colours_of_the_page_follow_the_visitors_scheme(context: BrowserContext,
             return [light(behind, "white"), ...texts.map((text) => light(getComputedStyle(text).color, behind))];
         }"""
     )
-    behind, *texts = light
     assert behind < 0.1 if scheme == "dark" else behind > 0.8
     assert all((max(text, behind) + 0.05) / (min(text, behind) + 0.05) >= 4.5 for text in texts)  # WCAG 2, AA
-    page.close()
-    assert demo.complaints == []
-    assert demo.elsewhere == []
 
 
-def test_nothing_is_cut_off_on_small_screens(context: BrowserContext, server: Server) -> None:
-    page = context.new_page()
-    width = 400
-    page.set_viewport_size({"width": width, "height": 800})
-    demo = Demo(page)
-    demo.open(server.url)
-    demo.small()
-    demo.methods(*FEW)
-    demo.restore()
-    demo.page.locator(DEGRADED).wait_for()
-    document, window = demo.width()
+@pytest.fixture
+def phone(demo: Demo) -> Demo:
+    demo.page.set_viewport_size({"width": 390, "height": 844})
+    return demo
+
+
+def test_on_a_phone_nothing_is_cut_off_and_what_matters_is_in_reach(phone: Demo) -> None:
+    document, window = phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert document <= window
     ids = "preset photo samples fit side across down came kind first word degradation kernel noise estimate seed count"
-    ids += " go stop board slider left right download scores curves reference"
+    ids += " go stop board reference"
+    phone.unfold("framing")
     for name in [*ids.split(), *(f"{what}{k}" for what in ("solver", "prior", "settings") for k in range(1, 5))]:
-        box = demo.part(name).bounding_box()
+        box = phone.part(name).bounding_box()
         assert box is not None, name
         assert box["x"] >= 0, name
-        assert box["x"] + box["width"] <= width, name
+        assert box["x"] + box["width"] <= window, name
         assert min(box["width"], box["height"]) >= 30, name
-    page.close()
+    phone.unfold("framing")
+
+    phone.page.evaluate("scrollTo(0, 0)")
+    inside = lambda name: 0 <= (b := phone.part(name).bounding_box() or {})["y"] <= 844 - b["height"]  # noqa: E731
+    result = phone.part("board", ".comparison > div:last-child .frame").first.bounding_box() or {}
+    bar = phone.part("bar").bounding_box() or {}
+    assert result["y"] + result["height"] < bar["y"]  # which covers what is below
+    assert inside("go")
+    phone.part("count").scroll_into_view_if_needed()
+    assert inside("go")
+    assert inside("peek")
+    phone.write("degradation", "sr:0")
+    phone.says("needs a number from 1 to 256")
+    assert inside("status")
+    phone.write("degradation", "sr:4")
+    phone.page.locator(DEGRADED).wait_for()
+    phone.part("peek").click()
+    phone.page.wait_for_function("document.querySelector('#board').getBoundingClientRect().top >= -1")
 
 
-def test_two_visitors_see_their_own_results(context: BrowserContext, demo: Demo, server: Server) -> None:
-    browser = context.browser
-    assert isinstance(browser, Browser)
-    other = Demo(browser.new_page())
-    other.open(server.url)
-    for visitor, steps in ((demo, 2), (other, 4)):
-        visitor.small()
-        visitor.methods(("diffpir", "photo-control", f"steps={steps}"))
-        visitor.part("go").click()
-    for visitor, steps in ((demo, 2), (other, 4)):
-        visitor.status("Done.")
-        visitor.part("scores", "[data-index]").first.wait_for()
-        assert [row["Evaluations"] for row in visitor.scores()] == [str(steps)]
-    other.page.close()
+def test_a_file_that_is_no_picture_is_no_broken_icon(demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    demo.part("photo", "[aria-label='Remove Image']").click()
+    demo.part("photo", "input[type=file]").set_input_files(tmp_path / "text.png")
+    demo.says("text.png: not an image")
+    expect(demo.part("photo", "img")).to_be_hidden()
+    with demo.changes():
+        drop(demo, "photo", photo(tmp_path / "good.png"))
+    assert demo.part("status", "[role=alert]").count() == 0
+
+
+def test_a_blind_vote(demo: Demo) -> None:
+    """Names are nowhere until the end; then the votes are counted by name, and may be taken home."""
+    demo.small()
+    demo.methods(("pinv", "photo", ""), ("ddnm", "photo", "steps=2"))
+    demo.restore()
+    demo.page.get_by_role("tab", name="Blind vote").click()
+    demo.part("vote", "img").first.wait_for()
+    expect(demo.part("votes")).to_have_text("Votes: 0. Pairs to come: 7.")  # six that were shipped, and this one
+    for number, choice in enumerate(("left", "right", "none"), 1):
+        assert demo.part("vote", "figcaption").all_inner_texts() == ["Left", "Right"]
+        assert "photo" not in (demo.part("vote").text_content() or "")
+        demo.part(f"vote-{choice}").click()
+        expect(demo.part("votes")).to_have_text(f"Votes: {number}. Pairs to come: {7 - number}.")
+    demo.part("reveal").click()
+    demo.part("shares", "[data-index]").first.wait_for()
+    rows = [row.get_by_role("gridcell").all_inner_texts() for row in demo.part("shares", "[data-index]").all()]
+    assert sum(int(count) for row in rows for count in row[2:5]) == 3
+    assert {row[0].strip() for row in rows} <= {"admm, photo (DSM)", "ddnm, photo (DSM)"}
+    with demo.page.expect_download() as download:
+        demo.part("votes-json").click()
+    record = json.loads(download.value.path().read_text())
+    assert [vote["vote"] for vote in record["votes"]] == ["left", "right", "none"]

@@ -17,11 +17,11 @@ from gradio_client import handle_file
 from tests.demo.conftest import Server, free_port
 from tests.demo.proxy import behind_proxy
 from tests.demo.visitor import SMALL, pixels, visit
+from workbench.cli import main
+from workbench.demo.problem import Limits
+from workbench.demo.server import make_page
 
 WEIGHTS = Path(__file__).parents[2] / "workbench" / "models" / "weights" / "photo.safetensors"
-
-
-# Behind a proxy.
 
 
 @pytest.fixture(scope="module")
@@ -64,45 +64,17 @@ def test_terminating_the_server_removes_everything(under_path):
     assert not server.files.exists()
 
 
-# The command line.
-
-
-@pytest.fixture(scope="module")
-def commands(server, folder) -> dict[str, tuple[int, str]]:
-    """What ``workbench demo`` with these options ends with and says, side by side."""
-    port = server.url.rpartition(":")[2]
-    (folder / "no weights.safetensors").write_bytes(b"no weights")
-    (folder / "elsewhere").mkdir()
-    lines = {
-        "help": ["--help"],
-        "taken": ["--port", port],
-        "prior": ["--port", str(free_port()), "--prior", f"mine={folder / 'no weights.safetensors'}"],
-        "twice": ["--prior", "a=x", "--prior", "a=y"],
-    }
-    command = [Path(sys.executable).with_name("workbench"), "demo"]
-    environment = {**os.environ, "TMPDIR": str(folder / "elsewhere")}
-    running = {
-        name: subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        for name, options in lines.items()
-    }
-    return {name: (process.wait(timeout=90), process.stdout.read()) for name, process in running.items()}
-
-
-def test_help_names_every_option(commands):
-    code, said = commands["help"]
-    assert code == 0
-    options = "host, port, root-path, prior, seconds, waiting, upload, pixels, samples, keep, browser"
-    for option in options.split(", "):
-        assert f"--{option}" in said
-
-
-def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(commands, folder):
-    for name, words in (("taken", "cannot serve on 127.0.0.1"), ("prior", "no weights.safetensors")):
-        code, said = commands[name]
-        assert (code, len(said.strip().splitlines())) == (2, 1), said
-        assert words in said
-    assert commands["twice"][0] == 2
-    assert "each name once" in commands["twice"][1]
-    assert not list((folder / "elsewhere").glob("workbench-demo-*"))
+def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_path, capsys):
+    (tmp_path / "no weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"no weights\.safetensors"):
+        make_page(tmp_path, {"mine": str(tmp_path / "no weights.safetensors")}, Limits())
+    with pytest.raises(SystemExit):
+        main(["demo", "--prior", "a=x", "--prior", "a=y"])
+    assert "each name once" in capsys.readouterr().err
+    (tmp_path / "elsewhere").mkdir()
+    command = [Path(sys.executable).with_name("workbench"), "demo", "--port", server.url.rpartition(":")[2]]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "elsewhere")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=90)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "cannot serve on 127.0.0.1" in done.stderr
+    assert not list((tmp_path / "elsewhere").glob("workbench-demo-*"))

@@ -8,17 +8,18 @@ from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tests.demo.test_page import drawn, problem
 from tests.demo.test_page import photo as photo
-from tests.demo.test_page import problem
 from tests.demo.test_page import sessions as sessions
 from workbench.demo.compare import Board
 from workbench.demo.endpoints import endpoints
 from workbench.demo.files import Visits
 from workbench.demo.problem import Limits, Problem, Row
 from workbench.demo.session import Sessions
-from workbench.demo.view import board_html, score_table
+from workbench.demo.view import AMPLIFY, board_html, score_table
 from workbench.evaluation.perceptual import effnet
 from workbench.images import load_image
 
@@ -96,15 +97,24 @@ def test_the_slider_opens_on_the_first_two_methods_or_on_what_one_made_of_the_ph
         assert f"largest {largest:.4f}" in gap
 
 
-@pytest.mark.parametrize("samples", [1, 3])
-def test_the_table_compares_the_first_two_methods_sample_by_sample(sessions, photo, samples):
-    *_, (board, _) = sessions.restore(problem(photo), [*ROWS, ROWS[0]], samples, "session")
+def test_the_table_compares_the_first_two_methods_sample_by_sample_and_the_board_shows_where_they_differ(
+    sessions, photo
+):
+    *_, (board, _) = sessions.restore(problem(photo), [*ROWS, ROWS[0]], 3, "session")
     gains = [b["psnr"] - a["psnr"] for a, b in zip(*(panel.records for panel in board.panels[:2]), strict=True)]
     row = score_table(board).iloc[3]
     assert row["Method"] == "Method 2 − method 1"
     mean, _, half = row["PSNR ↑"].replace("−", "-").partition(" ± ")
-    assert float(mean) == pytest.approx(sum(gains) / samples, abs=0.005)
-    assert bool(half) == (samples > 1)
+    assert float(mean) == pytest.approx(sum(gains) / 3, abs=0.005)
+    assert half
+    shown, name = board_html(board), board.panels[1].method.label
+    (first, difference), (original,) = drawn(shown, name), drawn(shown, "Original")
+    gap = AMPLIFY * abs(first.astype(float) - original)
+    assert abs(difference - gap.clip(0, 255)).max() <= 2 * AMPLIFY  # of rounding
+    seeds = [drawn(shown, f"seed {seed}")[1].astype(float) for seed in range(3)]
+    assert (seeds[0] == first).all()  # the one that is scored
+    spread = (AMPLIFY * np.std(seeds, axis=0, ddof=1)).clip(0, 255)
+    assert abs(drawn(shown, "Spread")[1] - spread).max() <= 2 * AMPLIFY
 
 
 def captions(board: Board) -> list[str]:

@@ -140,8 +140,8 @@ def run_here(pipeline: Pipeline, out: Path) -> list[Outcome]:
         return run_pipeline(pipeline, out)
 
 
-def run_to_report(pipeline: Pipeline, out: Path, *, kernels: bool = False) -> Ran:
-    outcomes = run_pipeline(pipeline, out, workers=2) if kernels else run_here(pipeline, out)
+def run_to_report(pipeline: Pipeline, out: Path) -> Ran:
+    outcomes = run_here(pipeline, out)
     assert {outcome.state for outcome in outcomes} == {"done"}, table(outcomes)
     folders = [out / "jobs" / outcome.id for outcome in outcomes]
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]

@@ -18,7 +18,7 @@ import pytest
 from distributed import LocalCluster
 
 from tests.pipelines.small_project import notebook, project, yaml_of
-from workbench.pipelines.attempt import LOCKS, Outcome, lock_free
+from workbench.pipelines.attempt import Outcome, lock_free
 from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.engines import check_resources, dask, look, slurm
 from workbench.pipelines.identity import code_version
@@ -120,29 +120,14 @@ def test_a_job_that_outlives_its_runner_is_waited_for(tmp_path, make, cluster):
     assert (result["value"], result["tries"]) == (0.2, 1)
 
 
-def test_an_attempt_that_still_runs_is_waited_for(tmp_path, make):
-    pipeline, out = make("- notebook: task"), tmp_path / "out"
-    (out / LOCKS).mkdir(parents=True)
-    with (out / LOCKS / pipeline.jobs[0].id).open("a") as lock:
-        assert lock_free(lock)
-        before = ports()
-        thread, found = in_background(lambda: run_pipeline(pipeline, out))
-        thread.join(1.5)
-        assert thread.is_alive()
-        assert {ip for ip, _ in ports() - before} <= {"127.0.0.1"}  # nobody else is let in
-        folder = out / "jobs" / pipeline.jobs[0].id
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps({"job": folder.name}))
-    thread.join(20)
-    assert [outcome.state for outcome in found[0]] == ["kept"]
-
-
-def test_jobs_side_by_side_have_their_own_gpus(tmp_path, make, monkeypatch):
+def test_jobs_side_by_side_have_their_own_gpus_and_nobody_else_is_let_in(tmp_path, make, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     go = tmp_path / "go"
     pipeline, out = make(f"- {{notebook: task, parameters: {{wait: {go}}}, grid: {{noise: [1, 2]}}}}"), tmp_path / "out"
+    before = ports()
     thread, found = in_background(lambda: run_pipeline(pipeline, out, workers=2))
     until(lambda: len(started(out)) == 2)
+    assert {ip for ip, _ in ports() - before} <= {"127.0.0.1"}  # nobody else is let in
     go.touch()
     thread.join(60)
     assert {result["gpus"] for result in results(out, found[0])} == {"3", "5"}

@@ -16,6 +16,7 @@ from tests.pipelines.small_project import Page, pipeline_of, project, report_of,
 from workbench.cli import main
 from workbench.images import SAMPLES, sample_photo, save_image
 from workbench.models import load_prior, save_prior
+from workbench.models.files import sha256
 from workbench.pipelines.engine import Outcome
 from workbench.pipelines.schema import load_pipeline
 
@@ -31,7 +32,13 @@ def reported(tmp_path) -> tuple[Page, Path]:
 
 
 def test_the_report_needs_nothing_but_itself_and_says_what_was_measured_and_what_is_missing(reported):
-    page, _ = reported
+    page, out = reported
+    with (out / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["photo"], float(line["psnr"]), float(line["effnet"]), line["lpips"]) for line in lines] == [
+        *[("cat", 20, 1.8, ""), ("cat", 30, 1.7, "")],
+        *[("<b>dog</b>", 21, 1.79, ""), ("<b>dog</b>", 28, 1.72, "")],
+    ]
     assert page.outside == []
     assert "url(" not in page.html
     assert "@import" not in page.html
@@ -50,20 +57,6 @@ def test_the_report_needs_nothing_but_itself_and_says_what_was_measured_and_what
     assert '<td class="n level">1.710</td>' in page.html  # deqir's mean: differences 0.10 and 0.07 may be chance,
     assert '<td class="n level">1.795</td>' in page.html  # with t(1) = 12.7 their mean is 0.085 ± 0.191
     assert '<span class="best">1.700*</span>' in page.html  # the cat by deqir: a fact about one picture
-
-
-def test_the_tables_beside_the_report_hold_every_figure(reported):
-    rows = json.loads((reported[1] / "table.json").read_text())
-    assert [(r["photo"], r["solver"], r["psnr"]) for r in rows] == [
-        *[("cat", "pinv", 20.0), ("cat", "deqir", 30.0)],
-        *[("<b>dog</b>", "pinv", 21.0), ("<b>dog</b>", "deqir", 28.0)],
-    ]
-    with (reported[1] / "table.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert [float(line["psnr"]) for line in lines] == [20, 30, 21, 28]
-    assert lines[0]["lpips"] == ""
-    assert [float(line["effnet"]) for line in lines] == [1.8, 1.7, 1.79, 1.72]
-    assert lines[0]["size"] == "8x8"
 
 
 def test_what_has_no_figure_still_makes_a_report(tmp_path):
@@ -101,7 +94,10 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
     save_image(sample_photo("coffee", 40), tmp_path / "mine" / "dog.png")
     (tmp_path / "mine" / "cut.png").write_bytes((tmp_path / "mine" / "dog.png").read_bytes()[:99])  # left out
-    page = run_to_report(pipeline_of(tmp_path, text), Path("out"), kernels=True).page
+    ran = run_to_report(pipeline_of(tmp_path, text), Path("out"))
+    page, prior = ran.page, f"{tmp_path}/mine/prior.safetensors"
+    assert ran.results[0]["priors"][prior]["sha256"] == sha256(Path(prior))
+    assert {"mine/prior.safetensors", "restore.ipynb"} <= set(ran.results[0]["files"])
     assert page.outside == []
     assert len(page.pictures) == 3 * 4
     assert page.text.count(f"Left out: {tmp_path}/mine/cut.png: damaged or truncated image") == 1

@@ -1,4 +1,4 @@
-"""The pipelines of the DeqIR paper: valid to the last name, and their notebooks run with hardly any steps."""
+"""The pipelines of the DeqIR paper and of the exam: valid to the last name, and run with hardly any steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.pipelines.small_project import ROOT, Ran, pipeline_of, run_to_report
 from workbench.evaluation.fid import fid_unavailable
+from workbench.exam import make_candidate, make_task
 from workbench.images import sample_photo, save_image
 from workbench.operators.parse import parse_operator
 from workbench.pipelines.schema import Job, load_pipeline
@@ -24,10 +25,9 @@ def _methods(job: Job) -> dict[str, object]:
     return {label: solver_of(kind, given["settings"].get(label, {})) for label, kind in kinds.items()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_solvers_operators_and_published_tasks_exist(path):
-    pipeline = load_pipeline(path)
-    for job in pipeline.jobs:
+def test_solvers_operators_and_published_tasks_exist():
+    jobs = [(pipeline.published, job) for pipeline in map(load_pipeline, FILES) for job in pipeline.jobs]
+    for published, job in jobs:
         given = job.parameters
         spec = given["degradation"]
         if job.notebook.stem == "sweep_solver":
@@ -49,7 +49,7 @@ def test_solvers_operators_and_published_tasks_exist(path):
                     assert [getattr(solver, key) for key in same] == [getattr(solvers[own], key) for key in same]
             task = given.get("published_task", "")
             if task:
-                assert beside_paper([], task, pipeline.published), task
+                assert beside_paper([], task, published), task
         assert parse_operator(spec, (3, size, size), generator(0))
 
 
@@ -66,6 +66,8 @@ JOBS = """
     with_fid: true
     pictures: 2
     batch: 2
+- notebook: exam
+  parameters: {tasks: [mixture-average, gaussian-blur], repetitions: 20, settings: {steps: 2}, sampler: ddrm}
 - notebook: sweep_solver
   parameters:
     photos: [cat, mine/b.png]
@@ -91,7 +93,8 @@ def test_a_folder_is_restored_in_batches_with_pictures_of_the_first(ran):
     records = ran.results[0]["records"]
     assert [record["photo"] for record in records] == [f"mine/{name}.png" for name in "abababccc"]
     assert ["image" in record for record in records] == [True] * 6 + [False] * 3
-    assert len(ran.page.pictures) == 2 * 5 + 1  # original, degraded and three methods of two photos; the sweep's plot
+    # Original, degraded and three methods of two photos; the plots of sweep and exam.
+    assert len(ran.page.pictures) == 2 * 5 + 2
 
 
 def test_deqir_run_to_its_end_is_its_chain(ran):
@@ -114,7 +117,7 @@ def test_consistency_and_fid_of_colourisation(ran):
 
 
 def test_the_sweep_changes_one_setting_at_a_time(ran):
-    rows = ran.results[1]["sweep"]["rows"]
+    rows = ran.results[2]["sweep"]["rows"]
     assert [(row["setting"], row["value"]) for row in rows] == [("steps", 1), ("steps", 3), ("eta", 0.15), ("eta", 0.5)]
     base = [row for row in rows if (row["setting"], row["value"]) in (("steps", 3), ("eta", 0.15))]
     assert base[0]["psnr"] == base[1]["psnr"]  # the same restoration, made once
@@ -126,3 +129,15 @@ def test_the_report_shows_methods_beside_the_paper(ran):
     assert ran.page.outside == []
     for said in ("DGP (published only)", "265.08", "not comparable", "deqir, steps = 3", "Consistency"):
         assert said in ran.page.text, said
+
+
+def test_samplers_settings_and_tasks_of_the_exam_exist_and_have_a_row_each(ran):
+    jobs = load_pipeline(ROOT / "pipelines" / "exam.yaml").jobs
+    for job in jobs:
+        make_candidate(job.parameters["sampler"], **job.parameters.get("settings", {}))
+        for name in job.parameters["tasks"]:
+            make_task(name)
+    assert {"exact", "point"} <= {job.parameters["sampler"] for job in jobs}
+    assert [row["task"] for row in ran.results[1]["exam"]["rows"]] == ["mixture-average", "gaussian-blur"]
+    for part in ("The exam", "mixture-averageddrm steps=2", "gaussian-blurddrm steps=2"):
+        assert part in ran.page.text

@@ -1,17 +1,22 @@
-"""Job notebooks as scripts: parameters, and errors that name what is wrong."""
+"""Job notebooks as scripts and by hand: parameters, errors that name what is wrong, and a folder of their own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
+import matplotlib
 import pytest
+import torch
 
-from workbench.models import load_prior
+from tests.pipelines.small_project import NOTEBOOKS
+from tests.trainers.small_run import small_prior
+from workbench.models import load_prior, save_prior
 from workbench.pipelines.script import run_script
 
-JOBS = Path(__file__).parents[2] / "notebooks" / "jobs"
+SMALL = ["size=16", "batch_size=2", "steps=2", "workers=0"]
 
 
 def test_a_training_notebook_runs_as_a_script(tmp_path):
@@ -23,8 +28,8 @@ from workbench.pipelines.script import run_script
 run_script(Path(sys.argv[1]), sys.argv[2:])
 """
     given = ["alpha=0.0", "steps=2", "batch_size=2", "workers=0", "folder=run", "scales=[[0.5, 1.0]]"]
-    command = [sys.executable, "-c", program, str(JOBS / "train_mupet.py"), *given]
-    environment = {"MPLBACKEND": "Agg", "PYTHONPATH": str(JOBS.parents[1]), "PATH": ""}
+    command = [sys.executable, "-c", program, str(NOTEBOOKS / "train_mupet.py"), *given]
+    environment = {"MPLBACKEND": "Agg", "PYTHONPATH": str(NOTEBOOKS.parents[1]), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert load_prior(tmp_path / "run" / "prior.safetensors").card["steps"] == 2
@@ -43,3 +48,38 @@ def test_wrong_parameters_are_refused_and_errors_name_the_line(tmp_path):
     job.write_text("# %%\nx = 1\n")
     with pytest.raises(ValueError, match="expected a cell with tags"):
         run_script(job, ["x=1"])
+
+
+def by_hand(folder: Path, name: str, *parameters: str) -> None:
+    matplotlib.use("Agg")
+    with chdir(folder):
+        run_script(NOTEBOOKS / f"{name}.py", parameters)
+    matplotlib.pyplot.close("all")
+
+
+def test_two_training_notebooks_run_one_after_the_other_in_one_folder(tmp_path: Path) -> None:
+    by_hand(tmp_path, "train_prior", *SMALL, "widths=[8, 8]", "blocks=[1, 1]")
+    made = "runs/train_prior/prior.safetensors"
+    by_hand(tmp_path, "train_mupet", *SMALL, f"prior={made!r}", "alpha=0.0")
+    by_hand(tmp_path, "train_mupet", *SMALL, f"prior={made!r}", "alpha=0.0")  # goes on: nothing is left to do
+    assert [file.name for file in tmp_path.iterdir()] == ["runs"]
+    assert load_prior(tmp_path / "runs" / "train_mupet" / "prior.safetensors").card["from"] == made
+    with pytest.raises(ValueError, match=r"runs/train_mupet holds a run with other settings.*Give another folder"):
+        by_hand(tmp_path, "train_mupet", *SMALL, f"prior={made!r}", "alpha=0.0", "learning_rate=0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    {
+        "restore": ["photos=['cat:16']", "methods=['pinv']"],
+        "sweep_solver": ["photos=['cat']", "size=16", "solver=ddnm", "values={'steps': [2, 3]}"],
+    }.items(),
+)
+def test_pictures_go_into_a_folder_that_git_ignores(tmp_path: Path, name: str, parameters: list[str]) -> None:
+    torch.manual_seed(0)
+    save_prior(small_prior(), tmp_path / "mine.safetensors")
+    source = repr(str(tmp_path / "mine.safetensors"))
+    (tmp_path / "here").mkdir()
+    by_hand(tmp_path / "here", name, *parameters, f"prior={source}")
+    assert [file.name for file in (tmp_path / "here").iterdir()] == ["runs"]
+    assert list((tmp_path / "here" / "runs" / name).glob("*.png"))

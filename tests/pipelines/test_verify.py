@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.pipelines.small_project import pipeline_of, project, run_here
-from tests.trainers.small_run import small_prior
+from tests.pipelines.small_project import project
 from workbench.cli import main
 from workbench.machine import processor
-from workbench.models import save_prior
 from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.schema import load_pipeline
 from workbench.pipelines.verify import judged
@@ -50,24 +48,7 @@ def test_a_result_carries_all_that_decides_it(ran):
     assert result["priors"] == {}
     assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert result["versions"]["python"] == sys.version.split()[0]
-    assert result["hardware"]["processor"] == processor()
-
-
-def test_the_priors_that_a_job_loads_are_in_its_result_with_their_hashes(tmp_path):
-    torch.manual_seed(0)
-    save_prior(small_prior(), tmp_path / "mine.safetensors")
-    (tmp_path / "photos").mkdir()
-    text = f"""
-- {{notebook: sweep_solver, parameters: {{photos: [cat], size: 16, solver: ddnm, values: {{steps: [2]}},
-    prior: {tmp_path}/mine.safetensors}}}}
-"""
-    pipeline = pipeline_of(tmp_path, text)
-    (outcome,) = run_here(pipeline, tmp_path / "out")
-    result = json.loads((tmp_path / "out" / "jobs" / outcome.id / "result.json").read_text())
-    assert len(result["priors"][f"{tmp_path}/mine.safetensors"]["sha256"]) == 64
-    assert set(result["files"]) == {f"{tmp_path}/mine.safetensors", "sweep_solver.ipynb"}
-    assert result["parameters"]["seed"] == 0
-    assert result["hardware"]["threads"] == torch.get_num_threads()
+    assert result["hardware"]["processor"] == processor() != ""
 
 
 def test_a_job_that_needs_others_reproduces_to_the_bit(ran, capsys):
@@ -111,9 +92,7 @@ def test_what_differs_is_named(ran, capsys):
         ({"rows": [{"psnr": 20.001}, 0]}, True, "rows[0].psnr was 20.0, is 20.001 (relative difference 5.0e-05"),
         ({"rows": [{"psnr": 21.0}, 0]}, False, "rows[0].psnr was 20.0, is 21.0 (relative difference 4.8e-02"),
         ({"rows": [{"psnr": None}, 0]}, False, "rows[0].psnr was 20.0, is None (relative difference inf"),
-        ({"rows": [0]}, False, "rows was [{'psnr': 20.0}, 0], is [0] (relative difference inf"),
         ({"rows": [{"psnr": 20.0}, 1e-12]}, False, "rows[1] was 0, is 1e-12 (relative difference 1.0e+00"),
-        ({"rows": [{"psnr": 20.0, "ssim": 1}, 0]}, False, "rows[0].ssim was None, is 1 (relative difference inf"),
         ({"text": "b"}, False, "text was a, is b (relative difference inf"),
     ],
 )

@@ -15,7 +15,6 @@ from scipy import stats
 
 from tests.pipelines.small_project import pipeline_of, report_of
 from workbench.evaluation.metrics import FIGURES as METRICS
-from workbench.machine import processor
 from workbench.pipelines.identity import commit_of
 from workbench.reports.rows import FIGURES, averages, marks, with_methods
 
@@ -65,22 +64,23 @@ def test_a_row_is_one_complete_setting_and_photos_count_once():
     assert len(with_methods(_records())) == 3 * 3 * 2
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "names"),
-    [
+def test_a_label_names_what_differs_and_nothing_else():
+    for one, other, names in (
         ({"solver_kind": "ddnm"}, {"solver_kind": "deqir"}, ["x, solver ddnm", "x, solver deqir"]),
         ({"prior_settings": {"weights": "raw"}}, {}, ["x, prior weights raw", "x"]),
-        ({"prior_source": {"sha256": "a" * 64}}, {"prior_source": {"sha256": "b" * 64}}, None),
+        (
+            {"prior_source": {"sha256": "a" * 64}},
+            {"prior_source": {"sha256": "b" * 64}},
+            ["x, prior sha256 aaaaaaaa", "x, prior sha256 bbbbbbbb"],
+        ),
         ({"tile": 0}, {"tile": 128}, ["x, tile 0", "x, tile 128"]),
         ({"environment": {"device": "cpu"}}, {"environment": {"device": "cuda"}}, ["x, device cpu", "x, device cuda"]),
         ({"solver_settings": {"a": [1], "b": 2}}, {"solver_settings": {"a": [2], "b": 2}}, ["x, a [1]", "x, a [2]"]),
         ({"noise": 0.2, "solver_settings": {"a": 1}}, {"solver_settings": {"a": 2}}, ["x", "x"]),  # not in one task
         ({"solver_settings": {"a": 1}}, {"solver_settings": {"a": 1}, "job": "other"}, ["x"]),
-    ],
-)
-def test_a_label_names_what_differs_and_nothing_else(one, other, names):
-    found = [row["method"] for row in with_methods([_record("x", "cat", **one), _record("x", "cat", **other)])]
-    assert found == (names or ["x, prior sha256 aaaaaaaa", "x, prior sha256 bbbbbbbb"])
+    ):
+        found = with_methods([_record("x", "cat", **one), _record("x", "cat", **other)])
+        assert [row["method"] for row in found] == names
 
 
 def test_photos_are_told_apart_by_file_and_joined_over_jobs():
@@ -110,7 +110,6 @@ def test_the_reference_is_the_one_named_or_the_best_by_psnr():
     assert {row["reference"] for row in _rows().values()} == {"diffpir, steps 60"}
     assert {row["reference"] for row in _rows("pinv").values()} == {"pinv"}
     assert {row["reference"] for row in _rows("diffpir").values()} == {"diffpir, steps 3"}
-    assert {row["reference"] for row in _rows("diffpir, steps 60").values()} == {"diffpir, steps 60"}
     assert {row["reference"] for row in _rows("ddnm").values()} == {None}
 
 
@@ -197,8 +196,3 @@ def test_a_commit_says_whether_files_were_changed(tmp_path):
     assert commit_of(tmp_path) == commit
     (tmp_path / "a.py").write_text("2")
     assert commit_of(tmp_path) == f"{commit}+changes"
-
-
-def test_the_processor_has_a_name():
-    assert processor().strip() == processor() != ""
-    assert ":" not in processor()
