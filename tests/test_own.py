@@ -218,6 +218,19 @@ def test_a_recipe_says_so_when_its_code_changed(mine, capsys, monkeypatch):
     assert "the code or weights of solver" in run("--trust-code")[1].out
 
 
+def test_folders_notice_other_code(mine, capsys):
+    (mine / "photos").mkdir()
+    (mine / "cat.png").rename(mine / "photos" / "cat.png")
+    names = ("--solver", "my.py:Mine", "--prior", "others.py:grey", "--degrade", "others.py:half")
+    arguments = ("restore", "photos", "--out", "out", *names)
+    assert [command(*arguments), command(*arguments)] == [0, 0]
+    with (mine / "my.py").open("a") as file:
+        file.write("# another word\n")
+    capsys.readouterr()
+    assert command(*arguments) == 2
+    assert "holds results of other settings" in capsys.readouterr().err
+
+
 def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(base, "SOLVERS", dict(SOLVERS))
     monkeypatch.setattr(solvers, "SOLVERS", base.SOLVERS)

@@ -20,8 +20,8 @@ def photos():
     return sample_photos(64, ("coffee", "cat"))
 
 
-def test_defaults_beside_the_prior_once(photos):
-    noise = 0.2
+@pytest.mark.parametrize("noise", [0.05, 0.1, 0.2, 0.4])
+def test_defaults_beside_the_prior_once(photos, noise):
     noisy, prior = degrade(photos, "denoise", noise), load_prior("photo")
     with torch.no_grad():
         once = float(psnr(prior(noisy.y, noise), photos).mean())
