@@ -68,6 +68,8 @@ def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_
     (tmp_path / "no weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"no weights\.safetensors"):
         make_page(tmp_path, {"mine": str(tmp_path / "no weights.safetensors")}, Limits())
+    with pytest.raises(ValueError, match="photo is the name of a shipped prior"):
+        make_page(tmp_path, {"photo": WEIGHTS}, Limits())
     with pytest.raises(SystemExit):
         main(["demo", "--prior", "a=x", "--prior", "a=y"])
     assert "each name once" in capsys.readouterr().err
