@@ -196,7 +196,9 @@ for value, level in ((0.52, 0.05), (0.8, 0.05), (0.52, 0.2)):
         assert 0.05 < weights[2] < 0.1
 
 # %%
-result = make_solver("daps", steps=50, inner=5, spread=0.5)(copies, op, prior, sigma_noise=noise, generator=generator(1))
+result = make_solver("daps", steps=50, inner=5, spread=0.5)(
+    copies, op, prior, sigma_noise=noise, generator=generator(1)
+)
 ratio = float(result.image.flatten(1).var(0).sum() / exact.variance.sum())
 print(f"daps, {int(result.evaluations[0])} evaluations: variance / true variance {ratio:.2f}")
 assert abs(ratio - 1) < 0.1
