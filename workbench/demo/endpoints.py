@@ -143,6 +143,15 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
                 raise ValueError(f"no pictures {before!r} and {after!r}, there are {names}")
             return _pair(before, after, pictures)
 
+    @taking(PROBLEM + _method_parameters())
+    def watched(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """As ``restore``, for the page: a line on progress comes once, so that pictures still on their way to a slow
+        browser do not take "Cancelled." away again."""
+        told = ""
+        for changed, pictures, status, *others in restore(request, *values):
+            yield (changed, pictures, gr.skip() if status == told else status, *others)
+            told = status
+
     def methods() -> dict[str, Any]:
         """What there is to choose from: solvers, priors, degradations, and presets."""
         return {
@@ -162,7 +171,7 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
         sessions.leave(request.session_hash or "")
 
     answers = {"degrade": degrade, "estimate_noise": estimate_noise, "restore": restore, "before_after": before_after}
-    return answers | {"methods": methods, "opened": opened, "leave": leave}
+    return answers | {"watched": watched, "methods": methods, "opened": opened, "leave": leave}
 
 
 def _pair(before: str, after: str, pictures: dict[str, str]) -> tuple[tuple[str, str], str]:

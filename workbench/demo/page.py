@@ -90,11 +90,12 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         gr.Button(visible=False).click(answers["degrade"], problem, files, api_name="degrade", **QUICK)
         estimated = [controls["noise"], shown["status"]]
         controls["estimate"].click(answers["estimate_noise"], problem, estimated, api_name="estimate_noise", **QUICK)
+        everything = [*problem, *methods, samples], [changed, *shown.values()]
+        gr.Button(visible=False).click(answers["restore"], *everything, api_name="restore", **RUN)
         run = go.click(
-            answers["restore"],
-            [*problem, *methods, samples],
-            [changed, *shown.values()],
-            api_name="restore",
+            answers["watched"],
+            *everything,
+            api_visibility="private",
             trigger_mode="once",
             show_progress_on=shown["status"],
             **RUN,
