@@ -7,8 +7,9 @@ import io
 import json
 import re
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,3 +217,19 @@ def test_a_method_that_cannot_is_said_and_the_others_go_on(sessions, photo):
 def _few_steps(solver: str) -> str:
     few = steps_of(solver, 4 if solver in ("deqir", "ddrm") else 3)
     return " ".join(f"{name}={steps}" for name, steps in few.items())
+
+
+def test_the_page_hears_of_progress_once_and_clients_every_time(sessions, photo):
+    """A line that came again after "Cancelled." would take its place."""
+    from workbench.demo.endpoints import endpoints
+
+    asked = problem(photo)
+    rows = ["diffpir", "photo", "steps=60", *["none", "", ""] * 3]
+    values = [*(getattr(asked, field.name) for field in fields(asked)), *rows, 1]
+    answers, visitor = endpoints(sessions), SimpleNamespace(session_hash="visitor")
+    every, once = ([row[2] for row in answers[name](visitor, *values)] for name in ("restore", "watched"))
+    running = "Method 1 of 1: diffpir, photo (DSM)"
+    assert every.count(running) > 1
+    texts = [line for line in once if isinstance(line, str)]
+    assert texts.count(running) == 1
+    assert (texts[-1], len(texts) < len(once)) == ("Done.", True)
