@@ -173,10 +173,11 @@ def main(folder: Path) -> int:
     files = *paths, job["parameters"]
     for attempt in range(1, STARTS + 1):
         # Sockets by a name of their own: a port that is free when it is chosen may be taken when the kernel starts.
-        connection = Config(KernelManager={"transport": "ipc", "ip": f"@{uuid4()}"})
+        config = Config(KernelManager={"transport": "ipc", "ip": f"@{uuid4()}"})
+        config.NotebookClient.shutdown_kernel = "immediate"  # all is written; a kernel takes 2 s to end by itself
         try:
             options = {"kernel_name": "python3", "cwd": str(folder), "progress_bar": False, "autosave_cell_every": 5}
-            papermill.execute_notebook(*files, config=connection, **options)
+            papermill.execute_notebook(*files, config=config, **options)
             return 0
         except papermill.PapermillExecutionError as error:
             print(error, file=sys.stderr)
