@@ -18,11 +18,13 @@ from workbench.operators import (
     Grayscale,
     Identity,
     Inpainting,
+    MaskedFourier,
     Operator,
     SpectralOperator,
     SuperResolution,
     WalshHadamard,
     block_mask,
+    cartesian_mask,
     gaussian_kernel,
     motion_kernel,
     random_mask,
@@ -31,6 +33,7 @@ from workbench.operators import (
     text_mask,
     uniform_kernel,
 )
+from workbench.operators.least_squares import smooth_estimate
 
 F64 = torch.float64
 
@@ -60,6 +63,29 @@ def test_tolerance_is_kept() -> None:
         assert float(shares.max()) <= tolerance * (1 + 1e-3)
         # Not by doing far too much.
         assert float(shares.min()) >= tolerance / 1e3
+
+
+@pytest.mark.parametrize("kind", ["blur", "super-resolution", "missing pixels", "Fourier"])
+def test_smooth_estimate_is_that_of_the_explicit_matrices(kind: str) -> None:
+    """``(A^T A / sigma^2 + D^T D / step^2)^-1 A^T y / sigma^2``, an image at a time, with a noise level of its own."""
+    ops: dict[str, Operator] = {
+        "blur": Blur(gaussian_kernel(1.0, dtype=F64)),
+        "super-resolution": SuperResolution(2),
+        "missing pixels": Inpainting(random_mask((6, 8), 0.7, generator=torch.Generator().manual_seed(1))),
+        "Fourier": MaskedFourier(cartesian_mask((6, 8), 3)),
+    }
+    op, sigma, step = ops[kind], torch.tensor([0.02, 0.3], dtype=F64), 0.1
+    pixels = torch.eye(48, dtype=F64).view(48, 1, 6, 8)
+    rows = torch.cat([op(pixel[None]).flatten()[None] for pixel in pixels]).T
+    a = torch.cat([rows.real, rows.imag]) if rows.is_complex() else rows
+    d = torch.cat([pixels.diff(dim=-2).flatten(1), pixels.diff(dim=-1).flatten(1)], 1).T
+    x = normal((2, 1, 6, 8), 1)
+    y = op(x) + 0.01
+    found = smooth_estimate(op, y, sigma, torch.zeros_like(x), step)
+    for image, data, level in zip(found, y, sigma, strict=True):
+        seen = torch.cat([data.real.flatten(), data.imag.flatten()]) if data.is_complex() else data.flatten()
+        exact = torch.linalg.solve(a.T @ a / level**2 + d.T @ d / step**2, a.T @ seen / level**2)
+        torch.testing.assert_close(image.flatten(), exact, rtol=0, atol=1e-6)
 
 
 def test_each_image_stops_by_itself() -> None:

@@ -22,6 +22,7 @@ from workbench.models import ConsistencyModel, Unfolded, Unfolding
 from workbench.models.consistency import Flow, euler_step
 from workbench.models.unfolded import two_centres
 from workbench.operators import Operator
+from workbench.operators.least_squares import smooth_estimate
 from workbench.random import generator
 from workbench.solvers import CM4IR, DDIM, EDM, LATINO, UD2M, Consistency
 
@@ -150,13 +151,18 @@ def test_the_step_with_two_centres_is_the_minimiser() -> None:
         torch.testing.assert_close(found[i].flatten(), torch.linalg.solve(matrix, right), atol=1e-10, rtol=0)
 
 
-def test_ud2m_is_algorithm_1() -> None:
+@pytest.mark.parametrize("given", [True, False])
+def test_ud2m_is_algorithm_1(given: bool) -> None:
+    """From an image of one's own, or the smooth estimate from the data."""
     op, y = problem("mask")
     network, noise = unfolded(), stored(1 + 2 * 2 + 1)
     solver = UD2M(steps=2, eta=0.7)
     high, low, _ = solver.levels(network.sigma_max)
     draws = iter(noise)
     first = torch.full((2, 1, 6, 6), 0.45, dtype=torch.float64)
+    initial = first if given else None
+    if not given:
+        first = smooth_estimate(op, y, torch.full((2,), NOISE).double(), first)
     x = 0.5 + high * next(draws)
     for level, lower in ((high, low), (low, 0.0)):
         share = level**2 / (level**2 + 0.01)
@@ -167,7 +173,7 @@ def test_ud2m_is_algorithm_1() -> None:
         if lower:
             fresh = (0.7 * lower) ** 2 * (1 - (lower / level) ** 2)
             x = z + math.sqrt(lower**2 - fresh) / level * (x - z) + math.sqrt(fresh) * next(draws)
-    found = solver(y, op, network, sigma_noise=NOISE, initial=first, noise=replayed(noise))
+    found = solver(y, op, network, sigma_noise=NOISE, initial=initial, noise=replayed(noise))
     # The first state is 79 wide, and its rounding is what differs.
     torch.testing.assert_close(found.image, z, atol=1e-8, rtol=0)
     assert found.evaluations.tolist() == [4, 4]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from workbench.operators.base import Operator
 
 Map = Callable[[Tensor], Tensor]
 
@@ -167,17 +171,43 @@ class _Minimum(torch.autograd.Function):
                 return torch.autograd.grad(slope, x, v, retain_graph=True)[0]
 
             # At a minimum the slope is 0 whatever z, y and weight: dx = -H^-1 d(slope).
-            v = _conjugate_gradients(hessian, g)
+            v = _conjugate_gradients(hessian, g, IMPLICIT_STEPS)
             back = torch.autograd.grad(slope, (z, y, weight), -v)
         return *back, None, None, None
 
 
-def _conjugate_gradients(matrix: Map, b: Tensor) -> Tensor:
+def smooth_estimate(op: Operator, y: Tensor, sigma_noise: Tensor, start: Tensor, step: float = 0.12) -> Tensor:
+    """``argmin_x ||A x - y||^2 / sigma^2 + ||D x||^2 / step^2``, D the differences of neighbouring pixels: an image.
+
+    The mean of the posterior if neighbours differed by independent Gaussian steps. For blur it is a Wiener filter, for
+    missing pixels a harmonic filling, and it is there for every linear operator.
+
+    Args:
+        y: measurements of the linear operator ``op``.
+        sigma_noise: (B,), range [0, 1]; less than 1/1000 counts as that.
+        start: (B, C, H, W), range [0, 1], where conjugate gradients start, at most 200 of them.
+        step: standard deviation of the differences. 0.12 has the best PSNR at x4, x8 and blur 2, and is within 0.05 dB
+            of it for 70 to 80 % missing pixels (20 crops of BSDS500 ``train``, noise 0.025, 0.02 to 0.2 tried).
+    """
+    weight = column((sigma_noise.clamp(min=1e-3) / step) ** 2, start)
+
+    def bends(x: Tensor) -> Tensor:
+        """``D^T D x``"""
+        down, across = pad(x.diff(dim=-2), (0, 0, 1, 1)), pad(x.diff(dim=-1), (1, 1))
+        return -down.diff(dim=-2) - across.diff(dim=-1)
+
+    def hessian(x: Tensor) -> Tensor:
+        return op.adjoint(op(x)) + weight * bends(x)
+
+    return start + _conjugate_gradients(hessian, op.adjoint(y - op(start)) - weight * bends(start), 200)
+
+
+def _conjugate_gradients(matrix: Map, b: Tensor, steps: int) -> Tensor:
     """``matrix^-1 b`` per image, or as far as a direction of negative curvature or the number of steps allows."""
     x, residual = torch.zeros_like(b), b
     direction, power = b, b.flatten(1).square().sum(1)
     goal = power * torch.finfo(b.dtype).eps
-    for _ in range(IMPLICIT_STEPS):
+    for _ in range(steps):
         active = power > goal
         if not bool(active.any()):
             break

@@ -25,6 +25,7 @@ from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import Unfolded
 from workbench.operators.base import Operator, column
 from workbench.operators.jpeg import JPEG
+from workbench.operators.least_squares import smooth_estimate
 from workbench.random import Draws
 from workbench.text import require
 from workbench.trainers.adversarial import CollapseWatch, Discriminator, adversarial, fooling, gradient_penalty
@@ -163,6 +164,8 @@ class UD2M(Limited):
         t = t[(draws.uniform(count) * len(t)).long()]
         x_t = images + column(t, images) * draws.normal(*images.shape)
         first = op.first_estimate(y) if isinstance(op, Degradation) else op.pinv(y)
+        if op.linear:
+            first = smooth_estimate(op, y, sigma, first)
         sample = target.posterior(y, op, sigma, x_t, t, first, lambda like: draws.normal(*like.shape))
         return images, sample, first
 

@@ -13,6 +13,7 @@ import torch
 from workbench.limits import Count, Share
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import unfolded_in
+from workbench.operators.least_squares import smooth_estimate
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.plug_and_play.base import first_estimate
 
@@ -66,6 +67,8 @@ class UD2M(Sampler, name="ud2m"):
                 f"for one another, and another number gives artefacts (UD2M, 4.3.2); got {self.depth}. Change steps"
             )
         levels, first = self.levels(network.sigma_max), first_estimate(p)
+        if p.initial is None and p.op.linear:
+            first = smooth_estimate(p.op, p.y, p.sigma_noise, first)
         x = p.grey + levels[0] * p.draw(p.grey)
         for level, lower in pairwise(levels):
             t = torch.full_like(p.sigma_noise, level)
