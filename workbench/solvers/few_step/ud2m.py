@@ -29,6 +29,8 @@ class UD2M(Sampler, name="ud2m"):
         steps: N; each takes K evaluations.
         eta: share of fresh noise in the reverse step (DDIM); 1 is the exact conditional of the diffusion given a draw
             of x_0.
+        carry: whether the modules of a step start from the draw of the step before, as a Langevin chain would go on.
+            False: all steps from the first estimate, as published.
         depth: K, if given: it must be the K that the network was trained with.
     """
 
@@ -40,6 +42,7 @@ class UD2M(Sampler, name="ud2m"):
 
     steps: Count = 3
     eta: Share = 1.0
+    carry: bool = True
     depth: Count | None = None
 
     def levels(self, sigma_max: float) -> list[float]:
@@ -73,6 +76,7 @@ class UD2M(Sampler, name="ud2m"):
         for level, lower in pairwise(levels):
             t = torch.full_like(p.sigma_noise, level)
             clean = network.posterior(p.y, p.op, p.sigma_noise, x, t, first, p.draw, p.prior)
+            first = clean if self.carry else first
             yield Iterate(clean, level, clean, self.steps, evaluations=depth)
             if lower > 0:
                 fresh = (self.eta * lower) ** 2 * (1 - (lower / level) ** 2)
