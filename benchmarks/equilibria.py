@@ -3,9 +3,9 @@
     python benchmarks/equilibria.py --prior photo-mtdeq
 
 All stop, image by image, at a mean squared step of 1e-7 or after 350 evaluations. "published": plain iteration from the
-measurement, with missing pixels black; "filled": the same with holes filled by their neighbours; then with Anderson
-acceleration. Means over sample photos, how many converged, PSNR of the equilibria, and how many times fewer evaluations
-than "published" were needed.
+measurement, with missing pixels black; "filled": the same with holes filled by their neighbours; "smooth": from the
+smooth estimate, from there also with Anderson acceleration. Means over sample photos, how many converged, PSNR of the
+equilibria, and how many times fewer evaluations than "published" were needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ TASKS = [
     *(("sr:2", 0.01), ("sr:4", 0.05), ("blur:0.8", 0.05), ("blur:1.6", 0.01), ("blur:2.4", 0.1)),
     *(("inpaint:0.5", 0.05), ("inpaint:0.8", 0.1), ("inpaint:0.9", 0.0)),
 ]
-WAYS = {"published": 0, "filled": 0, "Anderson 1": 1, "Anderson 2": 2, "Anderson 5": 5}
+WAYS = {
+    "published": {"start": "picture"},
+    "filled": {"start": "picture"},
+    "smooth": {"memory": 0},
+    **{f"Anderson {memory}": {"memory": memory} for memory in (1, 2, 5)},
+}
 
 
 def main() -> None:
@@ -41,9 +46,9 @@ def main() -> None:
     for spec, noise in TASKS:
         degraded = degrade(photos.to(arguments.device), spec, noise, seed=0)
         cells = []
-        for name, memory in WAYS.items():
+        for name, settings in WAYS.items():
             initial = resized(degraded.op, degraded.y) if name == "published" else None
-            solver = ForwardBackward(memory=memory)
+            solver = ForwardBackward(**settings)
             with torch.no_grad():
                 found = solver(degraded.y, degraded.op, prior, sigma_noise=noise, initial=initial)
             mean, converged = float(found.evaluations.float().mean()), int(found.converged.sum())

@@ -7,7 +7,6 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +42,7 @@ from workbench.trainers.adversarial import CollapseWatch, Discriminator, adversa
 from workbench.trainers.ud2m import FAMILIES, OneOperator
 
 SETTINGS = {"warmup": 0, "schedule": "constant", "log_every": 1, "save_every": 1, "workers": 0}
-PLAIN = {"distance": "none", "perceptual": 0.0, "width": 4, "carry": 0.0}
+PLAIN = {"distance": "none", "perceptual": 0.0, "width": 4}
 
 
 def tiny(seed: int = 0) -> EDMPrecond:
@@ -96,25 +95,6 @@ def test_training_starts_where_the_solver_does() -> None:
     y = op(images)
     y = y + sigma.view(2, 1, 1, 1) * draws.normal(*y.shape)
     torch.testing.assert_close(seen, smooth_estimate(op, y, sigma, torch.zeros_like(y)), atol=1e-5, rtol=0)
-
-
-def test_a_carried_batch_starts_from_a_draw_at_a_higher_level() -> None:
-    objective = UD2M(FAMILIES["box"](), **PLAIN | {"carry": 1.0})
-    net, images = network(), torch.rand(4, 3, 16, 16, generator=generator(1))
-    calls = []
-
-    def posterior(*given: Any) -> Tensor:
-        *_, t, first, _ = given
-        calls.append((t, first, torch.is_grad_enabled()))
-        return images + len(calls)
-
-    net.posterior = posterior
-    _, sample, seen = objective.draw(net, images, Draws(generator(5)))
-    (high, first, graph), (low, second, graph_too) = calls
-    assert (high >= low).all()
-    assert (high > low).any()
-    assert (graph, graph_too) == (False, True)
-    torch.testing.assert_close((first, second, sample), (seen, images + 1, images + 2))
 
 
 @pytest.mark.parametrize("family", ["super-resolution", "box", "jpeg"])

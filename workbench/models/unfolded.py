@@ -52,10 +52,10 @@ class Unfolding(Limited):
     """
 
     depth: Count = 3
-    level: Positive = 0.2
+    level: Positive = 0.1
     last_level: Positive | None = 0.03
     delta: Positive = 1.0
-    spread: Positive = 0.01
+    spread: Positive = 0.005
     start: str = "average"
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from workbench.data.photos import Batch
 from workbench.evaluation.perceptual import effnet_loss, lpips_distance
-from workbench.limits import Count, Limited, NotNegative, Positive, Share
+from workbench.limits import Count, Limited, NotNegative, Positive
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import Unfolded
 from workbench.operators.base import Operator, column
@@ -70,8 +70,6 @@ class UD2M(Limited):
         noise: least and largest standard deviation of the measurement's noise, drawn uniformly between them.
         squared, perceptual, adversarial, penalty: weights ``w_2``, ``w_PS``, of ``L_adv`` (the paper's is 1) and
             ``w_GS``. With ``adversarial`` 0 there is no discriminator.
-        carry: share of the batches whose modules start from a draw of the network itself at a higher t, as those of the
-            solver's later steps do. The gradient ends there. 0: all from the data alone, as published.
         distance: "lpips" (eq. 11, needs its weights), "effnet" (its stand-in, EfficientNet-Lite0) or "none".
         discriminator_rate: learning rate of the discriminator; None: the generator's.
         width: channels of the discriminator's first layer.
@@ -83,7 +81,6 @@ class UD2M(Limited):
     perceptual: NotNegative = 0.1
     adversarial: NotNegative = 1.0
     penalty: NotNegative = 0.01
-    carry: Share = 0.5
     distance: str = "lpips"
     discriminator_rate: Positive | None = None
     width: Count = 32
@@ -166,20 +163,11 @@ class UD2M(Limited):
         first = op.first_estimate(y) if isinstance(op, Degradation) else op.pinv(y)
         if op.linear:
             first = smooth_estimate(op, y, sigma, first)
-        times = self.times(target.sigma_max).to(images.device)
-        place = draws.uniform(count)
-
-        def posterior(place: Tensor, first: Tensor) -> Tensor:
-            """A draw given ``x_t``, t at ``place`` in [0, 1) of all times."""
-            t = times[(place * len(times)).long().clamp(max=len(times) - 1)]
-            x_t = images + column(t, images) * draws.normal(*images.shape)
-            return target.posterior(y, op, sigma, x_t, t, first, lambda like: draws.normal(*like.shape))
-
-        start = first
-        if float(draws.shared()) < self.carry:
-            with torch.no_grad():
-                start = posterior(place + (1 - place) * draws.uniform(count), first)
-        return images, posterior(place, start), first
+        t = self.times(target.sigma_max).to(images.device)
+        t = t[(draws.uniform(count) * len(t)).long()]
+        x_t = images + column(t, images) * draws.normal(*images.shape)
+        sample = target.posterior(y, op, sigma, x_t, t, first, lambda like: draws.normal(*like.shape))
+        return images, sample, first
 
     @staticmethod
     def times(sigma_max: float) -> Tensor:

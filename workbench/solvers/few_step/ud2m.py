@@ -13,7 +13,6 @@ import torch
 from workbench.limits import Count, Share
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import unfolded_in
-from workbench.operators.least_squares import smooth_estimate
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.plug_and_play.base import first_estimate
 
@@ -29,8 +28,6 @@ class UD2M(Sampler, name="ud2m"):
         steps: N; each takes K evaluations.
         eta: share of fresh noise in the reverse step (DDIM); 1 is the exact conditional of the diffusion given a draw
             of x_0.
-        carry: whether the modules of a step start from the draw of the step before, as a Langevin chain would go on.
-            False: all steps from the first estimate, as published.
         depth: K, if given: it must be the K that the network was trained with.
     """
 
@@ -42,7 +39,6 @@ class UD2M(Sampler, name="ud2m"):
 
     steps: Count = 3
     eta: Share = 1.0
-    carry: bool = True
     depth: Count | None = None
 
     def levels(self, sigma_max: float) -> list[float]:
@@ -70,13 +66,10 @@ class UD2M(Sampler, name="ud2m"):
                 f"for one another, and another number gives artefacts (UD2M, 4.3.2); got {self.depth}. Change steps"
             )
         levels, first = self.levels(network.sigma_max), first_estimate(p)
-        if p.initial is None and p.op.linear:
-            first = smooth_estimate(p.op, p.y, p.sigma_noise, first)
         x = p.grey + levels[0] * p.draw(p.grey)
         for level, lower in pairwise(levels):
             t = torch.full_like(p.sigma_noise, level)
             clean = network.posterior(p.y, p.op, p.sigma_noise, x, t, first, p.draw, p.prior)
-            first = clean if self.carry else first
             yield Iterate(clean, level, clean, self.steps, evaluations=depth)
             if lower > 0:
                 fresh = (self.eta * lower) ** 2 * (1 - (lower / level) ** 2)

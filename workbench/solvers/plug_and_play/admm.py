@@ -54,7 +54,7 @@ class ADMM(Annealed, name="admm"):
         """On the pair (v, u), (B, 2, C, H, W)."""
         levels, weights = self.schedule(p)
         steps = itertools.count()
-        start = first_estimate(p)
+        start = first_estimate(p, self.start)
 
         def step(pair: Tensor, active: Tensor) -> Tensor:
             k = next(steps)

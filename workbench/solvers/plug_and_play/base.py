@@ -20,6 +20,7 @@ from workbench.limits import Count, NotNegative, Positive, Whole
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.inpainting import Inpainting, fill_holes
+from workbench.operators.least_squares import smooth_estimate
 from workbench.operators.weighted import unweighted
 from workbench.solvers.base import Problem, initial_image
 from workbench.solvers.fixed_point.iterated import Iterated
@@ -28,6 +29,7 @@ from workbench.solvers.fixed_point.solve import FixedPointResult, Map, solve_fix
 from workbench.text import require
 
 LOWEST = 1 / 255  # of the levels that a schedule ends at
+STARTS = ("smooth", "picture")
 LITTLE, NOISY = 0.23, 0.05  # DPIR's weight, and the noise from which on it is 1 by default
 
 
@@ -39,6 +41,7 @@ class PlugAndPlay(Iterated):
         max_steps: limit of steps, one network evaluation each.
         tolerance: an image stops when the mean square of a step is at most this; 0 takes all steps.
         memory: earlier iterates of Anderson acceleration; 0 iterates plainly.
+        start: see :func:`first_estimate`; "picture" is the published start.
     """
 
     linear: ClassVar[bool] = False
@@ -46,6 +49,11 @@ class PlugAndPlay(Iterated):
     max_steps: Count = 50
     tolerance: NotNegative = 0.0
     memory: Whole = 0
+    start: str = "smooth"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.start in STARTS, "start", " or ".join(STARTS), repr(self.start))
 
     @abstractmethod
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:
@@ -84,16 +92,23 @@ def resized(op: Operator, y: Tensor) -> Tensor:
     return interpolate(y, size=op.image_shape(y.shape)[-2:], mode="bilinear", align_corners=False)
 
 
-def first_estimate(p: Problem) -> Tensor:
-    """``initial`` if given; else the measurement with its holes filled or at the size of the image, where it is a
-    picture; else the :func:`initial_image` of the data."""
+def first_estimate(p: Problem, start: str = "smooth") -> Tensor:
+    """``initial`` if given; else, from the data:
+
+    "picture": the measurement with its holes filled or at the size of the image, where it is a picture; else the
+    :func:`initial_image`. "smooth": the :func:`smooth_estimate`, which is nearer to the image and so saves iterations;
+    the picture where the operator is not linear.
+    """
     if p.initial is not None:
         return p.initial
-    if isinstance(p.op, Inpainting):
-        return fill_holes(p.y, p.op.mask)
     op, y = unweighted(p.op, p.y)
-    picture = y.ndim == 4 and y.shape[1] == op.image_shape(y.shape)[1]
-    return resized(op, y) if picture else initial_image(p.op, p.y, p.sigma_noise)
+    if isinstance(p.op, Inpainting):
+        image = fill_holes(p.y, p.op.mask)
+    elif y.ndim == 4 and y.shape[1] == op.image_shape(y.shape)[1]:
+        image = resized(op, y)
+    else:
+        image = initial_image(p.op, p.y, p.sigma_noise)
+    return smooth_estimate(p.op, p.y, p.sigma_noise, image) if start == "smooth" and p.op.linear else image
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class ForwardBackward(PlugAndPlay, name="forward-backward"):
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:
         """The map of eq. (3), from the resized measurement."""
         level = self.step_size * p.sigma_noise if self.sigma is None else torch.full_like(p.sigma_noise, self.sigma)
-        return first_estimate(p), forward_backward_step(p.prior, p.op, p.y, level, self.step_size)
+        return first_estimate(p, self.start), forward_backward_step(p.prior, p.op, p.y, level, self.step_size)
 
 
 def forward_backward_step(prior: Network, op: Operator, y: Tensor, level: Tensor, step_size: float) -> Map:

@@ -51,4 +51,4 @@ class HQS(Annealed, name="hqs"):
             z = op.prox(x, y, weights[k][active])
             return turned(lambda image: p.prior(image, level), z, k if self.self_ensemble else 0)
 
-        return first_estimate(p), step
+        return first_estimate(p, self.start), step

@@ -78,4 +78,4 @@ class RED(PlugAndPlay, name="red"):
             op, y = running(p.op, p.y, active)
             return op.prox(torch.lerp(x, p.prior(x, self.sigma), self.damping), y, weight[active] / self.damping)
 
-        return first_estimate(p), descend if self.form == "gradient" else solve
+        return first_estimate(p, self.start), descend if self.form == "gradient" else solve

@@ -72,4 +72,4 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
         def descend(x: Tensor, active: Tensor) -> Tensor:
             return x - self.step_size * gradient(x, active)
 
-        return first_estimate(p), gradient if self.rule == "adam" else descend
+        return first_estimate(p, self.start), gradient if self.rule == "adam" else descend
