@@ -184,15 +184,16 @@ network = network.requires_grad_(False)
 # %%
 photos = torch.cat([sample_photo("astronaut", 128), sample_photo("cat", 128)])
 holes = degrade(photos, "inpaint:0.8", 0.0, seed=0)
-solver = ForwardBackward(memory=1, max_steps=25)
+filled = {"memory": 1, "max_steps": 25, "start": "picture"}
+solver = ForwardBackward(**filled)
 start = fill_holes(holes.y, holes.op.mask)
 single = load_prior("photo-st-comp")
 restored = {"start": start, "Gauss, told 0": solver(holes.y, holes.op, gauss).image}
 for level in (0.02, 0.05):
-    lying = ForwardBackward(memory=1, max_steps=25, sigma=level)
+    lying = ForwardBackward(**filled, sigma=level)
     restored[f"Gauss, told {level}"] = lying(holes.y, holes.op, gauss).image
 restored["MTDEQ, told 0"] = solver(holes.y, holes.op, mtdeq).image
-restored["MTDEQ, told 0.02"] = ForwardBackward(memory=1, max_steps=25, sigma=0.02)(holes.y, holes.op, mtdeq).image
+restored["MTDEQ, told 0.02"] = ForwardBackward(**filled, sigma=0.02)(holes.y, holes.op, mtdeq).image
 restored["single task, told 0"] = solver(holes.y, holes.op, single).image
 quality = {name: float(psnr(image, photos, clip=True).mean()) for name, image in restored.items()}
 show({"original": photos, **{f"{name}\n{quality[name]:.2f} dB": image for name, image in restored.items()}}, height=1.7)

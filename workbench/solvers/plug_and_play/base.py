@@ -102,8 +102,8 @@ def first_estimate(p: Problem, start: str = "smooth") -> Tensor:
     if p.initial is not None:
         return p.initial
     op, y = unweighted(p.op, p.y)
-    if isinstance(p.op, Inpainting):
-        image = fill_holes(p.y, p.op.mask)
+    if isinstance(op, Inpainting):
+        image = fill_holes(y, op.mask)
     elif y.ndim == 4 and y.shape[1] == op.image_shape(y.shape)[1]:
         image = resized(op, y)
     else:
