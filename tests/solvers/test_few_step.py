@@ -18,12 +18,15 @@ from tests.solvers.solver_problems import (
     stored,
 )
 from tests.solvers.solver_problems import replay as replayed
-from workbench.models import ConsistencyModel, Unfolded, Unfolding
+from workbench.evaluation.metrics import psnr
+from workbench.images import sample_photo
+from workbench.models import ConsistencyModel, Unfolded, Unfolding, load_prior
 from workbench.models.consistency import Flow, euler_step
 from workbench.models.unfolded import two_centres
 from workbench.operators import Operator
 from workbench.operators.least_squares import smooth_estimate
 from workbench.random import generator
+from workbench.restore import degrade, restore
 from workbench.solvers import CM4IR, DDIM, EDM, LATINO, UD2M, Consistency
 
 PRIOR, N, NOISE = gaussian_prior(), 36, 0.1
@@ -135,6 +138,14 @@ def test_cm4ir_with_the_other_sign_follows_the_trajectory() -> None:
         end = exact()(x, level).clamp(0, 1)
         x = end + lower / level * (x - end)
     torch.testing.assert_close(found.image, x, atol=1e-9, rtol=0)
+
+
+def test_cm4ir_does_not_magnify_the_noise_of_a_blurred_photo() -> None:
+    photo = sample_photo("cat", 64)
+    blurred = degrade(photo, "blur:2", 0.025, seed=0)
+    found = restore(blurred, CM4IR(), load_prior("photo-cm")).image
+    before, after = (float(psnr(image, photo, clip=True)) for image in (blurred.y, found))
+    assert after > before + 1
 
 
 def test_the_step_with_two_centres_is_the_minimiser() -> None:

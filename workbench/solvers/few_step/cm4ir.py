@@ -25,8 +25,8 @@ from workbench.limits import Count, NotNegative, Positive, Share, Whole
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.consistency import ConsistencyModel
 from workbench.operators.base import column
-from workbench.operators.inpainting import Inpainting, fill_holes
-from workbench.solvers.base import Iterate, Problem, Sampler, mid_grey
+from workbench.solvers.base import Iterate, Problem, Sampler
+from workbench.solvers.plug_and_play.base import first_estimate
 from workbench.text import require
 
 CAP = 0.9999  # of a_k
@@ -43,7 +43,8 @@ class CM4IR(Sampler, name="cm4ir"):
         gamma: growth of ``a_k`` from step to step.
         eta: share of fresh noise, in [0, 1].
         zeta: weight of the noise in the data step, see above. The published 0 is pinv, which magnifies noise where an
-            operator lets little through.
+            operator lets little through. Of 1, 10, 30 and 100, 30 has the best PSNR at blur 2 and x4, and is within
+            0.05 dB of it for 70 % missing pixels (20 crops of BSDS500 ``train``, noise 0.025).
         deltas: what the network is told is ``1 + delta_k`` times the level: a number, or one per step.
         scaled_apart: tell the network, but scale its input and output for ``t_k`` (published: "injection type 0").
         seen_sign: -1 adds minus the noise that the network saw, as published; 1 adds that noise, as DDIM does.
@@ -58,7 +59,7 @@ class CM4IR(Sampler, name="cm4ir"):
     first: Whole = 150
     gamma: Positive = 0.2
     eta: Share = 0.1
-    zeta: NotNegative = 1.0
+    zeta: NotNegative = 30.0
     deltas: float | Sequence[float] = 0.0
     scaled_apart: bool = False
     seen_sign: int = -1
@@ -79,11 +80,11 @@ class CM4IR(Sampler, name="cm4ir"):
         return levels
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        """From ``initial``; by default y with its holes filled, else ``prox(1/2, y, w)``; plus the first level times
+        """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers, plus the first level times
         the first draw. One draw between steps."""
         levels, weight = self.levels(), self.zeta * (2 * p.sigma_noise) ** 2
         deltas = torch.as_tensor(self.deltas, dtype=torch.float64).expand(self.steps).tolist()
-        start = self._start(p, weight) if p.initial is None else p.initial
+        start = first_estimate(p)
         x, noisy = start + levels[0] * p.draw(start), column(p.sigma_noise > 0, start)
         for (level, lower), delta in zip(pairwise([*levels, 0.0]), deltas, strict=True):
             clean = self._ask(p, x, level, delta).clamp(0, 1)
@@ -95,11 +96,6 @@ class CM4IR(Sampler, name="cm4ir"):
             if not last:
                 seen = self.seen_sign * (x - clean) / level
                 x = image + lower * (self.eta * p.draw(x) + math.sqrt(1 - self.eta**2) * seen)
-
-    def _start(self, p: Problem, weight: Tensor) -> Tensor:
-        if isinstance(p.op, Inpainting):
-            return fill_holes(p.y, p.op.mask)
-        return p.op.prox(mid_grey(p.op, p.y), p.y, weight)
 
     def _ask(self, p: Problem, x: Tensor, level: float, delta: float) -> Tensor:
         told = (1 + delta) * level
