@@ -41,7 +41,7 @@ TASKS = {
 METHODS = {
     "DiffPIR 100": ("diffpir", "photo", {"steps": 100}),
     "DDRM 20": ("ddrm", "photo", {"steps": 20}),
-    "CM4IR 4": ("cm4ir", "photo-cm", {"steps": 4}),  # of super-resolution with first=250, chosen on photos held out
+    "CM4IR 4": ("cm4ir", "photo-cm", {"steps": 4}),
     "LATINO 8": ("latino", "photo-cm", {"steps": 8}),
 }
 FIGURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -81,8 +81,7 @@ def main() -> None:
         degraded = degrade(images, spec, noise, seed=0)
         values: dict[str, dict[str, list[float]]] = {}
         for name, (kind, source, settings) in methods.items():
-            own = {"first": 250} if kind == "cm4ir" and task.startswith("SR") else {}
-            one = make_solver(kind, **settings, **own)
+            one = make_solver(kind, **settings)
             drawn = torch.stack([sample(one, priors[source], degraded, seed) for seed in range(arguments.samples or 1)])
             restored = drawn[0]
             values[name] = {key: score(restored.clamp(0, 1), images).tolist() for key, score in FIGURES.items()}

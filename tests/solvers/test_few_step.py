@@ -23,7 +23,16 @@ from workbench.images import sample_photo
 from workbench.models import ConsistencyModel, Unfolded, Unfolding, load_prior
 from workbench.models.consistency import Flow, euler_step
 from workbench.models.unfolded import two_centres
-from workbench.operators import Operator
+from workbench.operators import (
+    Blur,
+    Grayscale,
+    Inpainting,
+    Operator,
+    SuperResolution,
+    WalshHadamard,
+    block_mask,
+    gaussian_kernel,
+)
 from workbench.operators.least_squares import smooth_estimate
 from workbench.random import generator
 from workbench.restore import degrade, restore
@@ -132,7 +141,7 @@ def test_cm4ir_with_the_other_sign_follows_the_trajectory() -> None:
     found = CM4IR(3, eta=0.0, seen_sign=1)(
         y, op, exact(), initial=start, noise=replayed([*noise, *torch.zeros(3, 2, 1, 6, 6)])
     )
-    levels = CM4IR(3).levels()
+    levels = CM4IR(3).levels(op, y)
     x = start + levels[0] * noise[0]
     for level, lower in zip(levels, [*levels[1:], 0.0], strict=True):
         end = exact()(x, level).clamp(0, 1)
@@ -146,6 +155,14 @@ def test_cm4ir_does_not_magnify_the_noise_of_a_blurred_photo() -> None:
     found = restore(blurred, CM4IR(), load_prior("photo-cm")).image
     before, after = (float(psnr(image, photo, clip=True)) for image in (blurred.y, found))
     assert after > before + 1
+
+
+def test_cm4ir_starts_higher_where_the_operator_damps() -> None:
+    image = torch.zeros(1, 3, 8, 8)
+    whole = Inpainting(block_mask((8, 8), 4)), Grayscale(), WalshHadamard((8, 8), 0.3)
+    firsts = [CM4IR().levels(op, image)[0] for op in (*whole, Blur(gaussian_kernel(1.0)), SuperResolution(2))]
+    assert firsts == pytest.approx([0.2333] * 3 + [0.3474] * 2, abs=1e-3)
+    assert CM4IR(first=400).levels(Grayscale(), image)[0] == pytest.approx(0.449, abs=2e-3)
 
 
 def test_the_step_with_two_centres_is_the_minimiser() -> None:
