@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from workbench.limits import Count, Limited, Positive
 from workbench.models.prior import Prior, Wrapped
 from workbench.operators.base import Operator
-from workbench.operators.least_squares import column
+from workbench.operators.inpainting import Identity
+from workbench.operators.least_squares import column, smooth_estimate
 from workbench.random import NoiseSource
 from workbench.text import require
 
@@ -153,6 +154,15 @@ def unfolded_in(prior: Prior) -> Unfolded:
     if found is None:
         raise ValueError(f"{prior.name}: expected an unfolded network itself or in tiles")
     return found
+
+
+def smoothed(image: Tensor) -> Tensor:
+    """A first estimate (B, C, H, W) from the picture behind an operator that is not linear.
+
+    As if it were the image with noise of 0.07, the error of a decoded JPEG: at qualities 10 and 20 that gains 0.3 to
+    0.6 dB (10 crops of BSDS500 ``train``, 0 to 0.1 tried).
+    """
+    return smooth_estimate(Identity(), image, image.new_full((len(image),), 0.07), image)
 
 
 def two_centres(

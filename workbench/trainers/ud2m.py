@@ -22,7 +22,7 @@ from workbench.data.photos import Batch
 from workbench.evaluation.perceptual import effnet_loss, lpips_distance
 from workbench.limits import Count, Limited, NotNegative, Positive
 from workbench.models.adapters import linear_alphas_cumprod
-from workbench.models.unfolded import Unfolded
+from workbench.models.unfolded import Unfolded, smoothed
 from workbench.operators.base import Operator, column
 from workbench.operators.jpeg import JPEG
 from workbench.operators.least_squares import smooth_estimate
@@ -161,8 +161,7 @@ class UD2M(Limited):
         clean = op(images)
         y = clean + column(sigma, clean) * draws.normal(*clean.shape)
         first = op.first_estimate(y) if isinstance(op, Degradation) else op.pinv(y)
-        if op.linear:
-            first = smooth_estimate(op, y, sigma, first)
+        first = smooth_estimate(op, y, sigma, first) if op.linear else smoothed(first)
         t = self.times(target.sigma_max).to(images.device)
         t = t[(draws.uniform(count) * len(t)).long()]
         x_t = images + column(t, images) * draws.normal(*images.shape)

@@ -12,7 +12,7 @@ import torch
 
 from workbench.limits import Count, Share
 from workbench.models.adapters import linear_alphas_cumprod
-from workbench.models.unfolded import unfolded_in
+from workbench.models.unfolded import smoothed, unfolded_in
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.plug_and_play.base import first_estimate
 
@@ -66,6 +66,8 @@ class UD2M(Sampler, name="ud2m"):
                 f"for one another, and another number gives artefacts (UD2M, 4.3.2); got {self.depth}. Change steps"
             )
         levels, first = self.levels(network.sigma_max), first_estimate(p)
+        if p.initial is None and not p.op.linear:
+            first = smoothed(first)
         x = p.grey + levels[0] * p.draw(p.grey)
         for level, lower in pairwise(levels):
             t = torch.full_like(p.sigma_noise, level)
