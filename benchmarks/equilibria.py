@@ -28,7 +28,7 @@ TASKS = [
 WAYS = {
     "published": {"start": "picture"},
     "filled": {"start": "picture"},
-    "smooth": {"memory": 0},
+    "smooth": {},
     **{f"Anderson {memory}": {"memory": memory} for memory in (1, 2, 5)},
 }
 

@@ -3,8 +3,8 @@
     python benchmarks/starts.py --photos ../shared/data/bsds500/test
 
 Each solver with its default settings, from the published start ("picture": holes filled from their neighbours, low
-resolution enlarged) and from the smooth one. PSNR in dB and evaluations, means over
-crops, and the difference with its 95 % interval over the photos.
+resolution enlarged) and from the smooth one. PSNR in dB and evaluations, means over crops, and the difference with its
+95 % interval over the photos.
 """
 
 from __future__ import annotations

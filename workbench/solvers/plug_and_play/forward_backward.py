@@ -42,7 +42,7 @@ class ForwardBackward(PlugAndPlay, name="forward-backward"):
     sigma: NotNegative | None = None
 
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:
-        """The map of eq. (3), from the resized measurement."""
+        """The map of eq. (3), from the :func:`first_estimate`."""
         level = self.step_size * p.sigma_noise if self.sigma is None else torch.full_like(p.sigma_noise, self.sigma)
         return first_estimate(p, self.start), forward_backward_step(p.prior, p.op, p.y, level, self.step_size)
 
