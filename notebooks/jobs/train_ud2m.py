@@ -16,6 +16,7 @@
 
 # %% tags=["parameters"]
 prior: str = "photo"  # what is adapted: anything `load_prior` takes
+initial: str = ""  # adapter file that training starts from, of the same rank and layers; its depth may differ
 family: str = "super-resolution"  # "deblurring", "inpainting", "box", "jpeg" or "universal"
 noise: list[float] = [0.025, 0.025]  # of the measurement: uniform between these
 data: list[str] = []  # folders, .npz/.npy, shards-{00..05}.tar, hf:NAME; empty: the sample photos
@@ -54,7 +55,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter
+from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter, start_from
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.trainers import UD2M, TrainSettings, train_task, training_card
 from workbench.trainers.ud2m import FAMILIES
@@ -66,6 +67,8 @@ photos, sources = training_photos(
 unfolding = Unfolding(depth=depth, level=level, last_level=last_level, delta=delta, spread=spread)
 lora = LoRA(rank=rank, layers=layers) if rank else None
 network = Unfolded(load_prior(input_source(prior)), unfolding, lora)
+if initial:
+    start_from(network, input_source(initial))
 trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
 print(network.summary())
 print(f"{trained} of {sum(p.numel() for p in network.parameters())} weights are trained")

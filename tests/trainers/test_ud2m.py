@@ -31,6 +31,7 @@ from workbench.models import (
     load_prior,
     save_adapter,
     save_prior,
+    start_from,
 )
 from workbench.models.formats import KNOWN
 from workbench.models.lora import low_rank
@@ -145,6 +146,14 @@ def test_only_the_adapter_is_trained_and_stored(photos, tmp_path) -> None:
     loaded = load_prior(file)
     assert (loaded.kind, loaded.unfolding, loaded.card) == ("unfolded", Unfolding(2, 0.2, None, 0.5), {"title": "x"})
     torch.testing.assert_close(loaded(x, 0.2), trained(x, 0.2), atol=2e-3, rtol=0)  # stored as float16
+    deeper = network(depth=3)
+    start_from(deeper, file)
+    torch.testing.assert_close(
+        deeper.denoise(x, torch.tensor([0.2])), trained.denoise(x, torch.tensor([0.2])), atol=2e-3, rtol=0
+    )
+    for other, message in ((network(seed=1), "expected an adapter of the base"), (network(rank=3), "expected shape")):
+        with pytest.raises(ValueError, match=message):
+            start_from(other, file)
     whole = network(rank=0)
     for parameter in whole.parameters():
         parameter.data += 0.01 * torch.randn(parameter.shape, generator=generator(4))

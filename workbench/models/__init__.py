@@ -7,7 +7,7 @@ from workbench.models.consistency import ConsistencyModel, Flow, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.laplace import LaplaceIncrements
 from workbench.models.load import available_priors, describe_priors, load_prior
-from workbench.models.lora import LoRA, save_adapter
+from workbench.models.lora import LoRA, save_adapter, start_from
 from workbench.models.mixture import GaussianMixturePrior
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
@@ -52,5 +52,6 @@ __all__ = [
     "load_prior",
     "save_adapter",
     "save_prior",
+    "start_from",
     "whole_or_tiles",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from workbench.limits import Count, Limited
 from workbench.models.difference import decode, digest, encode
-from workbench.models.files import check_finite, check_tensors, write_weights
+from workbench.models.files import about, check_finite, check_tensors, read_weights, write_weights
 from workbench.models.unfolded import Unfolded, Unfolding
 from workbench.text import check_types, require
 
@@ -114,6 +114,26 @@ def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mappi
         "card": dict(card or {}),
     }
     write_weights(path, tensors, header)
+
+
+def start_from(unfolded: Unfolded, path: str | Path) -> None:
+    """Copy the low-rank weights of the adapter file ``path`` into the low-rank layers of ``unfolded``, to be trained on.
+
+    Its unfolding (number of modules, levels) need not be that of ``unfolded``.
+
+    Raises:
+        ValueError: no adapter file, one of another base, other layers or another rank.
+    """
+    tensors, metadata = read_weights(path)
+    with about(path):
+        known, found = adapter_header(metadata).get("base"), base_digest(unfolded.net)
+        if not isinstance(known, dict) or known.get("sha256") != found:
+            raise ValueError(f"expected an adapter of the base at hand ({found[:12]}...), found one of {known!r}")
+        place = low_rank(unfolded.net)
+        check_tensors(tensors, place)
+        check_finite(tensors)
+    for name, weight in place.items():
+        weight.data.copy_(tensors[name])
 
 
 def is_adapter(metadata: Mapping[str, str]) -> bool:
