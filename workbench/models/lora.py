@@ -117,7 +117,7 @@ def save_adapter(unfolded: Unfolded, path: str | Path, *, base: str, card: Mappi
 
 
 def start_from(unfolded: Unfolded, path: str | Path) -> None:
-    """Copy the low-rank weights of the adapter file ``path`` into the low-rank layers of ``unfolded``, to be trained on.
+    """Copy the low-rank weights of the adapter file ``path`` into those of ``unfolded``, to go on training from there.
 
     Its unfolding (number of modules, levels) need not be that of ``unfolded``.
 
