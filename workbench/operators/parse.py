@@ -267,6 +267,8 @@ def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Gener
     try:
         if not entry.file and len(arguments) > entry.most:
             raise ValueError(f"takes at most {entry.most} arguments, got {len(arguments)}")
+        if entry.kernel is not None and any(map(FILE.match, arguments[entry.kernel : -1])):
+            raise ValueError(f"nothing may follow the name of a file, got {arguments[-1]!r}")
         return entry.build(_Problem(arguments, shape, generator))
     except ValueError as error:
         raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}") from None
