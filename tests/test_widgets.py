@@ -163,6 +163,9 @@ def test_tools_refuse_what_does_not_belong_together():
         (partial(restoration_player, original=PHOTO[:, :1]), (recorded(DDNM(2))[0],), "expected pictures of 3x32x32"),
         (comparison, ({"one": PHOTO, "two": two},), "expected two or more pictures"),
         (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
+        (comparison, ([PHOTO, PHOTO],), "results must be of type Mapping: name -> result; got list"),
+        (restoration_player, (PHOTO,), "found must be of type Restoration: .*; got Tensor"),
+        (prior_inspector, ("photo",), "prior must be of type Prior: .*; got str"),
         (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
         (prior_inspector, (load_prior("photo-ud2m"),), r"the prior inspector needs a denoiser.*photo-ud2m"),
     ):

@@ -124,7 +124,7 @@ def restore(
     from workbench.photo_file import read_photo
     from workbench.provenance import changes
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
-    from workbench.records import save
+    from workbench.records import replaces, save
     from workbench.restore import usual_prior
 
     check_bits(bits)
@@ -155,6 +155,8 @@ def restore(
         typer.echo(said)
         raise typer.Exit(0 if all_restored else 1)
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
+    if any(replaces(recipe.photo, folder) for folder in folders):
+        raise ValueError(f"the results would replace {recipe.photo}: choose another --out")
     file = read_photo(recipe.photo, size)
     if file.remark:
         typer.echo(f"Note: {recipe.photo}: {file.remark}")

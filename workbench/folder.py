@@ -27,7 +27,7 @@ from workbench.photo_file import Photo, read_photo
 from workbench.plots import contact_sheet
 from workbench.random import noise_source
 from workbench.recipe import Recipe, fit_prior, load_method_prior, measure, result_size, run_method
-from workbench.records import Record, Records, save_picture, solver_settings, with_samples, write_table
+from workbench.records import RECORDS, Record, Records, save_picture, solver_settings, with_samples, write_table
 from workbench.restore import Result, solver_of
 from workbench.solvers.base import Solver
 
@@ -75,6 +75,9 @@ def restore_photos(
     own = [spec] * is_own(spec) + [str(recipe.noise)] * named(str(recipe.noise))
     code = [source for source in (source_of(solver), *(imported(text)[1] for text in own)) if source]
     options |= {"code": code} if code else {}
+    taken = [out / name for photo in photos for name in photo.written if (out / name).exists()]
+    if taken and not (out / RECORDS).exists():
+        raise ValueError(f"{taken[0]} is there, and none of these results: choose another --out")
     records = Records(out, options | {"weights": prior.source, "mask or kernel": stamp_of(mask)})
     missing = [photo for photo in photos if not records.hold(photo.name, photo.stamp, photo.written)]
 

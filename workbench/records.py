@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.restore import Result
 
 Record = dict[str, Any]
+RECORDS = "records.jsonl"
 JSON = (bool, int, float, str, list, tuple, dict, type(None))
 
 # What metrics.json holds of every further sample; the first has its whole record.
@@ -121,6 +122,13 @@ def save_picture(image: Tensor, path: Path, alpha: Tensor | None, bits: int, exi
     save_image(image, path, alpha=alpha, bits=bits, exif=exif)
 
 
+def replaces(photo: str | Path, folder: Path) -> bool:
+    """Whether :func:`save` into ``folder`` would replace or remove the file ``photo`` itself."""
+    place = Path(photo).resolve()
+    name = re.fullmatch(r"(original|degraded|restored(-\d+)?)\.png", place.name)
+    return name is not None and place.parent == folder.resolve()
+
+
 class Records:
     """What became of each photo of a folder: a file of lines in JSON, first the options, then records.
 
@@ -132,7 +140,7 @@ class Records:
     """
 
     def __init__(self, out: Path, options: dict[str, Any]) -> None:
-        self.out, self.path, self.of = out, out / "records.jsonl", dict[str, Record]()
+        self.out, self.path, self.of = out, out / RECORDS, dict[str, Record]()
         options = json.loads(_line(options))
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
             try:

@@ -268,6 +268,7 @@ BAD = {
     "in --out in": "in is the folder of the photos: choose another --out",
     "in other/a.png": r"out/a\.png\.png would be written twice, or replace a photo",
     "in/a.jpg b.png --out .": r"b\.png would be written twice, or replace a photo",
+    "in/a.jpg b.png --out other": r"other/a\.png is there, and none of these results",
     "in --degrade blurr:2": "'blurr'.*blur",
     "in --degrade none --operator inpaint:0.8": "drawn at random",
     "in --degrade mask:none.png": "none.png: no such file",

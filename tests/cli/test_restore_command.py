@@ -171,6 +171,8 @@ BAD = {
     "cat.png --degrade jpeg:10 --solver ddnm": "linear",
     "cat.png --operator sr:4": "degrade none and an operator go together",
     "cat.png --device cpu,abacus": "device 'abacus' cannot be used",
+    "original.png --out .": "would replace original.png",
+    "restored-2.png --out . --samples 2": "would replace restored-2.png",
     "cat.png --out text.json": "cannot write to the folder text.json",
     "cat.png --out text.json/x": "cannot write to the folder",
     "": "Missing argument 'PHOTO'",
@@ -180,7 +182,8 @@ BAD = {
 
 def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path):
     (tmp_path / "text.json").write_text("no recipe")
-    save_image(sample_photo("cat", 34), tmp_path / "odd.png")
+    for name in ("odd", "original", "restored-2"):
+        save_image(sample_photo("cat", 34), tmp_path / f"{name}.png")
     for arguments, message in BAD.items():
         assert re.search(message, refused("restore", *arguments.split())), arguments
     assert not list(tmp_path.glob("restored/*"))

@@ -178,6 +178,8 @@ def test_what_was_refused_left_no_traceback_in_the_log(server, client, photo):
         ({"fit": "stretch"}, ""),
         ({"samples": []}, ""),
         ({"degradation": {}}, ""),
+        ({"solver_1": ["pinv"]}, "a list was sent"),
+        ({"photo": "coffee.png"}, "handle_file"),
         ({"solver_1": "none"}, "at least one method"),
     ):
         assert words in refusal(client, "/restore", **({"photo": photo} | SMALL | values))

@@ -76,6 +76,8 @@ def test_what_is_no_kernel_is_refused(files):
         "blur:{}/two.npz": "which kernel. write two.npz:NAME with one of kernel1, kernel2",
         "blur:{}/two.npz:kernel3": "got kernel3",
         "sr:5:{}/k.npy": "sides that are multiples of 5",
+        "sr:4:{}/k.npy:kernel1": "nothing may follow the name of a file, got 'kernel1'",
+        "blur:{}/k.npy,9": "nothing may follow the name of a file, got '9'",
     }
     for spec, message in expected.items():
         with pytest.raises(ValueError, match=message):

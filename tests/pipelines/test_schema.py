@@ -27,6 +27,7 @@ REFUSED = {
     "- {notebook: task, parameters: {noise: 0.1}, grid: {noise: [0.2]}}": "noise stands in both",
     "- {notebook: task, grid: {noise: []}}": "empty list",
     "- {notebook: task, needs: [train]}": "unknown earlier job 'train'",
+    "name: p\ntitle: x\njobs: [{notebok: task}]": "unknown key 'notebok', did you mean 'notebook'",
     "- {notebook: task, paramters: {}}": "unknown key 'paramters', did you mean 'parameters'",
     "name: p\ntitle: x\njobs: []": "jobs: List should have at least 1 item",
     "name: a/b\ntitle: x\njobs: [{notebook: task}]": "name: String should match",

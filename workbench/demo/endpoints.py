@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 
 from workbench.demo.compare import Board
 from workbench.demo.presets import PRESETS, ROWS
@@ -44,13 +45,17 @@ def said() -> Iterator[None]:
 class Page(gr.Blocks):
     """Says what Gradio refuses before a function of ours sees it, and writes no traceback of it to the log."""
 
-    async def preprocess_data(self, *args: Any, **kwargs: Any) -> list[Any]:
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """As Gradio's. Raises ``gr.Error`` for whatever is wrong with what was sent."""
         try:
-            return await super().preprocess_data(*args, **kwargs)
+            if any(isinstance(value, list) for value in inputs):  # which Gradio lets pass as a choice
+                raise ValueError("a list was sent where one value is expected")
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except ValidationError:
+            message = "photo, mask, kernel and painting are files, in Python handle_file(PATH) of gradio_client"
         except Exception as error:
             message = error.message if isinstance(error, gr.Error) else str(error)
-            raise gr.Error(message, print_exception=False) from None
+        raise gr.Error(message, print_exception=False)
 
 
 def taking(parameters: list[inspect.Parameter]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -84,7 +84,7 @@ def bicubic_kernel(factor: int, dtype: torch.dtype | None = None) -> Tensor:
 
 
 # What a kernel file ends with; the last two may hold several arrays, of which one is named: kernels.npz:kernel3.
-FILE = re.compile(r"(?P<path>.+\.(?:png|npy|(?:npz|mat)(?=$|:)))(?::(?P<array>[^:/]+))?$", re.IGNORECASE | re.DOTALL)
+FILE = re.compile(r"(?P<path>.+\.(?:png$|npy$|npz|mat))(?::(?P<array>[^:/]+))?$", re.IGNORECASE | re.DOTALL)
 
 
 def file_kernel(name: str) -> tuple[Tensor, str]:

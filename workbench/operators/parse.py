@@ -77,8 +77,7 @@ def _super_resolution(problem: _Problem) -> Operator:
     sigma = problem.number(2, 0.01, LARGEST) if len(problem.arguments) > 2 else None
     if sigma is not None and kernel != "gaussian":
         raise ValueError(f"only a gaussian kernel takes a standard deviation, got {kernel}")
-    height, width = problem.size
-    if height % factor or width % factor:
+    if any(side % factor for side in problem.size):
         return Separable(*(decimation(side, factor, kernel, sigma) for side in problem.size))
     return SuperResolution(factor, kernel if sigma is None else named_kernel(kernel, factor, sigma))
 
@@ -262,11 +261,12 @@ def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Gener
     name = operator_name(spec)
     if name not in OPERATORS:
         raise ValueError(f"{unknown('operator', name, OPERATORS)}; or give FILE.py:NAME")
-    entry = OPERATORS[name]
-    arguments = entry.arguments(spec)
+    entry, arguments = OPERATORS[name], OPERATORS[name].arguments(spec)
     try:
         if not entry.file and len(arguments) > entry.most:
             raise ValueError(f"takes at most {entry.most} arguments, got {len(arguments)}")
+        if entry.kernel is not None and any(map(FILE.match, arguments[entry.kernel : -1])):
+            raise ValueError(f"nothing may follow the name of a file, got {arguments[-1]!r}")
         return entry.build(_Problem(arguments, shape, generator))
     except ValueError as error:
         raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}") from None

@@ -209,7 +209,7 @@ def _read(path: Path) -> PipelineFile:
     try:
         return PipelineFile.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # misspelt, hence also missing
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             model = Entry if first["loc"][0] == "jobs" else PipelineFile

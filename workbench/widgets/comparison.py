@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.images import FINITE, check_range
 from workbench.restore import Result
 from workbench.solvers.base import Restoration
-from workbench.text import require
+from workbench.text import require, require_kind
 from workbench.widgets.tool import Tool, View, comparable, decibels, pictures, slider
 
 
@@ -20,6 +20,7 @@ def comparison(results: Mapping[str, Tensor | Restoration | Result], original: T
     have a PSNR. ValueError for fewer than two pictures, values that are no finite floating-point numbers, or another
     number of images in one of them.
     """
+    require_kind(results, Mapping, "results", "name -> result")
     images = {name: found if isinstance(found, Tensor) else found.image for name, found in results.items()}
     alike = [name for name, batch in images.items() if original is not None and comparable(batch, original)]
     require(

@@ -13,7 +13,7 @@ from workbench.models.prior import Prior
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers.prior_samples import EDM, Consistency, PriorSampler
-from workbench.text import require
+from workbench.text import require, require_kind
 from workbench.widgets.tool import Tool, View, decibels, one_photo, pictures
 
 LEVELS = (1e-3, 100.0)  # of the slider, at most
@@ -28,6 +28,7 @@ def prior_inspector(
     ``EDM()``, or ``Consistency()`` for a consistency model. ValueError for a prior of another kind than the sampler
     asks, or one that does not take the photo.
     """
+    require_kind(prior, Prior, "prior", 'load_prior("photo")')
     sampler = sampler or (Consistency() if prior.kind == "consistency" else EDM())
     prior.check_kind("the prior inspector", sampler.prior_kind)
     require(samples >= 1, "samples", "at least 1", samples)

@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.plots import curves
 from workbench.restore import Result
 from workbench.solvers.base import Restoration, Step
+from workbench.text import require_kind
 from workbench.widgets.tool import Part, Tool, View, comparable, decibels, pictures, slider
 
 
@@ -39,6 +40,7 @@ def restoration_player(
         before = found.degraded.picture if before is None else before
         original = found.degraded.original if original is None else original
         found = found.restoration
+    require_kind(found, Restoration, "found", "what a solver or restore returns")
     images, last = [step.image for step in steps] or [found.image], found.image
     for name, given in (("steps", images[0]), ("before", before), ("original", original)):
         if given is not None and len(given) != len(last):
