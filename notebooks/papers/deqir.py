@@ -178,11 +178,11 @@ assert strength.triu(1).max() == 0
 # a Gaussian random field with a power-law spectrum (`workbench.solvers.deqir.wiener:PhotoModel`). The network is taken
 # for $D(u,\sigma_s)\approx M_s(u) + \text{gap}_s$ with the gap from its last evaluation. That is linear, so the whole
 # chain still follows without the network; the start is the chain of $M$ alone. At the fixed point, gap and state
-# agree, and the chain is the sequential one. Here with the paper's $\eta$ = 0.15:
+# agree, and the chain is the sequential one. Here at 64x64 pixels, with the paper's $\eta$ = 0.15:
 
 # %%
-op = parse_operator("sr:4", (3, 128, 128))
-y = op(cat)
+op = parse_operator("sr:4", (3, 64, 64))
+y = op(sample_photo("cat", 64))
 settings = {"steps": 20, "eta": 0.15}
 chain = DDNM(**settings)(y, op, prior, generator=[stream(0, "noise", 0)]).image
 distances, pictures = {}, {}
@@ -197,7 +197,7 @@ for label, options in {
         found.append(float((step.image - chain).norm() / chain.norm()))
         images.append(step.image.clone())
 
-    DeqIR(**settings, tolerance=0.0, **options)(y, op, prior, generator=[stream(0, "noise", 0)], callback=note)
+    DeqIR(**settings, tolerance=1e-3, **options)(y, op, prior, generator=[stream(0, "noise", 0)], callback=note)
     distances[label], pictures[label] = torch.tensor(found), images
 curves(distances, x="iteration", y="distance to the chain")
 plt.axhline(0.01, color="grey", linewidth=0.8)
@@ -207,16 +207,18 @@ for label, values in distances.items():
     print(f"{label:23} after one iteration {float(values[0]):6.2f} of the image, within 1 % after {first[label]:2}")
 assert distances["published"][0] > 5
 assert distances["photo model"][0] < 0.2
-assert first["photo model"] <= first["photo model, no mixing"] < first["published"]
+assert max(first["photo model"], first["photo model, no mixing"]) < first["published"] / 2
 
 # %% [markdown]
 # The image while it is solved for. The published iterates leave the range of images and come back:
 
 # %%
+rows = ["published", "photo model"]  # the second has settled before iteration 8
 columns = {
-    f"iteration {k}": torch.cat([pictures["published"][k - 1], pictures["photo model"][k - 1]]) for k in (1, 2, 3, 5, 8)
+    f"iteration {k}": torch.cat([pictures[label][min(k, len(pictures[label])) - 1] for label in rows])
+    for k in (1, 2, 3, 5, 8)
 }
-show(columns | {"chain": chain.repeat(2, 1, 1, 1)}, ["published", "photo model"], height=1.4)
+show(columns | {"chain": chain.repeat(2, 1, 1, 1)}, rows, height=1.4)
 plt.show()
 
 # %% [markdown]
@@ -238,9 +240,9 @@ for label, solver in {
     "parallel, to 1e-3": DeqIR(steps=20),
     "parallel, to 1e-2": DeqIR(steps=20, tolerance=1e-2),
     "sequential, T = 5": DDNM(steps=5),
-    "sequential, T = 100": DDNM(steps=100),
-    "parallel, T = 100, to 1e-3": DeqIR(steps=100, iterations=60),
-    "the same in a window of 25 states": DeqIR(steps=100, iterations=60, window=25),
+    "sequential, T = 60": DDNM(steps=60),
+    "parallel, T = 60, to 1e-3": DeqIR(steps=60, iterations=40),
+    "the same in a window of 15 states": DeqIR(steps=60, iterations=40, window=15),
 }.items():
     result = solver(y[2:3], op, prior, generator=streams()[2:3])
     assert result.converged is None or result.converged.all()
@@ -250,7 +252,7 @@ for label, solver in {
 assert cost["parallel, to 1e-3"][0] < 20 < cost["parallel, to 1e-3"][1]
 assert abs(cost["parallel, to 1e-3"][2] - cost["sequential, T = 20"][2]) < 0.02
 assert cost["parallel, to 1e-3"][1] < 20 * cost["parallel, to 1e-3"][0]
-assert cost["the same in a window of 25 states"][0] > cost["parallel, T = 100, to 1e-3"][0]
+assert cost["the same in a window of 15 states"][0] > cost["parallel, T = 60, to 1e-3"][0]
 assert cost["sequential, T = 5"][2] > cost["sequential, T = 20"][2] - 1
 
 # %% [markdown]
@@ -264,14 +266,14 @@ assert cost["sequential, T = 5"][2] > cost["sequential, T = 20"][2] - 1
 # sequential chain says which $\eta$ suits a prior. Four photos, PSNR in dB:
 
 # %%
-print(f"{'':12}" + "".join(f"   η = {eta:<4}" for eta in (0.0, 0.15, 0.5, 0.85)))
+print(f"{'':12}" + "".join(f"   η = {eta:<4}" for eta in (0.15, 0.5, 0.85)))
 for task in ("sr:4", "blur:2", "inpaint:0.5"):
     row, damaged = [], parse_operator(task, (3, 64, 64), generator(0))
-    for eta in (0.0, 0.15, 0.5, 0.85):
+    for eta in (0.15, 0.5, 0.85):
         image = DDNM(steps=20, eta=eta)(damaged(photos), damaged, prior, generator=streams()).image
         row.append(float(psnr(image, photos, clip=True).mean()))
     print(f"{task:12}" + "".join(f"{value:11.2f}" for value in row))
-    assert row[3] > row[1] + 1
+    assert row[2] > row[0] + 1
 
 # %% [markdown]
 # With this prior more fresh noise gives the higher PSNR, on every task: hence the default 0.85. The sections below need
@@ -344,7 +346,7 @@ y_grey = grey(original)
 columns = {"original": original, "grey": y_grey, "free": solver(y_grey, grey, prior, generator=generator(2)).image}
 for name in ("coffee", "rocket"):
     reference = sample_photo(name, 64)
-    steered = OptimiseNoise(colour_distance(reference), solver, steps=10)(y_grey, grey, prior, generator=generator(2))
+    steered = OptimiseNoise(colour_distance(reference), solver, steps=6)(y_grey, grey, prior, generator=generator(2))
     columns |= {name: reference, f"like {name}": steered.image}
     assert steered.residuals.min() < 0.35 * steered.residuals[0, 0]  # the first loss is that of the free restoration
 show(columns)
@@ -367,7 +369,7 @@ hole = parse_operator("block:24", (3, 64, 64))
 y_hole = hole(original).repeat(4, 1, 1, 1)
 each = lambda: [stream(1, "sample", k) for k in range(4)]  # noqa: E731
 plain = solver(y_hole, hole, prior, generator=each()).image
-driven = OptimiseNoise(apart(), solver, steps=8)(y_hole, hole, prior, generator=each()).image
+driven = OptimiseNoise(apart(), solver, steps=5)(y_hole, hole, prior, generator=each()).image
 columns = {f"sample {k + 1}": torch.stack([plain[k], driven[k]]) for k in range(4)}
 show({"data": y_hole[:1].repeat(2, 1, 1, 1)} | columns, ["other noise", "driven apart"])
 plt.show()
@@ -473,8 +475,8 @@ assert table["DDNM", "blur:1", 0.1][0] > 0.4 > 0.2 > table["DDNM", "sr:2", 0.1][
 #   equal on one GPU.
 #
 # ## What to try
-# - `DeqIR(steps=100, window=10, iterations=60)` in the table of costs: memory for ten states. It takes more iterations
-#   than with 25 states and ends at the same image. Without `iterations=60` it stops after 15, says so in
+# - `DeqIR(steps=60, window=6, iterations=60)` in the table of costs: memory for six states. It takes more iterations
+#   than with 15 states and ends at the same image. Without `iterations=60` it stops after 15, says so in
 #   `result.message`, and the image is far from done.
 # - `SplitPrior(prior, ["cuda:0", "cuda:1"])` from `workbench.models` in place of `prior`: the states on two devices.
 #   With `["cpu", "cpu"]` it runs here: the same image to float precision, no faster.

@@ -208,7 +208,7 @@ for axis, (title, spec) in zip(
     degraded = degrade(photo, spec, noise=sigma, seed=0)
     adam, prox = Watched(prior, degraded), Watched(prior, degraded)
     start = generator(0)  # of Adam's random start
-    run = MapByAdam(margin=0)(degraded.y, degraded.op, adam, sigma_noise=sigma, generator=start)
+    run = MapByAdam(margin=0, max_steps=300)(degraded.y, degraded.op, adam, sigma_noise=sigma, generator=start)
     steps = run.residuals[0]
     MapByProx(tolerance=0.003, max_steps=200)(degraded.y, degraded.op, prox, sigma_noise=sigma)
     stop = int(([*(steps < 5e-5 * sigma).nonzero()] or [len(steps) - 1])[0])  # where the published rule stops
@@ -366,7 +366,7 @@ for name, pictures in (("train", trained_on), ("test", tested_on)):
 
 
 def fine_tune(alpha):
-    crops = Photos([folder / "train.npy"], size=32, batch_size=16, scales=(0.5, 1.0), seed=0)
+    crops = Photos([folder / "train.npy"], size=32, batch_size=8, scales=(0.5, 1.0), seed=0)
     objective = MUPET(
         alpha=alpha,
         fixed_point=MapByProx(tolerance=0.1, max_steps=20),
@@ -375,7 +375,7 @@ def fine_tune(alpha):
         sigma_min=0.01,
         sigma_max=0.5,
     )
-    settings = TrainSettings(steps=60, learning_rate=3e-4, warmup=5, ema_decay=0.9, workers=0)
+    settings = TrainSettings(steps=40, learning_rate=3e-4, warmup=5, ema_decay=0.9, workers=0)
     start, run = load_prior(PRIORS["DSM"]), folder / f"alpha-{alpha}"
     averaged, progress = train(start, objective, crops, settings, run, progress_bar=False)
     return averaged.cpu(), progress
@@ -424,7 +424,7 @@ plt.show()
 # interval speaks about tiles like these.
 
 # %%
-tiles, names = evaluation_photos([folder / "test.npy"], count=24, short_side=0)
+tiles, names = evaluation_photos([folder / "test.npy"], count=12, short_side=0)
 
 
 def compare(priors, spec, tiles, names, solver_for, numbers=None):
@@ -490,24 +490,25 @@ for against in ("before", "DSM continued"):
 best = {label: max(summaries, key=lambda title: summaries[title]["means"][label]["psnr"]["mean"]) for label in tuned}
 print("highest PSNR of each prior at:", best)
 assert set(best.values()) == {"ζ = 1, σ = 1"}
-assert all(change_of(summary, "before", "psnr")[0] < 0 for summary in summaries.values())
-assert all(change_of(summary, "DSM continued", perceptual)[0] > 0 for summary in summaries.values())
-changes = [change_of(summary, "DSM continued", "psnr")[0] for summary in summaries.values()]
-assert changes[2] < min(changes[:2]) - 0.1
+kept, gained = (
+    [change_of(summary, against, "psnr")[0] for summary in summaries.values()] for against in ("before", "DSM continued")
+)
+assert max(map(abs, kept[:2])) < 0.3 and min(gained[:2]) > 0.1
+assert max(kept[2], gained[2]) < -0.1
 
 # %% [markdown]
-# Sixty steps on five pictures cost this prior something: it was trained on millions of crops. MUPET is below the prior
-# it started from at all three settings, and against the control its pictures are further from the photos for the
-# network that judges. How much PSNR it loses against the control depends on how the sampler uses the network. With
-# little fresh noise the errors of one step reach the next, as a network trained at its fixed points has seen them, and
-# PSNR is about equal. With all noise fresh ($\zeta = 1$) every input is an image plus white noise, as in score
-# matching, and moving away from that costs most. Settings of its own would help no prior here: each of the three has
-# its highest PSNR at $\zeta$ = 1. The shipped network had a perceptual loss, more photos and a lower rate: see below.
+# What MUPET changes depends on how the sampler uses the network. With little fresh noise the errors of one step reach
+# the next, as a network trained at its fixed points has seen them: MUPET keeps the PSNR of the prior it started from,
+# while the control loses some, for forty steps on five pictures do this prior no good, which was trained on millions of
+# crops. With all noise fresh ($\zeta = 1$) every input is an image plus white noise, as in score matching, and moving
+# away from that costs: MUPET is below both. The network that judges sees no difference beyond chance. Settings of its
+# own would not help MUPET here: each of the three has its highest PSNR at $\zeta$ = 1. The shipped network had a
+# perceptual loss, more photos and a lower rate: see below.
 
 # %% [markdown]
 # ## Table II, small
-# The three networks of the first cell in DiffPIR: 20 steps in place of 1000, 12 tiles of the sample photos in place of
-# 300 photos, three tasks of eight, the same settings for all ($\zeta$ = 1; `docs/mupet.md` says how they were chosen).
+# The three networks of the first cell in DiffPIR: 20 steps in place of 1000, 8 tiles of the sample photos in place of
+# 300 photos, two tasks of eight, the same settings for all ($\zeta$ = 1; `docs/mupet.md` says how they were chosen).
 # The paper's figures are read from `pipelines/published.yaml`.
 
 # %%
@@ -515,12 +516,12 @@ pipelines = find_published(Path.cwd()).parent
 pipeline = load_pipeline(pipelines / "mupet_quick.yaml", pipelines.parent / "notebooks" / "jobs")
 paper = next(table for table in pipeline.published if table.id == "mupet-2")
 jobs = {job.parameters["degradation"]: job.parameters for job in pipeline.jobs if "degradation" in job.parameters}
-FIRST, COUNT = 10, 12
+FIRST, COUNT = 10, 8
 tiles, names = evaluation_photos([], count=COUNT, first=FIRST, size=64, short_side=256)
 networks = {label: load_prior(name) for label, name in PRIORS.items()}
 
 found = {}  # by the paper's name of the task
-for spec in ("sr:4", "blur:2", "block:16"):
+for spec in ("sr:4", "block:16"):
     task, numbers = jobs[spec]["published_task"], range(FIRST, FIRST + COUNT)
     found[task], metrics = compare(networks, spec, tiles, names, lambda label: DiffPIR(steps=20), numbers)
 
@@ -558,7 +559,7 @@ for task, summary in found.items():
 
 # %% [markdown]
 # Beside the paper's changes (crosses) these are small, and an interval that holds 0 shows no change. At ×4 the judge
-# and PSNR point in opposite directions: look at which figure a claim is about. Twelve tiles
+# and PSNR point in opposite directions: look at which figure a claim is about. Eight tiles
 # decide little; `docs/mupet.md` has 40 photos that no network saw, and says in its first lines what holds.
 #
 # `make mupet` runs all tasks with 30 tiles, and writes a report with pictures, intervals and samples (Table I).
@@ -572,7 +573,7 @@ for task, summary in found.items():
 # - **Metric.** The paper's gains are in LPIPS. The distance here is that of EfficientNet-Lite2, whose weights need no
 #   download. It is not LPIPS, and its figures are not comparable with the paper's; only the direction of changes is. No
 #   network was trained with it: the shipped MUPET network learned with EfficientNet-Lite0.
-# - **Our training differs.** Sixty steps at learning rate 3e-4, for 100 epochs at 1e-5; one degradation and level per
+# - **Our training differs.** Forty steps at learning rate 3e-4, for 100 epochs at 1e-5; one degradation and level per
 #   image, not per batch; levels log-uniform, not eq. 11, which up to $\sigma$ = 50 spends most steps where photos are
 #   invisible; the proximal map in place of eq. 3, for the search and for the gradient. The published choices are one
 #   setting away: `Degradations(per="batch")`, `levels="published"`, `map="gradient"`,
@@ -585,12 +586,13 @@ for task, summary in found.items():
 #   another (`backward=Exact()`) at full scale.
 #
 # ## What to try
-# - `map="gradient"` in place of `map="prox"` in `fine_tune`: in spite of the 0.05 in front of the pull, the fixed
-#   points of missing pixels and block move about as far as with the proximal map; those of noise stay where they were.
-#   DiffPIR loses about as much.
+# The assertions in the cells on fine-tuning are about the settings above: delete them first.
+# - `map="gradient"` in place of `map="prox"` in `fine_tune`: in spite of the 0.05 in front of the pull, the fixed point
+#   with the block moves further than with the proximal map, that with missing pixels less far; that of noise stays
+#   where it was. DiffPIR loses more.
 # - `degradations=Degradations(kinds=("super-resolution",))` there (from `workbench.trainers`): a specialist. It still
-#   removes blur, about as well as the network trained on all five kinds; its fixed points with missing pixels gain
-#   less, and the block stays grey.
-# - `loss="effnet", alpha=0.005` there, as the shipped network had: the fixed points move a little less, and DiffPIR
-#   loses much less. At $\zeta$ = 0.3 the PSNR of both photos is above that of DSM continued.
+#   removes blur, about as well as the network trained on all five kinds; its fixed points with missing pixels and with
+#   the block do not gain.
+# - `loss="effnet"` there and 0.005 in place of 1.0 below, as the shipped network had: the fixed points gain little, and
+#   DiffPIR loses nothing. At $\zeta$ = 0.3 both photos have a higher PSNR than with either of the other two.
 # - Your own photos in `notebooks/jobs/train_mupet`, which also stops, goes on and saves.
