@@ -68,6 +68,7 @@ def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, ca
 WRONG = {
     "none.py:Mine": "none.py:Mine: none.py: no such file or directory",
     "my.py:Mine2": "my.py:Mine2: unknown name 'Mine2', did you mean 'Mine'\\? There are: Mine",
+    "others.py:hlf": "unknown name 'hlf', did you mean 'half'",  # an object of a class of this package
     "broken.py:Mine": r"broken.py:Mine: ZeroDivisionError: division by zero \(broken.py, line 3\)",
     "syntax.py:Mine": r"syntax.py:Mine: SyntaxError: .*\(syntax.py, line 2\)",
     "leaves.py:Mine": r"leaves.py:Mine: SystemExit: 1 \(leaves.py, line 1\)",

@@ -10,9 +10,10 @@ import torch
 from workbench.evaluation.metrics import score
 from workbench.fitting import fitting_size
 from workbench.images import is_grey, sample_photos, save_image
-from workbench.models import PlainDenoiser, TiledPrior, load_prior
+from workbench.models import PlainDenoiser, TiledPrior, check_prior, load_prior
+from workbench.operators import FunctionOperator, Inpainting
 from workbench.random import stream_of
-from workbench.restore import degrade, observe, restore
+from workbench.restore import degrade, measured, observe, restore
 from workbench.solvers import DDNM, DDRM, DPS, DiffPIR, PseudoInverse
 
 
@@ -209,6 +210,12 @@ def test_any_size_is_restored_in_tiles_where_the_prior_does_not_take_it_and_they
     assert record["prior_source"] == prior.source
 
 
+def test_a_measurement_may_be_one_number(photos, prior):
+    brightness = FunctionOperator(lambda x: x.mean((1, 2, 3)), (3, 32, 32))
+    result = restore(degrade(photos, brightness), DDNM(steps=1), prior)
+    assert torch.allclose(result.image.mean((1, 2, 3)), photos.mean((1, 2, 3)), atol=1e-4)
+
+
 def test_arguments_of_another_kind_are_told(photos, prior):
     solver, degraded = DDNM(steps=1), degrade(photos, "blur:1", 0.02)
     for function, wrong, said in (
@@ -218,11 +225,21 @@ def test_arguments_of_another_kind_are_told(photos, prior):
         (restore, (photos, solver, prior), "degraded must be of type Degraded"),
         (solver, (degraded.y, "blur:1", prior), "op must be of type Operator.*got str"),
         (solver, (degraded.y.byte(), degraded.op, prior), "y must be floating-point.*got torch.uint8"),
+        (solver, (degraded.y.to(torch.complex64), degraded.op, prior), r"torch\.view_as_real, got torch.complex64"),
+        (measured, ("blur:1", degraded.y), "op must be of type Operator.*got str"),
+        (measured, (degraded.op, degraded.y.numpy()), "y must be of type Tensor.*got ndarray"),
+        (check_prior, ("photo",), "prior must be of type Prior.*got str"),
+        (degrade, (photos, "blur:1", [0.1, 0.2]), r"noise must be a number, text, .* got \[0.1, 0.2\]"),
+        (degrade, (photos, "blur:1", None), "noise must be a number, text, .* got None"),
+        (Inpainting, ([[1.0]],), "mask must be of type Tensor.*got list"),
         (degrade, (photos.numpy(), "blur:1"), r"photos must be of type Tensor.*got ndarray"),
     ):
         with pytest.raises(ValueError, match=said):
             function(*wrong)
     with pytest.raises(ValueError, match=r"torch.manual_seed\(0\)"):
         solver(degraded.y, degraded.op, prior, generator=0)
-    with pytest.raises(ValueError, match="sigma_noise must be a number"):
-        solver(degraded.y, degraded.op, prior, sigma_noise="0.02")
+    for level in ("0.02", None):
+        with pytest.raises(ValueError, match="sigma_noise must be a number"):
+            solver(degraded.y, degraded.op, prior, sigma_noise=level)
+    with pytest.raises(ValueError, match=r"initial must be of type Tensor.*got list"):
+        DiffPIR(steps=1)(degraded.y, degraded.op, prior, initial=[0.5])

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Annotated, Any, get_args, get_type_hints
 
 from workbench.text import require
@@ -36,15 +37,17 @@ class Limited:
     """Base of dataclasses whose fields have limits."""
 
     def __post_init__(self) -> None:
-        for name, limit in _limits(type(self)):  # type: ignore[arg-type]  # classes can be hashed
+        for name, kind, limit in _limits(type(self)):  # type: ignore[arg-type]  # classes can be hashed
             value = getattr(self, name)
+            number, noun = (Integral, "a whole number") if int in (kind, *get_args(kind)) else (Real, "a number")
+            require(isinstance(value, (kind, number)), name, noun, repr(value))
             require(value is None or limit.holds(value), name, limit.text, value)
 
 
 @cache
-def _limits(kind: type) -> list[tuple[str, Limit]]:
-    hints = get_type_hints(kind, include_extras=True).items()
-    return [(name, limit) for name, hint in hints for limit in _of(hint)]
+def _limits(kind: type) -> list[tuple[str, Any, Limit]]:
+    plain, hints = get_type_hints(kind), get_type_hints(kind, include_extras=True).items()
+    return [(name, plain[name], limit) for name, hint in hints for limit in _of(hint)]
 
 
 def _of(hint: Any) -> list[Limit]:

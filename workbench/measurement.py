@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from workbench.operators.mri import MultiCoil
 from workbench.operators.own import measure_own, spec_of
 from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
+from workbench.text import require, require_kind
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def measured(
     """
     noise = noise_from(noise)
     check_numbers(noise, seed)
+    require_kind(op, Operator, "op", "parse_operator('sr:4', (3, H, W))")
+    require_kind(y, Tensor, "y", "the measurement (B, ...)")
     y = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
     op.image_shape(y.shape)
     if not bool(y.isfinite().all()):
@@ -200,6 +203,7 @@ def samples(degraded: Degraded, count: int) -> Degraded:
 
 def check_numbers(noise: float | Noise, seed: int) -> None:
     """Raise ValueError unless ``noise`` is a standard deviation for pictures in [0, 1] and ``seed`` a seed."""
+    require(isinstance(noise, Real | Noise), "noise", "a number, text, a tensor or a Noise", repr(noise))
     if not isinstance(noise, Noise) and not 0 <= noise <= 1:
         hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")

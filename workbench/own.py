@@ -54,8 +54,13 @@ def imported(text: str) -> tuple[Any, dict[str, str]]:
     try:
         return reduce(getattr, name.split("."), module), _source(module)
     except AttributeError:
-        own = [key for key, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__]
+        own = [key for key, thing in vars(module).items() if _made(thing, module)]
         raise ValueError(f"{text}: {unknown('name', name, own)}") from None
+
+
+def _made(thing: object, module: ModuleType) -> bool:
+    """Whether ``module`` defines ``thing``, or it is an object of this package's classes: a Noise, a prior."""
+    return getattr(thing, "__module__", None) == module.__name__ or type(thing).__module__.startswith("workbench.")
 
 
 def source_of(thing: object) -> dict[str, str]:

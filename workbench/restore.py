@@ -209,7 +209,7 @@ def _solve(
             white, sigma, asked = op, noise, 0
         found = solver(y, white, fitted, sigma_noise=sigma, generator=streams, **given)
     image = found.image
-    if degraded.y.shape[1] == 3:
+    if degraded.y.shape[1:2] == (3,):
         grey = is_grey(degraded.y if degraded.original is None else degraded.original).view(-1, 1, 1, 1)
         image = torch.where(grey, image.mean(dim=1, keepdim=True), image) if bool(grey.any()) else image
     misfit = consistency(image, degraded.y, op if frame is None else lambda x: frame.cut(op(x)))

@@ -46,6 +46,8 @@ from workbench.plots import show
 from workbench.restore import degrade, solver_of
 from workbench.text import check_labels
 
+if not photos or batch < 1:
+    raise ValueError(f"expected photos, and a batch of at least 1, got {len(photos)} and {batch}")
 if not methods or len(set(methods)) != len(methods):
     raise ValueError(f"methods: expected at least one, each once, got {', '.join(methods) or 'none'}")
 check_labels("solvers", solvers, "method", methods)
@@ -66,6 +68,8 @@ sizes: dict[int, list[tuple[int, str]]] = {}  # number and name of each photo
 total = 0
 for entry in photos:
     name, _, size = entry.rpartition(":")
+    if not name or not size.isdigit():
+        raise ValueError(f"photos: expected NAME:SIZE, such as cat:64, got {entry!r}")
     folder = input_path(name)
     if name not in SAMPLES and not folder.exists():
         raise ValueError(f"photos: {folder}: no such file")
@@ -154,7 +158,7 @@ for record in records:
 
 # %%
 for size, names in read.items():
-    if not names:
+    if not shown[size]:
         continue
     count = min(shown[size], 8)
     show({kind: sets[size, kind][:count] for kind in ("original", "degraded", *methods)}, names[:count])

@@ -54,6 +54,7 @@ from workbench.operators.base import column
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.random import Draws
 from workbench.solvers import ForwardBackward
+from workbench.text import check_labels
 from workbench.trainers import MTDEQ, StepDecay, TrainSettings, train, training_card
 
 run = Path(folder or folder_of("train_mtdeq", "resume"))
@@ -68,6 +69,7 @@ paper = {
     "completion": MTDEQ.single("completion"),
     "super-resolution": MTDEQ.single("super-resolution"),
 }
+check_labels("train_mtdeq", [task], "task", paper)
 objective = replace(
     paper[task],
     per_image=per_image or paper[task].per_image,

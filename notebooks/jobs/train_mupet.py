@@ -50,6 +50,7 @@ from workbench.models import load_prior, save_prior
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.random import Draws
 from workbench.solvers import Exact, JacobianFree, MapByAdam, Neumann
+from workbench.text import check_labels
 from workbench.trainers import MUPET, Degradations, TrainSettings, train, training_card
 
 run = Path(folder or folder_of("train_mupet", "resume"))
@@ -57,6 +58,8 @@ photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
 network = load_prior(input_source(prior))
+check_labels("train_mupet", [fixed_point], "fixed_point", ["prox", "adam"])
+check_labels("train_mupet", [backward], "backward", ["jacobian-free", "neumann", "exact"])
 objective = MUPET(
     alpha=alpha,
     degradations=Degradations(per=per),

@@ -57,9 +57,11 @@ import matplotlib.pyplot as plt
 
 from workbench.models import LoRA, Unfolded, Unfolding, load_prior, save_adapter, start_from
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
+from workbench.text import check_labels
 from workbench.trainers import UD2M, TrainSettings, train_task, training_card
 from workbench.trainers.ud2m import FAMILIES
 
+check_labels("train_ud2m", [family], "family", FAMILIES)
 run = Path(folder or folder_of("train_ud2m", "resume"))
 photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed

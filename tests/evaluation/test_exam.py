@@ -124,6 +124,7 @@ def test_bad_input_is_refused():
         (lambda: make_candidate("exact", steps=3), "the control exact has no settings, got steps"),
         (lambda: sit(exact, task, repetitions=5), "repetitions must be at least 20, got 5"),
         (lambda: sit(exact, task, repetitions=20, samples=20), r"must be 19, 39, 59, \.\.\., got 20"),
+        (lambda: sit(exact, task, repetitions=20, samples=0), r"must be 19, 39, 59, \.\.\., got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

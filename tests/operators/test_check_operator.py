@@ -41,6 +41,11 @@ class Mine(Operator):
         return self.a(y)
 
 
+class Unlike(Mine):
+    def row_gram(self) -> float:
+        return 1.0
+
+
 def edged(x: Tensor) -> Tensor:
     """``blurred``, but for one column."""
     return torch.cat([x[..., :1], blurred(x)[..., 1:]], -1)
@@ -66,6 +71,8 @@ WRONG = {
     "Mine returns numbers that are not finite": lambda: Mine(lambda x: x / 0),
     "Mine gives the same images another measurement each time": lambda: Mine(lambda x: x + 0.1 * torch.randn_like(x)),
     r"to \(2, 3, 6, 3\); measurement_shape says \(2, 3, 6, 5\)": lambda: Mine(lambda x: x[..., ::2]),
+    r"Unlike\.prox is not the minimum": lambda: Unlike(lambda x: 2 * x, lambda y: 2 * y),
+    "op must be of type Operator": lambda: "sr:4",
     "Mine fails on images .*: no such size": lambda: Mine(
         lambda x: (_ for _ in ()).throw(RuntimeError("no such size"))
     ),

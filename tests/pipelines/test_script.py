@@ -45,6 +45,18 @@ def test_wrong_parameters_are_refused_and_errors_name_the_line(tmp_path):
         run_script(job, ["a=5"])
     assert raised.value.args == (5,)
     assert raised.traceback[-1].lineno == 5
+    job.write_text('# %% tags=["parameters"]\na = 1\nb: list[str] = []\nc: float | str = 0.5\nd = ""\n\n# %%\ne = c\n')
+    for pair, message in {
+        "b=[x, y]": r"""job.py: b must be list\[str\], got '\[x, y\]'; write it as in 'b=\["a", "b"\]'""",
+        "a=many": "job.py: a must be int, got 'many'; write it as in a=3",
+        "a=1.5": "a must be int, got 1.5",
+        "d=3": "d must be str, got 3",
+        "c=[]": r"c must be float \| str, got \[\]; write it as in c=0.5",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            run_script(job, [pair])
+    for pair, value in {"c=1": 1, "c=poisson:30": "poisson:30", "b=['x']": 0.5}.items():
+        assert run_script(job, [pair])["e"] == value
     job.write_text("# %%\nx = 1\n")
     with pytest.raises(ValueError, match="expected a cell with tags"):
         run_script(job, ["x=1"])
@@ -66,6 +78,24 @@ def test_two_training_notebooks_run_one_after_the_other_in_one_folder(tmp_path: 
     assert load_prior(tmp_path / "runs" / "train_mupet" / "prior.safetensors").card["from"] == made
     with pytest.raises(ValueError, match=r"runs/train_mupet holds a run with other settings.*Give another folder"):
         by_hand(tmp_path, "train_mupet", *SMALL, f"prior={made!r}", "alpha=0.0", "learning_rate=0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "says"),
+    [
+        ("restore", ["photos=['cat']"], "photos: expected NAME:SIZE, such as cat:64, got 'cat'"),
+        ("restore", ["photos=[]"], "expected photos, and a batch of at least 1, got 0 and 64"),
+        ("train_mtdeq", [*SMALL, "task=completions"], "unknown task 'completions', did you mean 'completion'"),
+    ],
+)
+def test_values_that_a_job_does_not_know_are_told(tmp_path: Path, name: str, parameters: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        by_hand(tmp_path, name, *parameters)
+
+
+def test_a_job_may_draw_no_pictures(tmp_path: Path) -> None:
+    by_hand(tmp_path, "restore", "photos=['cat:16']", "methods=['pinv']", "pictures=0")
+    assert not list(tmp_path.rglob("*.png"))
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         (lambda: LATINO(encode=torch.sin), "encode and decode must be both or none"),
         (lambda: LATINO(sigma_start=0.01)(y, op, exact()), "sigma_start must be from sigma_end"),
         (lambda: LATINO(steps=2, schedule=[0.1, 0.2])(y, op, exact()), "levels that do not rise"),
+        (lambda: LATINO(schedule="vp")(y, op, exact()), "schedule must be 'karras' or a list of levels, got 'vp'"),
         (lambda: CM4IR(deltas=0.1, scaled_apart=True)(y, op, exact()), "scaled_apart must be used with"),
         (lambda: UD2M(depth=5)(y, op, unfolded()), "depth .K. is fixed by training"),
         (lambda: UD2M(steps=2000)(y, op, unfolded()), "steps must be at most 1000"),

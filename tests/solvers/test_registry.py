@@ -50,6 +50,7 @@ BAD = {
     "pnp-reg": {"rule": "sgd", "step_size": 0.0, "sigma": 0.0, "memory": 3},
     "deqir": {"iterations": 0, "window": 0, "damping": 0.0, "regularisation": math.nan, "prediction": "none"},
     "map": {"tolerance": 0.0, "max_steps": 0, "memory": 0},
+    "map-gd": {"max_steps": 2.5, "step_size": "0.5", "memory": None},  # numbers are asked for
     "map-adam": {"margin": -1.0, "step_size": math.nan, "decay": 1.0, "sigma_start": 0.0},
     "latino": {"delta": 0.0},
     "cm4ir": {"first": 999, "seen_sign": 0, "deltas": [0.1]},

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -36,8 +39,11 @@ from workbench.solvers import (
     DDNMPlus,
     DeqIR,
     DiffPIR,
+    Iterate,
     PiGDM,
+    Problem,
     RePaint,
+    Sampler,
     Solver,
     make_solver,
 )
@@ -260,3 +266,22 @@ def test_ddnm_plus_is_ddnm_with_time_travel():
     )
     assert torch.equal(plus.image, same.image)
     assert plus.evaluations.tolist() == [30, 30]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ([], "iterate must be a generator that yields an Iterate after every step, got one that yields nothing"),
+        ([torch.zeros(1)], "what iterate yields must be of type Iterate: .*got Tensor"),
+        ([Iterate(torch.zeros(1, 1, 3, 6), None, torch.zeros(1), 1)], "the restored image must be of .*, got .*3, 6"),
+    ],
+)
+def test_what_a_sampler_of_ones_own_yields_is_looked_at(answer: list[Any], says: str) -> None:
+    @dataclass(frozen=True)
+    class Mine(Sampler):
+        def iterate(self, p: Problem) -> Iterator[Iterate]:
+            yield from answer
+
+    op, y = problem("mask")
+    with pytest.raises(ValueError, match=says):
+        Mine()(y, op, gaussian_prior(6))

@@ -92,7 +92,7 @@ def test_bad_starts_are_refused():
             DDNM(sigma_start=start)(y, op, prior)
     with pytest.raises(ValueError, match="schedule must be a name where sigma_start is given"):
         DDNM(steps=1, schedule=[1.0, 0.0], sigma_start=0.5)(y, op, prior)
-    with pytest.raises(ValueError, match=r"initial must have the shape of the result, \(2, 1, 6, 6\), got"):
+    with pytest.raises(ValueError, match=r"initial must be of the shape of the result, \(2, 1, 6, 6\), got"):
         DDNM(sigma_start=0.5)(y, op, prior, initial=x[:1])
 
 

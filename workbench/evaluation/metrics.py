@@ -149,7 +149,7 @@ def consistency(restored: Tensor, y: Tensor, op: Callable[[Tensor], Tensor]) -> 
         restored: (B, 3, H, W), clipped here.
         y: the measurement, (B, ...), as ``op`` gives it.
     """
-    return (op(restored.clamp(0, 1)) - y).double().abs().flatten(1).sum(1)
+    return (op(restored.clamp(0, 1)) - y).double().abs().reshape(len(y), -1).sum(1)
 
 
 def haarpsi(restored: Tensor, original: Tensor, clip: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.exam.figures import Grade, Share, grade, table
+from workbench.exam.figures import Grade, Share, check_samples, grade, table
 from workbench.exam.tasks import TASKS, Task, make_task
 from workbench.models.consistency import Flow
 from workbench.models.prior import Prior
@@ -100,6 +100,7 @@ def sit(
     """
     if repetitions < 20:
         raise ValueError(f"repetitions must be at least 20, got {repetitions}")
+    check_samples(samples)
     x, y = task.measure(repetitions, stream(seed, "exam", task.name))
     exact = task.reference(y, 2 * samples, stream(seed, "exam", task.name, "reference"))
     drawn, spent = candidate.draw(task, learned or task.prior, y, samples, stream(seed, "exam", task.name, "draws"))

@@ -82,6 +82,12 @@ class Grade:
         return min(*tests, self.p_ranks) >= SIGNIFICANCE
 
 
+def check_samples(count: int) -> None:
+    """Raise ValueError unless the ranks among so many samples fill all bins alike."""
+    if count < 1 or (count + 1) % BINS:
+        raise ValueError(f"the samples of each measurement must be 19, 39, 59, ..., got {count}")
+
+
 def grade(
     task: Task,
     x: Tensor,
@@ -100,11 +106,10 @@ def grade(
         exact: the true posteriors, with at least 2 L samples each.
 
     Raises:
-        ValueError: L + 1 is not a multiple of 20, or there are fewer exact samples than 2 L.
+        ValueError: as :func:`check_samples`, or there are fewer exact samples than 2 L.
     """
     count, taken = samples.shape[:2]
-    if (taken + 1) % BINS:
-        raise ValueError(f"the samples of each measurement must be 19, 39, 59, ..., got {taken}")
+    check_samples(taken)
     if exact.samples.shape[1] < 2 * taken:
         raise ValueError(f"expected {2 * taken} exact samples of each posterior, got {exact.samples.shape[1]}")
     drawn = samples.double().nan_to_num(NOT_FINITE, NOT_FINITE, -NOT_FINITE).clamp(-NOT_FINITE, NOT_FINITE)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from workbench.images import PLAUSIBLE, check_range, sample_photo
 from workbench.models.adapters import Adapter, VPNoise
 from workbench.models.prior import Prior
-from workbench.text import require
+from workbench.text import require, require_kind
 
 SIDE, LEVELS = 64, torch.tensor([0.05, 0.2, 0.5]).view(-1, 1, 1, 1)
 NEARER = 0.7  # of the mean squared error; with half or twice the level the shipped priors' is 1.6 to 10 times as large
@@ -41,6 +41,7 @@ def check_prior(prior: Prior, photo: Tensor | None = None) -> None:
     noise, score, in another range or unit), and not be twice as far off as a blur. Default: a sample photo; priors of
     other images need their own. Unfolded and feed-forward networks are not looked at.
     """
+    require_kind(prior, Prior, "prior", "load_prior('photo')")
     if photo is not None:
         require(photo.ndim == 4 and len(photo) == 1, "photo", "one image (1, C, H, W)", f"shape {tuple(photo.shape)}")
         check_range(photo, "photo", *PLAUSIBLE)

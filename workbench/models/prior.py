@@ -39,7 +39,10 @@ def per_image(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:
 def _looked_at(sigma: float | Tensor, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """What :func:`per_image` returns, and the same numbers on the CPU, where they are checked: numbers that are there
     already cost no wait for the device of ``x``, a tensor of that device costs one."""
-    here = torch.as_tensor(sigma, dtype=x.dtype, device="cpu")
+    try:
+        here = torch.as_tensor(sigma, dtype=x.dtype, device="cpu")
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number or a tensor ({x.shape[0]},), got {sigma!r}") from None
     if here.ndim > 1 or (here.ndim == 1 and here.shape[0] not in (1, x.shape[0])):
         raise ValueError(f"{name} must be a number or have shape ({x.shape[0]},), got shape {tuple(here.shape)}")
     require(bool(((here >= 0) & here.isfinite()).all()), name, "finite and not negative", sigma)

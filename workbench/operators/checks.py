@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from workbench.text import require_kind
+
 
 def check_image(x: Tensor, channels: int | None = None, name: str = "images") -> None:
     """Raise ValueError unless ``x`` is (B, C, H, W), not empty, float32 or float64, with ``channels`` if given."""
@@ -20,6 +22,7 @@ def check_image(x: Tensor, channels: int | None = None, name: str = "images") ->
 def check_real(name: str, value: Tensor, shape: str) -> Tensor:
     """``value`` as floating-point numbers with leading dimensions of 1 where it lacks some of ``shape``, such as
     "(1 or B, 1 or C, H, W)"; ValueError if it has another number of dimensions, or is empty, complex or not finite."""
+    require_kind(value, Tensor, name, shape)
     dimensions = shape.count(",") + 1
     full = value[(None,) * (dimensions - 2)] if value.ndim == 2 else value
     if full.ndim != dimensions or full.numel() == 0:

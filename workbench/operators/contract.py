@@ -10,9 +10,11 @@ from torch import Tensor
 
 from workbench.operators.base import Operator, Shape
 from workbench.operators.least_squares import Map
+from workbench.text import require_kind
 
 Device = torch.device | str
 TOLERANCE = 1e-4  # relative: rounding stays below it, in float32 too
+ROUGH = 1e-2  # of a proximal step, which may come of an iteration that stops early
 
 
 @torch.no_grad()
@@ -21,6 +23,7 @@ def check_operator(op: Operator, image_shape: Shape, device: Device = "cpu") -> 
     :func:`check_map` says, with the shapes that it states and, if ``linear``, its adjoint. Two images are tried, or the
     whole batch if it takes no other.
     """
+    require_kind(op, Operator, "op", "parse_operator('sr:4', (3, H, W))")
     name, count = type(op).__name__, image_shape[0]
     with suppress(Exception):  # of masks and kernels for another number of images, say
         count = 2 if len(op(torch.zeros(2, *image_shape[1:], device=device))) == 2 else count
@@ -44,6 +47,18 @@ def check_operator(op: Operator, image_shape: Shape, device: Device = "cpu") -> 
     if not gap <= TOLERANCE * scale:
         says = f"<A x, y> and <x, A^T y> differ by {100 * gap / (scale or 1):.2g} %"
         raise ValueError(f"{name}.adjoint is not the adjoint of forward: {says}")
+    _check_prox(op, u, seen)
+
+
+def _check_prox(op: Operator, x: Tensor, y: Tensor) -> None:
+    """What ``op`` knows in closed form shows in its proximal step; conjugate gradients need only its adjoint. A
+    ``prox`` of its own is taken as it is: it may be another step on purpose."""
+    closed = type(op).damped_pinv is not Operator.damped_pinv or op.row_gram() is not None
+    if closed and type(op).prox is Operator.prox:
+        best = op.prox(-x, y, 1.0)
+        slope = op.adjoint(op(best) - y) + best + x
+        if not float(slope.norm()) <= ROUGH * float(op.adjoint(y).norm() + x.norm()):
+            raise ValueError(f"{type(op).__name__}.prox is not the minimum: its row_gram or its transform is wrong")
 
 
 def check_first_use(op: Operator, image_shape: Shape, device: Device) -> None:

@@ -10,32 +10,49 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import GenericAlias, UnionType
+from typing import Any, get_args, get_origin
 
 from workbench.text import check_labels, parse_settings
+
+EXAMPLES = {list: '["a", "b"]', dict: '{"a": 1}', str: '"a"', bool: "true", int: "3", float: "0.5"}
 
 
 def run_script(file: Path, pairs: Sequence[str]) -> dict[str, Any]:
     """Run the jupytext script ``file`` with the parameters ``pairs`` and return what it defined.
 
     Raises:
-        ValueError: no cell with the tag "parameters", a pair that is no NAME=VALUE, or an unknown parameter.
+        ValueError: no cell with the tag "parameters", a pair that is no NAME=VALUE, an unknown parameter, or a value of
+            another kind than the notebook says.
     """
     text = file.read_text(encoding="utf-8")
     match = re.search(r'^# %% tags=\["parameters"\]\n.*?(?=^# %%)', text, re.M | re.S)
     if match is None:
         raise ValueError(f'{file}: expected a cell with tags=["parameters"], as job notebooks have')
-    values: dict[str, Any] = {"__name__": "__main__"}
-    exec(match.group(), values)
+    values: dict[str, Any] = {"__name__": "__main__", "__annotations__": {}}
+    exec(compile(match.group(), str(file), "exec", dont_inherit=True), values)  # annotations as types, not as text
     settings = parse_settings(pairs, "parameters")
     check_labels(file.name, settings, "parameter", (name for name in values if not name.startswith("_")))
+    for name, value in settings.items():
+        _check_kind(f"{file.name}: {name}", value, values["__annotations__"].get(name, type(values[name])))
     values |= settings
     # Empty lines keep the line numbers of error messages right.
     exec(compile("\n" * text.count("\n", 0, match.end()) + text[match.end() :], str(file), "exec"), values)
     return values
+
+
+def _check_kind(name: str, value: object, kind: Any) -> None:
+    """Raise ValueError, with an example, unless ``value`` is of ``kind``, a type or a union of types. What a list holds
+    is not looked at: machines that only train have no pydantic."""
+    parts = [get_origin(part) or part for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
+    if type(value) not in parts and not (float in parts and type(value) is int):
+        told = kind if isinstance(kind, UnionType | GenericAlias) else kind.__name__
+        example = f"{name.split()[-1]}={EXAMPLES.get(parts[0], 'VALUE')}"
+        raise ValueError(f"{name} must be {told}, got {value!r}; write it as in {shlex.quote(example)}")
 
 
 if __name__ == "__main__":

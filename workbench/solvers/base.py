@@ -136,6 +136,8 @@ class Solver(Limited, ABC):
         p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
         remark = "" if prior is None else check_once(prior, p.grey)
         found = self.run(p, callback)
+        require_kind(found, Restoration, f"what {type(self).__name__}.run returns", "see workbench.solvers.base")
+        require(found.image.shape == p.grey.shape, "the restored image", f"of {p.grey.shape}", found.image.shape)
         return replace(found, message="; ".join(filter(None, (found.message, remark, _out_of_range(found.image)))))
 
     def problem(
@@ -149,7 +151,7 @@ class Solver(Limited, ABC):
     ) -> Problem:
         """The arguments of a call, checked. Raises ValueError as the call."""
         require_kind(y, Tensor, "y", "the measurement (B, C, H, W)")
-        require(y.is_floating_point() or y.is_complex(), "y", "floating-point, for photos in [0, 1]", y.dtype)
+        require(y.is_floating_point(), "y", "floating-point, [0, 1]; complex ones by torch.view_as_real", y.dtype)
         require_kind(op, Operator, "op", "see workbench.operators, or parse_operator")
         if prior is not None:
             require_kind(prior, Prior, "prior", "see load_prior")
@@ -166,9 +168,9 @@ class Solver(Limited, ABC):
             if not self.takes_initial:
                 others = ", ".join(key for key, kind in SOLVERS.items() if kind.takes_initial)
                 raise ValueError(f"{name} takes no initial image; these do: {others}")
+            require_kind(initial, Tensor, "initial", "a restoration (B, C, H, W)")
             expected, got = tuple(op.image_shape(y.shape)), tuple(initial.shape)
-            if got != expected:
-                raise ValueError(f"initial must have the shape of the result, {expected}, got {got}")
+            require(got == expected, "initial", f"of the shape of the result, {expected}", got)
             initial = initial.to(y)
         check_first_use(op, op.image_shape(y.shape), y.device)
         return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
@@ -241,14 +243,16 @@ def collect(
     iterations: Iterator[Iterate], images: int, callback: Callback | None = None, message: str = ""
 ) -> Restoration:
     """Go through ``iterations`` of a batch of ``images``: count, report, and make a result of the last one."""
-    spent, residuals = torch.zeros(images, dtype=torch.int64), []
+    spent, residuals, index = torch.zeros(images, dtype=torch.int64), [], 0
     for index, it in enumerate(iterations, start=1):
+        require_kind(it, Iterate, "what iterate yields", "Iterate(image, sigma, clean, total)")
         spent = spent + it.evaluations
         if it.residual is not None:
             residuals.append(it.residual)
         if callback is not None:
             shown = it.clean if index < it.total else it.image
             callback(Step(index, it.total, it.sigma, shown, spent, it.residual))
+    require(index > 0, "iterate", "a generator that yields an Iterate after every step", "one that yields nothing")
     return Restoration(
         image=it.image,
         evaluations=spent,
@@ -271,7 +275,6 @@ def _out_of_range(image: Tensor) -> str:
 
 def noise_levels(sigma_noise: float | Tensor, y: Tensor) -> Tensor:
     """The noise level of each measurement, (B,). Raises ValueError if negative, not finite or of a wrong shape."""
-    require(not isinstance(sigma_noise, str), "sigma_noise", "a number or a tensor (B,)", repr(sigma_noise))
     return per_image(sigma_noise, y, "sigma_noise")
 
 

@@ -114,14 +114,14 @@ def sampling_sigmas(
     return levels
 
 
-def check_levels(schedule: str | Sequence[float], steps: int, sigma_max: float) -> Tensor:
-    """``schedule`` as the levels (steps,) of DiffPIR, float64.
+def check_levels(schedule: str | Sequence[float], steps: int, sigma_max: float, names: str = "'karras'") -> Tensor:
+    """``schedule`` as the levels (steps,), float64; ``names`` are those that would have been taken.
 
     Raises:
         ValueError: a name; or not ``steps`` positive finite numbers that do not rise, the first at most ``sigma_max``.
     """
     if isinstance(schedule, str):
-        raise ValueError(f"schedule must be 'geometric', 'vp' or a list of levels, got {schedule!r}")
+        raise ValueError(f"schedule must be {names} or a list of levels, got {schedule!r}")
     levels = torch.as_tensor(schedule, dtype=torch.float64)
     fine = levels.shape == (steps,) and bool((levels > 0).all()) and math.isfinite(float(levels[0]))
     if not fine or not bool((levels.diff() <= 0).all()):

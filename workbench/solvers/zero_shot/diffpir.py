@@ -114,7 +114,7 @@ class DiffPIR(Sampler, name="diffpir"):
         elif self.schedule == "vp":
             ladder = vp_quad_sigmas(self.steps, prior.sigma_max)
         else:
-            ladder = check_levels(self.schedule, self.steps, prior.sigma_max)
+            ladder = check_levels(self.schedule, self.steps, prior.sigma_max, "'geometric', 'vp'")
         ladder = ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))
         stops = self.schedule == "geometric" and self.sigma_end is not None
         return torch.maximum(ladder, sigma_noise).clamp(max=prior.sigma_max) if stops else ladder
