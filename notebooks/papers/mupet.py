@@ -491,7 +491,8 @@ best = {label: max(summaries, key=lambda title: summaries[title]["means"][label]
 print("highest PSNR of each prior at:", best)
 assert set(best.values()) == {"ζ = 1, σ = 1"}
 kept, gained = (
-    [change_of(summary, against, "psnr")[0] for summary in summaries.values()] for against in ("before", "DSM continued")
+    [change_of(summary, against, "psnr")[0] for summary in summaries.values()]
+    for against in ("before", "DSM continued")
 )
 assert max(map(abs, kept[:2])) < 0.3 and min(gained[:2]) > 0.1
 assert max(kept[2], gained[2]) < -0.1
