@@ -29,7 +29,7 @@ run_script(Path(sys.argv[1]), sys.argv[2:])
 """
     given = ["alpha=0.0", "steps=2", "batch_size=2", "workers=0", "folder=run", "scales=[[0.5, 1.0]]"]
     command = [sys.executable, "-c", program, str(NOTEBOOKS / "train_mupet.py"), *given]
-    environment = {"MPLBACKEND": "Agg", "PYTHONPATH": str(NOTEBOOKS.parents[1]), "PATH": ""}
+    environment = {"MPLBACKEND": "Agg", "PYTHONPATH": str(NOTEBOOKS.parents[1]), "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert load_prior(tmp_path / "run" / "prior.safetensors").card["steps"] == 2

@@ -127,6 +127,8 @@ def test_the_start_is_the_smooth_estimate_or_the_measurement_at_the_size_of_the_
         RED(form="gradient")(x, JPEG(50), prior)
     with pytest.raises(ValueError, match="sigma_end must be at most sigma_start"):
         ADMM(sigma_start=0.1, sigma_end=0.2)
+    with pytest.raises(ValueError, match=r"relaxation must be in \(0, 2\], got 3"):
+        ADMM(relaxation=3.0)
 
 
 def test_a_divergent_iteration_stops_early_with_its_best_iterate() -> None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from workbench.limits import Count, NotNegative, Positive
+from workbench.limits import Count, Limit, NotNegative
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import running
 from workbench.solvers.fixed_point.solve import Map
@@ -43,7 +43,7 @@ class ADMM(Annealed, name="admm"):
 
     max_steps: Count = 20
     lambda_: NotNegative | None = None
-    relaxation: Positive = 1.0
+    relaxation: Annotated[float, Limit("in (0, 2]", lambda v: 0 < v <= 2)] = 1.0
     denoise_first: bool = False
 
     def image(self, value: Tensor) -> Tensor:
