@@ -119,7 +119,7 @@ def restore(
     settings, prior_settings = parse_settings(set_ or []), parse_settings(prior_set or [], "--prior-set")
     writable(out)
     # Names are checked before the slow part, cheapest first.
-    from workbench.images import check_bits, load_image
+    from workbench.images import check_bits
     from workbench.models.wrappers import existing_device
     from workbench.photo_file import read_photo
     from workbench.provenance import changes
@@ -160,7 +160,7 @@ def restore(
     file = read_photo(recipe.photo, size)
     if file.remark:
         typer.echo(f"Note: {recipe.photo}: {file.remark}")
-    given = (file.image, None if initial is None else load_image(initial))
+    given = (file.image, None if initial is None else read_photo(initial).image)
     results = restore_recipe(recipe, *given, known_devices, Bar)
     for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
         writable(folder)

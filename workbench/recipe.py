@@ -273,7 +273,7 @@ def _line(error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     kinds = [each["type"] for each in errors]
     first = errors[kinds.index("extra_forbidden") if "extra_forbidden" in kinds else 0]
-    kind, location, text = first["type"], first["loc"], first["msg"]
+    kind, location, text = first["type"], tuple(part for part in first["loc"] if part != "float"), first["msg"]
     if kind in ("value_error", "extra_forbidden"):
         # These name the field themselves: what of the location matters is the method.
         location = location[:-1]

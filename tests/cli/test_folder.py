@@ -163,7 +163,9 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(many, cat, tmp_path):
     assert len(before) == 4
     assert not (tmp_path / "out" / "summary.csv").exists()
     with (tmp_path / "out" / "records.jsonl").open("a") as file:
-        file.write('{"file": "3.png", "sta')  # a line that the system did not finish
+        file.write('3\n{"file": "3.png", "sta')  # a line that the system did not finish
+    with (tmp_path / "out" / "records.jsonl").open("ab") as file:
+        file.write(b"\xff")  # nor the disk
     after = many("in")
     assert (after.code, after.said) == (0, "8 restored (3 of them before); written to out\n")
     assert [record["file"] for record in after.records] == [f"{number}.png" for number in range(8)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import ExifTags, Image
 from workbench.cli import main
 from workbench.evaluation.metrics import paper_scores
 from workbench.images import load_image, sample_photo, save_image
+from workbench.photo_file import read_photo
 
 
 def test_restore_writes_pictures_and_metrics(restored, photo):
@@ -47,6 +49,8 @@ def test_super_resolution_is_also_scored_as_its_papers_do(restored, photo):
 
 def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
     restored(photo)
+    (tmp_path / "new").mkdir()
+    another = Path(shutil.copy(photo, tmp_path / "new" / "original.png"))
     small = tmp_path / "small.png"
     save_image(sample_photo("cat", 8), small)
     done = restored(small, "--degrade", "none", "--operator", "sr:4")
@@ -57,6 +61,9 @@ def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
     for score in ("lpips", "effnet"):
         assert (done.metrics[score], done.metrics[f"{score}_reason"]) == (None, "no original to compare")
     assert done.metrics["psnr"] is None
+    for _ in range(2):  # what no earlier result wrote stays
+        restored(small, "--degrade", "none", "--operator", "denoise", out="new")
+        assert another.exists()
 
 
 def test_devices_share_the_work(restored, photo):
@@ -74,6 +81,7 @@ def test_photos_of_any_size_are_denoised_in_tiles_where_they_must(restored, tmp_
         assert (f"Denoised in tiles of {tile} pixels" in done.said) == (tile > 0)
         assert done.metrics["tile"] == tile
         assert list(done.images["restored"].shape[2:]) == done.metrics["size"] == ([32, 32] if options else [34, 36])
+    assert "tiles" not in restored("odd.png", "--degrade", "blur:1", "--solver", "pinv").said  # that asks no prior
 
 
 def read(path: Path) -> tuple[str, np.ndarray]:
@@ -117,6 +125,11 @@ def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
     assert read(tmp_path / "out" / "degraded.png")[0] == "RGB"
     restored("clear.png", "--degrade", "blur:1", "--size", 16)
     assert read(tmp_path / "out" / "restored.png")[1][0, :, 3].tolist() == [*7 * [0], 17, 238, *7 * [255]]
+    written = tmp_path / "out" / "restored.png"  # where alpha is between, colours are not mixed with white
+    Image.fromarray(read_photo(written).levels[..., :3]).save(tmp_path / "opaque.png")
+    missing = ("clear.png", "--size", 16, "--degrade", "inpaint:0.8", "--initial")
+    one, two = (restored(*missing, start, "--set", "sigma_start=0.1") for start in (written, "opaque.png"))
+    assert one.files == two.files
 
 
 def test_sixteen_bits_are_written_on_request(restored, tmp_path):
@@ -161,6 +174,7 @@ BAD = {
     "cat.png --solver ddnm --initial odd.png": r"shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
     "cat.png --solver pinv --initial cat.png": "pinv takes no initial image; .*ddnm",
     "cat.png --size 0": "at least 1 pixel",
+    "cat.png --size 100000": "at most 7071, got 100000",
     "cat.png --noise 25": r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?",
     "cat.png --bits 12": "8 or 16 bits a channel, got 12",
     "cat.png --samples 65": "--samples",
