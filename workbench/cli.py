@@ -7,6 +7,7 @@ commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -199,19 +200,19 @@ app.command()(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: run the command and turn bad input into one line and exit code 2."""
+    """Entry point: run the command and turn bad input, or files that fail, into one line and exit code 2."""
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
-    except (typer.TyperException, ValueError) as error:
-        # ValueError is how the whole package says that an argument is wrong.
-        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"workbench: {' '.join(text.split())}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
     except BrokenPipeError:  # `workbench operators | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (typer.TyperException, ValueError, OSError) as error:
+        # ValueError is how the whole package says that an argument is wrong. OSError: a full disk, a closed folder, ...
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"workbench: {' '.join(re.sub(r'^.Errno [0-9]+. ', '', text).split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     if code == 130:  # what typer itself makes of Ctrl-C
         print("workbench: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -75,7 +75,8 @@ def restore_photos(
     own = [spec] * is_own(spec) + [str(recipe.noise)] * named(str(recipe.noise))
     code = [source for source in (source_of(solver), *(imported(text)[1] for text in own)) if source]
     options |= {"code": code} if code else {}
-    taken = [out / name for photo in photos for name in photo.written if (out / name).exists()]
+    ours = (*(name for photo in photos for name in photo.written), "summary.csv", "contact.png")
+    taken = [out / name for name in ours if (out / name).exists()]
     if taken and not (out / RECORDS).exists():
         raise ValueError(f"{taken[0]} is there, and none of these results: choose another --out")
     records = Records(out, options | {"weights": prior.source, "mask or kernel": stamp_of(mask)})

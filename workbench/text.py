@@ -56,7 +56,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to. It takes the place of ``path`` in one step at the end of the block,
     so that ``path`` always holds either the old or the new content; if the block raises, it is removed."""
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}."[:50])
     os.close(handle)
     temporary = Path(name)
     try:

@@ -189,6 +189,7 @@ BAD = {
     "restored-2.png --out . --samples 2": "would replace restored-2.png",
     "cat.png --out text.json": "cannot write to the folder text.json",
     "cat.png --out text.json/x": "cannot write to the folder",
+    f"{300 * 'a'}.png": "workbench: File name too long: 'aaa",
     "": "Missing argument 'PHOTO'",
     "cat.png --sed 1": "No such option: --sed",
 }

@@ -17,6 +17,7 @@ raises whatever the decoder raises on a broken file.
 from __future__ import annotations
 
 import glob
+import os
 import random
 import tempfile
 import zipfile
@@ -81,8 +82,13 @@ def decode_image(data: bytes | Path) -> np.ndarray:
 
 
 def images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files below ``folder`` with one of ``suffixes``, sorted, but for hidden ones and those in hidden folders."""
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and not file.is_dir())
+    """The files below ``folder`` with one of ``suffixes``, sorted, but for hidden ones and those in hidden folders; and
+    folders that cannot be looked into, to be named."""
+
+    def wanted(file: Path) -> bool:
+        return not os.access(file, os.R_OK | os.X_OK) if file.is_dir() else file.suffix.lower() in suffixes
+
+    files = filter(wanted, sorted(folder.rglob("*")))
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
