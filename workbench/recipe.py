@@ -232,13 +232,14 @@ def restore_recipe(
     for method in recipe.methods:
         solver_of(method.solver, method.settings)
     image = image.to(devices[0])
+    initial = None if initial is None else initial.to(devices[0]).expand(recipe.samples, -1, -1, -1)
     priors = load_priors(recipe, image, devices)
     degraded = measure(recipe, image, priors[0])
     for prior in priors[1:]:
         prior.check(degraded.op.adjoint(degraded.y))
     for method, prior in zip(recipe.methods, priors, strict=True):
         with bar(method.label) as callback:
-            result = run_method(degraded, method, prior, callback, None if initial is None else initial.to(devices[0]))
+            result = run_method(degraded, method, prior, callback, initial)
         yield result
 
 

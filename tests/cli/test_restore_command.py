@@ -130,6 +130,8 @@ def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
     missing = ("clear.png", "--size", 16, "--degrade", "inpaint:0.8", "--initial")
     one, two = (restored(*missing, start, "--set", "sigma_start=0.1") for start in (written, "opaque.png"))
     assert one.files == two.files
+    several = restored(*missing, "opaque.png", "--set", "sigma_start=0.1", "--samples", 2)
+    assert several.files["restored.png"] == one.files["restored.png"] != several.files["restored-2.png"]
 
 
 def test_sixteen_bits_are_written_on_request(restored, tmp_path):
