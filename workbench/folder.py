@@ -37,8 +37,6 @@ COLUMNS = (
     *("file", "state", "reason", "size", "psnr", "ssim", "lpips", "effnet", "consistency"),
     *("evaluations", "seconds", "message", "remark"),
 )
-
-
 Batch = list[tuple[Source, Photo]]
 
 

@@ -48,7 +48,6 @@ class Noise:
 
     def __post_init__(self) -> None:
         levels = torch.as_tensor(self.sigma, dtype=torch.float64)
-        # Far larger counts overflow.
         if not (self.gain == 0 or 1e-9 <= self.gain <= 1) or not bool(((levels >= 0) & (levels <= 1)).all()):
             most = float(levels.max())
             raise ValueError(

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAD = 0.67449  # the median of |e|, e standard normal
 CHANNELS = ("red", "green", "blue")
 ALIKE = 0.1  # channels whose levels differ by less than this share have one
 
@@ -31,7 +30,7 @@ def estimate_noise(photo: Tensor) -> Tensor:
     planes = photo.detach().cpu().double().flatten(0, 1).numpy()
     details = (np.abs(dwt2(plane, "db2")[1][2]) for plane in planes)
     noisy = (detail[detail > 1e-9] for detail in details)  # even areas give zeros up to rounding
-    levels = [float(np.median(detail)) / MAD if detail.size else 0.0 for detail in noisy]
+    levels = [float(np.median(detail)) / 0.67449 if detail.size else 0.0 for detail in noisy]  # that of a normal |e|
     return torch.tensor(levels, dtype=torch.float64).view(photo.shape[:2])
 
 

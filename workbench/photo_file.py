@@ -119,8 +119,7 @@ def _read(file: ImageFile.ImageFile, path: Path, size: int | None, flat: bool, t
     exif = _exif(file, remarks)
     image = ImageOps.exif_transpose(file)
     deep = _sixteen_bits(image, low)
-    # Lab is not of a device: Pillow converts it, whatever the profile.
-    profile = image.info.get("icc_profile") if to_srgb and image.mode != "LAB" else None
+    profile = image.info.get("icc_profile") if to_srgb and image.mode != "LAB" else None  # Lab is of no device
     if deep is not None:
         if "transparency" in image.info:
             remarks.append("its transparent colour ignored")
@@ -201,14 +200,9 @@ def _to_srgb(image: Image.Image, profile: bytes, remarks: list[str]) -> Image.Im
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(source))).strip()[:60]
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            kind,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,  # as photo editors do, for profiles whose intents differ
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
+        # As photo editors do, for profiles whose intents differ.
+        how = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), kind, "RGB", *how)
         if kind != "CMYK":
             before = _CHART.convert(kind)
             change = ImageChops.difference(transform.apply(before), before.convert("RGB"))

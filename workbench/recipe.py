@@ -172,7 +172,8 @@ def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degrad
         ValueError: samples of several photos, and as :func:`workbench.restore.degrade` and
             :func:`workbench.restore.observe`.
     """
-    image = _as_loaded(image) if len(image) == 1 else image
+    if len(image) == 1:  # laid out in memory as ``load_image`` does: the last bit of a convolution depends on it
+        image = image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
     if recipe.operator is None:
         measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior, numbers=(0,) * len(image))
     else:
@@ -262,11 +263,6 @@ def folder_name(index: int, method: Method) -> str:
     '1-diffpir-photo-control'
     """
     return re.sub(r"[^A-Za-z0-9.+_]+", "-", f"{index} {method.label}")[:60].strip("-.")
-
-
-def _as_loaded(image: Tensor) -> Tensor:
-    """``image`` (1, C, H, W) laid out in memory as ``load_image`` does: the last bit of a convolution depends on it."""
-    return image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
 
 
 def _line(error: ValidationError) -> str:

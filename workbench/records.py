@@ -75,8 +75,7 @@ def save(result: Result, folder: Path, photo: Photo | None = None, bits: int = 8
     of super-resolution also with what papers on it count (``paper_scores``).
 
     Each file is replaced in one step, metrics.json last. What an earlier result left is removed, if its metrics.json is
-    there: original.png where there is no original now, and further images. Pictures without colours are written as grey
-    ones.
+    there: original.png where there is no original now, and further images. Pictures without colours become grey ones.
 
     Args:
         photo: the file that was restored: its alpha is that of original and restorations, its EXIF that of the latter.

@@ -29,7 +29,6 @@ from workbench.measurement import degrade as degrade
 from workbench.measurement import measured as measured
 from workbench.measurement import observe as observe
 from workbench.measurement import samples as samples
-from workbench.models.files import about
 from workbench.models.load import DEFAULTS
 from workbench.models.prior import KINDS, Prior
 from workbench.models.wrappers import whole_or_tiles
@@ -194,8 +193,7 @@ def _solve(
         level = noise.level(y) if isinstance(noise, Noise) else noise
         noise = noise.framed(frame, y) if isinstance(noise, Noise) else noise
         y = continue_beyond(y, op, frame, level)
-        with about("initial"):
-            initial = None if initial is None else frame.put(initial, frame.factor)
+        initial = None if initial is None else frame.put(initial, frame.factor, "initial: ")
         callback = None if callback is None else _cutting(callback, frame)
     height, width = op.image_shape(y.shape)[-2:]
     fitted = whole_or_tiles(prior, height, width, pixels=math.inf)

@@ -38,14 +38,13 @@ class Bar:
 def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Scores and cost from the ``records`` of a restoration, one per sample."""
     from workbench.evaluation.metrics import METRICS, as_text
-    from workbench.records import NO_ORIGINAL
 
     record, samples = records[0], len(records)
     known = (metric for key, metric in METRICS.items() if record.get(key) is not None)
     scores = ", ".join(f"{metric.title} {as_text(record[metric.key], metric.key)}" for metric in known)
     count = record["evaluations"]
     cost = f"{count} network evaluation{'s' * (count != 1)}, {record['seconds']:.1f} s"
-    scores = f"{scores or NO_ORIGINAL}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
+    scores = f"{scores or 'no original to compare'}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
     lines = [f"{scores}; written to {folder}"]
     if (share := record["mask_fills"]) is not None:
         inverted = share > 0.5 and record["operator"].startswith(("mask:", "oldphoto:"))

@@ -152,8 +152,8 @@ def _read(path: Path, array: str | None, what: str) -> Any:
     if array is None and len(arrays) == 1:
         return next(iter(arrays.values()))
     if array not in arrays:
-        which = f"write {path.name}:NAME with one of {', '.join(arrays) or 'none'}, got {array or 'none'}"
-        raise ValueError(f"{path}: which {what}? {which}")
+        one = f"one of {', '.join(arrays) or 'none'}, got {array or 'none'}"
+        raise ValueError(f"{path}: which {what}? write {path.name}:NAME with {one}")
     return arrays[array]
 
 
