@@ -6,6 +6,7 @@ commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ import typer
 from workbench.commands import PRIOR, PRIOR_SET, SET, convert, exam, models, push, run, verify
 from workbench.demo.command import demo
 from workbench.terminal import Bar, summary, writable
-from workbench.text import parse_settings
+from workbench.text import parse_settings, printable
 
 app = typer.Typer(
     name="workbench",
@@ -144,7 +145,7 @@ def restore(
             tile=tile,
         )
         known = {"operator": operator, "noise": _noise(noise), "seed": seed, "samples": samples}
-        recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
+        recipe = make_recipe(photo=printable(photo), degrade=degrade, methods=(method,), **known)
     known_devices = [existing_device(name) for name in device.split(",")]
     if many:
         if initial is not None:
@@ -155,10 +156,11 @@ def restore(
         said, all_restored = restore_photos(find_photos(photos, out, samples), recipe, out, known_devices, size, bits)
         typer.echo(said)
         raise typer.Exit(0 if all_restored else 1)
+    path = recipe.photo if several else photo
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
-    if any(replaces(recipe.photo, folder) for folder in folders):
+    if any(replaces(path, folder) for folder in folders):
         raise ValueError(f"the results would replace {recipe.photo}: choose another --out")
-    file = read_photo(recipe.photo, size)
+    file = read_photo(path, size)
     if file.remark:
         typer.echo(f"Note: {recipe.photo}: {file.remark}")
     given = (file.image, None if initial is None else read_photo(initial).image)
@@ -201,6 +203,8 @@ app.command()(demo)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point: run the command and turn bad input, or files that fail, into one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every encoding has a "−"
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
     except BrokenPipeError:  # `workbench operators | head -1`

@@ -38,6 +38,11 @@ def check_labels(what: str, given: Iterable[str], kind: str, known: Iterable[str
             raise ValueError(f"{what}: {unknown(kind, name, names)}")
 
 
+def printable(name: object) -> str:
+    """``name`` as text: file names may hold bytes that are none."""
+    return str(name).encode("utf-8", "replace").decode()
+
+
 def require(holds: bool, name: str, expected: str, value: object) -> None:
     """Raise ValueError naming the setting unless ``holds``. Comparisons with NaN are false, so NaN is refused."""
     if not holds:

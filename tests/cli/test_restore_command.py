@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shutil
 import subprocess
@@ -215,6 +217,16 @@ def test_bugs_are_not_hidden(photo, monkeypatch):
     monkeypatch.setattr(workbench.recipe, "restore", bug)
     with pytest.raises(TypeError, match="a bug"):
         main(["restore", str(photo)])
+
+
+def test_names_and_encodings_that_lack_letters(photo, tmp_path, monkeypatch):
+    name = photo.rename(tmp_path / os.fsdecode(b"\xf6.png"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    with pytest.raises(SystemExit) as stop:
+        main(["restore", str(name), "--solver", "pinv", "--out", str(tmp_path / "−")])
+    assert stop.value.code == 0
+    sys.stdout.seek(0)
+    assert sys.stdout.read().endswith("?\n")
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

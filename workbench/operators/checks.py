@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -37,15 +35,10 @@ def check_weight(weight: float | Tensor, x: Tensor) -> Tensor:
 
     It is on the CPU, where looking at it costs no wait for a device; :func:`column` moves it to where it is needed.
     """
-    if isinstance(weight, Tensor):
-        if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] not in (1, x.shape[0])):
-            raise ValueError(f"weight must be a number or have shape ({x.shape[0]},), got shape {tuple(weight.shape)}")
-        checked = weight.to("cpu", x.dtype)
-        fine = bool(((checked >= 0) & checked.isfinite()).all())
-    else:
-        fine = math.isfinite(weight) and weight >= 0
-        checked = torch.tensor(weight, dtype=x.dtype)
-    require(fine, "weight", "finite and not negative", weight)
+    checked = torch.as_tensor(weight, dtype=x.dtype, device="cpu")
+    if checked.ndim > 1 or (checked.ndim == 1 and checked.shape[0] not in (1, x.shape[0])):
+        raise ValueError(f"weight must be a number or have shape ({x.shape[0]},), got shape {tuple(checked.shape)}")
+    require(bool(((checked >= 0) & checked.isfinite()).all()), "weight", "finite and not negative", weight)
     return checked
 
 
