@@ -67,9 +67,8 @@ def test_a_broken_profile_is_ignored_and_said(tmp_path, profile):
 
 
 def test_lab_is_of_no_device(tmp_path):
-    lab = ImageCms.profileToProfile(
-        Image.fromarray(RGB), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
-    )
+    spaces = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    lab = ImageCms.profileToProfile(Image.fromarray(RGB), *spaces, outputMode="LAB")
     lab.save(tmp_path / "a.tif")  # with its profile
     photo = read_photo(tmp_path / "a.tif")
     assert photo.remark == "LAB converted to RGB"

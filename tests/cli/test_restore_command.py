@@ -225,8 +225,7 @@ def test_names_and_encodings_that_lack_letters(photo, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main(["restore", str(name), "--solver", "pinv", "--out", str(tmp_path / "−")])
     assert stop.value.code == 0
-    sys.stdout.seek(0)
-    assert sys.stdout.read().endswith("?\n")
+    assert sys.stdout.buffer.getvalue().endswith(b"?\n")
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

@@ -28,9 +28,8 @@ def files(tmp_path):
     np.savez(tmp_path / "two.npz", kernel1=MOTION, kernel2=np.ones((3, 3)) / 9)
     savemat(tmp_path / "k.mat", {"psf": MOTION})
     Image.fromarray((MOTION * 100).astype(np.uint8)).save(tmp_path / "a b,c:d.png")
-    white = Image.new("LA", (6, 5), 255)
-    white.putalpha(Image.fromarray((MOTION * 100).astype(np.uint8)))
-    white.save(tmp_path / "layer.png")  # painted white where the kernel is
+    bands = Image.new("L", (6, 5), 255), Image.fromarray((MOTION * 100).astype(np.uint8))
+    Image.merge("LA", bands).save(tmp_path / "layer.png")  # painted white where the kernel is
     return tmp_path
 
 
