@@ -150,7 +150,7 @@ def _read(file: ImageFile.ImageFile, path: Path, size: int | None, flat: bool, t
 def _frames(file: ImageFile.ImageFile, path: Path) -> list[str]:
     """The remark on further frames, if there are some. Counting reads them all: not in ``file``, whose first may do."""
     try:
-        with Image.open(path, formats=(str(file.format),)) as other:
+        with Image.open(path, formats=("JPEG" if file.format == "MPO" else str(file.format),)) as other:
             count = getattr(other, "n_frames", 1)
     except Exception:  # whatever parsing hits
         return ["the first frame; others are damaged"]
