@@ -121,6 +121,8 @@ def test_bad_noise() -> None:
         ("poisson:0", "at least 1"),
         ("poisson-gauss:0.1", "noise is SIGMA, poisson:PEAK"),
         ("poisson-gauss:2,0", "on the .0, 1. scale: gain 2"),
+        ("poisson-gauss:1e-300,0", "gain 1e-300 .0, or 1e-9 to 1., sigma up to 0"),
+        ("poisson:1e300", "at most 1e9"),
         ("25", "25/255 = 0.098"),
     ):
         with pytest.raises(ValueError, match=says):

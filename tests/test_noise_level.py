@@ -31,7 +31,11 @@ def test_channels_are_told_apart_where_they_differ():
     assert "(" not in noise_of(photo + 0.1 * unit)[1]
 
 
-def test_an_even_area_has_none():
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_an_even_area_has_none(level):
+    half = 0.5 + 0.1 * torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(3))
+    half[..., :70] = level  # white sky, the ground of a cut-out: more than half of the photo
+    assert noise_of(half)[0] == pytest.approx(0.1, rel=0.1)
     level, text = noise_of(torch.full((1, 3, 32, 32), 0.3))
     assert level == pytest.approx(0, abs=1e-9)
     assert text == "noise estimated: 0.000"

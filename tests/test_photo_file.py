@@ -20,6 +20,7 @@ RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3)).astype(np.uint8)
 DEEP = RNG.integers(0, 65536, (12, 20, 4)).astype(np.uint16)
 ADOBE = rgb_profile("Adobe RGB (1998)", ADOBE_RGB, 563 / 256)
+TIFF_16_BITS, TIFF_12_BITS = (struct.pack("<HHII", 258, 3, 1, bits) for bits in (16, 12))  # BitsPerSample
 TURNED = 6  # EXIF orientation: the first row is the right-hand side
 
 
@@ -63,6 +64,15 @@ def test_a_broken_profile_is_ignored_and_said(tmp_path, profile):
     photo = read_photo(tmp_path / "a.png")
     assert np.array_equal(photo.levels, RGB)
     assert photo.remark == "its broken colour profile ignored"
+
+
+def test_lab_is_of_no_device(tmp_path):
+    spaces = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    lab = ImageCms.profileToProfile(Image.fromarray(RGB), *spaces, outputMode="LAB")
+    lab.save(tmp_path / "a.tif")  # with its profile
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.remark == "LAB converted to RGB"
+    assert np.abs(photo.levels.astype(int) - RGB).mean() < 2  # L, a and b have 8 bits
 
 
 def test_cmyk_is_converted_by_its_profile_if_it_has_one(tmp_path):
@@ -127,8 +137,17 @@ def test_sixteen_bits_that_pillow_does_not_read_are_said(tmp_path):
     imwrite(tmp_path / "a.tif", DEEP[..., :3].transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
     with pytest.raises(ValueError, match=r"a.tif: .*16 bits in separate planes"):
         read_photo(tmp_path / "a.tif")
+    imwrite(tmp_path / "a.tif", DEEP[..., 0], photometric="miniswhite")
+    with pytest.raises(ValueError, match=r"a.tif: .*16 bits .* with 0 for white"):
+        read_photo(tmp_path / "a.tif")
+    imwrite(tmp_path / "a.tif", DEEP[..., 0], photometric="minisblack")
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes().replace(TIFF_16_BITS, TIFF_12_BITS))
+    with pytest.raises(ValueError, match=r"a.tif: .*12 bits"):
+        read_photo(tmp_path / "a.tif")
     (tmp_path / "a.png").write_bytes(png16(DEEP[..., :2]))
     assert read_photo(tmp_path / "a.png").remark == "8 of its 16 bits read, alpha kept"
+    (tmp_path / "a.png").write_bytes(png16(DEEP[..., :1], tRNS=b"\0\1"))
+    assert read_photo(tmp_path / "a.png").remark == "its transparent colour ignored, 16 bits a channel"
 
 
 def test_a_profile_is_converted_at_eight_bits(tmp_path):
@@ -257,11 +276,11 @@ def test_damaged_exif_does_not_lose_the_picture(tmp_path, damage):
 
 def test_frames_are_counted(tmp_path: Path):
     others = [Image.fromarray(255 - RGB), Image.fromarray(RGB // 2)]
-    for name, options in (("a.webp", {"lossless": True}), ("a.tif", {})):
+    for name, options in (("a.webp", {"lossless": True}), ("a.tif", {}), ("a.mpo", {})):
         Image.fromarray(RGB).save(tmp_path / name, save_all=True, append_images=others, **options)
         photo = read_photo(tmp_path / name)
         assert photo.remark == "the first of 3 frames"
-        assert np.array_equal(photo.levels, RGB)
+        assert np.array_equal(photo.levels, RGB) or name == "a.mpo"  # JPEG
 
 
 def test_damage_beyond_the_first_frame_is_said(tmp_path: Path):

@@ -106,6 +106,7 @@ BAD = [
     (LEAST | {"methods": [PINV] * 17}, r"methods: .* at most 16 items .*, not 17, got .{60}$"),
     (LEAST | {"seed": "0"}, "seed: input should be a valid integer, got '0'"),
     (LEAST | {"noise": "loud"}, "noise is SIGMA, poisson:PEAK, .*, got 'loud'"),
+    (LEAST | {"noise": True}, "noise: input should be a valid number, got True"),
     (LEAST | {"seed": -1}, "seed must be 0 or more, a whole number, got -1"),
     (LEAST | {"samples": 65}, "samples: input should be less than or equal to 64, got 65"),
     (method(prior_settings={"device": "cpu"}), r"methods\[1\]: prior_settings device: not a setting of the prior"),

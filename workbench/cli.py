@@ -6,7 +6,9 @@ commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ import typer
 from workbench.commands import PRIOR, PRIOR_SET, SET, convert, exam, models, push, run, verify
 from workbench.demo.command import demo
 from workbench.terminal import Bar, summary, writable
-from workbench.text import parse_settings
+from workbench.text import parse_settings, printable
 
 app = typer.Typer(
     name="workbench",
@@ -119,7 +121,7 @@ def restore(
     settings, prior_settings = parse_settings(set_ or []), parse_settings(prior_set or [], "--prior-set")
     writable(out)
     # Names are checked before the slow part, cheapest first.
-    from workbench.images import check_bits, load_image
+    from workbench.images import check_bits
     from workbench.models.wrappers import existing_device
     from workbench.photo_file import read_photo
     from workbench.provenance import changes
@@ -143,7 +145,7 @@ def restore(
             tile=tile,
         )
         known = {"operator": operator, "noise": _noise(noise), "seed": seed, "samples": samples}
-        recipe = make_recipe(photo=str(photo), degrade=degrade, methods=(method,), **known)
+        recipe = make_recipe(photo=printable(photo), degrade=degrade, methods=(method,), **known)
     known_devices = [existing_device(name) for name in device.split(",")]
     if many:
         if initial is not None:
@@ -154,13 +156,14 @@ def restore(
         said, all_restored = restore_photos(find_photos(photos, out, samples), recipe, out, known_devices, size, bits)
         typer.echo(said)
         raise typer.Exit(0 if all_restored else 1)
+    path = recipe.photo if several else photo
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
-    if any(replaces(recipe.photo, folder) for folder in folders):
+    if any(replaces(path, folder) for folder in folders):
         raise ValueError(f"the results would replace {recipe.photo}: choose another --out")
-    file = read_photo(recipe.photo, size)
+    file = read_photo(path, size)
     if file.remark:
         typer.echo(f"Note: {recipe.photo}: {file.remark}")
-    given = (file.image, None if initial is None else load_image(initial))
+    given = (file.image, None if initial is None else read_photo(initial).image)
     results = restore_recipe(recipe, *given, known_devices, Bar)
     for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
         writable(folder)
@@ -199,19 +202,21 @@ app.command()(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: run the command and turn bad input into one line and exit code 2."""
+    """Entry point: run the command and turn bad input, or files that fail, into one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every encoding has a "−"
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
-    except (typer.TyperException, ValueError) as error:
-        # ValueError is how the whole package says that an argument is wrong.
-        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"workbench: {' '.join(text.split())}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
     except BrokenPipeError:  # `workbench operators | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (typer.TyperException, ValueError, OSError) as error:
+        # ValueError is how the whole package says that an argument is wrong. OSError: a full disk, a closed folder, ...
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"workbench: {' '.join(re.sub(r'^.Errno [0-9]+. ', '', text).split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     if code == 130:  # what typer itself makes of Ctrl-C
         print("workbench: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

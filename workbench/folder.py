@@ -30,6 +30,7 @@ from workbench.recipe import Recipe, fit_prior, load_method_prior, measure, resu
 from workbench.records import RECORDS, Record, Records, save_picture, solver_settings, with_samples, write_table
 from workbench.restore import Result, solver_of
 from workbench.solvers.base import Solver
+from workbench.text import printable
 
 TOGETHER, PIXELS_TOGETHER = 16, 512 * 512  # neighbours of one size are restored at once: so many, of so many pixels
 NAMED, ON_A_SHEET = 10, 40
@@ -37,8 +38,6 @@ COLUMNS = (
     *("file", "state", "reason", "size", "psnr", "ssim", "lpips", "effnet", "consistency"),
     *("evaluations", "seconds", "message", "remark"),
 )
-
-
 Batch = list[tuple[Source, Photo]]
 
 
@@ -75,7 +74,8 @@ def restore_photos(
     own = [spec] * is_own(spec) + [str(recipe.noise)] * named(str(recipe.noise))
     code = [source for source in (source_of(solver), *(imported(text)[1] for text in own)) if source]
     options |= {"code": code} if code else {}
-    taken = [out / name for photo in photos for name in photo.written if (out / name).exists()]
+    ours = (*(name for photo in photos for name in photo.written), "summary.csv", "contact.png")
+    taken = [out / name for name in ours if (out / name).exists()]
     if taken and not (out / RECORDS).exists():
         raise ValueError(f"{taken[0]} is there, and none of these results: choose another --out")
     records = Records(out, options | {"weights": prior.source, "mask or kernel": stamp_of(mask)})
@@ -92,12 +92,12 @@ def restore_photos(
             records.add(record)
             bar.update()
             if record["state"] != "done":
-                tqdm.write(_text(f"{record['state']}: {record['file']}: {record['reason']}"), file=sys.stderr)
+                tqdm.write(f"{record['state']}: {record['file']}: {record['reason']}", file=sys.stderr)
 
         for batch in _batches(missing, size, recipe, keep):
             for record in _finish(batch, restored, out, bits):
                 keep(record)
-    rows = [records.of[photo.name] | {"file": _text(photo.name)} for photo in photos]
+    rows = [records.of[photo.name] | {"file": printable(photo.name)} for photo in photos]
     write_table(rows, COLUMNS, out / "summary.csv")
     done = [photo for photo, row in zip(photos, rows, strict=True) if row["state"] == "done"]
     _write_sheets(done, out, size)
@@ -170,7 +170,7 @@ def _write_sheets(photos: Sequence[Source], out: Path, size: int | None) -> None
         some = photos[first : first + ON_A_SHEET]
         files = (((each.path, size), (out / each.written[0], None)) for each in some)
         pairs = ([Image.fromarray(read_photo(*file, flat=True).levels) for file in both] for both in files)
-        sheet = contact_sheet([_text(each.name) for each in some], pairs)
+        sheet = contact_sheet([printable(each.name) for each in some], pairs)
         sheet.save(out / ("contact.png" if number == 1 else f"contact-{number}.png"))
 
 
@@ -182,8 +182,3 @@ def _line(rows: Sequence[Record], before: int, out: Path) -> str:
     others = [f"{row['file']} ({row['reason']})" for row in rows if row["state"] != "done"]
     others[NAMED:] = [f"and {len(others) - NAMED} more"] if len(others) > NAMED else []
     return f"{', '.join(said)}{': ' if others else ''}{', '.join(others)}; written to {out}"
-
-
-def _text(name: str) -> str:
-    """``name`` for output: file names may hold bytes that are no text."""
-    return name.encode("utf-8", "replace").decode()

@@ -186,8 +186,7 @@ def samples(degraded: Degraded, count: int) -> Degraded:
     """
     if len(degraded.y) != 1:
         raise ValueError(f"samples are of one measurement, got a batch of {len(degraded.y)}")
-    if count < 1:
-        raise ValueError(f"the number of samples must be at least 1, got {count}")
+    require(count >= 1, "the number of samples", "at least 1", count)
     seeds = tuple(range(degraded.seed, degraded.seed + count))
     if count == 1:  # a copy may lie otherwise in memory, on which the last bit of a convolution depends
         return replace(degraded, solver_seeds=seeds)

@@ -10,7 +10,6 @@ where there are some ten counts or more; below, counts are skewed. The variance 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -49,8 +48,11 @@ class Noise:
 
     def __post_init__(self) -> None:
         levels = torch.as_tensor(self.sigma, dtype=torch.float64)
-        if not 0 <= self.gain <= 1 or not bool(((levels >= 0) & (levels <= 1)).all()):
-            raise ValueError(f"noise is on the [0, 1] scale: gain {self.gain:g}, sigma up to {float(levels.max()):g}")
+        if not (self.gain == 0 or 1e-9 <= self.gain <= 1) or not bool(((levels >= 0) & (levels <= 1)).all()):
+            most = float(levels.max())
+            raise ValueError(
+                f"noise is on the [0, 1] scale: gain {self.gain:g} (0, or 1e-9 to 1), sigma up to {most:g}"
+            )
         if self.gain == 0 and not bool((levels > 0).all()):
             raise ValueError("noise that is not the same everywhere must be above 0 everywhere")
 
@@ -146,8 +148,8 @@ def parse_noise(text: str) -> float | Noise:
     if len(numbers) != (wanted or 1):
         raise ValueError(f"noise is {FORMS}, got {text!r}")
     if kind == "poisson":
-        if not 1 <= numbers[0] < math.inf:
-            raise ValueError(f"{text}: the peak is a number of counts, at least 1")
+        if not 1 <= numbers[0] <= 1e9:
+            raise ValueError(f"{text}: the peak is a number of counts, at least 1, at most 1e9")
         return Noise(1 / numbers[0], name=text)
     if wanted:
         return Noise(numbers[0], numbers[1], text)

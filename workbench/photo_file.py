@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import sys
 import warnings
@@ -79,11 +80,11 @@ def read_photo(
 
     Raises:
         ValueError: no such file, not an image, empty, damaged, or more than ``max_pixels`` pixels; one line that
-            begins with ``name``. Or a size below 1.
+            begins with ``name``. Or a size below 1 or of more pixels.
     """
     path, name = Path(path), name or str(path)
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    if size is not None and not 1 <= size <= math.isqrt(max_pixels):
+        raise ValueError(f"size must be at least 1 pixel and at most {math.isqrt(max_pixels)}, got {size}")
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
         raise ValueError(f"{name}: {kind}" + (", expected an image file" if path.exists() else ""))
@@ -118,14 +119,16 @@ def _read(file: ImageFile.ImageFile, path: Path, size: int | None, flat: bool, t
     exif = _exif(file, remarks)
     image = ImageOps.exif_transpose(file)
     deep = _sixteen_bits(image, low)
-    profile = image.info.get("icc_profile") if to_srgb else None
+    profile = image.info.get("icc_profile") if to_srgb and image.mode != "LAB" else None  # Lab is of no device
     if deep is not None:
+        if "transparency" in image.info:
+            remarks.append("its transparent colour ignored")
         image = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     converted = _to_srgb(image, profile, remarks) if profile else None
-    if image.mode == "CMYK" and converted is None:
-        remarks.append("CMYK converted to RGB")
+    if image.mode in ("CMYK", "LAB") and converted is None:
+        remarks.append(f"{image.mode} converted to RGB")
     if deep is not None:
         remarks.append("16 bits rounded to 8" if flat or converted is not None else "16 bits a channel")
     if deep is not None and not flat and converted is None:
@@ -147,7 +150,7 @@ def _read(file: ImageFile.ImageFile, path: Path, size: int | None, flat: bool, t
 def _frames(file: ImageFile.ImageFile, path: Path) -> list[str]:
     """The remark on further frames, if there are some. Counting reads them all: not in ``file``, whose first may do."""
     try:
-        with Image.open(path, formats=(str(file.format),)) as other:
+        with Image.open(path, formats=("JPEG" if file.format == "MPO" else str(file.format),)) as other:
             count = getattr(other, "n_frames", 1)
     except Exception:  # whatever parsing hits
         return ["the first frame; others are damaged"]
@@ -159,8 +162,10 @@ def _low_bytes(file: ImageFile.ImageFile, path: Path, remarks: list[str]) -> Ima
     arguments = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in file.tile]
     mode = str(arguments[0][0]) if arguments and arguments[0] else ""
     tags = getattr(file, "tag_v2", {})
-    if tags.get(_TAGS.PlanarConfiguration) == 2 and 16 in tags.get(_TAGS.BitsPerSample, ()):
-        raise ValueError("16 bits in separate planes, which Pillow misreads; save it with interleaved channels")
+    bits, planes, white = tags.get(_TAGS.BitsPerSample, ()), _TAGS.PlanarConfiguration, _TAGS.PhotometricInterpretation
+    if 12 in bits or (16 in bits and (tags.get(planes) == 2 or tags.get(white) == 0)):
+        what = "12 bits, or 16 bits in separate planes or with 0 for white"
+        raise ValueError(f"{what}, which Pillow misreads; save it with 16 bits, interleaved, and 0 for black")
     found = re.fullmatch(r"(RGBA?;16)([BLN])", mode)
     if found is None:
         if ";16" in mode and not mode.startswith("I"):
@@ -195,14 +200,9 @@ def _to_srgb(image: Image.Image, profile: bytes, remarks: list[str]) -> Image.Im
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(source))).strip()[:60]
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            kind,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,  # as photo editors do, for profiles whose intents differ
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
+        # As photo editors do, for profiles whose intents differ.
+        how = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), kind, "RGB", *how)
         if kind != "CMYK":
             before = _CHART.convert(kind)
             change = ImageChops.difference(transform.apply(before), before.convert("RGB"))

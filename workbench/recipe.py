@@ -172,7 +172,8 @@ def measure(recipe: Recipe, image: Tensor, prior: Prior | None = None) -> Degrad
         ValueError: samples of several photos, and as :func:`workbench.restore.degrade` and
             :func:`workbench.restore.observe`.
     """
-    image = _as_loaded(image) if len(image) == 1 else image
+    if len(image) == 1:  # laid out in memory as ``load_image`` does: the last bit of a convolution depends on it
+        image = image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
     if recipe.operator is None:
         measured = degrade(image, recipe.degrade, recipe.noise, recipe.seed, prior, numbers=(0,) * len(image))
     else:
@@ -232,13 +233,14 @@ def restore_recipe(
     for method in recipe.methods:
         solver_of(method.solver, method.settings)
     image = image.to(devices[0])
+    initial = None if initial is None else initial.to(devices[0]).expand(recipe.samples, -1, -1, -1)
     priors = load_priors(recipe, image, devices)
     degraded = measure(recipe, image, priors[0])
     for prior in priors[1:]:
         prior.check(degraded.op.adjoint(degraded.y))
     for method, prior in zip(recipe.methods, priors, strict=True):
         with bar(method.label) as callback:
-            result = run_method(degraded, method, prior, callback, None if initial is None else initial.to(devices[0]))
+            result = run_method(degraded, method, prior, callback, initial)
         yield result
 
 
@@ -263,17 +265,12 @@ def folder_name(index: int, method: Method) -> str:
     return re.sub(r"[^A-Za-z0-9.+_]+", "-", f"{index} {method.label}")[:60].strip("-.")
 
 
-def _as_loaded(image: Tensor) -> Tensor:
-    """``image`` (1, C, H, W) laid out in memory as ``load_image`` does: the last bit of a convolution depends on it."""
-    return image[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)[None]
-
-
 def _line(error: ValidationError) -> str:
     """One line of ``error``: where, what was expected, what came. A misspelt field comes before what it leaves out."""
     errors = error.errors(include_url=False)
     kinds = [each["type"] for each in errors]
     first = errors[kinds.index("extra_forbidden") if "extra_forbidden" in kinds else 0]
-    kind, location, text = first["type"], first["loc"], first["msg"]
+    kind, location, text = first["type"], tuple(part for part in first["loc"] if part != "float"), first["msg"]
     if kind in ("value_error", "extra_forbidden"):
         # These name the field themselves: what of the location matters is the method.
         location = location[:-1]

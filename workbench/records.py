@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 RECORDS = "records.jsonl"
+NO_ORIGINAL = "no original to compare"
 JSON = (bool, int, float, str, list, tuple, dict, type(None))
 
 # What metrics.json holds of every further sample; the first has its whole record.
@@ -73,23 +74,25 @@ def save(result: Result, folder: Path, photo: Photo | None = None, bits: int = 8
     restored-2.png, ... metrics.json is the record of the first, with ``samples``, the scores of the others, if any;
     of super-resolution also with what papers on it count (``paper_scores``).
 
-    Each file is replaced in one step, metrics.json last. original.png is removed where there is no original, and what
-    an earlier result with more images left. Pictures without colours are written as grey ones.
+    Each file is replaced in one step, metrics.json last. What an earlier result left is removed, if its metrics.json is
+    there: original.png where there is no original now, and further images. Pictures without colours become grey ones.
 
     Args:
         photo: the file that was restored: its alpha is that of original and restorations, its EXIF that of the latter.
         bits: of each channel.
     """
     exif, alpha = (b"", None) if photo is None else (photo.exif, photo.alpha)
-    if result.degraded.original is None:
-        (folder / "original.png").unlink(missing_ok=True)
-    else:
+    earlier = folder / "metrics.json"
+    known = earlier.read_text(encoding="utf-8", errors="replace") if earlier.is_file() else NO_ORIGINAL
+    if result.degraded.original is not None:
         save_picture(result.degraded.original[:1], folder / "original.png", alpha, bits)
+    elif NO_ORIGINAL not in known:
+        (folder / "original.png").unlink(missing_ok=True)
     save_picture(result.degraded.picture[:1], folder / "degraded.png", None, bits)
     names = ["restored.png", *(f"restored-{number}.png" for number in range(2, len(result.image) + 1))]
     for name, image in zip(names, result.image.split(1), strict=True):
         save_picture(image, folder / name, alpha, bits, exif)
-    for file in folder.glob("restored-*.png"):
+    for file in folder.glob("restored-*.png") if earlier.is_file() else ():
         if re.fullmatch(r"restored-\d+\.png", file.name) and file.name not in names:
             file.unlink()
     write_json(folder / "metrics.json", with_samples(result.records) | _as_papers(result))
@@ -142,10 +145,10 @@ class Records:
     def __init__(self, out: Path, options: dict[str, Any]) -> None:
         self.out, self.path, self.of = out, out / RECORDS, dict[str, Record]()
         options = json.loads(_line(options))
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else ():
             try:
-                entry = json.loads(line)
-            except ValueError:  # half a line: the end of an interrupted run
+                entry = dict(json.loads(line))
+            except (ValueError, TypeError):  # half a line: the end of an interrupted run
                 continue
             if "file" in entry:
                 self.of[entry["file"]] = entry

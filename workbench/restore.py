@@ -36,7 +36,7 @@ from workbench.noise import Noise
 from workbench.operators.border import Frame, continue_beyond
 from workbench.own import source_of
 from workbench.random import stream_of
-from workbench.records import environment, solver_settings, tiles_of
+from workbench.records import NO_ORIGINAL, environment, solver_settings, tiles_of
 from workbench.solvers import make_solver, solver_class
 from workbench.solvers.base import Callback, Restoration, Solver
 from workbench.text import check_types, require_kind
@@ -193,7 +193,7 @@ def _solve(
         level = noise.level(y) if isinstance(noise, Noise) else noise
         noise = noise.framed(frame, y) if isinstance(noise, Noise) else noise
         y = continue_beyond(y, op, frame, level)
-        initial = None if initial is None else frame.put(initial, frame.factor)
+        initial = None if initial is None else frame.put(initial, frame.factor, "initial: ")
         callback = None if callback is None else _cutting(callback, frame)
     height, width = op.image_shape(y.shape)[-2:]
     fitted = whole_or_tiles(prior, height, width, pixels=math.inf)
@@ -226,5 +226,5 @@ def _cutting(callback: Callback, frame: Frame) -> Callback:
 def _scores(restored: Tensor, original: Tensor | None, judge: bool) -> list[dict[str, Any]]:
     if original is not None:
         return score(restored, original, judge, clip=True)  # one that diverged has a record, its message says so
-    reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), "no original to compare")
+    reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), NO_ORIGINAL)
     return [dict.fromkeys(("psnr", "ssim", "lpips", "effnet")) | reasons for _ in restored]

@@ -42,13 +42,14 @@ def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     record, samples = records[0], len(records)
     known = (metric for key, metric in METRICS.items() if record.get(key) is not None)
     scores = ", ".join(f"{metric.title} {as_text(record[metric.key], metric.key)}" for metric in known)
-    cost = f"{record['evaluations']} network evaluations, {record['seconds']:.1f} s"
+    count = record["evaluations"]
+    cost = f"{count} network evaluation{'s' * (count != 1)}, {record['seconds']:.1f} s"
     scores = f"{scores or 'no original to compare'}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
     lines = [f"{scores}; written to {folder}"]
     if (share := record["mask_fills"]) is not None:
         inverted = share > 0.5 and record["operator"].startswith(("mask:", "oldphoto:"))
         lines.append(f"The mask fills {100 * share:.1f} % of the photo" + (": is it inverted?" if inverted else ""))
-    if record["tile"]:
+    if record["tile"] and count:
         lines.append(f"Denoised in tiles of {record['tile']} pixels that share {record['overlap']} (--tile)")
     return "\n".join(lines + ([f"Note: {record['message']}"] if record["message"] else []))
 

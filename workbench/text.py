@@ -38,6 +38,11 @@ def check_labels(what: str, given: Iterable[str], kind: str, known: Iterable[str
             raise ValueError(f"{what}: {unknown(kind, name, names)}")
 
 
+def printable(name: object) -> str:
+    """``name`` as text: file names may hold bytes that are none."""
+    return str(name).encode("utf-8", "replace").decode()
+
+
 def require(holds: bool, name: str, expected: str, value: object) -> None:
     """Raise ValueError naming the setting unless ``holds``. Comparisons with NaN are false, so NaN is refused."""
     if not holds:
@@ -56,7 +61,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to. It takes the place of ``path`` in one step at the end of the block,
     so that ``path`` always holds either the old or the new content; if the block raises, it is removed."""
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}."[:50])
     os.close(handle)
     temporary = Path(name)
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ from PIL import ExifTags, Image
 from workbench.cli import main
 from workbench.evaluation.metrics import paper_scores
 from workbench.images import load_image, sample_photo, save_image
+from workbench.photo_file import read_photo
 
 
 def test_restore_writes_pictures_and_metrics(restored, photo):
@@ -47,6 +51,8 @@ def test_super_resolution_is_also_scored_as_its_papers_do(restored, photo):
 
 def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
     restored(photo)
+    (tmp_path / "new").mkdir()
+    another = Path(shutil.copy(photo, tmp_path / "new" / "original.png"))
     small = tmp_path / "small.png"
     save_image(sample_photo("cat", 8), small)
     done = restored(small, "--degrade", "none", "--operator", "sr:4")
@@ -57,6 +63,9 @@ def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
     for score in ("lpips", "effnet"):
         assert (done.metrics[score], done.metrics[f"{score}_reason"]) == (None, "no original to compare")
     assert done.metrics["psnr"] is None
+    for _ in range(2):  # what no earlier result wrote stays
+        restored(small, "--degrade", "none", "--operator", "denoise", out="new")
+        assert another.exists()
 
 
 def test_devices_share_the_work(restored, photo):
@@ -74,6 +83,7 @@ def test_photos_of_any_size_are_denoised_in_tiles_where_they_must(restored, tmp_
         assert (f"Denoised in tiles of {tile} pixels" in done.said) == (tile > 0)
         assert done.metrics["tile"] == tile
         assert list(done.images["restored"].shape[2:]) == done.metrics["size"] == ([32, 32] if options else [34, 36])
+    assert "tiles" not in restored("odd.png", "--degrade", "blur:1", "--solver", "pinv").said  # that asks no prior
 
 
 def read(path: Path) -> tuple[str, np.ndarray]:
@@ -117,6 +127,13 @@ def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
     assert read(tmp_path / "out" / "degraded.png")[0] == "RGB"
     restored("clear.png", "--degrade", "blur:1", "--size", 16)
     assert read(tmp_path / "out" / "restored.png")[1][0, :, 3].tolist() == [*7 * [0], 17, 238, *7 * [255]]
+    written = tmp_path / "out" / "restored.png"  # where alpha is between, colours are not mixed with white
+    Image.fromarray(read_photo(written).levels[..., :3]).save(tmp_path / "opaque.png")
+    missing = ("clear.png", "--size", 16, "--degrade", "inpaint:0.8", "--initial")
+    one, two = (restored(*missing, start, "--set", "sigma_start=0.1") for start in (written, "opaque.png"))
+    assert one.files == two.files
+    several = restored(*missing, "opaque.png", "--set", "sigma_start=0.1", "--samples", 2)
+    assert several.files["restored.png"] == one.files["restored.png"] != several.files["restored-2.png"]
 
 
 def test_sixteen_bits_are_written_on_request(restored, tmp_path):
@@ -161,6 +178,7 @@ BAD = {
     "cat.png --solver ddnm --initial odd.png": r"shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
     "cat.png --solver pinv --initial cat.png": "pinv takes no initial image; .*ddnm",
     "cat.png --size 0": "at least 1 pixel",
+    "cat.png --size 100000": "at most 7071, got 100000",
     "cat.png --noise 25": r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?",
     "cat.png --bits 12": "8 or 16 bits a channel, got 12",
     "cat.png --samples 65": "--samples",
@@ -175,6 +193,7 @@ BAD = {
     "restored-2.png --out . --samples 2": "would replace restored-2.png",
     "cat.png --out text.json": "cannot write to the folder text.json",
     "cat.png --out text.json/x": "cannot write to the folder",
+    f"{300 * 'a'}.png": "workbench: File name too long: 'aaa",
     "": "Missing argument 'PHOTO'",
     "cat.png --sed 1": "No such option: --sed",
 }
@@ -198,6 +217,15 @@ def test_bugs_are_not_hidden(photo, monkeypatch):
     monkeypatch.setattr(workbench.recipe, "restore", bug)
     with pytest.raises(TypeError, match="a bug"):
         main(["restore", str(photo)])
+
+
+def test_names_and_encodings_that_lack_letters(photo, tmp_path, monkeypatch):
+    name = photo.rename(tmp_path / os.fsdecode(b"\xf6.png"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    with pytest.raises(SystemExit) as stop:
+        main(["restore", str(name), "--solver", "pinv", "--out", str(tmp_path / "−")])
+    assert stop.value.code == 0
+    assert sys.stdout.buffer.getvalue().endswith(b"?\n")
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

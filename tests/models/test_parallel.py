@@ -77,7 +77,7 @@ def test_devices_share_a_batch(count):
 def test_devices_that_do_not_exist_are_refused():
     prior = load_prior("photo")
     absent = f"cuda:{torch.cuda.device_count()}"
-    for device in (absent, "gpu"):
+    for device in (absent, "gpu", "meta"):
         with pytest.raises(ValueError, match=f"device '{re.escape(device)}' cannot be used .*; there are cpu"):
             SplitPrior(prior, ["cpu", device])
     with pytest.raises(ValueError, match=r"device 'mps' cannot be used \(it has no float64\); there are cpu"):

@@ -120,7 +120,7 @@ def test_callbacks_records_and_starts_have_the_size_of_the_photo():
     assert torch.equal(shown[-1].image, result.image)
     assert result.records[0]["size"] == [32, 32]
     assert measured.predicted(photo).shape == measured.y.shape
-    with pytest.raises(ValueError, match="expected 32x32 pixels, got 16x16"):
+    with pytest.raises(ValueError, match="initial: expected 32x32 pixels, got 16x16"):
         restore(measured, solver, load_prior("photo"), initial=photo[..., :16, :16])
 
 

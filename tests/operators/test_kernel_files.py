@@ -28,10 +28,14 @@ def files(tmp_path):
     np.savez(tmp_path / "two.npz", kernel1=MOTION, kernel2=np.ones((3, 3)) / 9)
     savemat(tmp_path / "k.mat", {"psf": MOTION})
     Image.fromarray((MOTION * 100).astype(np.uint8)).save(tmp_path / "a b,c:d.png")
+    bands = Image.new("L", (6, 5), 255), Image.fromarray((MOTION * 100).astype(np.uint8))
+    Image.merge("LA", bands).save(tmp_path / "layer.png")  # painted white where the kernel is
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["k.npy", "one.npz", "two.npz:kernel1", "k.mat", "k.mat:psf", "a b,c:d.png"])
+@pytest.mark.parametrize(
+    "name", ["k.npy", "one.npz", "two.npz:kernel1", "k.mat", "k.mat:psf", "a b,c:d.png", "layer.png"]
+)
 def test_every_format_gives_the_same_blur(files, name):
     x = torch.rand(1, 3, 12, 16, dtype=torch.float64)
     expected = torch.zeros_like(x)
@@ -73,7 +77,7 @@ def test_what_is_no_kernel_is_refused(files):
         "blur:{}/sparse.mat": r"of real numbers, got shape \(\), object",
         "blur:{}/text.npz": r"of real numbers, got shape \(\), ",
         "blur:{}/large.npy": "the kernel has 64x64 pixels, the image 12x16: is it a kernel",
-        "blur:{}/two.npz": "which kernel. write two.npz:NAME with one of kernel1, kernel2",
+        "blur:{}/two.npz": "which kernel. write two.npz:NAME with one of kernel1, kernel2, got none",
         "blur:{}/two.npz:kernel3": "got kernel3",
         "sr:5:{}/k.npy": "sides that are multiples of 5",
         "sr:4:{}/k.npy:kernel1": "nothing may follow the name of a file, got 'kernel1'",

@@ -85,6 +85,9 @@ BAD = {
     "oldphoto:none.png": r"'oldphoto:none.png' \(oldphoto\[:FILE\]\): none.png: no such file",
     "motion:9,nan": "from -360 to 360, got 'nan'",
     "inpaint:1.5": "from 0 to 1, got '1.5'",
+    "inpaint:0.9999": "all pixels are lost",
+    "blur:kernel.tif": r"got 'kernel.tif'; a file there ends with .png, .npy, .npz or .mat",
+    "sr:2:kernel.jpg": r"average, gaussian; a file there ends with .png",
     "block:49": "from 1 to 32, got '49'",
     "jpeg:0": "from 1 to 100, got '0'",
 }

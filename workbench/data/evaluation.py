@@ -20,6 +20,7 @@ from torch import Tensor
 
 from workbench.data.sources import Indexed, Sample, Streamed, open_source
 from workbench.images import sample_photo, to_uint8
+from workbench.text import require
 
 CUTS = ("tiles", "halve", "fit")
 NATURAL = ("astronaut", "coffee", "cat", "rocket", "motorcycle")  # of SAMPLES; the others are black for the most part
@@ -61,8 +62,7 @@ def evaluation_photos(
         ValueError: nothing at a spec, a photo that cannot be cut that way, numbers out of range, or fewer images than
             asked for; the message says how many there are.
     """
-    if cut not in CUTS:
-        raise ValueError(f"cut must be one of {', '.join(CUTS)}, got {cut!r}")
+    require(cut in CUTS, "cut", f"one of {', '.join(CUTS)}", repr(cut))
     if (count is not None and count < 1) or size < 1 or min(first, short_side, seed) < 0:
         given = f"{count}, {size}, {first}, {short_side}, {seed}"
         raise ValueError(f"count and size must be at least 1, first, short_side and seed at least 0, got {given}")
@@ -85,8 +85,7 @@ def evaluation_batches(
     Raises:
         ValueError: as there, or ``cut`` is "tiles".
     """
-    if cut not in CUTS[1:]:
-        raise ValueError(f"cut must be {' or '.join(CUTS[1:])} where one photo is one image, got {cut!r}")
+    require(cut in CUTS[1:], "cut", f"{' or '.join(CUTS[1:])} where one photo is one image", repr(cut))
     photos = itertools.islice(enumerate(_photos(specs, seed, numbers.stop)), numbers.start, None)
     for start in range(numbers.start, numbers.stop, batch):
         part = dict(itertools.islice(photos, min(batch, numbers.stop - start)))

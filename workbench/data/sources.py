@@ -17,6 +17,7 @@ raises whatever the decoder raises on a broken file.
 from __future__ import annotations
 
 import glob
+import os
 import random
 import tempfile
 import zipfile
@@ -81,8 +82,9 @@ def decode_image(data: bytes | Path) -> np.ndarray:
 
 
 def images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files below ``folder`` with one of ``suffixes``, sorted, but for hidden ones and those in hidden folders."""
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and not file.is_dir())
+    """The files with one of ``suffixes`` and the folders without permission below ``folder``, sorted, none hidden."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_dir() or file.suffix.lower() in suffixes)
+    files = (file for file in files if not (file.is_dir() and os.access(file, os.R_OK | os.X_OK)))
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 

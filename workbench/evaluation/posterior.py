@@ -26,6 +26,7 @@ from torch import Tensor
 from workbench.models.gaussian import GaussianPrior
 from workbench.operators.base import Operator
 from workbench.random import noise_source
+from workbench.text import require
 
 if TYPE_CHECKING:
     from workbench.solvers.base import Solver
@@ -99,8 +100,7 @@ def exact_posterior(op: Operator, prior: GaussianPrior, y: Tensor, sigma_noise: 
         raise ValueError(f"the posterior is Gaussian for linear operators, {type(op).__name__} is not linear")
     if y.shape[0] != 1:
         raise ValueError(f"expected one measurement (1, ...), got shape {tuple(y.shape)}")
-    if not 0 <= sigma_noise < math.inf:
-        raise ValueError(f"sigma_noise must be finite and not negative, got {sigma_noise}")
+    require(0 <= sigma_noise < math.inf, "sigma_noise", "finite and not negative", sigma_noise)
     if not bool((prior.spectrum > 0).all()):
         raise ValueError("the prior's spectrum must be positive everywhere")
     shape, n = prior.spectrum.shape, prior.spectrum.numel()
@@ -139,8 +139,7 @@ def check_posterior(
     Raises:
         ValueError: as :func:`exact_posterior` and ``solver``; ``count`` below 2.
     """
-    if count < 2:
-        raise ValueError(f"count must be at least 2, got {count}")
+    require(count >= 2, "count", "at least 2", count)
     exact = exact_posterior(op, prior, y, sigma_noise)
     copies = y.expand(count, *y.shape[1:]).contiguous()
     samples = solver(copies, op, prior, sigma_noise=sigma_noise, generator=generator).image

@@ -23,7 +23,7 @@ from workbench.models.networks.drunet import SIGMA_MAX, DRUNet
 from workbench.models.networks.ncsnpp import NCSNpp
 from workbench.models.prior import Prior
 from workbench.models.score_sde import load_published
-from workbench.text import check_types, unknown
+from workbench.text import check_types, require, unknown
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 RAW = ("model", "state_dict", "params", "net")
@@ -85,8 +85,7 @@ def choose_weights(content: Any, weights: str = "auto") -> tuple[dict[str, Tenso
     Raises:
         ValueError: there is none, or not of the kind asked for.
     """
-    if weights not in ("auto", "ema", "raw"):
-        raise ValueError(f"weights must be 'auto', 'ema' or 'raw', got {weights!r}")
+    require(weights in ("auto", "ema", "raw"), "weights", "'auto', 'ema' or 'raw'", repr(weights))
     if isinstance(content, Sequence) and any(_tensors(entry) for entry in content):
         # DDIM's training code saves a list: model, optimiser, epoch, step and, if there are any, EMA weights.
         states = [entry for entry in content if _tensors(entry)]

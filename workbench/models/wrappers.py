@@ -243,7 +243,7 @@ def existing_device(device: str | torch.device) -> torch.device:
         known = torch.device(device)
         if known.type == "mps":  # priors, operators and metrics compute parts in float64
             raise RuntimeError("it has no float64")
-        torch.zeros(1, device=known)
+        torch.zeros(1, device=known).item()  # of "meta" there are none
     except (RuntimeError, AssertionError) as error:
         there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
         reason = str(error).splitlines()[0]

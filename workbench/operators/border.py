@@ -51,11 +51,11 @@ class Frame:
         (top, left), (height, width) = self._corner(factor), (factor * side for side in self.size)
         return y[..., top : top + height, left : left + width]
 
-    def put(self, y: Tensor, factor: int = 1) -> Tensor:
-        """``y`` (B, C, h, w) inside the frame, its border repeated around it. Raises ValueError for another size."""
+    def put(self, y: Tensor, factor: int = 1, name: str = "") -> Tensor:
+        """``y`` (B, C, h, w) inside the frame, its border repeated. ValueError, ``name`` first, for another size."""
         expected = tuple(factor * side for side in self.size)
         if tuple(y.shape[-2:]) != expected:
-            raise ValueError(f"expected {expected[0]}x{expected[1]} pixels, got {y.shape[-2]}x{y.shape[-1]}")
+            raise ValueError(f"{name}expected {expected[0]}x{expected[1]} pixels, got {y.shape[-2]}x{y.shape[-1]}")
         (top, left), room = self._corner(factor), [factor * (a - b) for a, b in zip(self.wide, self.size, strict=True)]
         return torch.nn.functional.pad(y, (left, room[1] - left, top, room[0] - top), mode="replicate")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from workbench.text import require_kind
+from workbench.text import require, require_kind
 
 
 def check_image(x: Tensor, channels: int | None = None, name: str = "images") -> None:
@@ -37,21 +35,14 @@ def check_weight(weight: float | Tensor, x: Tensor) -> Tensor:
 
     It is on the CPU, where looking at it costs no wait for a device; :func:`column` moves it to where it is needed.
     """
-    if isinstance(weight, Tensor):
-        if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] not in (1, x.shape[0])):
-            raise ValueError(f"weight must be a number or have shape ({x.shape[0]},), got shape {tuple(weight.shape)}")
-        checked = weight.to("cpu", x.dtype)
-        fine = bool(((checked >= 0) & checked.isfinite()).all())
-    else:
-        fine = math.isfinite(weight) and weight >= 0
-        checked = torch.tensor(weight, dtype=x.dtype)
-    if not fine:
-        raise ValueError(f"weight must be finite and not negative, got {weight}")
+    checked = torch.as_tensor(weight, dtype=x.dtype, device="cpu")
+    if checked.ndim > 1 or (checked.ndim == 1 and checked.shape[0] not in (1, x.shape[0])):
+        raise ValueError(f"weight must be a number or have shape ({x.shape[0]},), got shape {tuple(checked.shape)}")
+    require(bool(((checked >= 0) & checked.isfinite()).all()), "weight", "finite and not negative", weight)
     return checked
 
 
 def check_rcond(rcond: float | None) -> float | None:
     """``rcond``; ValueError unless it is None or in [0, 1)."""
-    if rcond is not None and not 0 <= rcond < 1:
-        raise ValueError(f"rcond must be in [0, 1), got {rcond}")
+    require(rcond is None or 0 <= rcond < 1, "rcond", "in [0, 1)", rcond)
     return rcond

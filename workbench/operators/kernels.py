@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.photo_file import read_photo
+
 
 def gaussian_kernel(
     sigma: float | tuple[float, float],
@@ -132,9 +134,8 @@ def _read(path: Path, array: str | None, what: str) -> Any:
         raise ValueError(f"{path}: no such file")
     kind = path.suffix.lower()
     if kind == ".png":
-        from workbench.images import load_image
-
-        return load_image(path)[0].double().mean(0).numpy()
+        photo = read_photo(path)  # what is transparent counts as black, not as the white of a page
+        return (photo.image if photo.alpha is None else photo.image * photo.alpha)[0].double().mean(0).numpy()
     try:
         if kind == ".npy":
             with path.open("rb") as file:  # np.load would take a .npz of this name
@@ -151,7 +152,8 @@ def _read(path: Path, array: str | None, what: str) -> Any:
     if array is None and len(arrays) == 1:
         return next(iter(arrays.values()))
     if array not in arrays:
-        raise ValueError(f"{path}: which {what}? write {path.name}:NAME with one of {', '.join(arrays)}, got {array}")
+        one = f"one of {', '.join(arrays) or 'none'}, got {array or 'none'}"
+        raise ValueError(f"{path}: which {what}? write {path.name}:NAME with {one}")
     return arrays[array]
 
 

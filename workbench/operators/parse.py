@@ -25,7 +25,7 @@ from workbench.operators.own import operator_from
 from workbench.operators.separable import Separable, decimation
 from workbench.operators.super_resolution import KERNELS, SuperResolution, named_kernel
 from workbench.own import imported, install, named
-from workbench.text import unknown
+from workbench.text import require, unknown
 
 # Larger than any photo here; keeps a slip such as blur:1e9 from filling the memory.
 LARGEST = 1000
@@ -166,11 +166,6 @@ class Entry:
     kernel: int | None = None
 
     @property
-    def most(self) -> int:
-        """How many arguments it takes at most."""
-        return len(re.findall("[:,]", self.syntax))
-
-    @property
     def file(self) -> bool:
         """Whether its argument is the file of a mask."""
         return "FILE" in self.syntax
@@ -254,8 +249,7 @@ def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Gener
         ValueError: one line that names the valid names, or what the arguments should be, or why the size does not fit.
     """
     shape = tuple(image_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+    require(len(shape) == 3 and min(shape) >= 1, "image_shape", "(C, H, W)", shape)
     if is_own(spec):
         return operator_from(spec, shape)
     name = operator_name(spec)
@@ -263,13 +257,19 @@ def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Gener
         raise ValueError(f"{unknown('operator', name, OPERATORS)}; or give FILE.py:NAME")
     entry, arguments = OPERATORS[name], OPERATORS[name].arguments(spec)
     try:
-        if not entry.file and len(arguments) > entry.most:
-            raise ValueError(f"takes at most {entry.most} arguments, got {len(arguments)}")
+        most = len(re.findall("[:,]", entry.syntax))
+        if not entry.file and len(arguments) > most:
+            raise ValueError(f"takes at most {most} arguments, got {len(arguments)}")
         if entry.kernel is not None and any(map(FILE.match, arguments[entry.kernel : -1])):
             raise ValueError(f"nothing may follow the name of a file, got {arguments[-1]!r}")
-        return entry.build(_Problem(arguments, shape, generator))
+        op = entry.build(_Problem(arguments, shape, generator))
+        if isinstance(op, Inpainting) and not bool(op.mask.any()):
+            raise ValueError("all pixels are lost: nothing is left to restore from")
+        return op
     except ValueError as error:
-        raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}") from None
+        other = entry.kernel is not None and re.search(r"(?i)\.(?!(png|npy|npz|mat)$)[a-z]+$", spec.strip())
+        hint = "; a file there ends with .png, .npy, .npz or .mat" if other else ""
+        raise ValueError(f"{spec.strip()!r} ({entry.syntax}): {error}{hint}") from None
 
 
 def operator_name(spec: str) -> str:

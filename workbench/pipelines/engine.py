@@ -19,7 +19,7 @@ from workbench.pipelines.engines import Engine, Start, dask
 from workbench.pipelines.identity import commit_of
 from workbench.pipelines.job import PROGRESS, is_done
 from workbench.pipelines.schema import Job, Pipeline
-from workbench.text import write_json
+from workbench.text import require, write_json
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total} jobs, {elapsed}<{remaining}{postfix}"
 HALF = 3600  # seconds after which a half-written file has no writer any more
@@ -44,8 +44,7 @@ def run_pipeline(
         KeyboardInterrupt: passed on after the running jobs were ended and their folders emptied.
     """
     out = Path(out).resolve()
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    require(workers is None or workers >= 1, "workers", "at least 1", workers)
     try:
         (out / "jobs").mkdir(parents=True, exist_ok=True)
         with FileLock(out / LOCK, timeout=0):
