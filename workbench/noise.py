@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from workbench.limits import Limited, Share
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame
@@ -29,7 +30,7 @@ FORMS = "SIGMA, poisson:PEAK, poisson-gauss:GAIN,SIGMA or FILE.py:NAME"
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Limited):
     """See the module.
 
     Attributes:
@@ -42,15 +43,16 @@ class Noise:
         ValueError: not finite, negative or above 1, no noise at all, or a tensor with zeros.
     """
 
-    gain: float = 0.0
+    gain: Share = 0.0
     sigma: float | Tensor = 0.0
     name: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        levels = torch.as_tensor(self.sigma, dtype=torch.float64)
-        if not 0 <= self.gain <= 1 or not bool(((levels >= 0) & (levels <= 1)).all()):
-            raise ValueError(f"noise is on the [0, 1] scale: gain {self.gain:g}, sigma up to {float(levels.max()):g}")
+        super().__post_init__()
+        levels = torch.as_tensor(self.sigma)
+        if levels.is_complex() or not bool(((levels >= 0) & (levels <= 1)).all()):
+            raise ValueError(f"noise is on the [0, 1] scale, got sigma up to {float(levels.abs().max()):g}")
         if self.gain == 0 and not bool((levels > 0).all()):
             raise ValueError("noise that is not the same everywhere must be above 0 everywhere")
 
@@ -126,7 +128,7 @@ def noise_from(given: NoiseLike) -> float | Noise:
         return parse_noise(given)
     if not isinstance(given, Tensor):
         return given
-    return float(given) if given.numel() == 1 else Noise(sigma=given)
+    return float(given) if given.numel() == 1 and not given.is_complex() else Noise(sigma=given)
 
 
 def parse_noise(text: str) -> float | Noise:

@@ -134,6 +134,8 @@ def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> Non
     ("make", "message"),
     [
         (lambda: MTDEQ(noise=()), "noise must be standard deviations"),
+        (lambda: MTDEQ(noise=0.1), r"noise must be tuple\[float, ...\], got 0.1"),
+        (lambda: MTDEQ(backward=1), r"backward must be JacobianFree \| Neumann \| Exact, got 1"),
         (lambda: MTDEQ(per_image=0), "per_image must be at least 1"),
         (lambda: MTDEQ(weight=0.0), "weights must be from 0, not both 0"),
         (lambda: MTDEQ.single("blur"), "task must be completion or super-resolution, got blur"),

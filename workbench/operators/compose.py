@@ -9,6 +9,7 @@ from torch import Tensor
 from workbench.operators.base import Operator, Shape, SpectralOperator
 from workbench.operators.color import Grayscale
 from workbench.operators.inpainting import Inpainting
+from workbench.text import require_kind
 
 
 class Compose(Operator):
@@ -39,6 +40,8 @@ class Compose(Operator):
         self, outer: Operator, inner: Operator, *, tolerance: float | None = None, max_iterations: int = 500
     ) -> None:
         Operator.__init__(self, tolerance=tolerance, max_iterations=max_iterations)
+        for name, op in (("outer", outer), ("inner", inner)):
+            require_kind(op, Operator, name, "parse_operator('gray', (3, H, W))")
         self.outer, self.inner = outer, inner
         self.linear = outer.linear and inner.linear
 
