@@ -9,7 +9,7 @@ Stationary points of ``1/2 ||A x - y||^2 - sigma^2 log p_sigma(x)``: with Tweedi
 ``(A^T A + I)^-1``: the data term is exact at every step, and only what the prior adds is left to iterate.
 
 ``sigma`` is the noise of the measurement. A prior is evaluated at its ``sigma_min`` at least, so for noise-free data
-the estimate is that of this level.
+the estimate, and how closely it is found, are those of this level.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class MapByAdam(MapRule, name="map-adam"):
             p.grey + p.draw(p.grey) if p.initial is None else p.initial,
             method=self.method(),
             max_steps=self.max_steps,
-            tolerance=self.margin * sigma,
+            tolerance=self.margin * sigma.clamp(min=p.prior.sigma_min),
             measure=step_size,
             keep="last",
             **options,
@@ -140,7 +140,7 @@ class MapByProx(MapRule, name="map"):
             initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
             method=Anderson(self.memory),
             max_steps=self.max_steps,
-            tolerance=self.tolerance * sigma,
+            tolerance=self.tolerance * sigma.clamp(min=p.prior.sigma_min),
             measure=measure,
             **options,
         )
@@ -176,7 +176,7 @@ class MapByGradient(MapRule, name="map-gd"):
             initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
             method=Anderson(self.memory) if self.memory else Picard(),
             max_steps=self.max_steps,
-            tolerance=self.tolerance * sigma,
+            tolerance=self.tolerance * sigma.clamp(min=p.prior.sigma_min),
             measure=measure,
             **options,
         )
