@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from urllib.error import URLError
 
 import pytest
@@ -145,6 +146,12 @@ def test_names_and_objects() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_a_package_that_deepinv_misses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ptwt", None)
+    with pytest.raises(ValueError, match=r"WaveletDenoiser requires .*pip install ptwt"):
+        load_prior("deepinv:wavelet", check=False)(torch.zeros(1, *SHAPE), 0.1)
 
 
 def test_weights_from_a_file_or_a_download(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

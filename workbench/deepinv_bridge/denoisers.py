@@ -120,6 +120,14 @@ class DeepinvDenoiser(Prior):
             raise ValueError(f"{self.name} takes sides from 9 pixels, got {x.shape[-2]}x{x.shape[-1]}")
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        try:
+            return self._asked(x, sigma)
+        except (ImportError, RuntimeError) as error:
+            if "install" not in str(error):
+                raise
+            raise ValueError(str(error)) from None  # which package is missing shows at the first call
+
+    def _asked(self, x: Tensor, sigma: Tensor) -> Tensor:
         if self.coupled:
             pairs = zip(x.split(1), sigma.tolist(), strict=True)
             return torch.cat([_cold(self.net)(image, level) for image, level in pairs])

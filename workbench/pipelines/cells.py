@@ -97,8 +97,8 @@ class Cells:
         if isinstance(noise, Noise):
             noise = [str(noise), noise.gain, _hash(torch.as_tensor(noise.sigma))]
         written = operator_name(degraded.spec) in known_operators() or named(degraded.spec)
-        kept = degraded.original is not None and written and not degraded.solver_seeds and None not in sources
-        if "cells" not in self._job or not kept:
+        kept = "cells" in self._job and written and not degraded.solver_seeds and None not in sources
+        if degraded.original is None or not kept:
             return [None] * len(degraded.y)
         if prior not in self._weights:
             tensors = [*prior.named_parameters(), *prior.named_buffers()]
