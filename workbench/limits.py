@@ -7,7 +7,7 @@ it, and so does a field's default.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
@@ -21,6 +21,12 @@ class Limit:
 
     text: str
     holds: Callable[[Any], bool]
+
+
+def one_of(known: Sequence[str]) -> Limit:
+    """For a setting that is one of the names ``known``."""
+    text = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+    return Limit(text, lambda v: v in known)
 
 
 Count = Annotated[int, Limit("at least 1", lambda v: v >= 1)]
@@ -43,7 +49,8 @@ class Limited:
             noun = NOUNS.get(kind) or type_name(kind)
             require(value is field.default or fits(value, kind), name, noun, repr(value))
             for limit in limits:
-                require(value is None or limit.holds(value), name, limit.text, value)
+                told = repr(value) if isinstance(value, str) else value
+                require(value is None or limit.holds(value), name, limit.text, told)
 
 
 @cache

@@ -96,11 +96,7 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def type_name(hint: Any) -> str:
-    """``hint`` as it is written where its modules are imported.
-
-    >>> type_name(str | Sequence[float])
-    'str | Sequence[float]'
-    """
+    """``hint`` as it is written, without the names of modules."""
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else re.sub(r"\w+\.(?=\w)", "", str(hint))
 
 

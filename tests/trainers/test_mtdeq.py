@@ -141,7 +141,7 @@ def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> Non
         (lambda: MTDEQ.single("blur"), "task must be completion or super-resolution, got blur"),
         (lambda: MTDEQ(noise=(30.0,))(Shrinking(), IMAGES, draws()), r"noise must be within .* got 14\.7"),
         (lambda: MTDEQ()(Shrinking(), IMAGES / torch.tensor([1, 0]).view(2, 1, 1, 1), draws()), "image 1 of the"),
-        (lambda: Degradations(factors=(2.5,)), "expected whole factors from 1"),
+        (lambda: Degradations(factors=(2.5,)), r"factors must be tuple\[int, ...\], got"),
         (lambda: Degradations(blurs=(-1.0,)), "blurs from 0"),
         (lambda: Degradations(rates=(1.2,)), "rates between 0 and 1"),
         (lambda: StepDecay(0.25, every=0), "every must be at least 1"),
