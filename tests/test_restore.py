@@ -238,7 +238,7 @@ def test_arguments_of_another_kind_are_told(photos, prior):
         (solver, (degraded.y[:0], degraded.op, prior), r"got shape \(0, 3, 32, 32\)"),
         (solver, (degraded.y / 0, degraded.op, prior), "values that are NaN or infinite"),
         (measured, (degraded.op, degraded.y.long()), "y must be floating-point.*got torch.int64"),
-        (measured, (degraded.op, degraded.y, 0.0, 0, photos[:1]), "original must be of shape .*got"),
+        (measured, (degraded.op, degraded.y, 0.0, 0, photos[:1]), "original must be images of shape .*got"),
         (check_prior, ("photo",), "prior must be of type Prior.*got str"),
         (degrade, (photos, "blur:1", [0.1, 0.2]), r"noise must be a number, text, .* got \[0.1, 0.2\]"),
         (degrade, (photos, "blur:1", None), "noise must be a number, text, .* got None"),

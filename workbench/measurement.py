@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from workbench.operators.mri import MultiCoil
 from workbench.operators.own import measure_own, spec_of
 from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
-from workbench.text import fits, require, require_kind
+from workbench.text import fits, require
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,8 @@ def measured(
     check_numbers(noise, seed)
     y = torch.view_as_real(y.resolve_conj()) if isinstance(y, Tensor) and y.is_complex() else y
     shape = check_measurement(op, y)
-    if original is not None:
-        require_kind(original, Tensor, "original", "the images (B, C, H, W)")
-        require(original.shape == shape, "original", f"of shape {shape}", tuple(original.shape))
+    got = getattr(original, "shape", type(original).__name__)
+    require(original is None or got == shape, "original", f"images of shape {shape}", got)
     y = op.blank(y) if isinstance(op, MultiCoil) else y
     return Degraded(op, y, original, spec_of(op), noise, seed, (0,) * len(y))
 
@@ -207,5 +206,4 @@ def check_numbers(noise: float | Noise, seed: int) -> None:
     if not isinstance(noise, Noise) and not 0 <= noise <= 1:
         hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed must be 0 or more, a whole number, got {seed!r}")
+    require(fits(seed, int) and seed >= 0, "seed", "0 or more, a whole number", repr(seed))

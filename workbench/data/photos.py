@@ -95,8 +95,7 @@ class Photos(IterableDataset):
             )
         if not (shares >= 0).all() or not np.isfinite(shares).all() or shares.sum() <= 0:
             raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
-        if size < 1 or batch_size < 1:
-            raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
+        require(min(size, batch_size) >= 1, "size and batch_size", "at least 1", f"{size} and {batch_size}")
         pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in self.scales)
         fits = pairs and all(0 < low <= high for low, high in self.scales)
         require(fits, "scales", "pairs, 0 < smallest <= largest", self.scales)

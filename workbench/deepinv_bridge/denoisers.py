@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ class DeepinvDenoiser(Prior):
         super().__init__(**options)
         self.net = net
         kinds = {cls.__name__ for part in net.modules() for cls in type(part).__mro__}
+        if "WaveletDenoiser" in kinds and find_spec("ptwt") is None:
+            raise ValueError("the wavelet denoisers of deepinv need ptwt: pip install ptwt")
         self.coupled = not kinds.isdisjoint(COUPLED)
         self.patches = "BM3D" in kinds
         self.batched = type(net).__module__.startswith("deepinv.")
@@ -120,14 +123,6 @@ class DeepinvDenoiser(Prior):
             raise ValueError(f"{self.name} takes sides from 9 pixels, got {x.shape[-2]}x{x.shape[-1]}")
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        try:
-            return self._asked(x, sigma)
-        except (ImportError, RuntimeError) as error:
-            if "install" not in str(error):
-                raise
-            raise ValueError(str(error)) from None  # which package is missing shows at the first call
-
-    def _asked(self, x: Tensor, sigma: Tensor) -> Tensor:
         if self.coupled:
             pairs = zip(x.split(1), sigma.tolist(), strict=True)
             return torch.cat([_cold(self.net)(image, level) for image, level in pairs])

@@ -69,8 +69,7 @@ class LaplaceIncrements(Prior):
         sigma_max: float = 100.0,
         name: str = "",
     ) -> None:
-        if length < 2:
-            raise ValueError(f"length must be at least 2, got {length}")
+        require(length >= 2, "length", "at least 2", length)
         if not (0 < scale < math.inf and 0 < start < math.inf and math.isfinite(mean)):
             raise ValueError(f"scale and start must be positive, all finite, got {scale}, {start}, mean {mean}")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, channels=1, name=name)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from workbench.operators.checks import check_image, check_rcond, check_weight
 from workbench.operators.least_squares import LeastSquares, descend, solve_least_squares
 from workbench.operators.least_squares import column as column  # re-exported
+from workbench.text import require
 
 Shape = Sequence[int]
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -78,10 +79,8 @@ class Operator(nn.Module):
 
     def __init__(self, *, tolerance: float | None = None, max_iterations: int = 500) -> None:
         super().__init__()
-        if tolerance is not None and not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
-        if max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+        require(tolerance is None or 0 < tolerance < 1, "tolerance", "between 0 and 1", tolerance)
+        require(max_iterations >= 1, "max_iterations", "at least 1", max_iterations)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
 

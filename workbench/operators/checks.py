@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from workbench.text import require_kind
+from workbench.text import require, require_kind
 
 
 def check_image(x: Tensor, channels: int | None = None, name: str = "images") -> None:
@@ -45,13 +45,11 @@ def check_weight(weight: float | Tensor, x: Tensor) -> Tensor:
     else:
         fine = math.isfinite(weight) and weight >= 0
         checked = torch.tensor(weight, dtype=x.dtype)
-    if not fine:
-        raise ValueError(f"weight must be finite and not negative, got {weight}")
+    require(fine, "weight", "finite and not negative", weight)
     return checked
 
 
 def check_rcond(rcond: float | None) -> float | None:
     """``rcond``; ValueError unless it is None or in [0, 1)."""
-    if rcond is not None and not 0 <= rcond < 1:
-        raise ValueError(f"rcond must be in [0, 1), got {rcond}")
+    require(rcond is None or 0 <= rcond < 1, "rcond", "in [0, 1)", rcond)
     return rcond

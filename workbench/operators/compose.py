@@ -94,9 +94,7 @@ class MaskedGrayscale(Compose, SpectralOperator):
             raise ValueError(f"a mask after grey has one channel, got shape {tuple(outer.mask.shape)}")
         self.rcond = outer.rcond
 
-    def project_null(self, x: Tensor) -> Tensor:
-        """``(I - A^+ A) x``, images (B, C, H, W)."""
-        return x - self.pinv(self(x))
+    project_null = Operator.project_null
 
     def analysis(self, x: Tensor) -> Tensor:
         """As :meth:`Grayscale.analysis`."""
