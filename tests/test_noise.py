@@ -120,13 +120,17 @@ def test_bad_noise() -> None:
     for text, says in (
         ("poisson:0", "at least 1"),
         ("poisson-gauss:0.1", "noise is SIGMA, poisson:PEAK"),
-        ("poisson-gauss:2,0", "on the .0, 1. scale: gain 2"),
-        ("poisson-gauss:1e-300,0", "gain 1e-300 .0, or 1e-9 to 1., sigma up to 0"),
+        ("poisson-gauss:2,0", "gain must be in .0, 1., got 2"),
+        ("poisson-gauss:1e-300,0", "gain must be 0, or 1e-9 to 1"),
         ("poisson:1e300", "at most 1e9"),
+        (torch.tensor(1j), "on the .0, 1. scale, got sigma up to 1"),
         ("25", "25/255 = 0.098"),
     ):
         with pytest.raises(ValueError, match=says):
             degrade(torch.zeros(1, 3, 16, 16), "denoise", text)
+    for settings in ({"gain": "a"}, {"gain": torch.ones(2)}, {"sigma": "a"}, {"sigma": None}):
+        with pytest.raises(ValueError, match=rf"{next(iter(settings))} must be .*, got "):
+            Noise(**settings)
     for shape in ((64, 64), (2, 1, 1), (1, 3, 16, 16)):
         for make in (degrade, observe):
             with pytest.raises(ValueError, match=r"sigma of shape .* does not broadcast to a measurement \(3, 16, 16"):

@@ -216,6 +216,12 @@ def test_a_measurement_may_be_one_number(photos, prior):
     assert torch.allclose(result.image.mean((1, 2, 3)), photos.mean((1, 2, 3)), atol=1e-4)
 
 
+def test_an_operator_with_weights_leaves_no_graph_on_the_measurement(photos):
+    weight = torch.full((3, 1, 1, 1), 0.5, requires_grad=True)
+    op = FunctionOperator(lambda x: torch.nn.functional.conv2d(x, weight.to(x), groups=3), (3, 32, 32))
+    assert not degrade(photos, op, 0.01).y.requires_grad
+
+
 def test_arguments_of_another_kind_are_told(photos, prior):
     solver, degraded = DDNM(steps=1), degrade(photos, "blur:1", 0.02)
     for function, wrong, said in (
@@ -228,6 +234,11 @@ def test_arguments_of_another_kind_are_told(photos, prior):
         (solver, (degraded.y.to(torch.complex64), degraded.op, prior), r"torch\.view_as_real, got torch.complex64"),
         (measured, ("blur:1", degraded.y), "op must be of type Operator.*got str"),
         (measured, (degraded.op, degraded.y.numpy()), "y must be of type Tensor.*got ndarray"),
+        (solver, (degraded.y[0], degraded.op, prior), r"measurements \(B, ...\) of images .*, got shape \(3, 32, 32\)"),
+        (solver, (degraded.y[:0], degraded.op, prior), r"got shape \(0, 3, 32, 32\)"),
+        (solver, (degraded.y / 0, degraded.op, prior), "values that are NaN or infinite"),
+        (measured, (degraded.op, degraded.y.long()), "y must be floating-point.*got torch.int64"),
+        (measured, (degraded.op, degraded.y, 0.0, 0, photos[:1]), "original must be images of shape .*got"),
         (check_prior, ("photo",), "prior must be of type Prior.*got str"),
         (degrade, (photos, "blur:1", [0.1, 0.2]), r"noise must be a number, text, .* got \[0.1, 0.2\]"),
         (degrade, (photos, "blur:1", None), "noise must be a number, text, .* got None"),
@@ -236,8 +247,14 @@ def test_arguments_of_another_kind_are_told(photos, prior):
     ):
         with pytest.raises(ValueError, match=said):
             function(*wrong)
-    with pytest.raises(ValueError, match=r"torch.manual_seed\(0\)"):
-        solver(degraded.y, degraded.op, prior, generator=0)
+    for options, said in (
+        ({"generator": 0}, r"torch.manual_seed\(0\)"),
+        ({"generator": ["a", "b"]}, "generator must be a torch.Generator, or one per image, got .*a"),
+        ({"noise": "a"}, "noise must be a function"),
+        ({"callback": "a"}, "callback must be a function"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            solver(degraded.y, degraded.op, prior, **options)
     for level in ("0.02", None):
         with pytest.raises(ValueError, match="sigma_noise must be a number"):
             solver(degraded.y, degraded.op, prior, sigma_noise=level)

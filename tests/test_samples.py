@@ -64,8 +64,9 @@ def test_solvers_without_noise_and_of_their_own_streams_take_samples(photos, min
 def test_samples_are_of_one_measurement(photos):
     with pytest.raises(ValueError, match="one measurement, got a batch of 2"):
         samples(degrade(photos, "sr:4"), 2)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        samples(degrade(photos[:1], "sr:4"), 0)
+    for count in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"a whole number, at least 1, got {count!r}"):
+            samples(degrade(photos[:1], "sr:4"), count)
     with pytest.raises(ValueError, match=r"one solver seed per image \(2\), got 1"):
         replace(degrade(photos, "sr:4"), solver_seeds=(0,))
     observed = samples(observe(photos[:1], "gray", seed=3), 2)

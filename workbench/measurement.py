@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,12 +24,13 @@ from workbench.noise_level import noise_of
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame, frame_of
 from workbench.operators.compose import MaskedGrayscale
+from workbench.operators.contract import check_measurement
 from workbench.operators.inpainting import Inpainting
 from workbench.operators.mri import MultiCoil
 from workbench.operators.own import measure_own, spec_of
 from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
-from workbench.text import require, require_kind
+from workbench.text import fits, require
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Degraded:
         return self.y if self.y.ndim == 4 and self.y.shape[1] in (1, 3) else self.op.adjoint(self.y)
 
 
+@torch.no_grad()
 def degrade(
     photos: Tensor,
     spec: Any,
@@ -166,12 +168,10 @@ def measured(
     """
     noise = noise_from(noise)
     check_numbers(noise, seed)
-    require_kind(op, Operator, "op", "parse_operator('sr:4', (3, H, W))")
-    require_kind(y, Tensor, "y", "the measurement (B, ...)")
-    y = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
-    op.image_shape(y.shape)
-    if not bool(y.isfinite().all()):
-        raise ValueError("a measurement has values that are NaN or infinite")
+    y = torch.view_as_real(y.resolve_conj()) if isinstance(y, Tensor) and y.is_complex() else y
+    shape = check_measurement(op, y)
+    got = getattr(original, "shape", type(original).__name__)
+    require(original is None or got == shape, "original", f"images of shape {shape}", got)
     y = op.blank(y) if isinstance(op, MultiCoil) else y
     return Degraded(op, y, original, spec_of(op), noise, seed, (0,) * len(y))
 
@@ -186,7 +186,7 @@ def samples(degraded: Degraded, count: int) -> Degraded:
     """
     if len(degraded.y) != 1:
         raise ValueError(f"samples are of one measurement, got a batch of {len(degraded.y)}")
-    require(count >= 1, "the number of samples", "at least 1", count)
+    require(fits(count, int) and count >= 1, "the number of samples", "a whole number, at least 1", repr(count))
     seeds = tuple(range(degraded.seed, degraded.seed + count))
     if count == 1:  # a copy may lie otherwise in memory, on which the last bit of a convolution depends
         return replace(degraded, solver_seeds=seeds)
@@ -206,5 +206,4 @@ def check_numbers(noise: float | Noise, seed: int) -> None:
     if not isinstance(noise, Noise) and not 0 <= noise <= 1:
         hint = f"; {noise:g}/255 = {noise / 255:.3g}?" if 1 < noise <= 255 else ""
         raise ValueError(f"noise is a standard deviation on the [0, 1] scale, got {noise}{hint}")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed must be 0 or more, a whole number, got {seed!r}")
+    require(fits(seed, int) and seed >= 0, "seed", "0 or more, a whole number", repr(seed))

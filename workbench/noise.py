@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from workbench.limits import Limited, Share
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.border import Frame
@@ -23,12 +24,13 @@ from workbench.operators.weighted import weighted
 from workbench.own import imported, named
 from workbench.random import noise_source
 from workbench.solvers.base import initial_image
+from workbench.text import require
 
 FORMS = "SIGMA, poisson:PEAK, poisson-gauss:GAIN,SIGMA or FILE.py:NAME"
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Limited):
     """See the module.
 
     Attributes:
@@ -41,18 +43,17 @@ class Noise:
         ValueError: not finite, negative or above 1, no noise at all, or a tensor with zeros.
     """
 
-    gain: float = 0.0
+    gain: Share = 0.0
     sigma: float | Tensor = 0.0
     name: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        levels = torch.as_tensor(self.sigma, dtype=torch.float64)
-        if not (self.gain == 0 or 1e-9 <= self.gain <= 1) or not bool(((levels >= 0) & (levels <= 1)).all()):
-            most = float(levels.max())
-            raise ValueError(
-                f"noise is on the [0, 1] scale: gain {self.gain:g} (0, or 1e-9 to 1), sigma up to {most:g}"
-            )
+        super().__post_init__()
+        require(self.gain == 0 or self.gain >= 1e-9, "gain", "0, or 1e-9 to 1", self.gain)
+        levels = torch.as_tensor(self.sigma)
+        if levels.is_complex() or not bool(((levels >= 0) & (levels <= 1)).all()):
+            raise ValueError(f"noise is on the [0, 1] scale, got sigma up to {float(levels.abs().max()):g}")
         if self.gain == 0 and not bool((levels > 0).all()):
             raise ValueError("noise that is not the same everywhere must be above 0 everywhere")
 
@@ -128,7 +129,7 @@ def noise_from(given: NoiseLike) -> float | Noise:
         return parse_noise(given)
     if not isinstance(given, Tensor):
         return given
-    return float(given) if given.numel() == 1 else Noise(sigma=given)
+    return float(given) if given.numel() == 1 and not given.is_complex() else Noise(sigma=given)
 
 
 def parse_noise(text: str) -> float | Noise:

@@ -44,8 +44,10 @@ def noise_source(generators: Generators) -> NoiseSource:
     Raises:
         ValueError: something else than generators, or not one for each image.
     """
-    if isinstance(generators, int):
-        raise ValueError(f"generator must be a torch.Generator, got {generators}: torch.manual_seed({generators})?")
+    each = generators if isinstance(generators, Sequence) else [generators]
+    if generators is not None and not all(isinstance(source, torch.Generator) for source in each):
+        hint = f": torch.manual_seed({generators})?" if isinstance(generators, int) else ""
+        raise ValueError(f"generator must be a torch.Generator, or one per image, got {generators!r}{hint}")
     if generators is None or isinstance(generators, torch.Generator):
 
         def draw(like: Tensor) -> Tensor:

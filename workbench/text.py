@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
@@ -79,6 +82,29 @@ def write_json(path: Path, content: Any) -> None:
         file.write_text(text + "\n", encoding="utf-8")
 
 
+def fits(value: object, hint: Any) -> bool:
+    """Whether ``value`` is of the type that ``hint`` annotates. Numbers of NumPy are numbers, True is none, and a list
+    will do for a tuple; a hint that cannot be tried, such as a protocol, admits anything."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if kind in (Annotated, Literal):
+        return value in parts if kind is Literal else fits(value, parts[0])
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if kind in (tuple, Sequence) and parts:
+        if isinstance(value, list | tuple):
+            each = parts if kind is tuple and parts[-1] is not ... else parts[:1] * len(value)
+            return len(each) == len(value) and all(map(fits, value, each))
+        return kind is Sequence and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    return kind is Any or not isinstance(kind, type) or hasattr(kind, "_is_protocol") or isinstance(value, kind)
+
+
+def type_name(hint: Any) -> str:
+    """``hint`` as it is written, without the names of modules."""
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else re.sub(r"\w+\.(?=\w)", "", str(hint))
+
+
 def check_types(settings: Mapping[str, Any], types: Mapping[str, Any], what: str) -> None:
     """Raise ValueError unless every setting has its type in ``types`` (annotations; names that are missing may be any).
 
@@ -86,16 +112,8 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any], what: str
     Traceback (most recent call last):
     ValueError: setting steps of ddnm must be int, got 'many'
     """
-    try:
-        from pydantic import TypeAdapter, ValidationError
-    except ImportError:  # a machine that only trains: wrong types then fail where they are used
-        return
     for name, value in settings.items():
-        try:
-            TypeAdapter(types.get(name, Any)).validate_python(value, strict=True)
-        except ValidationError:
-            expected = getattr(types[name], "__name__", types[name])
-            raise ValueError(f"setting {name} of {what} must be {expected}, got {value!r}") from None
+        require(fits(value, types.get(name, Any)), f"setting {name} of {what}", type_name(types.get(name)), repr(value))
 
 
 def parse_settings(pairs: Sequence[str], what: str = "--set") -> dict[str, Any]:

@@ -166,6 +166,8 @@ def test_sources_are_drawn_by_weight(tmp_path: Path) -> None:
         ("cut.npy", {}, "cut.npy: not a whole file of numbers"),
         ("a.npy", {"weights": [1, 1]}, "1 sources, 2 weights"),
         ("a.npy", {"size": 0}, "size and batch_size"),
+        ("a.npy", {"size": 8.5}, "setting size of Photos must be int, got 8.5"),
+        ("a.npy", {"resize": "a"}, "setting resize of Photos must be int"),
         ("a.npy", {"scales": (1.0, 0.5)}, "scales must be pairs"),
         ("a.npy", {"scales": [0.5]}, r"scales must be pairs, .* got \[0.5\]"),
         ("a.npy", {"resize": -4}, "resize must be at least 1 or None"),

@@ -109,7 +109,7 @@ WRONG = {  # of a problem: values, and what is said of each
         *((value, SCALE) for value in (-1, "1.5", "nan", float("inf"))),
         *((value, "noise is a standard deviation, poisson:PEAK or poisson-ga") for value in (None, "much", "0.1,0.2")),
         ("poisson:0", "at least 1"),
-        ("poisson-gauss:2,0", r"on the \[0, 1\] scale: gain"),
+        ("poisson-gauss:2,0", r"gain must be in \[0, 1\], got 2"),
         *((value, r"noise is .*SIGMA, got '[^']+'$") for value in ("own.py:mine", "/etc/noise.py:NOISE")),
     ],
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workbench.exam import CONTROLS, TASKS, Candidate, Grade, make_candidate, make_task, sit
+from workbench.exam import CONTROLS, TASKS, Candidate, Grade, make_candidate, make_task, sit, table
 from workbench.exam.figures import share_of, sliced_wasserstein
 from workbench.exam.learned import learn
 from workbench.random import generator
@@ -122,7 +122,11 @@ def test_bad_input_is_refused():
         (lambda: make_task("mixture-blurr"), "unknown task 'mixture-blurr', did you mean 'mixture-blur'"),
         (lambda: make_candidate("exakt"), "unknown solver 'exakt', did you mean 'exact'"),
         (lambda: make_candidate("exact", steps=3), "the control exact has no settings, got steps"),
-        (lambda: sit(exact, task, repetitions=5), "repetitions must be at least 20, got 5"),
+        (lambda: sit(exact, task, repetitions=5), "repetitions must be a whole number, at least 20, got 5"),
+        (lambda: sit(exact, task, repetitions=20.5), "repetitions must be a whole number, at least 20, got 20.5"),
+        (lambda: sit("exact", task), "candidate must be of type Candidate"),
+        (lambda: table([]), "the table must be of one task at least, got none"),
+        (lambda: sit(exact, task, repetitions=20, samples=19.0), r"must be 19, 39, 59, \.\.\., got 19.0"),
         (lambda: sit(exact, task, repetitions=20, samples=20), r"must be 19, 39, 59, \.\.\., got 20"),
         (lambda: sit(exact, task, repetitions=20, samples=0), r"must be 19, 39, 59, \.\.\., got 0"),
     ):

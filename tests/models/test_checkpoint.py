@@ -186,6 +186,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     cannot(r"dtype must be one of torch\.float16, .* got torch\.int8", dtype=torch.int8)  # all weights would be 0
     adapted = EDMPrecond(UNet(UNetConfig(widths=(8, 8), blocks=(1, 1), heads=2)), multiple=4)
     LoRA(2).inject(adapted.net)
+    cannot("prior must be of type Prior", "photo")
     cannot("has low-rank layers: save_adapter writes them", adapted)
     with torch.no_grad():
         prior.net.first.bias.fill_(1e5)

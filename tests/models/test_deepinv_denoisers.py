@@ -147,6 +147,12 @@ def test_names_and_objects() -> None:
             make()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ptwt") is not None, reason="nothing is missing")
+def test_a_package_that_deepinv_misses_is_told() -> None:
+    with pytest.raises(ValueError, match="wavelet denoisers of deepinv need ptwt: pip install ptwt"):
+        load_prior("deepinv:wavelet")
+
+
 def test_weights_from_a_file_or_a_download(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
     small = {"nc": (8, 8, 8, 8), "nb": 1}

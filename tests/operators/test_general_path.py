@@ -254,6 +254,7 @@ BAD_CALLS = {
     "hadamard image": (lambda: WalshHadamard((4, 4), 0.5)(IMAGE), r"expected images \(B, C, 4, 4\)"),
     "grey y": (lambda: Grayscale().pinv(IMAGE), r"measurements must be \(B, 1, H, W\)"),
     "old photo": (lambda: Compose(Inpainting(torch.ones(1, 3, 8, 8)), Grayscale()), "one channel"),
+    "composed of a name": (lambda: Compose(Identity(), "gray"), "inner must be of type Operator.*got str"),
     "missing share": (lambda: random_mask((8, 8), 1.2), r"in \[0, 1\], got 1.2"),
     "large block": (lambda: block_mask((8, 8), 9), "9x9 does not fit into an image of 8x8"),
     "stripes": (lambda: stripes_mask((8, 8), period=4, width=5), "0 < width <= period"),

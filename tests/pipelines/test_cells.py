@@ -15,6 +15,7 @@ from tests.pipelines.small_project import pipeline_of, run_here
 from workbench.images import sample_photo, save_image
 from workbench.measurement import degrade, samples
 from workbench.models import load_prior, save_prior
+from workbench.operators import Inpainting
 from workbench.pipelines.cells import Cells
 from workbench.restore import restore, solver_of
 
@@ -105,7 +106,14 @@ def test_what_is_kept_is_what_was_restored(tmp_path, monkeypatch):
     assert [r["evaluations"] for r in found[0].records] == [r["evaluations"] for r in expected.records]
     # Samples of one measurement are not one photo restored in one way.
     cells.restore(samples(degrade(photos[:1], "sr:4"), 2), solver, prior, name="x", given=None)
+    # Nor can an operator that is an object be known by its name.
+    for mask in (torch.ones(16, 16), torch.eye(16)):
+        cells.restore(degrade(photos[:1], Inpainting(mask)), solver, prior, name="x", given=None)
     assert len(list((tmp_path / "cells").iterdir())) == 3
+    for middle in (0.1, 0.2):  # noise is known by all its levels
+        levels = torch.tensor([0.05, middle, 0.3]).view(3, 1, 1)
+        cells.restore(degrade(photos[:1], "sr:4", levels), solver, prior, name="x", given=None)
+    assert len(list((tmp_path / "cells").iterdir())) == 5
 
 
 def test_another_prior_or_half_a_cell_is_not_taken(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import torch
 from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices
 from workbench.operators import Inpainting
 from workbench.operators.masks import random_mask
-from workbench.random import Draws
-from workbench.solvers import MapByProx, stationarity
+from workbench.random import Draws, generator
+from workbench.solvers import MapByAdam, MapByGradient, MapByProx, stationarity
 from workbench.trainers import Degradations
 
 SIZE = 6
@@ -65,6 +65,8 @@ def test_below_the_levels_of_the_prior_the_stationarity_is_the_solvers() -> None
     found = MapByProx(tolerance=1e-6, max_steps=30)(y, op, prior, sigma_noise=0.01)
     assert float(stationarity(prior, op, y, found.image, 0.01).abs().max()) < 1e-7
     reached = stationarity(prior, op, y, y, 0.01).flatten(1).square().mean(1).sqrt()
+    for rule in (MapByProx(), MapByGradient(), MapByAdam()):  # noise-free too: what is near enough is not 0
+        assert bool(rule(y, op, prior, sigma_noise=0.0, generator=generator(0)).converged.all()), rule
     once = MapByProx(max_steps=1)(y, op, prior, sigma_noise=0.01, initial=y)
     torch.testing.assert_close(once.extras["stationarity"], reached)
 

@@ -52,7 +52,7 @@ BAD = {
     "map": {"tolerance": 0.0, "max_steps": 0, "memory": 0},
     "map-gd": {"max_steps": 2.5, "step_size": "0.5", "memory": None},  # numbers are asked for
     "map-adam": {"margin": -1.0, "step_size": math.nan, "decay": 1.0, "sigma_start": 0.0},
-    "latino": {"delta": 0.0},
+    "latino": {"delta": None, "clip": "no", "schedule": 3},
     "cm4ir": {"first": 999, "seen_sign": 0, "deltas": [0.1]},
 }
 

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
 from workbench.data.sources import Decode, Indexed, Sample, Streamed, open_source
-from workbench.text import require
+from workbench.text import check_types, require
 
 if TYPE_CHECKING:
     from workbench.data.crops import CropPool
@@ -80,6 +80,8 @@ class Photos(IterableDataset):
         ranks: int = 1,
     ) -> None:
         super().__init__()
+        settings = {"sources": sources, "size": size, "batch_size": batch_size, "weights": weights, "resize": resize}
+        check_types(settings | {"seed": seed}, get_type_hints(Photos.__init__), "Photos")
         given = [sources] if isinstance(sources, str | Path) else list(sources)
         self.sources = [open_source(item) if isinstance(item, str | Path) else item for item in given]
         count = len(self.sources)
@@ -93,8 +95,7 @@ class Photos(IterableDataset):
             )
         if not (shares >= 0).all() or not np.isfinite(shares).all() or shares.sum() <= 0:
             raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
-        if size < 1 or batch_size < 1:
-            raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
+        require(min(size, batch_size) >= 1, "size and batch_size", "at least 1", f"{size} and {batch_size}")
         pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in self.scales)
         fits = pairs and all(0 < low <= high for low, high in self.scales)
         require(fits, "scales", "pairs, 0 < smallest <= largest", self.scales)

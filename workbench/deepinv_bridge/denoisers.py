@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ class DeepinvDenoiser(Prior):
         super().__init__(**options)
         self.net = net
         kinds = {cls.__name__ for part in net.modules() for cls in type(part).__mro__}
+        if "WaveletDenoiser" in kinds and find_spec("ptwt") is None:
+            raise ValueError("the wavelet denoisers of deepinv need ptwt: pip install ptwt")
         self.coupled = not kinds.isdisjoint(COUPLED)
         self.patches = "BM3D" in kinds
         self.batched = type(net).__module__.startswith("deepinv.")

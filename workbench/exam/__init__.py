@@ -19,7 +19,7 @@ from workbench.models.prior import Prior
 from workbench.own import named
 from workbench.random import stream
 from workbench.solvers import known_solvers, make_solver
-from workbench.text import require, unknown
+from workbench.text import fits, require, require_kind, unknown
 
 __all__ = ["CONTROLS", "TASKS", "Candidate", "Grade", "Share", "Task", "make_candidate", "make_task", "sit", "table"]
 
@@ -98,7 +98,9 @@ def sit(
     Raises:
         ValueError: fewer than 20 repetitions, another number of samples, and as the solver.
     """
-    require(repetitions >= 20, "repetitions", "at least 20", repetitions)
+    require_kind(candidate, Candidate, "candidate", 'make_candidate("ddrm")')
+    require_kind(task, Task, "task", 'make_task("mixture-blur")')
+    require(fits(repetitions, int) and repetitions >= 20, "repetitions", "a whole number, at least 20", repetitions)
     check_samples(samples)
     x, y = task.measure(repetitions, stream(seed, "exam", task.name))
     exact = task.reference(y, 2 * samples, stream(seed, "exam", task.name, "reference"))

@@ -23,6 +23,7 @@ from torch import Tensor
 from workbench.exam.tasks import Task
 from workbench.models.laplace import Draws
 from workbench.random import stream
+from workbench.text import fits, require
 
 BINS = 20
 DIRECTIONS = 32
@@ -84,8 +85,8 @@ class Grade:
 
 def check_samples(count: int) -> None:
     """Raise ValueError unless the ranks among so many samples fill all bins alike."""
-    if count < 1 or (count + 1) % BINS:
-        raise ValueError(f"the samples of each measurement must be 19, 39, 59, ..., got {count}")
+    fine = fits(count, int) and count >= 1 and (count + 1) % BINS == 0
+    require(fine, "the samples of each measurement", "19, 39, 59, ...", count)
 
 
 def grade(
@@ -164,6 +165,7 @@ def share_of(inside: float, count: int, nominal: float) -> Share:
 
 def table(grades: list[Grade]) -> str:
     """The grades as text: coverages in per cent, with the half width of their 95 % intervals at 90 %."""
+    require(bool(grades), "the table", "of one task at least", "none")
     head = ("task", "distance", "variance", "SW (chance)", "projection", "pixels", "region", "p(ranks)", "evals", "")
     rows = [head, *(_row(each) for each in grades)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]

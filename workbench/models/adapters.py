@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from workbench.models.prior import Prior
 from workbench.operators.least_squares import column
-from workbench.text import require
+from workbench.text import fits, require
 
 PREDICTIONS, STEPS = ("noise", "image", "velocity"), ("interpolate", "nearest")
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +37,7 @@ class Adapter(Prior):
 
     def __init__(self, net: Network, **options: Any) -> None:
         super().__init__(**options)
+        require(callable(net), "net", "a network or a function, net(images, levels)", repr(net))
         self.net = net
 
     def ask(self, x: Tensor, conditioning: Tensor) -> Tensor:
@@ -126,9 +127,8 @@ class VPNoise(Adapter):
         times: Tensor | None = None,
         **options: Any,
     ) -> None:
-        if alphas_cumprod is None:
-            alphas_cumprod = linear_alphas_cumprod()
-        alphas_cumprod = alphas_cumprod.double()
+        given = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
+        alphas_cumprod = torch.as_tensor(given, dtype=torch.float64)
         shape, expected = tuple(alphas_cumprod.shape), "a decreasing vector of two numbers or more"
         fits = len(shape) == 1 and shape[0] >= 2 and bool((alphas_cumprod.diff() < 0).all())
         require(fits, "alphas_cumprod", expected, f"shape {shape}")
@@ -136,8 +136,7 @@ class VPNoise(Adapter):
         require(last > 0 and first < 1, "alphas_cumprod", "between 0 and 1", f"{first:g} to {last:g}")
         for label, value, known in (("prediction", prediction, PREDICTIONS), ("step", step, STEPS)):
             require(value in known, label, f"one of {', '.join(known)}", repr(value))
-        if times is None:
-            times = torch.arange(len(alphas_cumprod))
+        times = torch.arange(len(alphas_cumprod)) if times is None else torch.as_tensor(times)
         require(times.shape == alphas_cumprod.shape, "times", f"of shape {shape}", f"shape {tuple(times.shape)}")
         levels = ((1 - alphas_cumprod) / alphas_cumprod).sqrt() / 2
         super().__init__(net, sigma_min=float(levels[0]), sigma_max=float(levels[-1]), **options)
@@ -235,10 +234,10 @@ class PlainDenoiser(Adapter):
     """
 
     def __init__(self, net: Network, *, data_range: tuple[int, int] = (0, 1), **options: Any) -> None:
-        low, high = data_range
-        require(low < high, "data_range", "two numbers, the lower first", data_range)
+        rising = fits(data_range, tuple[float, float]) and data_range[0] < data_range[1]
+        require(rising, "data_range", "two numbers, the lower first", data_range)
         super().__init__(net, **options)
-        self.data_range = (low, high)
+        self.data_range = (data_range[0], data_range[1])
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         low, span = self.data_range[0], self.data_range[1] - self.data_range[0]

@@ -91,7 +91,9 @@ def _compared(prior: Prior, photo: Tensor, noisy: Tensor, levels: Tensor) -> tup
         return (image - photo).square().mean((1, 2, 3))
 
     prior.check(noisy)
-    answer: object = prior.denoise(noisy, levels.flatten())
+    answer: object = prior.denoise(given := noisy.clone(), levels.flatten())
+    if not torch.equal(given, noisy):
+        return "writes into its input: let it work on a copy (x.clone())", True
     if not isinstance(answer, Tensor) or answer.shape != noisy.shape:
         got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
         return f"must return images like those it is shown, {tuple(noisy.shape)}, got {got}", True

@@ -32,7 +32,7 @@ from workbench.models.files import (
 from workbench.models.formats import FAMILIES
 from workbench.models.lora import adapted, adapter_header
 from workbench.models.prior import Prior
-from workbench.text import check_types, require
+from workbench.text import check_types, require, require_kind
 
 FORMAT = 1
 SIZES = ("channels", "multiple", "image_size")
@@ -70,6 +70,7 @@ def save_prior(
             weights that are not finite in ``dtype``; a card that is not JSON; a file that cannot be written.
     """
     require(dtype in FLOATS, "dtype", f"one of {', '.join(map(str, FLOATS))}", dtype)
+    require_kind(prior, Prior, "prior", "load_prior('photo')")
     net = getattr(prior, "net", None)
     if isinstance(net, nn.Module) and adapted(net):
         raise ValueError("its network has low-rank layers: save_adapter writes them")

@@ -10,15 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any, cast
 
 from torch import Tensor, nn
 
-from workbench.limits import Count, Limited
+from workbench.limits import Count, Limited, one_of
 from workbench.models.difference import decode, digest, encode
 from workbench.models.files import about, check_finite, check_tensors, read_weights, write_weights
 from workbench.models.unfolded import Unfolded, Unfolding
-from workbench.text import check_types, require
+from workbench.text import require
 
 FORMAT = 1
 # Layers of attention blocks, by the names of the networks here: ADM; DDPM; the network of photo.
@@ -36,11 +36,7 @@ class LoRA(Limited):
     """
 
     rank: Count = 5
-    layers: str = "attention"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.layers in LAYERS, "layers", " or ".join(LAYERS), repr(self.layers))
+    layers: Annotated[str, one_of(LAYERS)] = "attention"
 
     def layers_of(self, net: nn.Module) -> dict[str, Any]:
         """The layers that are adapted, by name. Raises ValueError if ``net`` has none."""
@@ -172,7 +168,6 @@ def adapter_from_checkpoint(
             continue
         if not isinstance(content, dict):
             raise ValueError(f"expected {key} as a JSON object, found {content!r}")
-        check_types(content, get_type_hints(kind), key)
         try:
             parts[key] = kind(**content)
         except TypeError as error:

@@ -10,12 +10,12 @@ that no solver ever sees a time step.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from workbench.text import require
+from workbench.text import check_types, require
 
 # What a prior may answer, as something to ask for and as something that came.
 KINDS = {
@@ -90,6 +90,8 @@ class Prior(nn.Module):
         name: str = "",
     ) -> None:
         super().__init__()
+        given = {"sigma_min": sigma_min, "sigma_max": sigma_max, "channels": channels, "multiple": multiple}
+        check_types(given | {"image_size": image_size, "name": name}, get_type_hints(Prior.__init__), "a prior")
         levels = f"{sigma_min} and {sigma_max}"
         require(0 <= sigma_min <= sigma_max, "noise levels", "0 <= sigma_min <= sigma_max", levels)
         require(channels >= 1, "channels", "at least 1", channels)

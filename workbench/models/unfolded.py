@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from workbench.limits import Count, Limited, Positive
+from workbench.limits import Count, Limited, Positive, one_of
 from workbench.models.prior import Prior, Wrapped
 from workbench.operators.base import Operator
 from workbench.operators.inpainting import Identity
@@ -57,13 +57,12 @@ class Unfolding(Limited):
     last_level: Positive | None = 0.03
     delta: Positive = 1.0
     spread: Positive = 0.005
-    start: str = "average"
+    start: Annotated[str, one_of(STARTS)] = "average"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         last = self.last_level
         require(last is None or last <= self.level, "last_level", f"at most level, {self.level:g}", last)
-        require(self.start in STARTS, "start", " or ".join(STARTS), repr(self.start))
 
     def levels(self) -> list[float]:
         """The levels of the modules."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from workbench.operators.base import Operator, Shape, SpectralOperator
 from workbench.operators.color import Grayscale
 from workbench.operators.inpainting import Inpainting
+from workbench.text import require_kind
 
 
 class Compose(Operator):
@@ -39,6 +40,8 @@ class Compose(Operator):
         self, outer: Operator, inner: Operator, *, tolerance: float | None = None, max_iterations: int = 500
     ) -> None:
         Operator.__init__(self, tolerance=tolerance, max_iterations=max_iterations)
+        for name, op in (("outer", outer), ("inner", inner)):
+            require_kind(op, Operator, name, "parse_operator('gray', (3, H, W))")
         self.outer, self.inner = outer, inner
         self.linear = outer.linear and inner.linear
 
@@ -91,9 +94,7 @@ class MaskedGrayscale(Compose, SpectralOperator):
             raise ValueError(f"a mask after grey has one channel, got shape {tuple(outer.mask.shape)}")
         self.rcond = outer.rcond
 
-    def project_null(self, x: Tensor) -> Tensor:
-        """``(I - A^+ A) x``, images (B, C, H, W)."""
-        return x - self.pinv(self(x))
+    project_null = Operator.project_null
 
     def analysis(self, x: Tensor) -> Tensor:
         """As :meth:`Grayscale.analysis`."""

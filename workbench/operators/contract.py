@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.operators.base import Operator, Shape
 from workbench.operators.least_squares import Map
-from workbench.text import require_kind
+from workbench.text import require, require_kind
 
 Device = torch.device | str
 TOLERANCE = 1e-4  # relative: rounding stays below it, in float32 too
@@ -59,6 +59,20 @@ def _check_prox(op: Operator, x: Tensor, y: Tensor) -> None:
         slope = op.adjoint(op(best) - y) + best + x
         if not float(slope.norm()) <= ROUGH * float(op.adjoint(y).norm() + x.norm()):
             raise ValueError(f"{type(op).__name__}.prox is not the minimum: its row_gram or its transform is wrong")
+
+
+def check_measurement(op: Operator, y: Tensor) -> tuple[int, ...]:
+    """The shape (B, C, H, W) of the images behind ``y``. Raises ValueError unless ``op`` is an operator and ``y`` a
+    measurement of its shape: floating-point, finite, not empty."""
+    require_kind(op, Operator, "op", "parse_operator('sr:4', (3, H, W))")
+    require_kind(y, Tensor, "y", "the measurement (B, ...)")
+    require(y.is_floating_point(), "y", "floating-point, [0, 1]; complex ones by torch.view_as_real", y.dtype)
+    shape = tuple(op.image_shape(y.shape))
+    if len(shape) != 4 or y.numel() == 0:
+        raise ValueError(f"y must be measurements (B, ...) of images (B, C, H, W), got shape {tuple(y.shape)}")
+    if not bool(y.isfinite().all()):
+        raise ValueError("a measurement has values that are NaN or infinite")
+    return shape
 
 
 def check_first_use(op: Operator, image_shape: Shape, device: Device) -> None:

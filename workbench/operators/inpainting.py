@@ -11,8 +11,20 @@ from workbench.operators.checks import check_image, check_real
 from workbench.operators.fourier import Memo
 
 
-class Identity(SpectralOperator):
-    """``y = x``: denoising. Any size. The coefficients are the pixels."""
+class _Pixels(SpectralOperator):
+    """Operators whose coefficients are the pixels."""
+
+    def analysis(self, x: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return x.clone()
+
+    def synthesis(self, c: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return c.clone()
+
+
+class Identity(_Pixels):
+    """``y = x``: denoising. Any size."""
 
     def forward(self, x: Tensor) -> Tensor:
         """A copy of ``x`` (B, C, H, W)."""
@@ -22,14 +34,6 @@ class Identity(SpectralOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """A copy of ``y`` (B, C, H, W)."""
         return self(y)
-
-    def analysis(self, x: Tensor) -> Tensor:
-        """The pixels themselves."""
-        return x.clone()
-
-    def synthesis(self, c: Tensor) -> Tensor:
-        """The pixels themselves."""
-        return c.clone()
 
     def data_analysis(self, y: Tensor) -> Tensor:
         """The pixels themselves."""
@@ -48,7 +52,7 @@ class Identity(SpectralOperator):
         return 1.0
 
 
-class Inpainting(SpectralOperator):
+class Inpainting(_Pixels):
     """``y = m x``: pixels are kept (1), lost (0) or scaled (any finite number). ``y`` has the size of ``x``.
 
     ``workbench.operators.masks`` makes masks: random pixels, a block, text, stripes, scratches.
@@ -88,14 +92,6 @@ class Inpainting(SpectralOperator):
             return torch.lerp(z, y, mask / (1 + column(weight, mask)))
         gain = damped_gain(mask, weight, self.rcond)
         return (y * gain).addcmul_(z, 1 - mask * gain)
-
-    def analysis(self, x: Tensor) -> Tensor:
-        """The pixels themselves."""
-        return x.clone()
-
-    def synthesis(self, c: Tensor) -> Tensor:
-        """The pixels themselves."""
-        return c.clone()
 
     def data_analysis(self, y: Tensor) -> Tensor:
         """The pixels, with the sign of the mask."""

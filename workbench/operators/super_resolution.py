@@ -137,15 +137,14 @@ class SuperResolution(SpectralOperator):
 
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """(B, C, H/s, W/s). Raises ValueError if s does not divide H and W."""
-        batch, channels, height, width = image_shape
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"the factor {self.factor} does not divide the image size {height}x{width}")
-        return (batch, channels, height // self.factor, width // self.factor)
+        sides = image_shape[2:]
+        if any(side % self.factor for side in sides):
+            raise ValueError(f"the factor {self.factor} does not divide the image size {'x'.join(map(str, sides))}")
+        return (*image_shape[:2], *(side // self.factor for side in sides))
 
     def image_shape(self, measurement_shape: Shape) -> tuple[int, ...]:
         """(B, C, s h, s w)."""
-        batch, channels, height, width = measurement_shape
-        return (batch, channels, height * self.factor, width * self.factor)
+        return (*measurement_shape[:2], *(side * self.factor for side in measurement_shape[2:]))
 
     def _low(self, x: Tensor) -> tuple[int, int]:
         return x.shape[-2] // self.factor, x.shape[-1] // self.factor

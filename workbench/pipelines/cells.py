@@ -22,7 +22,9 @@ from torch import Tensor
 
 from workbench.measurement import Degraded, degrade
 from workbench.models.prior import Prior
-from workbench.operators.parse import OPERATORS, file_in, operator_name
+from workbench.noise import Noise
+from workbench.operators.parse import OPERATORS, file_in, known_operators, operator_name
+from workbench.own import named
 from workbench.pipelines.identity import Contents, hash_of, own_path
 from workbench.pipelines.job import input_path, input_source, this_job
 from workbench.records import Record, solver_settings, tiles_of
@@ -58,7 +60,8 @@ class Cells:
         """What :func:`workbench.restore.restore` returns, on the CPU; images that are there are not restored again.
 
         Each record also says when it was ``finished``; ``seconds`` are those of then. Measurements without an original,
-        samples of one measurement, and what is made by code without a file are restored but not kept.
+        samples of one measurement, those of an operator that has no name, only an object, and what is made by code
+        without a file are restored but not kept.
 
         Args:
             given: how the prior was asked for: its source and settings.
@@ -90,15 +93,20 @@ class Cells:
         """Each image's cell, named by a hash of all that decides it; None for what cannot be kept."""
         modules = {type(thing).__module__ for thing in (solver, degraded.op, *prior.modules())}
         sources = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(modules)]
-        if "cells" not in self._job or degraded.original is None or degraded.solver_seeds or None in sources:
+        noise: Any = degraded.noise
+        if isinstance(noise, Noise):
+            noise = [str(noise), noise.gain, _hash(torch.as_tensor(noise.sigma))]
+        written = operator_name(degraded.spec) in known_operators() or named(degraded.spec)
+        kept = "cells" in self._job and written and not degraded.solver_seeds and None not in sources
+        if degraded.original is None or not kept:
             return [None] * len(degraded.y)
         if prior not in self._weights:
-            named = [*prior.named_parameters(), *prior.named_buffers()]
-            self._weights[prior] = hash_of([(name, _hash(tensor)) for name, tensor in named])
+            tensors = [*prior.named_parameters(), *prior.named_buffers()]
+            self._weights[prior] = hash_of([(name, _hash(tensor)) for name, tensor in tensors])
         own = [path for source in sources if source and (path := own_path(Path(source)))]
         common = [
             [self._job["code"], self._contents.code(*own), self._contents.named([degraded.spec, str(degraded.noise)])],
-            [degraded.spec, degraded.noise, degraded.seed],
+            [degraded.spec, noise, degraded.seed],
             [type(solver).__qualname__, solver_settings(solver)],
             [prior.name, prior.source, given, self._weights[prior], tiles_of(prior)],
             [degraded.y.device.type, str(degraded.y.dtype), judge],

@@ -21,7 +21,7 @@ from workbench.limits import Limited
 from workbench.models.check import check_once
 from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
-from workbench.operators.contract import check_first_use
+from workbench.operators.contract import check_first_use, check_measurement
 from workbench.operators.weighted import unweighted
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
@@ -133,6 +133,7 @@ class Solver(Limited, ABC):
                 bad ``sigma_noise``, a schedule or an image that does not suit the prior, an ``initial`` of another
                 shape than the result.
         """
+        require(callback is None or callable(callback), "callback", "a function of a Step", repr(callback))
         p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
         remark = "" if prior is None else check_once(prior, p.grey)
         found = self.run(p, callback)
@@ -150,9 +151,7 @@ class Solver(Limited, ABC):
         initial: Tensor | None = None,
     ) -> Problem:
         """The arguments of a call, checked. Raises ValueError as the call."""
-        require_kind(y, Tensor, "y", "the measurement (B, C, H, W)")
-        require(y.is_floating_point(), "y", "floating-point, [0, 1]; complex ones by torch.view_as_real", y.dtype)
-        require_kind(op, Operator, "op", "see workbench.operators, or parse_operator")
+        shape = check_measurement(op, y)
         if prior is not None:
             require_kind(prior, Prior, "prior", "see load_prior")
         name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
@@ -169,10 +168,10 @@ class Solver(Limited, ABC):
                 others = ", ".join(key for key, kind in SOLVERS.items() if kind.takes_initial)
                 raise ValueError(f"{name} takes no initial image; these do: {others}")
             require_kind(initial, Tensor, "initial", "a restoration (B, C, H, W)")
-            expected, got = tuple(op.image_shape(y.shape)), tuple(initial.shape)
-            require(got == expected, "initial", f"of the shape of the result, {expected}", got)
+            require(initial.shape == shape, "initial", f"of the shape of the result, {shape}", tuple(initial.shape))
+            require(bool(initial.isfinite().all()), "initial", "finite", "NaN or infinite values")
             initial = initial.to(y)
-        check_first_use(op, op.image_shape(y.shape), y.device)
+        check_first_use(op, shape, y.device)
         return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
 
 
@@ -282,6 +281,7 @@ def draws(generator: Generators, noise: NoiseSource | None) -> NoiseSource:
     """``noise`` if given, else standard normal draws from ``generator``. Raises ValueError if both are given."""
     if noise is not None and generator is not None:
         raise ValueError("give generator or noise, not both")
+    require(noise is None or callable(noise), "noise", "a function (like) -> tensor", repr(noise))
     return noise if noise is not None else noise_source(generator)
 
 

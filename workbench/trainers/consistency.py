@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from workbench.data.photos import Batch
-from workbench.limits import Count, Limited, NotNegative, Positive, ShareBelowOne
+from workbench.limits import Count, Limited, NotNegative, Positive, ShareBelowOne, one_of
 from workbench.models.consistency import ConsistencyModel, euler_step, heun_step
 from workbench.models.prior import Prior
 from workbench.operators.base import column
@@ -100,19 +101,13 @@ class Consistency(Limited):
         anchor: weight of the mean square distance of ``f(x_t, t)`` to the clean image; pulls samples to the mean.
     """
 
-    target: str = "distillation"
+    target: Annotated[str, one_of(TARGETS)] = "distillation"
     curriculum: Curriculum = field(default_factory=Curriculum)
-    weighting: str = "uniform"
-    distance: str = "l2"
+    weighting: Annotated[str, one_of(tuple(WEIGHTINGS))] = "uniform"
+    distance: Annotated[str, one_of(("l1", "l2", "huber"))] = "l2"
     averaged: bool = True
     anchor: NotNegative = 0.0
     huber: Positive = 0.00054
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = {"target": TARGETS, "weighting": tuple(WEIGHTINGS), "distance": ("l1", "l2", "huber")}
-        for name, values in known.items():
-            require(getattr(self, name) in values, name, f"one of {', '.join(values)}", repr(getattr(self, name)))
 
     def task(self, student: Prior, teacher: Prior | None, settings: TrainSettings) -> Task:
         """Modules ``student`` and, frozen, ``teacher``.

@@ -17,11 +17,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from workbench.limits import Count, Limited, NotNegative, Whole, one_of
 from workbench.operators.base import Shape
 from workbench.operators.fourier import Memo
 from workbench.operators.inpainting import fill_holes
@@ -123,7 +125,7 @@ class Degradation(TwoSided):
 
 
 @dataclass(frozen=True)
-class Degradations:
+class Degradations(Limited):
     """The distribution that degradations are drawn from.
 
     "pixels" loses each pixel (all its channels) with a probability uniform in [0, 1].
@@ -144,35 +146,26 @@ class Degradations:
     """
 
     kinds: tuple[str, ...] = KINDS
-    largest_factor: int = 8
-    largest_blur: float = 8.0
-    largest_block: int = 32
-    per: str = "image"
+    largest_factor: Count = 8
+    largest_blur: NotNegative = 8.0
+    largest_block: Whole = 32
+    per: Annotated[str, one_of(("image", "batch"))] = "image"
     factors: tuple[int, ...] = ()
     blurs: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
-        if isinstance(self.kinds, str) or unknown or not self.kinds or len(set(self.kinds)) < len(self.kinds):
+        super().__post_init__()
+        if not self.kinds or not set(self.kinds) <= set(KINDS) or len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"kinds must be different ones of {', '.join(KINDS)}, at least one, got {self.kinds}")
         if self.factors:
             object.__setattr__(self, "largest_factor", max(self.factors))
         if self.blurs:
             object.__setattr__(self, "largest_blur", max(self.blurs))
         values = (*(f - 1 for f in self.factors), *self.blurs, *(r for rate in self.rates for r in (rate, 1 - rate)))
-        if not all(0 <= value < math.inf for value in values) or any(factor % 1 for factor in self.factors):
-            raise ValueError(
-                "expected whole factors from 1, blurs from 0 and rates between 0 and 1, got "
-                f"{self.factors}, {self.blurs} and {self.rates}"
-            )
-        if self.largest_factor < 1 or self.largest_block < 0 or not 0 <= self.largest_blur < math.inf:
-            raise ValueError(
-                "limits must be finite, a factor from 1, a blur and a block from 0, got "
-                f"{self.largest_factor}, {self.largest_blur} and {self.largest_block}"
-            )
-        if self.per not in ("image", "batch"):
-            raise ValueError(f"per must be image or batch, got {self.per!r}")
+        if not all(0 <= value < math.inf for value in values):
+            given = f"{self.factors}, {self.blurs} and {self.rates}"
+            raise ValueError(f"expected factors from 1, blurs from 0 and rates between 0 and 1, got {given}")
 
     def sample(self, count: int, size: tuple[int, int], draws: Draws) -> Degradation:
         """Degradations of ``count`` images (this process' share) of ``size`` (H, W), on the generator's device.

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from workbench.limits import Limited, Positive, Share
+from workbench.limits import Limited, Positive, Share, one_of
 from workbench.models.prior import Prior
 from workbench.random import Draws
-from workbench.text import require
 
 # A logged value of this name is the share of samples that could not be used; the loop skips a step that has none left.
 LOST = "lost"
@@ -86,12 +85,8 @@ class DSM(Limited):
     sigma_median: Positive = 0.1
     sigma_spread: Positive = 1.2
     uniform_share: Share = 0.15
-    weighting: str = "edm"
+    weighting: Annotated[str, one_of(("edm", "score"))] = "edm"
     sigma_data: Positive = 0.25
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.weighting in ("edm", "score"), "weighting", "edm or score", repr(self.weighting))
 
     def levels(self, count: int, low: float, high: float, draws: Draws) -> Tensor:
         """``count`` noise levels within [low, high], float32."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from workbench.data import CropPool, Photos, loader
 from workbench.data.photos import Batch
-from workbench.limits import Count, Limited, NotNegative, Positive, Whole
+from workbench.limits import Count, Limit, Limited, NotNegative, Positive, Whole, one_of
 from workbench.models.prior import Prior
 from workbench.models.wrappers import existing_device
 from workbench.text import require
@@ -33,6 +33,8 @@ from workbench.trainers.task import Averages, Context, Task, single
 
 Sampler = Callable[[dict[str, nn.Module], torch.Generator], Tensor]
 LOST_IN_A_ROW = 20  # steps
+
+SCHEDULES = Limit("cosine, constant or a function of the step", lambda v: callable(v) or v in ("cosine", "constant"))
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ class TrainSettings(Limited):
     steps: Count
     learning_rate: NotNegative = 1e-3
     warmup: Whole = 500
-    schedule: str | Callable[[int], float] = "cosine"
-    optimiser: str = "adam"
+    schedule: Annotated[str | Callable[[int], float], SCHEDULES] = "cosine"
+    optimiser: Annotated[str, one_of(("adam", "muon"))] = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float | Callable[[int], float] = 0.9995
     clip: Positive = 1.0
     accumulate: Count = 1
-    precision: str = "no"
+    precision: Annotated[str, one_of(("no", "bf16"))] = "no"
     seed: int = 0
     log_every: Count = 100
     save_every: Count = 1000
@@ -73,13 +75,9 @@ class TrainSettings(Limited):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = {"schedule": ("cosine", "constant"), "precision": ("no", "bf16"), "optimiser": ("adam", "muon")}
-        for name, values in known.items():
-            if getattr(self, name) not in values and not (name == "schedule" and callable(self.schedule)):
-                raise ValueError(f"{name} is {' or '.join(map(repr, values))}, got {getattr(self, name)!r}")
         object.__setattr__(self, "betas", tuple(self.betas))
         shares = self.betas if callable(self.ema_decay) else (*self.betas, self.ema_decay)
-        fits = len(self.betas) == 2 and all(0 <= share <= 1 for share in shares) and max(self.betas) < 1
+        fits = all(0 <= share <= 1 for share in shares) and max(self.betas) < 1
         require(fits, "betas and ema_decay", "two shares below 1, and one up to 1", f"{self.betas}, {self.ema_decay}")
 
     def factor(self, step: int) -> float:

@@ -14,18 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from workbench.evaluation.perceptual import JUDGE, effnet_loss, lpips_distance
-from workbench.limits import Limited, NotNegative, Positive
+from workbench.limits import Limited, NotNegative, Positive, one_of
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator, column
 from workbench.random import Draws
 from workbench.solvers.fixed_point.gradient import Exact, JacobianFree, Neumann
 from workbench.solvers.fixed_point.map import MapByAdam, MapByProx, gradient_step, prox_step
-from workbench.text import require
 from workbench.trainers.degradations import Degradations
 from workbench.trainers.dsm import Values, check_images, trained_range, unwrapped
 from workbench.trainers.equilibrium import Equilibrium, checked
@@ -58,12 +58,12 @@ class MUPET(Limited):
     alpha: NotNegative = 1.0
     degradations: Degradations = field(default_factory=Degradations)
     fixed_point: MapByAdam | MapByProx = field(default_factory=partial(MapByProx, tolerance=0.1, max_steps=15))
-    map: str = "gradient"
+    map: Annotated[str, one_of(MAPS)] = "gradient"
     step_size: Positive = 0.05
     backward: JacobianFree | Neumann | Exact = field(default_factory=JacobianFree)
-    loss: str = "squared"
+    loss: Annotated[str, one_of(LOSSES)] = "squared"
     divide_by_sigma: bool = True
-    levels: str = "published"
+    levels: Annotated[str, one_of(LEVELS)] = "published"
     sigma_min: float | None = None
     sigma_max: float | None = None
 
@@ -71,9 +71,6 @@ class MUPET(Limited):
         if self.loss == "effnet2":
             raise ValueError(f"effnet2 is no loss: {JUDGE}")
         super().__post_init__()
-        for name, known in (("map", MAPS), ("loss", LOSSES), ("levels", LEVELS)):
-            value = getattr(self, name)
-            require(value in known, name, f"one of {', '.join(known)}", repr(value))
 
     def __call__(self, prior: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Values]:
         """The loss of ``images`` (B, C, H, W) in [0, 1], and ``dsm``, ``map``, ``evaluations`` (per image), shares

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from workbench.data.photos import Batch
 from workbench.evaluation.perceptual import effnet_loss, lpips_distance
-from workbench.limits import Count, Limited, NotNegative, Positive
+from workbench.limits import Count, Limited, NotNegative, Positive, one_of
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import Unfolded, smoothed
 from workbench.operators.base import Operator, column
@@ -81,13 +81,12 @@ class UD2M(Limited):
     perceptual: NotNegative = 0.1
     adversarial: NotNegative = 1.0
     penalty: NotNegative = 0.01
-    distance: str = "lpips"
+    distance: Annotated[str, one_of(PERCEPTUAL)] = "lpips"
     discriminator_rate: Positive | None = None
     width: Count = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.distance in PERCEPTUAL, "distance", f"one of {', '.join(PERCEPTUAL)}", repr(self.distance))
         require(0 <= self.noise[0] <= self.noise[1] < float("inf"), "noise", "two levels that rise", self.noise)
         require(self.squared + self.perceptual + self.adversarial > 0, "weights", "not all 0", "0")
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from workbench.limits import Count, Limited
+
 SIGMA_MAX = 50 / 255  # "sigma from [0, 50]": DPIR, section 3.2
 
 
 @dataclass(frozen=True)
-class DRUNetConfig:
+class DRUNetConfig(Limited):
     """Architecture of one network.
 
     Attributes:
@@ -29,15 +31,11 @@ class DRUNetConfig:
 
     channels: int = 3
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
-    blocks: int = 4
+    blocks: Count = 4
 
     def __post_init__(self) -> None:
-        widths = tuple(self.widths)
-        if len(widths) != 4:
-            raise ValueError(f"DRUNet has four levels, got widths {widths}")
-        if self.blocks < 1:
-            raise ValueError(f"DRUNet needs at least one block per level, got {self.blocks}")
-        object.__setattr__(self, "widths", widths)
+        super().__post_init__()
+        object.__setattr__(self, "widths", tuple(self.widths))
 
 
 class ResidualBlock(nn.Module):

@@ -20,12 +20,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from workbench.limits import Count, Positive
+from workbench.limits import Count, Positive, one_of
 from workbench.models.prior import Prior
 from workbench.operators.base import column
 from workbench.random import NoiseSource
@@ -124,12 +124,11 @@ class OptimiseNoise(Solver):
     solver: DeqIR = field(default_factory=DeqIR)
     steps: Count = 10
     rate: Positive = 0.05
-    gradient: str = "one-step"
+    gradient: Annotated[str, one_of(GRADIENTS)] = "one-step"
     terms: Count = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.gradient in GRADIENTS, "gradient", f"one of {', '.join(GRADIENTS)}", self.gradient)
         require(self.solver.window is None, "window", "None: the gradient needs all states", self.solver.window)
 
     def run(self, p: Problem, callback: Callback | None = None) -> Restoration:

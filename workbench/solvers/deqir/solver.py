@@ -25,19 +25,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from workbench.limits import Count, NotNegative, Positive, ShareAboveZero, ShareBelowOne, Whole
+from workbench.limits import Count, NotNegative, Positive, ShareAboveZero, ShareBelowOne, Whole, one_of
 from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step
 from workbench.solvers.deqir.states import Chain
 from workbench.solvers.deqir.wiener import PhotoModel, unchanged
 from workbench.solvers.fixed_point.rules import Anderson, Picard
 from workbench.solvers.fixed_point.solve import explain
 from workbench.solvers.null_space import transition
-from workbench.text import require
 
 PREDICTIONS = ("photos", "published")
 
@@ -74,15 +73,11 @@ class DeqIR(Solver, name="deqir"):
     memory: Whole = 5
     damping: ShareAboveZero = 1.0
     regularisation: NotNegative = 1e-10
-    prediction: str = "photos"
+    prediction: Annotated[str, one_of(PREDICTIONS)] = "photos"
     tolerance: NotNegative = 1e-3
     window: Count | None = None
     schedule: str | Sequence[float] = "vp"
     sigma_start: Positive | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.prediction in PREDICTIONS, "prediction", f"one of {', '.join(PREDICTIONS)}", self.prediction)
 
     def mixing(self) -> Picard | Anderson:
         """The update rule."""

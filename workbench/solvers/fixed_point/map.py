@@ -9,7 +9,7 @@ Stationary points of ``1/2 ||A x - y||^2 - sigma^2 log p_sigma(x)``: with Tweedi
 ``(A^T A + I)^-1``: the data term is exact at every step, and only what the prior adds is left to iterate.
 
 ``sigma`` is the noise of the measurement. A prior is evaluated at its ``sigma_min`` at least, so for noise-free data
-the estimate is that of this level.
+the estimate, and how closely it is found, are those of this level.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.solvers.base import Problem, initial_image
 from workbench.solvers.fixed_point.iterated import Iterated
-from workbench.solvers.fixed_point.rules import Adam, Anderson, Picard
+from workbench.solvers.fixed_point.rules import Adam, Anderson, Picard, Rule
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
 
 
@@ -94,7 +94,7 @@ class MapByAdam(MapRule, name="map-adam"):
             p.grey + p.draw(p.grey) if p.initial is None else p.initial,
             method=self.method(),
             max_steps=self.max_steps,
-            tolerance=self.margin * sigma,
+            tolerance=self.margin * sigma.clamp(min=p.prior.sigma_min),
             measure=step_size,
             keep="last",
             **options,
@@ -135,16 +135,7 @@ class MapByProx(MapRule, name="map"):
         def measure(x: Tensor, residual: Tensor, proposal: Tensor) -> Tensor:
             return reached[: len(x)].clone()
 
-        result = solve_fixed_point(
-            update,
-            initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
-            method=Anderson(self.memory),
-            max_steps=self.max_steps,
-            tolerance=self.tolerance * sigma,
-            measure=measure,
-            **options,
-        )
-        return result, {"stationarity": result.residual}
+        return _solved(self, p, update, Anderson(self.memory), measure=measure, **options)
 
 
 @dataclass(frozen=True)
@@ -166,21 +157,23 @@ class MapByGradient(MapRule, name="map-gd"):
     memory: Whole = 0
 
     def estimate(self, p: Problem, **options: Any) -> tuple[FixedPointResult, dict[str, Tensor]]:
-        sigma, size = p.sigma_noise, self.step_size
+        size = self.step_size
 
         def measure(x: Tensor, residual: Tensor, proposal: Tensor) -> Tensor:
             return rms(residual) / size
 
-        result = solve_fixed_point(
-            gradient_step(p.prior, p.op, p.y, sigma, size),
-            initial_image(p.op, p.y, sigma) if p.initial is None else p.initial,
-            method=Anderson(self.memory) if self.memory else Picard(),
-            max_steps=self.max_steps,
-            tolerance=self.tolerance * sigma,
-            measure=measure,
-            **options,
-        )
-        return result, {"stationarity": result.residual}
+        update = gradient_step(p.prior, p.op, p.y, p.sigma_noise, size)
+        method = Anderson(self.memory) if self.memory else Picard()
+        return _solved(self, p, update, method, measure=measure, **options)
+
+
+def _solved(
+    rule: MapByProx | MapByGradient, p: Problem, update: Map, method: Rule, **options: Any
+) -> tuple[FixedPointResult, dict[str, Tensor]]:
+    start = initial_image(p.op, p.y, p.sigma_noise) if p.initial is None else p.initial
+    tolerance = rule.tolerance * p.sigma_noise.clamp(min=p.prior.sigma_min)
+    result = solve_fixed_point(update, start, method=method, max_steps=rule.max_steps, tolerance=tolerance, **options)
+    return result, {"stationarity": result.residual}
 
 
 def running(op: Operator, y: Tensor, active: Tensor) -> tuple[Operator, Tensor]:

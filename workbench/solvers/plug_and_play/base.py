@@ -10,13 +10,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from workbench.limits import Count, NotNegative, Positive, Whole
+from workbench.limits import Count, NotNegative, Positive, Whole, one_of
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
 from workbench.operators.inpainting import Inpainting, fill_holes
@@ -49,11 +49,7 @@ class PlugAndPlay(Iterated):
     max_steps: Count = 50
     tolerance: NotNegative = 0.0
     memory: Whole = 0
-    start: str = "smooth"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.start in STARTS, "start", " or ".join(STARTS), repr(self.start))
+    start: Annotated[str, one_of(STARTS)] = "smooth"
 
     @abstractmethod
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:

@@ -15,18 +15,17 @@ and prints twice the regulariser; neither is done here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from workbench.limits import Count, NotNegative, Positive, ShareAboveZero
+from workbench.limits import Count, NotNegative, Positive, ShareAboveZero, one_of
 from workbench.operators.base import column
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import data_gradient, running
 from workbench.solvers.fixed_point.solve import Map
 from workbench.solvers.plug_and_play.base import PlugAndPlay, check_known, first_estimate
-from workbench.text import require
 
 FORMS = ("fixed-point", "gradient")
 
@@ -50,16 +49,12 @@ class RED(PlugAndPlay, name="red"):
 
     max_steps: Count = 100
     tolerance: NotNegative = 1e-7
-    form: str = "fixed-point"
+    form: Annotated[str, one_of(FORMS)] = "fixed-point"
     sigma: Positive = 0.02
     lambda_: NotNegative = 0.2
     noise_floor: NotNegative = 0.005
     step_size: Positive | None = None
     damping: ShareAboveZero = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.form in FORMS, "form", " or ".join(FORMS), repr(self.form))
 
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:
         """The map of :attr:`form`. Raises ValueError if the operator or the prior does not suit it."""

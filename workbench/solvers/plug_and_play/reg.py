@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from workbench.limits import Count, Positive
+from workbench.limits import Count, Positive, one_of
 from workbench.operators.base import column
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import data_gradient, running
@@ -44,7 +44,7 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
     linear: ClassVar[bool] = True
 
     max_steps: Count = 100
-    rule: str = "adam"
+    rule: Annotated[str, one_of(RULES)] = "adam"
     step_size: Positive = 0.01
     sigma: Positive | None = None
     level: Positive | None = None
@@ -52,7 +52,6 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.rule in RULES, "rule", " or ".join(RULES), repr(self.rule))
         require(self.rule == "gradient" or not self.memory, "memory", "0 with rule='adam'", self.memory)
 
     def method(self) -> Rule:
