@@ -19,7 +19,7 @@ from workbench.images import sample_photos
 from workbench.models import load_prior
 from workbench.restore import degrade
 from workbench.solvers import ForwardBackward
-from workbench.solvers.plug_and_play.base import resized
+from workbench.solvers.start import resized
 
 TASKS = [
     *(("sr:2", 0.01), ("sr:4", 0.05), ("blur:0.8", 0.05), ("blur:1.6", 0.01), ("blur:2.4", 0.1)),

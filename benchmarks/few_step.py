@@ -38,13 +38,20 @@ TASKS = {
     "SR x4, noise 0.1": ("sr:4", 0.1),
     "SR x8": ("sr:8", 0.025),
     "JPEG 10": ("jpeg:10", 0.01),
+    "JPEG 20": ("jpeg:20", 0.01),
 }
 METHODS = {
     "DiffPIR 100": ("diffpir", "photo", {"steps": 100}),
+    "DiffPIR 20": ("diffpir", "photo", {"steps": 20}),
+    "DiffPIR 20, smooth": ("diffpir", "photo", {"steps": 20, "start": "smooth", "sigma_start": 0.2}),
+    "DDNM 100": ("ddnm", "photo", {}),
+    "DDNM 20": ("ddnm", "photo", {"steps": 20}),
+    "DDNM 20, smooth": ("ddnm", "photo", {"steps": 20, "sigma_start": 0.2}),
     "DDRM 20": ("ddrm", "photo", {"steps": 20}),
     "CM4IR 4": ("cm4ir", "photo-cm", {"steps": 4}),
     "LATINO 8": ("latino", "photo-cm", {"steps": 8}),
 }
+PUBLISHED = ["DiffPIR 100", "DDRM 20", "CM4IR 4", "LATINO 8"]
 FIGURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr,
     "lite0": effnet,
@@ -63,9 +70,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--ud2m", nargs="+", default=["photo-ud2m"], help="unfolded networks")
+    parser.add_argument("--ud2m", nargs="*", default=["photo-ud2m"], help="unfolded networks")
     parser.add_argument("--steps", type=int, default=3, help="of UD2M")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=PUBLISHED, choices=list(METHODS))
     parser.add_argument(
         "--tasks",
         help="a method that refuses JPEG is left out there",
@@ -104,7 +111,7 @@ def main() -> None:
         print(f"\n{task}, {len(images)} crops of {arguments.size}x{arguments.size}")
         judged = list(values)[-1]
         for name, own in values.items():
-            line = f"{name:14}" + "".join(f"  {key} {sum(v) / len(v):7.3f}" for key, v in own.items())
+            line = f"{name:18}" + "".join(f"  {key} {sum(v) / len(v):7.3f}" for key, v in own.items())
             for key in FIGURES if name != judged else ():
                 gap = paired_difference(values[judged][key], own[key])
                 half = 0.0 if gap.half is None else gap.half

@@ -23,7 +23,7 @@ from workbench.operators.border import Frame
 from workbench.operators.weighted import weighted
 from workbench.own import imported, named
 from workbench.random import noise_source
-from workbench.solvers.base import initial_image
+from workbench.solvers.start import initial_image
 from workbench.text import require
 
 FORMS = "SIGMA, poisson:PEAK, poisson-gauss:GAIN,SIGMA or FILE.py:NAME"

@@ -35,7 +35,6 @@ from workbench.models import load_prior
 from workbench.plots import show
 from workbench.restore import degrade, restore
 from workbench.solvers import SOLVERS, DiffPIR, Iterate, Problem, Sampler, make_solver
-from workbench.solvers.base import initial_image
 from workbench.solvers.schedules import geometric_sigmas
 
 torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
@@ -69,7 +68,7 @@ class HalfQuadraticSplitting(Sampler, name="my-hqs"):
     lambda_: NotNegative = 0.25
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        x = initial_image(p.op, p.y, p.sigma_noise)
+        x = p.first_estimate("data")
         lowest = max(float(p.sigma_noise.min()), 0.01)
         for sigma in geometric_sigmas(self.steps, self.sigma_start, lowest).tolist():
             z = p.prior(x, sigma)
@@ -138,7 +137,7 @@ class MyADMM(HalfQuadraticSplitting, name="my-admm"):
     """The same with a dual variable."""
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        x = initial_image(p.op, p.y, p.sigma_noise)
+        x = p.first_estimate("data")
         u = torch.zeros_like(x)
         lowest = max(float(p.sigma_noise.min()), 0.01)
         for sigma in geometric_sigmas(self.steps, self.sigma_start, lowest).tolist():

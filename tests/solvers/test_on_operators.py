@@ -14,7 +14,7 @@ from tests.solvers.solver_problems import curved_prior, gaussian_prior
 from workbench.operators import Operator, parse_operator
 from workbench.random import generator
 from workbench.solvers import DAPS, DDNM, DDRM, ILVR, MMPS, DeqIR, DiffPIR, PiGDM, RePaint
-from workbench.solvers.base import initial_image
+from workbench.solvers.start import initial_image
 
 SIZE = 8
 SHAPE = (2, 3, SIZE, SIZE)

@@ -119,7 +119,7 @@ def test_the_start_is_the_smooth_estimate_or_the_measurement_at_the_size_of_the_
             prior.calls.clear()
             RED(max_steps=1, **start)(y, op, prior, sigma_noise=0.01)
             torch.testing.assert_close(prior.calls[0][0], expected, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="start must be smooth or picture, got 'pinv'"):
+    with pytest.raises(ValueError, match="start must be one of smooth, picture, data, got 'pinv'"):
         RED(start="pinv")
     with pytest.raises(ValueError, match="initial must be of the shape of the result"):
         RED()(x, Identity(), prior, initial=torch.zeros(1, 3, 8, 8))

@@ -47,7 +47,7 @@ from workbench.solvers import (
     Solver,
     make_solver,
 )
-from workbench.solvers.base import initial_image
+from workbench.solvers.start import initial_image
 
 TRAVEL = {"steps": 6, "travel_length": 3, "travel_repeat": 2}
 SIX = {"steps": 6}

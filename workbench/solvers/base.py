@@ -25,6 +25,7 @@ from workbench.operators.contract import check_first_use, check_measurement
 from workbench.operators.weighted import unweighted
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
+from workbench.solvers.start import first_estimate, mid_grey
 from workbench.text import require, require_kind
 
 SOLVERS: dict[str, type[Solver]] = {}
@@ -202,11 +203,12 @@ class Problem:
 
     def first_image(self, sigma_start: float | None) -> Tensor:
         """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else grey, or with ``sigma_start``
-        the :func:`initial_image` of the data: ``A^+ y`` as far as noise allows, and grey where they say nothing.
-        """
-        if self.initial is not None:
-            return self.initial
-        return self.grey if sigma_start is None else initial_image(self.op, self.y, self.sigma_noise)
+        the smooth :meth:`first_estimate`."""
+        return self.grey if self.initial is None and sigma_start is None else self.first_estimate()
+
+    def first_estimate(self, start: str = "smooth") -> Tensor:
+        """``initial`` if given; else an image (B, C, H, W) from the data, see :func:`first_estimate`."""
+        return first_estimate(self.op, self.y, self.sigma_noise, start) if self.initial is None else self.initial
 
 
 class Iterate(NamedTuple):
@@ -283,18 +285,3 @@ def draws(generator: Generators, noise: NoiseSource | None) -> NoiseSource:
         raise ValueError("give generator or noise, not both")
     require(noise is None or callable(noise), "noise", "a function (like) -> tensor", repr(noise))
     return noise if noise is not None else noise_source(generator)
-
-
-def initial_image(op: Operator, y: Tensor, sigma_noise: Tensor) -> Tensor:
-    """A first estimate (B, C, H, W) for any operator: mid-grey corrected by the data as far as their noise allows.
-
-    ``prox(1/2, y, (sigma_noise / 0.25)^2)``, weight at least 1e-4: the posterior mean of a white Gaussian image prior
-    with mean 1/2 and standard deviation 1/4. On a mask it is y, and 1/2 in the holes (the start of MUPET's DiffPIR); on
-    a blur it is a Wiener filter, which unlike ``A^+ y`` does not amplify noise.
-    """
-    return op.prox(mid_grey(op, y), y, ((sigma_noise / 0.25) ** 2).clamp(min=1e-4))
-
-
-def mid_grey(op: Operator, y: Tensor) -> Tensor:
-    """The grey image (B, C, H, W) of value 1/2 behind measurements like ``y``."""
-    return y.new_full(op.image_shape(y.shape), 0.5)

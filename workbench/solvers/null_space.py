@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from workbench.operators.base import Operator, SpectralOperator, column
-from workbench.solvers.base import mid_grey
+from workbench.solvers.start import mid_grey
 
 Transition = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 

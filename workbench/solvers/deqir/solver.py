@@ -59,8 +59,8 @@ class DeqIR(Solver, name="deqir"):
         window: states that are stored and asked about at a time, from the first unsettled one on; None: all. Bounds
             the memory where T is large, takes more iterations.
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
-        sigma_start: begin at the highest level not above this, from another restoration (``initial``), as
-            :class:`DDNM` does (section 5.8, real-world super-resolution).
+        sigma_start: begin at the highest level not above this, from another restoration (``initial``) or the smooth
+            estimate, as :class:`DDNM` does (section 5.8, real-world super-resolution).
     """
 
     summary: ClassVar[str] = "DDNM's sampling chain as one fixed point, all noise levels in parallel"

@@ -27,7 +27,6 @@ from workbench.models.consistency import ConsistencyModel
 from workbench.operators.base import Operator, SpectralOperator, column
 from workbench.operators.weighted import unweighted
 from workbench.solvers.base import Iterate, Problem, Sampler
-from workbench.solvers.plug_and_play.base import first_estimate
 from workbench.text import require
 
 CAP = 0.9999  # of a_k
@@ -87,7 +86,7 @@ class CM4IR(Sampler, name="cm4ir"):
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers, plus the first level times
         the first draw. One draw between steps."""
-        start, weight = first_estimate(p), self.zeta * (2 * p.sigma_noise) ** 2
+        start, weight = p.first_estimate(), self.zeta * (2 * p.sigma_noise) ** 2
         levels = self.levels(unweighted(p.op, p.y)[0], start)
         deltas = torch.as_tensor(self.deltas, dtype=torch.float64).expand(self.steps).tolist()
         x, noisy = start + levels[0] * p.draw(start), column(p.sigma_noise > 0, start)

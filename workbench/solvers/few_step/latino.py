@@ -19,7 +19,6 @@ from torch import Tensor
 from workbench.limits import Count, Positive
 from workbench.operators.base import column
 from workbench.solvers.base import Iterate, Problem, Sampler
-from workbench.solvers.plug_and_play.base import first_estimate
 from workbench.solvers.schedules import check_levels, karras_sigmas
 from workbench.text import require
 
@@ -86,7 +85,7 @@ class LATINO(Sampler, name="latino"):
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers; one draw per step."""
         encode, decode = self.encode or _same, self.decode or _same
-        image = first_estimate(p)
+        image = p.first_estimate()
         noise = p.sigma_noise.cpu()
         deltas = torch.as_tensor(self.delta, dtype=torch.float64).expand(self.steps).tolist()
         for level, delta in zip(self.levels(noise, p.prior.sigma_max), deltas, strict=True):

@@ -14,7 +14,6 @@ from workbench.limits import Count, Share
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.unfolded import smoothed, unfolded_in
 from workbench.solvers.base import Iterate, Problem, Sampler
-from workbench.solvers.plug_and_play.base import first_estimate
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class UD2M(Sampler, name="ud2m"):
                 f"depth (K) is fixed by training: {network.name} has {depth} modules whose network learned to make up "
                 f"for one another, and another number gives artefacts (UD2M, 4.3.2); got {self.depth}. Change steps"
             )
-        levels, first = self.levels(network.sigma_max), first_estimate(p)
+        levels, first = self.levels(network.sigma_max), p.first_estimate()
         if p.initial is None and not p.op.linear:
             first = smoothed(first)
         x = p.grey + levels[0] * p.draw(p.grey)

@@ -26,7 +26,7 @@ from torch import Tensor
 from workbench.limits import Between, Count, NotNegative, Positive, Whole
 from workbench.models.prior import Prior
 from workbench.operators.base import Operator
-from workbench.solvers.base import Problem, initial_image
+from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.iterated import Iterated
 from workbench.solvers.fixed_point.rules import Adam, Anderson, Picard, Rule
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, rms, solve_fixed_point
@@ -170,7 +170,7 @@ class MapByGradient(MapRule, name="map-gd"):
 def _solved(
     rule: MapByProx | MapByGradient, p: Problem, update: Map, method: Rule, **options: Any
 ) -> tuple[FixedPointResult, dict[str, Tensor]]:
-    start = initial_image(p.op, p.y, p.sigma_noise) if p.initial is None else p.initial
+    start = p.first_estimate("data")
     tolerance = rule.tolerance * p.sigma_noise.clamp(min=p.prior.sigma_min)
     result = solve_fixed_point(update, start, method=method, max_steps=rule.max_steps, tolerance=tolerance, **options)
     return result, {"stationarity": result.residual}

@@ -24,7 +24,7 @@ from workbench.limits import Count, Limit, NotNegative
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import running
 from workbench.solvers.fixed_point.solve import Map
-from workbench.solvers.plug_and_play.base import Annealed, first_estimate
+from workbench.solvers.plug_and_play.base import Annealed
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ADMM(Annealed, name="admm"):
         """On the pair (v, u), (B, 2, C, H, W)."""
         levels, weights = self.schedule(p)
         steps = itertools.count()
-        start = first_estimate(p, self.start)
+        start = p.first_estimate(self.start)
 
         def step(pair: Tensor, active: Tensor) -> Tensor:
             k = next(steps)

@@ -14,22 +14,17 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from workbench.limits import Count, NotNegative, Positive, Whole, one_of
 from workbench.models.prior import Prior
-from workbench.operators.base import Operator
-from workbench.operators.inpainting import Inpainting, fill_holes
-from workbench.operators.least_squares import smooth_estimate
-from workbench.operators.weighted import unweighted
-from workbench.solvers.base import Problem, initial_image
+from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.iterated import Iterated
 from workbench.solvers.fixed_point.rules import Anderson, Picard, Rule
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, solve_fixed_point
+from workbench.solvers.start import STARTS
 from workbench.text import require
 
 LOWEST = 1 / 255  # of the levels that a schedule ends at
-STARTS = ("smooth", "picture")
 LITTLE, NOISY = 0.23, 0.05  # DPIR's weight, and the noise from which on it is 1 by default
 
 
@@ -81,30 +76,6 @@ class PlugAndPlay(Iterated):
 def mean_square(x: Tensor, residual: Tensor, proposal: Tensor) -> Tensor:
     """Mean square of the residual of each image, (b,): what MTDEQ compares with 1e-7 (section III-B)."""
     return residual.flatten(1).square().mean(1)
-
-
-def resized(op: Operator, y: Tensor) -> Tensor:
-    """The measurement at the size of the image, (B, C, H, W), by bilinear resizing (MTDEQ, section III-A)."""
-    return interpolate(y, size=op.image_shape(y.shape)[-2:], mode="bilinear", align_corners=False)
-
-
-def first_estimate(p: Problem, start: str = "smooth") -> Tensor:
-    """``initial`` if given; else, from the data:
-
-    "picture": the measurement with its holes filled or at the size of the image, where it is a picture; else the
-    :func:`initial_image`. "smooth": the :func:`smooth_estimate`, which is nearer to the image and so saves iterations;
-    the picture where the operator is not linear.
-    """
-    if p.initial is not None:
-        return p.initial
-    op, y = unweighted(p.op, p.y)
-    if isinstance(op, Inpainting):
-        image = fill_holes(y, op.mask)
-    elif y.ndim == 4 and y.shape[1] == op.image_shape(y.shape)[1]:
-        image = resized(op, y)
-    else:
-        image = initial_image(p.op, p.y, p.sigma_noise)
-    return smooth_estimate(p.op, p.y, p.sigma_noise, image) if start == "smooth" and p.op.linear else image
 
 
 @dataclass(frozen=True)

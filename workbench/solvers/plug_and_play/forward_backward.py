@@ -19,7 +19,7 @@ from workbench.operators.base import Operator
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import Network, data_gradient, running
 from workbench.solvers.fixed_point.solve import Map
-from workbench.solvers.plug_and_play.base import PlugAndPlay, first_estimate
+from workbench.solvers.plug_and_play.base import PlugAndPlay
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ForwardBackward(PlugAndPlay, name="forward-backward"):
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:
         """The map of eq. (3), from the :func:`first_estimate`."""
         level = self.step_size * p.sigma_noise if self.sigma is None else torch.full_like(p.sigma_noise, self.sigma)
-        return first_estimate(p, self.start), forward_backward_step(p.prior, p.op, p.y, level, self.step_size)
+        return p.first_estimate(self.start), forward_backward_step(p.prior, p.op, p.y, level, self.step_size)
 
 
 def forward_backward_step(prior: Network, op: Operator, y: Tensor, level: Tensor, step_size: float) -> Map:

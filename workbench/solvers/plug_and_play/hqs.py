@@ -21,7 +21,7 @@ from workbench.limits import Count
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import running
 from workbench.solvers.fixed_point.solve import Map
-from workbench.solvers.plug_and_play.base import Annealed, first_estimate, turned
+from workbench.solvers.plug_and_play.base import Annealed, turned
 
 
 @dataclass(frozen=True)
@@ -51,4 +51,4 @@ class HQS(Annealed, name="hqs"):
             z = op.prox(x, y, weights[k][active])
             return turned(lambda image: p.prior(image, level), z, k if self.self_ensemble else 0)
 
-        return first_estimate(p, self.start), step
+        return p.first_estimate(self.start), step

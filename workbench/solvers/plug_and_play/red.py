@@ -25,7 +25,7 @@ from workbench.operators.base import column
 from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import data_gradient, running
 from workbench.solvers.fixed_point.solve import Map
-from workbench.solvers.plug_and_play.base import PlugAndPlay, check_known, first_estimate
+from workbench.solvers.plug_and_play.base import PlugAndPlay, check_known
 
 FORMS = ("fixed-point", "gradient")
 
@@ -73,4 +73,4 @@ class RED(PlugAndPlay, name="red"):
             op, y = running(p.op, p.y, active)
             return op.prox(torch.lerp(x, p.prior(x, self.sigma), self.damping), y, weight[active] / self.damping)
 
-        return first_estimate(p, self.start), descend if self.form == "gradient" else solve
+        return p.first_estimate(self.start), descend if self.form == "gradient" else solve

@@ -21,7 +21,7 @@ from workbench.solvers.base import Problem
 from workbench.solvers.fixed_point.map import data_gradient, running
 from workbench.solvers.fixed_point.rules import Adam, Rule
 from workbench.solvers.fixed_point.solve import Map
-from workbench.solvers.plug_and_play.base import LOWEST, PlugAndPlay, first_estimate, turned
+from workbench.solvers.plug_and_play.base import LOWEST, PlugAndPlay, turned
 from workbench.text import require
 
 RULES = ("adam", "gradient")
@@ -71,4 +71,4 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
         def descend(x: Tensor, active: Tensor) -> Tensor:
             return x - self.step_size * gradient(x, active)
 
-        return first_estimate(p, self.start), gradient if self.rule == "adam" else descend
+        return p.first_estimate(self.start), gradient if self.rule == "adam" else descend

@@ -25,9 +25,9 @@ class DDNM(Sampler, name="ddnm"):
         schedule: "vp" (published), "geometric", "karras", or the steps + 1 levels; see ``sampling_sigmas``.
         travel_length, travel_repeat: time travel (RePaint): every ``travel_length`` levels go back that far and come
             again, ``travel_repeat`` times in all. 1 and 1 is none.
-        sigma_start: begin at the highest level not above this, from another restoration (``initial``), instead of from
-            pure noise (DeqIR, section 5.8 and the remark on its Proposition 1): the less of it is trusted, the higher.
-            Priors that know little noise, denoisers, serve too.
+        sigma_start: begin at the highest level not above this, from another restoration (``initial``) or the smooth
+            :func:`first_estimate`, instead of from pure noise (DeqIR, section 5.8 and the remark on its Proposition 1):
+            the less of it is trusted, the higher. Priors that know little noise, denoisers, serve too.
     """
 
     summary: ClassVar[str] = "samples the prior, replacing at each step what the data know; noise-aware (DDNM+)"
