@@ -348,8 +348,7 @@ for name in ("coffee", "rocket"):
     reference = sample_photo(name, 64)
     steered = OptimiseNoise(colour_distance(reference), solver, steps=6)(y_grey, grey, prior, generator=generator(2))
     columns |= {name: reference, f"like {name}": steered.image}
-    # The first loss is that of the free restoration. Steps are long: how low the best of six is depends on rounding.
-    assert steered.residuals.min() < 0.6 * steered.residuals[0, 0]
+    assert steered.residuals.min() < 0.35 * steered.residuals[0, 0]  # the first loss is that of the free restoration
 show(columns)
 plt.show()
 red_over_blue = {k: float((columns[k][:, 0] - columns[k][:, 2]).mean()) for k in ("free", "like rocket", "like coffee")}
