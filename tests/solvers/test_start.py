@@ -95,8 +95,8 @@ def test_diffpir_starts_from_the_estimate_of_its_name(start):
 
 
 def test_from_the_smooth_estimate_few_steps_fill_missing_pixels():
-    """By at least 2 dB better than from pure noise; measured: 2.7 (DiffPIR) and 5.4 (DDNM) on ten photos."""
-    degraded, prior = degrade(sample_photos(64, ["cat", "coffee"]), "inpaint:0.8", 0.01), load_prior("photo")
+    """At least 2 dB better than from pure noise. In 20 steps 2.7 (DiffPIR) and 5.4 (DDNM) on ten photos."""
+    degraded, prior = degrade(sample_photos(64, ("cat", "coffee")), "inpaint:0.8", 0.01), load_prior("photo")
 
     def score(solver):
         return float(psnr(restore(degraded, solver, prior).image, degraded.original).mean())
