@@ -4,7 +4,8 @@
 
 The first prior is what the others are compared with. Degradations and settings of ADMM are those of
 ``pipelines/mtdeq_table1.yaml`` and ``mtdeq_table2.yaml``, chosen for the Gaussian denoiser. One crop per photo, its
-centre; PSNR in dB, the mean gain with its 95 % interval over the photos. ``--out`` keeps the PSNR of every photo.
+centre, or with ``--size 0`` all of it but for sides that are multiples of 24; PSNR in dB, the mean gain with its 95 %
+interval over the photos. ``--out`` keeps the PSNR of every photo.
 """
 
 from __future__ import annotations
@@ -26,22 +27,31 @@ from workbench.solvers import make_solver
 ROOT = Path(__file__).parents[1]
 
 
-def crops(photos: Path, count: int, size: int) -> torch.Tensor:
-    """The centres of the first ``count`` photos by name, (count, 3, size, size) in [0, 1]."""
+SIDES = 24  # what super-resolution by 2 and 3 and the network's three halvings divide
+
+
+def centres(photos: Path, count: int, size: int) -> list[torch.Tensor]:
+    """The centres of the first ``count`` photos by name, each (3, size, size) in [0, 1]; size 0: as large as fits."""
     source = open_source(photos)
     images = []
     for index in range(min(count, len(source))):
         photo = torch.from_numpy(source[index][1]().copy()).permute(2, 0, 1).float() / 255
-        top, left = ((side - size) // 2 for side in photo.shape[1:])
-        images.append(photo[:, top : top + size, left : left + size])
-    return torch.stack(images)
+        height, width = (size or side // SIDES * SIDES for side in photo.shape[1:])
+        top, left = (photo.shape[1] - height) // 2, (photo.shape[2] - width) // 2
+        images.append(photo[:, top : top + height, left : left + width])
+    return images
+
+
+def crops(photos: Path, count: int, size: int) -> torch.Tensor:
+    """The centres of the first ``count`` photos by name, (count, 3, size, size) in [0, 1]."""
+    return torch.stack(centres(photos, count, size))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--count", type=int, default=50)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=64, help="side of the crops; 0: whole photos, one by one")
     parser.add_argument("--priors", nargs="+", default=["Gauss=photo", "MTDEQ=photo-mtdeq"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cpu")
@@ -51,16 +61,17 @@ def main() -> None:
     priors = dict(pair.split("=", 1) for pair in arguments.priors)
     networks = {label: load_prior(source, device=arguments.device) for label, source in priors.items()}
     first, *others = networks
-    images = crops(arguments.photos, arguments.count, arguments.size)
+    images = centres(arguments.photos, arguments.count, arguments.size)
+    batch = arguments.batch if arguments.size else 1
     jobs = [job for number in (1, 2) for job in load_pipeline(ROOT / f"pipelines/mtdeq_table{number}.yaml").jobs]
     gains: dict[str, list[float]] = {label: [] for label in others}
-    print(f"{len(images)} crops of {arguments.size}x{arguments.size}; {first}, then gains over it")
+    print(f"{len(images)} photos, {arguments.size or 'whole'}; {first}, then gains over it")
     for job in jobs:
         own = job.parameters
         solver = make_solver("admm", max_steps=own["steps"], **own["settings"]["Gauss"])
         values: dict[str, list[float]] = {label: [] for label in networks}
-        for start in range(0, len(images), arguments.batch):
-            part = images[start : start + arguments.batch].to(arguments.device)
+        for start in range(0, len(images), batch):
+            part = torch.stack(images[start : start + batch]).to(arguments.device)
             numbers = range(start, start + len(part))
             degraded = degrade(part, own["degradation"], own["noise"], seed=0, numbers=numbers)
             for label, network in networks.items():
