@@ -53,7 +53,8 @@ class _Problem:
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise ValueError(f"needs a number from {low:g} to {high:g}, got {text!r}")
+            sides = " for {}x{} pixels".format(*self.size) if high == min(self.size) else ""
+            raise ValueError(f"needs a number from {low:g} to {high:g}{sides}, got {text!r}")
         return value
 
     def whole(self, index: int, low: int, high: int) -> int:
