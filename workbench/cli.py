@@ -159,8 +159,8 @@ def restore(
         raise typer.Exit(0 if all_restored else 1)
     path = recipe.photo if several else photo
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
-    for read in filter(None, (path, initial, file_in(recipe.operator or recipe.degrade))):
-        if any(replaces(read, folder) for folder in folders):
+    for read in (path, initial, file_in(recipe.operator or recipe.degrade)):
+        if read is not None and any(replaces(read, folder) for folder in folders):
             raise ValueError(f"the results would replace {read}: choose another --out")
     file = read_photo(path, size)
     if file.remark:

@@ -56,7 +56,7 @@ def require_kind(value: object, kind: type, name: str, how: str) -> None:
     """Raise ValueError unless ``value`` is a ``kind``; ``how`` says where one comes from."""
     if not isinstance(value, kind):
         got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise ValueError(f"{name} must be of type {type_name(kind)}: {how}; got {got}")
+        raise ValueError(f"{name} must be of type {kind.__name__}: {how}; got {got}")
 
 
 @contextmanager

@@ -175,7 +175,7 @@ BAD = {
     "odd.png --degrade hadamard:0.5": r"34x34.*size 32 would do",
     "cat.png --tile 30": "tiles of photo must be positive multiples of 8, got 30",
     "cat.png --tile 1000000": "tile.*7071",
-    "one.png --degrade sr:4": "needs a number from 1 to 1 for 1x1 pixels, got '4'",
+    "one.png --degrade sr:4": "needs a number from 1 to 1 at this size, got '4'",
     "cat.png --out=": "argument 3 is empty: '--out='",
     "cat.png --solver diffpir --initial original.png --out .": "would replace .*original.png",
     "cat.png --degrade mask:original.png --out .": "would replace .*original.png",

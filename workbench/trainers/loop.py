@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -115,13 +115,8 @@ def train(
     Returns:
         The averaged (EMA) prior in eval mode, and the progress.
     """
-    for value, kind, name, how in (
-        (prior, Prior, "prior", "load_prior('photo')"),
-        (settings, TrainSettings, "settings", "TrainSettings(steps=100)"),
-        (photos, Photos | CropPool, "photos", "Photos('my_photos', size=32, batch_size=16)"),
-    ):
-        require_kind(value, kind, name, how)
-    require(is_dataclass(objective) and not isinstance(objective, type), "objective", "such as DSM()", repr(objective))
+    require_kind(settings, TrainSettings, "settings", "TrainSettings(steps=100)")
+    require(isinstance(photos, Photos | CropPool), "photos", "Photos or a CropPool", type(photos).__name__)
     draw = None if sampler is None else lambda modules, generator: sampler(modules["prior"], generator)
     task = single(prior, objective, settings)
     options = {"max_seconds": max_seconds, "progress_bar": progress_bar, "device": device}
