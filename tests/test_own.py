@@ -88,6 +88,15 @@ def test_code_that_cannot_be_used_is_refused_in_a_line(mine):
         assert "\n" not in str(error.value)
 
 
+def test_what_a_solver_of_ones_own_raises_is_one_line_and_fails_photos_one_by_one(mine, capsys):
+    (mine / "bad.py").write_text((mine / "my.py").read_text().replace("    x = p.grey", "    x = {}['a'] + p.grey"))
+    arguments = ("--solver", "bad.py:Mine", "--prior", "others.py:grey", "--degrade", "others.py:half")
+    assert command("restore", "cat.png", *arguments) == 2
+    assert "workbench: Mine: KeyError: 'a' (bad.py, line " in capsys.readouterr().err
+    assert command("restore", "cat.png", "cat.png", *arguments, "--out", "many") == 1
+    assert "KeyError: 'a' (bad.py, line " in capsys.readouterr().out
+
+
 def test_a_module_is_as_good_as_a_file_which_is_run_again_once_it_changed(mine):
     assert make_solver("workbench.solvers.zero_shot.diffpir:DiffPIR", steps=3) == DiffPIR(steps=3)
     first = type(make_solver("my.py:Mine"))

@@ -144,6 +144,13 @@ def test_sixteen_bits_that_pillow_does_not_read_are_said(tmp_path):
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes().replace(TIFF_16_BITS, TIFF_12_BITS))
     with pytest.raises(ValueError, match=r"a.tif: .*12 bits"):
         read_photo(tmp_path / "a.tif")
+    for levels in (DEEP[..., 0].astype(np.uint32) << 16, DEEP[..., 0].astype(np.int16)):
+        imwrite(tmp_path / "a.tif", levels, photometric="minisblack")
+        with pytest.raises(ValueError, match=r"a.tif: .*signed or 32-bit integers"):
+            read_photo(tmp_path / "a.tif")
+    for most, remark in ((65535, "8 of its 16 bits read"), (255, "")):
+        (tmp_path / "a.ppm").write_bytes(b"P6 1 1 %d " % most + (b"\1\0" * 3 if remark else b"\1" * 3))
+        assert read_photo(tmp_path / "a.ppm").remark == remark
     (tmp_path / "a.png").write_bytes(png16(DEEP[..., :2]))
     assert read_photo(tmp_path / "a.png").remark == "8 of its 16 bits read, alpha kept"
     (tmp_path / "a.png").write_bytes(png16(DEEP[..., :1], tRNS=b"\0\1"))

@@ -123,6 +123,7 @@ def restore(
     # Names are checked before the slow part, cheapest first.
     from workbench.images import check_bits
     from workbench.models.wrappers import existing_device
+    from workbench.operators.parse import file_in
     from workbench.photo_file import read_photo
     from workbench.provenance import changes
     from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
@@ -158,8 +159,9 @@ def restore(
         raise typer.Exit(0 if all_restored else 1)
     path = recipe.photo if several else photo
     folders = [out / folder_name(*pair) if several else out for pair in enumerate(recipe.methods, start=1)]
-    if any(replaces(path, folder) for folder in folders):
-        raise ValueError(f"the results would replace {recipe.photo}: choose another --out")
+    for read in (path, initial, file_in(recipe.operator or recipe.degrade)):
+        if read is not None and any(replaces(read, folder) for folder in folders):
+            raise ValueError(f"the results would replace {read}: choose another --out")
     file = read_photo(path, size)
     if file.remark:
         typer.echo(f"Note: {recipe.photo}: {file.remark}")
@@ -205,8 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point: run the command and turn bad input, or files that fail, into one line and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every encoding has a "−"
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
+        for number, text in enumerate(given, start=1):
+            if re.fullmatch(r"(--[\w-]+=)?", text):  # as a path it would be the current folder
+                raise typer.BadParameter(f"argument {number} is empty: {text!r}")
+        code = app(args=given or ["--help"], standalone_mode=False)
     except BrokenPipeError:  # `workbench operators | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -163,12 +163,16 @@ def _low_bytes(file: ImageFile.ImageFile, path: Path, remarks: list[str]) -> Ima
     mode = str(arguments[0][0]) if arguments and arguments[0] else ""
     tags = getattr(file, "tag_v2", {})
     bits, planes, white = tags.get(_TAGS.BitsPerSample, ()), _TAGS.PlanarConfiguration, _TAGS.PhotometricInterpretation
+    signs = tags.get(_TAGS.SampleFormat, ())
+    if 2 in signs or (32 in bits and 3 not in signs):
+        raise ValueError("signed or 32-bit integers have no agreed white level; save it with 8 or 16 bits")
     if 12 in bits or (16 in bits and (tags.get(planes) == 2 or tags.get(white) == 0)):
         what = "12 bits, or 16 bits in separate planes or with 0 for white"
         raise ValueError(f"{what}, which Pillow misreads; save it with 16 bits, interleaved, and 0 for black")
     found = re.fullmatch(r"(RGBA?;16)([BLN])", mode)
     if found is None:
-        if ";16" in mode and not mode.startswith("I"):
+        wide = file.format == "PPM" and file.mode == "RGB" and arguments[0][1:2] > (255,)
+        if wide or (";16" in mode and not mode.startswith("I")):
             remarks.append("8 of its 16 bits read")
         return None
     little = found[2] == "L" or (found[2] == "N" and sys.byteorder == "little")

@@ -10,6 +10,7 @@ names by relative names lie beside it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or
 from workbench.noise import noise_from
 from workbench.operators.parse import shrink_factor
 from workbench.own import named
+from workbench.photo_file import MAX_PIXELS
 from workbench.provenance import code_in, located, method_in
 from workbench.restore import Result, restore, solver_of
 from workbench.solvers.base import Callback
@@ -52,7 +54,7 @@ class Method(BaseModel):
     settings: dict[str, Any] = {}
     prior: str
     prior_settings: dict[str, Any] = {}
-    tile: int | None = None
+    tile: Annotated[int | None, Field(le=math.isqrt(MAX_PIXELS))] = None
 
     @property
     def label(self) -> str:

@@ -36,8 +36,10 @@ from workbench.models import load_prior
 from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.records import solver_settings
 from workbench.restore import degrade, restore, solver_of
+from workbench.text import require
 
 base = solver_of(solver, settings)
+require(bool(values) and all(values.values()), "values", "lists of a value or more by setting", values)
 tried = [(name, value, solver_of(solver, {**settings, name: value})) for name in values for value in values[name]]
 network = load_prior(input_source(prior), device=device, **prior_settings)
 print(network.summary())

@@ -130,7 +130,7 @@ def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
     written = tmp_path / "out" / "restored.png"  # where alpha is between, colours are not mixed with white
     Image.fromarray(read_photo(written).levels[..., :3]).save(tmp_path / "opaque.png")
     missing = ("clear.png", "--size", 16, "--degrade", "inpaint:0.8", "--initial")
-    one, two = (restored(*missing, start, "--set", "sigma_start=0.1") for start in (written, "opaque.png"))
+    one, two = (restored(*missing, start, "--set", "sigma_start=0.1", out="next") for start in (written, "opaque.png"))
     assert one.files == two.files
     several = restored(*missing, "opaque.png", "--set", "sigma_start=0.1", "--samples", 2)
     assert several.files["restored.png"] == one.files["restored.png"] != several.files["restored-2.png"]
@@ -174,6 +174,11 @@ BAD = {
     "cat.png --degrade blurr:2": "'blurr'.*blur",
     "odd.png --degrade hadamard:0.5": r"34x34.*size 32 would do",
     "cat.png --tile 30": "tiles of photo must be positive multiples of 8, got 30",
+    "cat.png --tile 1000000": "tile.*7071",
+    "one.png --degrade sr:4": "needs a number from 1 to 1 at this size, got '4'",
+    "cat.png --out=": "argument 3 is empty: '--out='",
+    "cat.png --solver diffpir --initial original.png --out .": "would replace .*original.png",
+    "cat.png --degrade mask:original.png --out .": "would replace .*original.png",
     "cat.png --degrade mask:none.png": "none.png: no such file",
     "cat.png --solver ddnm --initial odd.png": r"shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
     "cat.png --solver pinv --initial cat.png": "pinv takes no initial image; .*ddnm",
@@ -203,6 +208,7 @@ def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path):
     (tmp_path / "text.json").write_text("no recipe")
     for name in ("odd", "original", "restored-2"):
         save_image(sample_photo("cat", 34), tmp_path / f"{name}.png")
+    save_image(sample_photo("cat", 1), tmp_path / "one.png")
     for arguments, message in BAD.items():
         assert re.search(message, refused("restore", *arguments.split())), arguments
     assert not list(tmp_path.glob("restored/*"))

@@ -19,7 +19,7 @@ from tests.demo.proxy import behind_proxy
 from tests.demo.visitor import SMALL, pixels, visit
 from workbench.cli import main
 from workbench.demo.problem import Limits
-from workbench.demo.server import make_page
+from workbench.demo.server import make_page, serve
 
 WEIGHTS = Path(__file__).parents[2] / "workbench" / "models" / "weights" / "photo.safetensors"
 
@@ -64,7 +64,8 @@ def test_terminating_the_server_removes_everything(under_path):
     assert not server.files.exists()
 
 
-def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_path, capsys):
+def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     (tmp_path / "no weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"no weights\.safetensors"):
         make_page(tmp_path, {"mine": str(tmp_path / "no weights.safetensors")}, Limits())
@@ -73,6 +74,9 @@ def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_
     with pytest.raises(SystemExit):
         main(["demo", "--prior", "a=x", "--prior", "a=y"])
     assert "each name once" in capsys.readouterr().err
+    for host, message in (("nonsense..", "label empty"), ("203.0.113.1", "Cannot assign requested address")):
+        with pytest.raises(ValueError, match=f"cannot serve on {host}:1234: .*{message}"):
+            serve(host=host, port=1234)
     (tmp_path / "elsewhere").mkdir()
     command = [Path(sys.executable).with_name("workbench"), "demo", "--port", server.url.rpartition(":")[2]]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "elsewhere")}

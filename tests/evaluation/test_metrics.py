@@ -84,6 +84,8 @@ def test_paper_scores_need_colours_and_something_to_measure(pair):
         metrics.paper_scores(*(images[:, :1] for images in pair))
     with pytest.raises(ValueError, match="crop must be 0 to less than half of 48x48 pixels, got 24"):
         metrics.paper_scores(*pair, crop=24)
+    with pytest.raises(ValueError, match=r"crop must be .*, got 1.5"):
+        metrics.paper_scores(*pair, crop=1.5)
     # 10 pixels hold no window of SSIM.
     assert list(metrics.paper_scores(*pair, crop=19)) == ["psnr_rgb_crop19", "psnr_y_crop19"]
 

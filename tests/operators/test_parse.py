@@ -72,8 +72,8 @@ def test_is_the_operator_it_says(spec: str) -> None:
 BAD = {
     "": r"unknown operator ''\. There are: sr, blur, .*, none",
     "blurr:2": r"unknown operator 'blurr', did you mean 'blur'\? There are: sr, blur",
-    "sr": r"'sr' \(sr:FACTOR\[:KERNEL\[,SIGMA\]\]\): needs a number from 1 to 32, got ''",
-    "sr:0": "from 1 to 32, got '0'",
+    "sr": r"'sr' \(sr:FACTOR\[:KERNEL\[,SIGMA\]\]\): needs a number from 1 to 32 at this size, got ''",
+    "sr:0": "from 1 to 32 at this size, got '0'",
     "sr:2.5": "needs a whole number, got '2.5'",
     "sr:4:bicubik": r"unknown kernel 'bicubik', did you mean 'bicubic'\? There are: bicubic, average, gaussian",
     "sr:4:bicubic:1": "only a gaussian kernel takes a standard deviation, got bicubic",
@@ -88,7 +88,7 @@ BAD = {
     "inpaint:0.9999": "all pixels are lost",
     "blur:kernel.tif": r"got 'kernel.tif'; a file there ends with .png, .npy, .npz or .mat",
     "sr:2:kernel.jpg": r"average, gaussian; a file there ends with .png",
-    "block:49": "from 1 to 32, got '49'",
+    "block:49": "from 1 to 32 at this size, got '49'",
     "jpeg:0": "from 1 to 100, got '0'",
 }
 

@@ -238,6 +238,14 @@ def test_wrong_settings_are_refused(change: dict) -> None:
         TrainSettings(**({"steps": 1} | change))
 
 
+def test_arguments_of_another_kind_are_refused(photos: Path, tmp_path: Path) -> None:
+    good = {"prior": small_prior(), "objective": DSM(), "photos": Photos(photos, size=16, batch_size=1)}
+    good |= {"settings": TrainSettings(steps=1), "folder": tmp_path / "run"}
+    for name in ("prior", "objective", "photos", "settings"):
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            train(**good | {name: "a"})
+
+
 def test_folders_that_cannot_be_gone_on_with_are_refused(photos: Path, tmp_path: Path) -> None:
     small_run(tmp_path / "run", photos, steps=1)
     for name, message in (("settings.json", "settings.json is damaged"), ("checkpoint.pt", "cannot be read .*delete")):

@@ -34,7 +34,7 @@ from workbench.models import (
     start_from,
 )
 from workbench.models.formats import KNOWN
-from workbench.models.lora import low_rank
+from workbench.models.lora import low_rank, put_in
 from workbench.operators import Identity, Inpainting, block_mask
 from workbench.operators.least_squares import smooth_estimate
 from workbench.random import Draws, generator
@@ -146,6 +146,11 @@ def test_only_the_adapter_is_trained_and_stored(photos, tmp_path) -> None:
     loaded = load_prior(file)
     assert (loaded.kind, loaded.unfolding, loaded.card) == ("unfolded", Unfolding(2, 0.2, None, 0.5), {"title": "x"})
     torch.testing.assert_close(loaded(x, 0.2), trained(x, 0.2), atol=2e-3, rtol=0)  # stored as float16
+    narrow = network(layers="attention", seed=0)
+    save_adapter(narrow, tmp_path / "narrow.safetensors", base=str(base))
+    put_in(loaded, load_file(tmp_path / "narrow.safetensors"), LoRA(2, "attention"))
+    for name, weight in load_prior(tmp_path / "narrow.safetensors").net.state_dict().items():
+        assert torch.equal(loaded.net.state_dict()[name], weight), name  # nothing is left of the wider adapter
     deeper = network(depth=3)
     start_from(deeper, file)
     torch.testing.assert_close(

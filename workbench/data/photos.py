@@ -97,7 +97,7 @@ class Photos(IterableDataset):
             raise ValueError(f"weights must be finite, not negative and not all zero, got {shares.tolist()}")
         require(min(size, batch_size) >= 1, "size and batch_size", "at least 1", f"{size} and {batch_size}")
         pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in self.scales)
-        fits = pairs and all(0 < low <= high for low, high in self.scales)
+        fits = pairs and all(0 < low <= high < np.inf for low, high in self.scales)
         require(fits, "scales", "pairs, 0 < smallest <= largest", self.scales)
         require(all(side is None or side >= 1 for side in self.resize), "resize", "at least 1 or None", self.resize)
         require(seed >= 0, "seed", "at least 0", seed)

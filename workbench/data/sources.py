@@ -161,6 +161,11 @@ class TarShards:
         missing = [shard for shard in self.shards if "://" not in shard and not Path(shard).is_file()]
         if missing or not self.shards:
             raise ValueError(f"no tar shard {missing[0] if missing else pattern!r}")
+        for shard in (Path(shard) for shard in self.shards if "://" not in shard):
+            # Of a file that is cut webdataset reads what is left without a word. A whole one ends with zeros.
+            size = shard.stat().st_size
+            if size < 1024 or np.fromfile(shard, np.uint8, offset=size - 1024).any():
+                raise ValueError(f"{shard} ({size} bytes) is not a whole tar file: 1024 zeros at its end are missing")
 
     def stream(self, seed: int, epoch: int) -> Iterator[Sample]:
         import webdataset

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -89,13 +91,15 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop cleans up too
     root = make_root()
     try:
+        socket.create_server((host, port), family=socket.getaddrinfo(host, port)[0][0]).close()  # Gradio hides why not
         page, visits = make_page(root, priors or {}, limits or Limits())
         os.chdir(root)  # messages of Gradio show relative names as lying here
         address = start(page, visits, limits or Limits(), host, port, root_path, inbrowser)
         print(f"The demo is at {address.rstrip('/')}{root_path} until you press Ctrl-C.", flush=True)
         page.block_thread()
-    except OSError as error:
-        reason = "the port is taken, --port takes another" if "empty port" in str(error) else error
+    except (OSError, UnicodeError) as error:
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        reason = "the port is taken, --port takes another" if taken else getattr(error, "strerror", None) or error
         raise ValueError(f"cannot serve on {host}:{port}: {reason}") from None
     finally:
         shutil.rmtree(root, ignore_errors=True)

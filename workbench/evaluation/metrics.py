@@ -23,7 +23,7 @@ from torch.nn.functional import conv2d
 
 from workbench.evaluation.perceptual import checked_pair, effnet, effnet_unavailable, lpips, lpips_unavailable
 from workbench.images import clipped_pair
-from workbench.text import require
+from workbench.text import fits, require
 
 SSIM_WINDOW = 11  # pixels
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what R, G and B of 1 add to the limited range of BT.601
@@ -127,7 +127,8 @@ def paper_scores(restored: Tensor, original: Tensor, crop: int = 0, clip: bool =
     restored, original = clipped_pair(restored, original, clip)
     channels, height, width = original.shape[1:]
     require(channels == 3, "the number of channels", "3 (RGB)", channels)
-    require(0 <= 2 * crop < min(height, width), "crop", f"0 to less than half of {height}x{width} pixels", crop)
+    few = fits(crop, int) and 0 <= 2 * crop < min(height, width)
+    require(few, "crop", f"0 to less than half of {height}x{width} pixels", crop)
     inside = (..., slice(crop, height - crop), slice(crop, width - crop))
     rgb = [images[inside].mul(255).round().div(255) for images in (restored, original)]
     measures = {"psnr": psnr} | ({} if _ssim_unavailable(rgb[1]) else {"ssim": ssim})

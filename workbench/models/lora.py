@@ -208,8 +208,11 @@ def put_in(unfolded: Unfolded, tensors: Mapping[str, Tensor], lora: LoRA) -> Non
         place[f"{stem}lora_B.weight"] = weight.new_empty(len(weight), lora.rank, *ones)
     check_tensors(tensors, place)
     check_finite(tensors)
+    for name, plain in unfolded.plain.items():  # the other adapter may be in more layers than this one
+        weight = unfolded.net.get_parameter(name)
+        weight.data = plain.to(weight)
     for name, weight in layers.items():
-        stem, plain = name.removesuffix("weight"), unfolded.plain.setdefault(name, weight.detach().clone())
-        a, b = (tensors[f"{stem}lora_{part}.weight"].to(weight) for part in "AB")
-        weight.data = plain.to(weight) + (b.flatten(1) @ a.flatten(1)).view_as(weight)
+        unfolded.plain.setdefault(name, weight.detach().clone())
+        a, b = (tensors[f"{name.removesuffix('weight')}lora_{part}.weight"].to(weight) for part in "AB")
+        weight.data = weight.detach() + (b.flatten(1) @ a.flatten(1)).view_as(weight)
     unfolded.lora = lora

@@ -53,13 +53,13 @@ class _Problem:
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise ValueError(f"needs a number from {low:g} to {high:g}, got {text!r}")
+            where = " at this size" if high == min(self.size) else ""
+            raise ValueError(f"needs a number from {low:g} to {high:g}{where}, got {text!r}")
         return value
 
     def whole(self, index: int, low: int, high: int) -> int:
         """Argument ``index`` as a whole number in [low, high]."""
-        value = self.number(index, low, high)
-        if value != int(value):
+        if (value := self.number(index, low, high)) != int(value):
             raise ValueError(f"needs a whole number, got {self.arguments[index]!r}")
         return int(value)
 

@@ -26,7 +26,7 @@ from workbench.data.photos import Batch
 from workbench.limits import Count, Limit, Limited, NotNegative, Positive, Whole, one_of
 from workbench.models.prior import Prior
 from workbench.models.wrappers import existing_device
-from workbench.text import require
+from workbench.text import require, require_kind
 from workbench.trainers.dsm import Objective
 from workbench.trainers.run import Progress, Run, Window, log
 from workbench.trainers.task import Averages, Context, Task, single
@@ -43,9 +43,9 @@ class TrainSettings(Limited):
 
     Attributes:
         steps: optimiser steps of the whole run; the learning rate is a function of step / steps.
-        learning_rate: base rate, reached after ``warmup`` steps of linear increase; a task has base rates of its own.
-        schedule: "cosine" (to 2 % of the peak) or "constant", after the warm-up; or any function of the step that gives
-            the factor of the base rate.
+        learning_rate: base rate, with a linear rise over ``warmup`` steps; a task has base rates of its own.
+        schedule: "cosine" (from step 0, to 2 %) or "constant", times the warm-up; or any function of the step that
+            gives the factor of the base rate.
         optimiser: "adam", or "muon" for the convolutions and Adam for the rest (see ``muon``).
         ema_decay: averages follow ``min(ema_decay, (1 + n) / (10 + n))`` at update n, as score_sde's; or any function
             of the step that gives the decay.
@@ -115,6 +115,8 @@ def train(
     Returns:
         The averaged (EMA) prior in eval mode, and the progress.
     """
+    require_kind(settings, TrainSettings, "settings", "TrainSettings(steps=100)")
+    require(isinstance(photos, Photos | CropPool), "photos", "Photos or a CropPool", type(photos).__name__)
     draw = None if sampler is None else lambda modules, generator: sampler(modules["prior"], generator)
     task = single(prior, objective, settings)
     options = {"max_seconds": max_seconds, "progress_bar": progress_bar, "device": device}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from workbench.data.photos import Batch
 from workbench.models.prior import Prior
 from workbench.random import Draws
+from workbench.text import require, require_kind
 from workbench.trainers.dsm import Objective, Values
 from workbench.trainers.muon import optimisers
 
@@ -124,6 +125,8 @@ class Averages:
 
 def single(prior: Prior, objective: Objective, settings: TrainSettings) -> Task:
     """One prior and one objective; all of its parameters are trained."""
+    require_kind(prior, Prior, "prior", "load_prior('photo')")
+    require(is_dataclass(objective) and not isinstance(objective, type), "objective", "such as DSM()", repr(objective))
     prior.requires_grad_(True)
 
     def loss(modules: Modules, batch: Batch, draws: Draws, context: Context) -> tuple[Tensor, Values]:
