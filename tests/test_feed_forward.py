@@ -1,7 +1,5 @@
 """Published feed-forward networks: what spandrel is given, what comes out, what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

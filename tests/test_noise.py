@@ -1,7 +1,5 @@
 """Poisson noise, and noise of another strength in each pixel: how it is drawn, written and weighed."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

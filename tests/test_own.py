@@ -1,7 +1,5 @@
 """Solvers, operators and priors from outside the package: by the name of their code, registered, or as objects."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint

@@ -1,7 +1,5 @@
 """The transcribed tables: well formed, plausible, and consistent with what the papers say twice."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

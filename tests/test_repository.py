@@ -1,7 +1,5 @@
 """The repository around the package: environments in step, notebook pairs in sync, quick imports, files as promised."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import importlib.util

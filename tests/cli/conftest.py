@@ -1,7 +1,5 @@
 """The command line run in an empty folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

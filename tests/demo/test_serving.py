@@ -1,7 +1,5 @@
 """Serving the page: a proxy in front, the end of a server, and the command line."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -4,8 +4,6 @@ Monte Carlo: with 1000 samples the bias is 1/sqrt(1000) = 0.032 by chance, and a
 components varies by sqrt(2 / (1000 k)), 1.1 % for 16.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

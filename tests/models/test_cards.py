@@ -1,7 +1,5 @@
 """The figures on a shipped prior's card are those that the shipped weights give, on photos that no training saw."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import ModuleType

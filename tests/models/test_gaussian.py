@@ -1,7 +1,5 @@
 """The Gaussian prior against dense linear algebra."""
 
-from __future__ import annotations
-
 import doctest
 import importlib
 

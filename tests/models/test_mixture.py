@@ -1,7 +1,5 @@
 """Gaussian mixtures and Laplace increments against quadrature, finite differences and each other."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """A prior in overlapping tiles: what is exactly that of the whole image, what is bounded, what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What each operator is: sums over taps written out, other libraries, pictures with known answers."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

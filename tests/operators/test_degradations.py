@@ -1,7 +1,5 @@
 """Degradations drawn at random: each is the plain operator it is named after, and they come as often as they should."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Conjugate gradients, functions as operators, what is remembered, and input that makes no sense."""
 
-from __future__ import annotations
-
 import doctest
 import importlib
 import warnings

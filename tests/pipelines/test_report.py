@@ -1,7 +1,5 @@
 """Reports: complete in one file, with every figure, also of what is missing."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io

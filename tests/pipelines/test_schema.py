@@ -1,7 +1,5 @@
 """Pipelines as files: what is refused before anything runs, grids, the ids of jobs, and what a dry run says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

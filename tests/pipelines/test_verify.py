@@ -1,7 +1,5 @@
 """A job is run again: to the bit, within a tolerance or not, and what differs from the record."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """DeqIR: the parallel fixed point is the sequential chain; the paper's equation in its corrected form."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Few-step solvers: what their chains converge to in closed form, what the data fix, kinds of priors, bad settings."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The methods for fixed points: closed forms, GMRES, Gay's theorem, the secant equation, Adam's own steps."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Implicit gradients: closed form and finite differences, two routes, so that no error is shared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

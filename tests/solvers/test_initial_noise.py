@@ -1,7 +1,5 @@
 """Gradients to the initial noise of DeqIR, and what they are good for."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """MAP estimates: against closed forms, the two rules against each other, per-sample stopping, what cannot converge."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

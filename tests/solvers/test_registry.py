@@ -1,7 +1,5 @@
 """The registry of solvers: names, settings, and what each refuses."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import FrozenInstanceError
 

@@ -1,7 +1,5 @@
 """Noise schedules, and samples of the prior against closed forms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The DSM loss: its value for known denoisers, its levels, its gradient."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The loop learns, resumes exactly after a kill, and gives the same curve on two processes as on one."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

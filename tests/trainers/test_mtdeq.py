@@ -1,7 +1,5 @@
 """The objective of MTDEQ: its gradient by finite differences, what the denoiser is told, the tasks, bad input."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

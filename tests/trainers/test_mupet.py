@@ -1,7 +1,5 @@
 """The MUPET objective: the published training step, gradients by finite differences, options, bad input."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """UD2M's training: gradients, what is trained and stored, exact resume, the discriminator's losses and its collapse."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math
