@@ -4,7 +4,6 @@ Everything runs in the package's own convention ([0, 1] images, variance explodi
 and noise are translated here. Slips of the published code are injected or named, never modes of the package.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -44,52 +43,6 @@ def ddnm(case: Case) -> Pairs:
     solver = DDNM(info["T_sampling"], info["eta"], ddnm_levels(case), **travel)
     run = {"sigma_noise": info["sigma_y_used"] / 2, "noise": replay(ddnm_draws(case))}
     return [(2 * solver(case.measurement(), case.operator(), case.vp_prior(), **run).image - 1, case["output_x"])]
-
-
-def slips_of_simplified_ddnm(abar: float, sigma_y: float) -> tuple[float, float]:
-    """Its ``lambda_t`` and ``gamma_t``: it writes ``sigma_t = sqrt(1 - abar^2)`` where the paper has ``sqrt(1 - abar)``
-    and tests ``sigma_t >= abar sigma_y`` in place of ``sqrt(abar) sigma_y`` (guided_diffusion/diffusion.py:356-384)."""
-    sigma = math.sqrt(max(0.0, 1 - abar**2))
-    if sigma >= abar * sigma_y:
-        return 1.0, math.sqrt(sigma**2 - (abar * sigma_y) ** 2)
-    return sigma / (abar * sigma_y), 0.0
-
-
-class Shortened(Operator):
-    """``op`` whose projections go a part of the way, another one at each call."""
-
-    def __init__(self, op: Operator, parts: list[float]) -> None:
-        super().__init__()
-        self.op, self.parts = op, iter(parts)
-        self.forward, self.adjoint = op.forward, op.adjoint
-        self.image_shape, self.measurement_shape = op.image_shape, op.measurement_shape
-
-    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
-        return z + next(self.parts) * (self.op.prox(z, y, weight) - z)
-
-
-def ddnm_simplified(case: Case) -> Pairs:
-    """The operator's projection is shortened by ``lambda_t``. The published code multiplies noise that is scaled
-    already by ``gamma_t``: the noise source, which knows what the prior saw, makes that of ``keep e + eta n``."""
-    steps, eta, levels = case.info["T_sampling"], case.info["eta"], ddnm_levels(case)
-    slips = [slips_of_simplified_ddnm(1 / (1 + 4 * s**2), case.info["sigma_y_used"]) for s in levels[1:]]
-    start, *stored = ddnm_draws(case)
-    # eta 0 draws nothing that reaches the image: a small eta lets the injected part through.
-    ours = max(eta, 1e-3)
-    keep, wanted = math.sqrt(1 - ours**2), math.sqrt(1 - eta**2)
-    prior = Recorder(case.vp_prior())
-
-    def draw(like: Tensor) -> Tensor:
-        if not prior.calls:
-            return start.to(like)
-        k = len(prior.calls) - 1
-        gamma, (x, sigma, clean) = slips[k][1], prior.calls[-1]
-        seen = (x - clean) / sigma.view(-1, 1, 1, 1)
-        return ((gamma * wanted - keep) * seen + gamma * eta * stored[k]) / ours
-
-    op = Shortened(case.operator(), [part for part, _ in slips])
-    result = DDNM(steps, ours, levels)(case.measurement(), op, prior, noise=draw)
-    return [(2 * result.image - 1, case["output_x"])]
 
 
 def ddrm_levels(case: Case) -> list[float]:

@@ -25,8 +25,6 @@ TABLE: list[tuple[Callable[[Case], runs.Pairs], list[str]]] = [
     (runs.pnp_pgd, ["pnp_pgd_inpaint50_noisefree_n20_deepinv"]),
     (runs.red_deepinv, ["red_gd_sr2_s2p55_n20_deepinv", "red_pgd_gfirst_deblur_s2p55_n20_deepinv"]),
     (runs.red_published, ["red_fp_uniform9_deblur_fft", "red_sd_uniform9_deblur"]),
-    (runs.red_inner, ["red_fp_downscale3_inner20"]),
-    (runs.red_admm, ["red_admm_gauss1p6_deblur_fft_alpha2"]),
     (
         runs.pnpreg,
         [
