@@ -49,14 +49,6 @@ def test_levels_are_log_normal_within_the_range() -> None:
     assert 0.01 <= float(levels.min()) < 0.0101 < 99 < float(levels.max()) <= 100
 
 
-@pytest.mark.parametrize(
-    "options", [{"weighting": "dsm"}, {"sigma_median": 0.0}, {"uniform_share": 1.5}, {"sigma_data": 0.0}]
-)
-def test_wrong_options_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match="got"):
-        DSM(**options)
-
-
 def test_gradient_by_finite_differences() -> None:
     class Scaled(torch.nn.Module):
         def __init__(self) -> None:
