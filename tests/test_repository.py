@@ -1,6 +1,7 @@
 """The repository around the package: environments in step, notebook pairs in sync, quick imports, files as promised."""
 
 import ast
+import doctest
 import importlib
 import importlib.util
 import re
@@ -52,6 +53,15 @@ def _script(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+EXAMPLES = sorted(file for file in (ROOT / "workbench").rglob("*.py") if ">>> " in file.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_examples_in_docstrings(file: Path) -> None:
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
 
 
 def test_notebooks_and_their_text_twins_are_in_step():

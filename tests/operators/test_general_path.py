@@ -1,7 +1,5 @@
 """Conjugate gradients, functions as operators, what is remembered, and input that makes no sense."""
 
-import doctest
-import importlib
 import warnings
 
 import pytest
@@ -258,10 +256,3 @@ def test_says_what_was_expected_and_what_came(name: str) -> None:
     call, message = BAD_CALLS[name]
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@pytest.mark.parametrize("module", ["blur", "function", "separable"])
-def test_examples_in_docstrings(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"workbench.operators.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0
