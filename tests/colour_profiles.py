@@ -1,7 +1,5 @@
 """Colour profiles (ICC, version 2) from definitions: RGB by primaries and a curve, CMYK that sees black alone."""
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

@@ -1,8 +1,7 @@
 """Shared fixtures."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from nbval.plugin import IPyNbCell
 
 from tests.printed import Printed
+from workbench.cli import main
 
 _sanitize = IPyNbCell.sanitize
 IPyNbCell.sanitize = lambda cell, text: Printed(_sanitize(cell, text))
@@ -28,3 +28,17 @@ def shared() -> Path:
 def _one_thread() -> None:
     """Tests are many small problems, run side by side: one thread each is faster than sharing."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command, in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return call

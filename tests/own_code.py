@@ -1,7 +1,5 @@
 """Code as somebody outside the package writes it: a solver, operators and priors in a working directory."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Matrix products add up in another order on another processor, and a printed figu
 figures depend on minutes of training carry the tag `nbval-ignore-output`: their assertions say what must hold.
 """
 
-from __future__ import annotations
-
 import re
 
 FIGURE = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")

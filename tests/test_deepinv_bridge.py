@@ -1,7 +1,5 @@
 """The bridge to deepinv: physics and operators agree in both directions. Denoisers: tests/models."""
 
-from __future__ import annotations
-
 import math
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """The examples of docs/bring_your_own.md: the page shows the files, and each does what it says."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Published feed-forward networks: what spandrel is given, what comes out, what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workbench.cli import main
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import TiledPrior, load_prior
 from workbench.operators import parse_operator
@@ -183,24 +180,18 @@ def test_inpainting_networks_settings_and_other_solvers_are_refused(file, tmp_pa
     refused(tmp_path / "lama.pth", "LaMa needs a mask beside the picture, which is not supported", net.state_dict())
 
 
-def test_the_command_line_and_a_second_step(file, capsys, monkeypatch, tmp_path: Path) -> None:
+def test_the_command_line_and_a_second_step(file, run) -> None:
     """What the network gives is where DiffPIR goes on."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(["restore", "cat.png", *map(str, arguments)])
-        return int(stop.value.code or 0), capsys.readouterr().err
-
-    monkeypatch.chdir(tmp_path)
     save_image(photo(), "cat.png")
     path = file("x4")
-    code, said = run("--solver", "network", "--prior", f"spandrel:{path}", "--out", "first", "--device", "cpu,cpu")
-    assert code == 0, said
+    direct_run = ("--solver", "network", "--prior", f"spandrel:{path}", "--device", "cpu,cpu")
+    code, _, errors = run("restore", "cat.png", *direct_run, "--out", "first")
+    assert code == 0, errors
     y = degrade(load_image("cat.png"), "sr:4").y
     assert (load_image("first/restored.png") - direct(path, y)).abs().max() < 0.51 / 255
     start = ("--initial", "first/restored.png", "--set", "sigma_start=0.1")
-    code, said = run("--solver", "diffpir", "--set", "steps=2", *start, "--out", "second")
-    assert code == 0, said
+    code, _, errors = run("restore", "cat.png", "--solver", "diffpir", "--set", "steps=2", *start, "--out", "second")
+    assert code == 0, errors
     assert not torch.equal(load_image("second/restored.png"), load_image("first/restored.png"))
 
 

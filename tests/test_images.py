@@ -1,7 +1,5 @@
 """Reading hostile and unusual image files, and writing what was read."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 

@@ -1,7 +1,5 @@
 """Poisson noise, and noise of another strength in each pixel: how it is drawn, written and weighed."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -10,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.solvers.solver_problems import GaussianPrior, gaussian_prior
-from workbench.cli import main
+from workbench.evaluation.posterior import dense_matrix
 from workbench.images import sample_photo, save_image
 from workbench.models import load_prior
 from workbench.noise import Noise
-from workbench.operators import Blur, Identity, Inpainting, Operator, gaussian_kernel, random_mask
+from workbench.operators import Blur, Identity, Inpainting, gaussian_kernel, random_mask
 from workbench.random import generator
 from workbench.restore import degrade, measured, observe, restore
 from workbench.solvers import DDRM, MapByProx, make_solver
@@ -25,11 +23,6 @@ DOUBLE = torch.float64
 
 def levels(shape: tuple[int, ...]) -> Tensor:
     return 0.02 + 0.2 * torch.rand(shape, generator=generator(7), dtype=DOUBLE)
-
-
-def dense(op: Operator, size: int) -> Tensor:
-    unit = torch.eye(size * size, dtype=DOUBLE).view(-1, 1, size, size)
-    return op(unit).flatten(1).T
 
 
 OPERATORS = {
@@ -43,7 +36,7 @@ OPERATORS = {
 def test_a_weighted_data_step_is_that_of_the_likelihood(name: str, weight: float) -> None:
     """argmin of 1/2 sum (A x - y)^2 / s^2 + weight/2 ||x - z||^2, by a dense solve."""
     op, s = OPERATORS[name](), levels((2, 1, 6, 6))
-    a, (y, z) = dense(op, 6), torch.rand(2, 2, 1, 6, 6, generator=generator(5), dtype=DOUBLE)
+    a, (y, z) = dense_matrix(op, (1, 6, 6)), torch.rand(2, 2, 1, 6, 6, generator=generator(5), dtype=DOUBLE)
     noise = Noise(sigma=s[0])
     white, data, sigma, asked = noise.whitened(op, y, gaussian_prior())
     assert asked == 0
@@ -59,7 +52,7 @@ def test_a_weighted_data_step_is_that_of_the_likelihood(name: str, weight: float
 def test_the_posterior_of_a_gaussian_is_exact(name: str) -> None:
     """Its mode by MAP, and its mean given a state by MMPS, with a variance of each pixel."""
     op, prior, s = OPERATORS[name](), gaussian_prior(6), levels((1, 6, 6))
-    a, y = dense(op, 6), 0.5 + 0.25 * torch.randn(1, 1, 6, 6, generator=generator(2), dtype=DOUBLE)
+    a, y = dense_matrix(op, (1, 6, 6)), 0.5 + 0.25 * torch.randn(1, 1, 6, 6, generator=generator(2), dtype=DOUBLE)
     y = op(op.adjoint(y))
     white, data, sigma, _ = Noise(sigma=s).whitened(op, y, prior)
     white.tolerance = 1e-12
@@ -150,18 +143,17 @@ def test_a_photo_in_a_batch_is_restored_as_alone() -> None:
         torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-4)
 
 
-def test_by_name_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_by_name_from_the_command_line(tmp_path: Path, run) -> None:
     photo, code, out = tmp_path / "cat.png", tmp_path / "camera.py", tmp_path / "out"
     save_image(sample_photo("cat", 32), photo)
     code.write_text(
         "import torch\nfrom workbench.noise import Noise\n"
         "sensor = Noise(gain=0.01, sigma=torch.linspace(0.01, 0.1, 32).expand(3, 32, 32))\n"
     )
-    arguments = ["restore", str(photo), "--degrade", "denoise", "--noise", f"{code}:sensor", "--solver", "hqs"]
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--out", str(out)])
-    assert ended.value.code in (0, None), capsys.readouterr().err
+    noise = f"{code}:sensor"
+    ended, _, errors = run("restore", photo, "--degrade", "denoise", "--noise", noise, "--solver", "hqs", "--out", out)
+    assert ended == 0, errors
     record = json.loads((out / "metrics.json").read_text())
-    assert record["noise"] == f"{code}:sensor"
+    assert record["noise"] == noise
     assert record["psnr"] > 22
     assert record["noise_source"]["file"] == "camera.py"

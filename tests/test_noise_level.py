@@ -1,7 +1,5 @@
 """The noise of a photo, estimated."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

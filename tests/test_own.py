@@ -1,7 +1,5 @@
 """Solvers, operators and priors from outside the package: by the name of their code, registered, or as objects."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -14,7 +12,6 @@ from torch import Tensor
 from tests.own_code import DAPS, OTHERS, hash_of
 from tests.own_code import mine as mine
 from workbench import own, solvers
-from workbench.cli import main
 from workbench.demo.controls import CONTROLS
 from workbench.demo.page import fitting
 from workbench.demo.problem import Limits, Problem, Row, methods_of
@@ -38,16 +35,11 @@ from workbench.solvers import (
 from workbench.terminal import card_lines
 
 
-def command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return int(stop.value.code or 0)
-
-
-def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, capsys):
+def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, run):
     options = ["--solver", "my.py:Mine", "--set", "steps=3", "--prior", "others.py:grey", "--prior-set", "sigma_max=60"]
     options += ["--degrade", "others.py:every_second", "--noise", "0.01"]
-    assert command("restore", "cat.png", *options) == 0, capsys.readouterr().err
+    code, _, errors = run("restore", "cat.png", *options)
+    assert code == 0, errors
     record = json.loads((mine / "restored" / "metrics.json").read_text())
     assert (record["solver"], record["operator"]) == ("my.py:Mine", "others.py:every_second")
     assert record["solver_settings"] == {"steps": 3, "trust": 0.5, "kind": "torch.float32"}
@@ -60,7 +52,7 @@ def test_the_command_line_runs_all_three_by_name_and_records_their_code(mine, ca
         "code_settings": '{"sigma_max": 60}',
     }
     assert record["evaluations"] == 3
-    assert command("restore", "cat.png", "--solver", "pinv") == 0
+    assert run("restore", "cat.png", "--solver", "pinv")[0] == 0
     record = json.loads((mine / "restored" / "metrics.json").read_text())
     assert record["solver_source"] == record["operator_source"] == {}
 
@@ -88,13 +80,13 @@ def test_code_that_cannot_be_used_is_refused_in_a_line(mine):
         assert "\n" not in str(error.value)
 
 
-def test_what_a_solver_of_ones_own_raises_is_one_line_and_fails_photos_one_by_one(mine, capsys):
+def test_what_a_solver_of_ones_own_raises_is_one_line_and_fails_photos_one_by_one(run, mine):
     (mine / "bad.py").write_text((mine / "my.py").read_text().replace("    x = p.grey", "    x = {}['a'] + p.grey"))
     arguments = ("--solver", "bad.py:Mine", "--prior", "others.py:grey", "--degrade", "others.py:half")
-    assert command("restore", "cat.png", *arguments) == 2
-    assert "workbench: Mine: KeyError: 'a' (bad.py, line " in capsys.readouterr().err
-    assert command("restore", "cat.png", "cat.png", *arguments, "--out", "many") == 1
-    assert "KeyError: 'a' (bad.py, line " in capsys.readouterr().out
+    code, _, said = run("restore", "cat.png", *arguments)
+    assert (code, "workbench: Mine: KeyError: 'a' (bad.py, line " in said) == (2, True)
+    code, said, _ = run("restore", "cat.png", "cat.png", *arguments, "--out", "many")
+    assert (code, "KeyError: 'a' (bad.py, line " in said) == (1, True)
 
 
 def test_a_module_is_as_good_as_a_file_which_is_run_again_once_it_changed(mine):
@@ -208,40 +200,37 @@ RECIPE = {
 }
 
 
-def test_a_recipe_says_so_when_its_code_changed(mine, capsys, monkeypatch):
-    def run(*options):
-        return command("restore", "there/run.json", *options), capsys.readouterr()
-
+def test_a_recipe_says_so_when_its_code_changed(mine, run):
+    arguments = ("restore", "there/run.json")
     (mine / "there").mkdir()
     for name in ("my.py", "others.py", "cat.png", "helpers_of_mine.py"):
         (mine / name).rename(mine / "there" / name)
     (mine / "there" / "run.json").write_text(json.dumps(RECIPE))
-    code, said = run()
-    assert (code, "runs the code others.py:half, " in said.err, "--trust-code" in said.err) == (2, True, True)
-    code, said = run("--trust-code")
-    assert code == 0, said.err
+    code, _, errors = run(*arguments)
+    assert (code, "runs the code others.py:half, " in errors, "--trust-code" in errors) == (2, True, True)
+    code, _, errors = run(*arguments, "--trust-code")
+    assert code == 0, errors
     record = json.loads(next(mine.glob("restored/*/metrics.json")).read_text())
     (mine / "there" / "run.json").write_text(json.dumps(RECIPE | {"results": [record]}))
-    assert "not what" not in run("--trust-code")[1].out
+    assert "not what" not in run(*arguments, "--trust-code")[1]
     with (mine / "there" / "my.py").open("a") as file:
         file.write("# another word\n")
-    assert "the code or weights of solver" in run("--trust-code")[1].out
+    assert "the code or weights of solver" in run(*arguments, "--trust-code")[1]
 
 
-def test_folders_notice_other_code(mine, capsys):
+def test_folders_notice_other_code(mine, run):
     (mine / "photos").mkdir()
     (mine / "cat.png").rename(mine / "photos" / "cat.png")
     names = ("--solver", "my.py:Mine", "--prior", "others.py:grey", "--degrade", "others.py:half")
     arguments = ("restore", "photos", "--out", "out", *names)
-    assert [command(*arguments), command(*arguments)] == [0, 0]
+    assert [run(*arguments)[0], run(*arguments)[0]] == [0, 0]
     with (mine / "my.py").open("a") as file:
         file.write("# another word\n")
-    capsys.readouterr()
-    assert command(*arguments) == 2
-    assert "holds results of other settings" in capsys.readouterr().err
+    code, _, errors = run(*arguments)
+    assert (code, "holds results of other settings" in errors) == (2, True)
 
 
-def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
+def test_solvers_that_are_none_get_a_sentence(monkeypatch, run):
     monkeypatch.setattr(base, "SOLVERS", dict(SOLVERS))
     monkeypatch.setattr(solvers, "SOLVERS", base.SOLVERS)
 
@@ -257,7 +246,8 @@ def test_solvers_that_are_none_get_a_sentence(monkeypatch, capsys):
 
         def run(self, p, callback=None): ...
 
-    assert (command("solvers"), capsys.readouterr().err.count("\n")) == (2, 1)  # of Loose
+    code, _, errors = run("solvers")
+    assert (code, errors.count("\n")) == (2, 1)  # of Loose
     for name, message in (
         ("silent", "silent: .*missing 1 required positional argument: 'scale'"),
         ("loose", r"loose is no dataclass, so it has no settings: put @dataclass\(frozen=True\) above its class"),

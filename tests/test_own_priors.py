@@ -1,7 +1,5 @@
 """Priors from outside the package: by the name of their code, saved with it, and as networks of other libraries."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

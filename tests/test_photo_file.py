@@ -1,7 +1,5 @@
 """Colours, bits, transparency and EXIF of photos: what is read from their files, and what files keep."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from pathlib import Path

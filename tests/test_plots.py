@@ -1,7 +1,5 @@
 """Figures hold the pictures they were given."""
 
-from __future__ import annotations
-
 import matplotlib
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """What cannot be an image in [0, 1] is refused: its figures would look better than those of the right one."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Recipes: what a file may say, what its bad ones are told, and that they say all that fixes a restoration."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,8 +1,7 @@
 """The repository around the package: environments in step, notebook pairs in sync, quick imports, files as promised."""
 
-from __future__ import annotations
-
 import ast
+import doctest
 import importlib
 import importlib.util
 import re
@@ -19,7 +18,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tests.operators.operator_cases import coil_maps
-from tests.printed import Printed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -55,6 +53,15 @@ def _script(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+EXAMPLES = sorted(file for file in (ROOT / "workbench").rglob("*.py") if ">>> " in file.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_examples_in_docstrings(file: Path) -> None:
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
 
 
 def test_notebooks_and_their_text_twins_are_in_step():
@@ -198,21 +205,6 @@ def test_the_functions_that_lessons_name_exist() -> None:
             found = getattr(found, attribute)
         source = getattr(found, "__module__", module)
         assert source == module, f"{name} is imported into {module}, its source is {source}"
-
-
-def test_two_processors_may_print_figures_that_differ_in_the_last_place() -> None:
-    for stored, printed, same in (
-        ("gain +0.04 ± 0.18", "gain +0.05 ± 0.17", True),
-        ("1000 evaluations", "1010 evaluations", True),
-        ("1000 evaluations", "1030 evaluations", False),
-        ("residual 2.0e-05", "residual 2.1e-05", False),
-        ("blue 0.6", "blue 0.59", True),
-        ("25.0 dB", "24.7 dB", False),
-        ("gain +0.04", "gain -0.04", False),
-        ("8 photos", "8 images", False),
-    ):
-        assert (Printed(stored) == Printed(printed)) is same
-        assert (Printed(stored) != Printed(printed)) is not same
 
 
 # What a module of the package imports when it is imported lies in its own layer or below it.

@@ -1,7 +1,5 @@
 """From photo to result: what the seed fixes, what a batch means, which sizes are proposed, what is recorded."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Samples of one photo: one measurement, a solver's stream for each, and how they are recorded and saved."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

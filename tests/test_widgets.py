@@ -1,7 +1,5 @@
 """The tools for JupyterLab, without a browser: what a control says is what the figure shows."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io

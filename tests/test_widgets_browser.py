@@ -1,7 +1,5 @@
 """The tools in JupyterLab, in a real browser: a slider is moved and the picture changes. Where none runs, a still."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Bad input ends with one line on standard error and exit code 2. Imports of torch
 commands, so that ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

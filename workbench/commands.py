@@ -1,7 +1,5 @@
 """The other commands: pipelines run, jobs verified, priors listed, converted and published, samplers examined."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal

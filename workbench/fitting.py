@@ -1,7 +1,5 @@
 """Operators that fit a photo, and sizes that fit an operator."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

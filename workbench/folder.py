@@ -5,8 +5,6 @@ interruption the same call does what is missing: a photo is done once its pictur
 ``DIR/records.jsonl`` that says so.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections import Counter

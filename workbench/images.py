@@ -4,8 +4,6 @@ A tensor is clipped to [0, 1] once, here, when it becomes a picture; algorithms 
 that range, such as one in 0..255, is refused where it comes in: :func:`check_range`.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import sys

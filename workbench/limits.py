@@ -4,8 +4,6 @@ Types and limits are checked when a dataclass derived from :class:`Limited` is m
 it, and so does a field's default.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields

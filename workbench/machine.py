@@ -1,7 +1,5 @@
 """Versions and hardware that figures depend on, told without importing what is not there yet."""
 
-from __future__ import annotations
-
 import functools
 import platform
 import re

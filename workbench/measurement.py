@@ -5,8 +5,6 @@
 One seed fixes everything, see ``restore.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real

@@ -1,7 +1,5 @@
 """How much noise a photo has, from the photo alone."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

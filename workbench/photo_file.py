@@ -1,7 +1,5 @@
 """Files of photos: read at all their bits and in sRGB, with what the file of a restoration keeps of them."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

@@ -4,8 +4,6 @@ A solver takes ``generator`` (a :class:`torch.Generator`, or one per image so th
 images give) or ``noise``, any function ``(like) -> tensor`` of the same shape, which tests use to replay stored draws.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 

@@ -9,8 +9,6 @@ on the batch size. Image 0 has the streams of a single photo. Posterior samples 
 of the solver's stream alone.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

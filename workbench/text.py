@@ -1,7 +1,5 @@
 """What people write and read: names that are unknown, settings as text, files that are replaced in one step."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """The command line run in an empty folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,25 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from workbench.cli import main
 from workbench.images import load_image, sample_photo, save_image
 from workbench.models import DRUNet, DRUNetConfig
 
 QUICK = ("--solver", "diffpir", "--set", "steps=2")
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    return call
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """``workbench restore`` of folders: every photo as alone, nothing lost to a broken file or an interruption."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """The other commands: lists, help, pipelines, checkpoints."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

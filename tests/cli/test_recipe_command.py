@@ -1,7 +1,5 @@
 """``workbench restore RECIPE``: again what it gave, and what the commands of its methods give."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

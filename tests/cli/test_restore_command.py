@@ -1,7 +1,5 @@
 """``workbench restore``: what it writes, and what it says to bad input (one line, exit code 2, no traceback)."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

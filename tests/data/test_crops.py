@@ -1,7 +1,5 @@
 """Crops cut on the device."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

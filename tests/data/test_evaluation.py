@@ -1,7 +1,5 @@
 """Test photos: numbered once for all, cut without overlap, never too few without saying so."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Batches are the same whatever the workers, resume where they stopped, and survive broken files."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import tarfile

@@ -1,7 +1,5 @@
 """A server as a visitor meets it: a process of its own, on a port of its own."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """A reverse proxy as sites have it: shows a server under a path, which it strips from what it passes on."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator

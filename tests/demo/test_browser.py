@@ -1,7 +1,5 @@
 """The page as a whole: the comparison it opens with, its colours, a phone, the vote, and two files side by side."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The photo that is brought, and what was done to it: degradations, masks, noise, presets, and what came degraded."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Restoring: what is shown on the way and at the end, cancelling, and looking at the results."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page's endpoints as ``gradio_client`` sees them, and what the downloaded recipe makes on another machine."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

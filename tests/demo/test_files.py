@@ -1,7 +1,5 @@
 """Files of visitors: whose they are, when they go, and what stays."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

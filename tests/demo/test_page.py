@@ -1,7 +1,5 @@
 """The page offers what the registries hold, and its presets run."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

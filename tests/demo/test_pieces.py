@@ -1,7 +1,5 @@
 """The demo's small parts, without a server."""
 
-from __future__ import annotations
-
 import threading
 import time
 from pathlib import Path

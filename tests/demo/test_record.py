@@ -1,7 +1,5 @@
 """What is shipped computed beforehand is what its settings give, and the vote counts as it says."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The served page from outside: files, connections, more visitors than the queue takes, and what is left behind."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """Serving the page: a proxy in front, the end of a server, and the command line."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -17,7 +15,6 @@ from gradio_client import handle_file
 from tests.demo.conftest import Server, free_port
 from tests.demo.proxy import behind_proxy
 from tests.demo.visitor import SMALL, pixels, visit
-from workbench.cli import main
 from workbench.demo.problem import Limits
 from workbench.demo.server import make_page, serve
 
@@ -64,16 +61,14 @@ def test_terminating_the_server_removes_everything(under_path):
     assert not server.files.exists()
 
 
-def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_served_is_said_in_a_line_and_leaves_nothing(server, tmp_path, run, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     (tmp_path / "no weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"no weights\.safetensors"):
         make_page(tmp_path, {"mine": str(tmp_path / "no weights.safetensors")}, Limits())
     with pytest.raises(ValueError, match="photo is the name of a shipped prior"):
         make_page(tmp_path, {"photo": WEIGHTS}, Limits())
-    with pytest.raises(SystemExit):
-        main(["demo", "--prior", "a=x", "--prior", "a=y"])
-    assert "each name once" in capsys.readouterr().err
+    assert "each name once" in run("demo", "--prior", "a=x", "--prior", "a=y")[2]
     for host, message in (("nonsense..", "label empty"), ("203.0.113.1", "Cannot assign requested address")):
         with pytest.raises(ValueError, match=f"cannot serve on {host}:1234: .*{message}"):
             serve(host=host, port=1234)

@@ -1,7 +1,5 @@
 """What is shown belongs together, and says what the comparison is about."""
 
-from __future__ import annotations
-
 import html
 import re
 from dataclasses import fields

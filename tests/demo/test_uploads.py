@@ -1,7 +1,5 @@
 """What strangers upload: each file is read as it should be, or refused in a sentence. More kinds: test_photo_file."""
 
-from __future__ import annotations
-
 import io
 import socket
 import time

@@ -1,7 +1,5 @@
 """What tests of the served page share: a visitor with ``gradio_client``, and the words of a refusal."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

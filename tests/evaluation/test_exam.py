@@ -1,7 +1,5 @@
 """The exam itself: exact samples pass, wrong ones are seen in the figure that is meant to see them."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

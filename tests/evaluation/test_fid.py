@@ -1,7 +1,5 @@
 """FID: the whole path on random weights in the published file's format, and what is said where there are none."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """PSNR, SSIM and LPIPS against other implementations, and what happens where one is not defined."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

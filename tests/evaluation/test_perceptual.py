@@ -1,7 +1,5 @@
 """The EfficientNet distances: what a distance must do, the order of known distortions, and what is refused."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

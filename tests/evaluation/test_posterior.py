@@ -4,8 +4,6 @@ Monte Carlo: with 1000 samples the bias is 1/sqrt(1000) = 0.032 by chance, and a
 components varies by sqrt(2 / (1000 k)), 1.1 % for 16.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.solvers.solver_problems import gaussian_prior
 from workbench.evaluation.posterior import Row, check_posterior, dense_matrix, exact_posterior, table
 from workbench.models import GaussianPrior
 from workbench.operators import JPEG, Blur, Identity, Inpainting, Operator, SuperResolution, gaussian_kernel
@@ -22,12 +21,6 @@ from workbench.solvers import DDNM, DDRM, DPS, PiGDM, Restoration
 from workbench.solvers.schedules import sampling_sigmas
 
 SIZE = 8
-
-
-def smooth() -> GaussianPrior:
-    f = torch.fft.fftfreq(SIZE, dtype=torch.float64)
-    power = 1 / (0.02 + f[:, None] ** 2 + f[None, :] ** 2)
-    return GaussianPrior((0.25**2 * power / power.mean())[None], torch.tensor([0.5]))
 
 
 def white() -> GaussianPrior:
@@ -72,7 +65,7 @@ def rows_of(solver, name: str, sigma: float, prior: GaussianPrior, count: int = 
 @pytest.mark.parametrize("name", operators())
 def test_the_exact_posterior_is_that_of_dense_algebra(name, sigma):
     """By conditioning the joint covariance, another formula than the module's; blur has data of full rank."""
-    prior = smooth()
+    prior = gaussian_prior(SIZE)
     op, y = problem(name, sigma, prior)
     exact = exact_posterior(op, prior, y, sigma)
     a = op(torch.eye(SIZE**2, dtype=torch.float64).view(-1, 1, SIZE, SIZE)).flatten(1).T
@@ -91,7 +84,7 @@ def test_the_exact_posterior_is_that_of_dense_algebra(name, sigma):
 @pytest.mark.parametrize(("name", "sigma", "known"), [("sr", 0.0, 16), ("blur", 0.0, 64), ("inpaint", 0.1, 0)])
 def test_exact_samples_pass(name, sigma, known):
     """Without noise the data fix 16 means, or everything behind a blur of full rank."""
-    rows = rows_of(Exact(), name, sigma, smooth())
+    rows = rows_of(Exact(), name, sigma, gaussian_prior(SIZE))
     assert sum(row.components for group, row in rows.items() if group != "all") == SIZE**2
     if known:
         assert rows["known"].components == known
@@ -103,7 +96,7 @@ def test_exact_samples_pass(name, sigma, known):
 
 
 def test_wrong_samples_are_seen_and_the_table_can_be_read():
-    rows = rows_of(Exact(shift=0.5, scale=2.0), "sr", 0.1, smooth())
+    rows = rows_of(Exact(shift=0.5, scale=2.0), "sr", 0.1, gaussian_prior(SIZE))
     for group in ("seen", "unseen"):
         assert rows[group].bias == pytest.approx(0.5, abs=0.05)
         assert rows[group].variance_ratio == pytest.approx(4, rel=0.05)
@@ -113,7 +106,7 @@ def test_wrong_samples_are_seen_and_the_table_can_be_read():
 
 
 def test_bad_input_is_refused():
-    prior, y = smooth(), torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
+    prior, y = gaussian_prior(SIZE), torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
     flat = GaussianPrior(torch.zeros(1, 8, 8), torch.zeros(1))
     for call, message in (
         (lambda: exact_posterior(JPEG(30), prior, y, 0.1), "JPEG is not"),
@@ -191,7 +184,7 @@ def test_dps_without_guidance_samples_the_prior_and_with_it_comes_near_the_data(
 
 def test_the_posterior_is_where_its_prior_is():
     """With another default device than that of prior and measurement: nothing is made on the default one."""
-    prior = smooth()
+    prior = gaussian_prior(SIZE)
     op, y = problem("inpaint", 0.05, prior)
     expected = exact_posterior(op, prior, y, 0.05)
     draws = expected.sample(3, generator(0))

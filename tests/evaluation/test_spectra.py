@@ -1,7 +1,5 @@
 """Plain figures of samples: flat spectra of white noise, zero distance to oneself, the right sign of blur."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

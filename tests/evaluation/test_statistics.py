@@ -1,7 +1,5 @@
 """Statistics of comparisons: intervals that hold what they promise, pairing that pays, verdicts with the right sign."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

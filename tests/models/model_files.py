@@ -1,7 +1,5 @@
 """What several tests of models share: reference vectors, a small state dict, files that are refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

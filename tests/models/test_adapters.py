@@ -1,7 +1,5 @@
 """Every adapter against a Gaussian image model, where denoiser, score and noise are known in closed form."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

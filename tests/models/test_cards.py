@@ -1,14 +1,11 @@
 """The figures on a shipped prior's card are those that the shipped weights give, on photos that no training saw."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
 from workbench.models import available_priors, describe_priors, load_prior
 from workbench.models.load import shipped_kind
@@ -70,16 +67,3 @@ def test_shipped_cards_state_what_a_user_needs_and_no_figures_on_photos_of_their
         assert {"summary", "data", "images", "seconds", "hardware", figures} <= set(card), card["name"]
         groups = card["denoising_psnr"]["psnr"] if "denoising_psnr" in card else ["bsds500-test"]
         assert not [group for group in groups if denoising.saw(card, group)], card["name"]
-
-
-def test_ffdnet_has_the_layout_of_its_file_and_fusing_changes_nothing(denoising: ModuleType) -> None:
-    net = sys.modules["ffdnet"].FFDNet()
-    # The tensors of ffdnet_weights_rgb.pth: convolutions 0, 2, 5, ... 32, normalisations 3, 6, ... 30.
-    assert {int(key.split(".")[0]) for key in net.layers.state_dict()} == {0, 32} | {*range(2, 30, 3), *range(3, 31, 3)}
-    assert sum(weights.numel() for weights in net.parameters()) == 854_688
-    x = torch.rand(1, 3, 21, 16, generator=torch.Generator().manual_seed(0))
-    net.train()(x, 0.1)  # statistics that are not 0 and 1
-    with torch.no_grad():
-        expected = net.eval()(x, 0.1)
-        assert expected.shape == x.shape
-        torch.testing.assert_close(net.fused()(x, 0.1), expected)

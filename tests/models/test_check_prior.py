@@ -1,7 +1,5 @@
 """``check_prior``: each way in which a network is mistaken for a prior is named; priors that are some pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import cast

@@ -1,7 +1,5 @@
 """Checkpoints come back as they were saved; broken ones are named; shipped ones can be used at once."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Denoisers across the bridge to deepinv: theirs as our priors, ours in their samplers."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from urllib.error import URLError

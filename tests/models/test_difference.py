@@ -1,7 +1,5 @@
 """Weights stored as a difference: what comes back, how large the file is, and what is refused."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

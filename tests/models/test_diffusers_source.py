@@ -1,7 +1,5 @@
 """diffusers repositories as priors: against diffusers' own schedulers, and every refusal."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,10 +1,5 @@
 """The Gaussian prior against dense linear algebra."""
 
-from __future__ import annotations
-
-import doctest
-import importlib
-
 import pytest
 import torch
 
@@ -75,10 +70,3 @@ ONES = torch.ones(1, 4, 4)
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-@pytest.mark.parametrize("module", ["gaussian", "mixture"])
-def test_the_example_in_the_docstring(module):
-    result = doctest.testmod(importlib.import_module(f"workbench.models.{module}"))
-    assert result.attempted
-    assert not result.failed

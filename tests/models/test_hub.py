@@ -1,7 +1,5 @@
 """The Hub: names, cache, what is said without a connection, what is published. No test needs a connection."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

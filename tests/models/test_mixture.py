@@ -1,7 +1,5 @@
 """Gaussian mixtures and Laplace increments against quadrature, finite differences and each other."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +7,6 @@ from torch import Tensor
 from workbench.evaluation.posterior import dense_matrix, exact_posterior
 from workbench.exam.tasks import mixture_images, smooth_covariance
 from workbench.models import GaussianMixturePrior, GaussianPrior, LaplaceIncrements
-from workbench.models.laplace import inverse_gaussian
 from workbench.operators import Inpainting
 from workbench.operators.masks import random_mask
 from workbench.random import generator
@@ -125,16 +122,6 @@ def test_gibbs_samples_have_the_moments_of_quadrature():
     assert float(((found - mean) / deviation).abs().max()) < 0.05
     spread = draws.samples.view(2, 500, 2).var(1)
     torch.testing.assert_close(spread, deviation**2, rtol=0.2, atol=0)
-
-
-def test_inverse_gaussian_draws_have_their_moments():
-    """Mean mu and variance mu^3 / shape; an infinite mean is no error."""
-    for mean, shape in ((0.5, 2.0), (3.0, 400.0)):
-        draws = inverse_gaussian(torch.full((200000,), mean, dtype=torch.float64), shape, generator(0))
-        assert float(draws.mean()) == pytest.approx(mean, rel=0.01)
-        assert float(draws.var()) == pytest.approx(mean**3 / shape, rel=0.05)
-    heavy = inverse_gaussian(torch.full((1000,), torch.inf, dtype=torch.float64), 1.0, generator(0))
-    assert bool((heavy.isfinite() & (heavy > 0)).all())
 
 
 MEANS, COVARIANCES = torch.zeros(2, 1, 1, 2), torch.eye(2).expand(2, -1, -1)

@@ -1,7 +1,5 @@
 """What holds for networks whatever their weights. Outputs and tensors of published files: ``test_networks.py``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

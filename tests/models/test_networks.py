@@ -1,7 +1,5 @@
 """ADM, the DDPM U-Net and DRUNet: the published code's outputs, and every tensor of the published files."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

@@ -1,7 +1,5 @@
 """A network call spread over devices and over processes gives what one gives, and DeqIR with it."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Published checkpoint files: which weights are taken, what a file that is not whole or not ours gets told."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile

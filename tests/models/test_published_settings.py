@@ -1,7 +1,5 @@
 """What tensors of a published file do not show, and how a user says it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

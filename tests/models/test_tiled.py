@@ -1,16 +1,14 @@
 """A prior in overlapping tiles: what is exactly that of the whole image, what is bounded, what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
-from workbench.models import PlainDenoiser, Prior, TiledPrior, load_prior, whole_or_tiles
+from tests.solvers.solver_problems import FunctionPrior, Recorder
+from workbench.models import PlainDenoiser, TiledPrior, load_prior, whole_or_tiles
 from workbench.operators import parse_operator
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR, DiffPIR
@@ -24,19 +22,6 @@ def noisy(size: tuple[int, int], images: int = 2, seed: int = 0) -> Tensor:
 
 def level(sigma: Tensor) -> Tensor:
     return sigma.view(-1, 1, 1, 1)
-
-
-class Recorder(Prior):
-    """Any denoiser of (x, sigma); remembers what it was given."""
-
-    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], image_size: int | None = None, **options: Any) -> None:
-        super().__init__(**{"sigma_min": 0.01, "sigma_max": 10.0, "image_size": image_size, **options})
-        self.f = f
-        self.seen: list[tuple[int, ...]] = []
-
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        self.seen.append(tuple(x.shape))
-        return self.f(x, sigma)
 
 
 def smooth(radius: int, multiple: int = 1) -> Callable[[Tensor, Tensor], Tensor]:
@@ -55,7 +40,7 @@ def test_windows_sum_to_one_and_pointwise_denoisers_do_not_notice(tile, overlap)
     """A curved function of one pixel and its image's level, up to rounding."""
     sigma = torch.tensor([0.3, 2.0], dtype=torch.float64)
     prior = TiledPrior(
-        Recorder(lambda x, s: torch.tanh(x / level(s)), multiple=1 if overlap == 7 else 4), tile, overlap
+        FunctionPrior(lambda x, s: torch.tanh(x / level(s)), multiple=1 if overlap == 7 else 4), tile, overlap
     )
     for size in SIZES:
         x = noisy(size)
@@ -69,7 +54,7 @@ def test_a_near_sighted_prior_gives_what_it_gives_on_the_whole_image(radius, mul
     Cells of 4 pixels and 2 around them: from a pixel, 3 + 2 * 4 = 11 pixels at most, but tiles start with a cell, so
     what matters is that the window is zero (35 // 4 = 8 pixels) over the 2 cells that miss a neighbour.
     """
-    inner = Recorder(smooth(radius, multiple), multiple=multiple)
+    inner = FunctionPrior(smooth(radius, multiple), multiple=multiple)
     for size in ((48, 100), (20, 36), (16, 68)):
         x = noisy(size)
         torch.testing.assert_close(TiledPrior(inner, tile, overlap)(x, 0.5), inner(x, 0.5), rtol=1e-12, atol=1e-12)
@@ -77,7 +62,7 @@ def test_a_near_sighted_prior_gives_what_it_gives_on_the_whole_image(radius, mul
 
 def test_a_far_sighted_prior_differs_where_tiles_meet_and_nowhere_else():
     """Radius 6, overlap 8: tile borders at 16 - 24 of 40. Windows are 1 up to pixel 18, so 0..11 see all they need."""
-    inner = Recorder(smooth(6))
+    inner = FunctionPrior(smooth(6))
     x = noisy((40, 24))
     gap = (TiledPrior(inner, 24, 8)(x, 0.5) - inner(x, 0.5)).abs().amax((0, 1, 3))
     assert max(float(gap[:18].max()), float(gap[22:].max())) < 1e-12
@@ -92,7 +77,7 @@ def test_smooth_windows_leave_no_step_and_missing_strips_are_mirrored():
         seen.append(x)
         return torch.arange(float(len(x))).view(-1, 1, 1, 1).expand(x.shape)
 
-    prior = TiledPrior(Recorder(number), 32, 16)
+    prior = TiledPrior(FunctionPrior(number), 32, 16)
     blend = prior(torch.zeros(1, 3, 32, 48), 1.0)[0, 0, 0]
     assert (blend[:20].tolist(), blend[28:].tolist()) == ([0.0] * 20, [1.0] * 20)
     assert float(blend.diff().min()) >= 0
@@ -100,38 +85,37 @@ def test_smooth_windows_leave_no_step_and_missing_strips_are_mirrored():
     assert prior.handovers(48) == [24]
     assert prior.handovers(32) == prior.handovers(5) == []
     assert float(blend[23] + blend[24]) == pytest.approx(1.0)
-    hard = TiledPrior(Recorder(number), 32, 0)(torch.zeros(1, 3, 32, 64), 1.0)[0, 0, 0]
+    hard = TiledPrior(FunctionPrior(number), 32, 0)(torch.zeros(1, 3, 32, 64), 1.0)[0, 0, 0]
     assert hard.tolist() == [0.0] * 32 + [1.0] * 32
-    TiledPrior(Recorder(number, image_size=8))(torch.tensor([[0.0, 1, 2], [3, 4, 5]]).expand(1, 3, 2, 3), 1.0)
+    TiledPrior(FunctionPrior(number, image_size=8))(torch.tensor([[0.0, 1, 2], [3, 4, 5]]).expand(1, 3, 2, 3), 1.0)
     assert seen[-1][0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
     assert seen[-1][0, 0, :, 0].tolist() == [0, 3, 0, 3, 0, 3, 0, 3]
 
 
 def test_it_takes_every_size_and_the_prior_inside_only_its_own():
-    inner = Recorder(lambda x, s: x, image_size=32, multiple=8)
+    inner = Recorder(FunctionPrior(lambda x, s: x, image_size=32, multiple=8))
     prior = TiledPrior(inner)
     assert (prior.tile, prior.image_size, prior.multiple) == (32, None, 1)
     for size in SIZES:
         assert prior(noisy(size), 1.0).shape == (2, 3, *size)
-    assert {shape[-2:] for shape in inner.seen} == {(32, 32)}
-    free = Recorder(lambda x, s: x, multiple=8)
+    assert {x.shape[-2:] for x, _, _ in inner.calls} == {(32, 32)}
+    free = Recorder(FunctionPrior(lambda x, s: x, multiple=8))
     for size, expected in {(41, 67): (32, 32), (20, 70): (24, 32), (9, 16): (16, 16)}.items():
-        free.seen.clear()
+        free.calls.clear()
         TiledPrior(free, 32)(noisy(size), 1.0)
-        assert {shape[-2:] for shape in free.seen} == {expected}
+        assert {x.shape[-2:] for x, _, _ in free.calls} == {expected}
 
 
 @pytest.mark.parametrize(("images", "batch"), [(7, 5), (1, None)])
 def test_the_network_never_sees_more_tiles_than_allowed(images, batch):
-    inner = Recorder(lambda x, s: x)
+    inner = Recorder(FunctionPrior(lambda x, s: x))
     prior = TiledPrior(inner, 32, 8, batch)
     for gradients in (False, True):
-        inner.seen.clear()
+        inner.calls.clear()
         with torch.set_grad_enabled(gradients):
             prior(noisy((200, 180), images), 1.0)
-        tiles = sum(shape[0] for shape in inner.seen)
-        assert tiles == images * 8 * 8  # 1 + ceil(168 / 24), 1 + ceil(148 / 24)
-        assert max(shape[0] for shape in inner.seen) <= (batch or 64)
+        assert inner.images == images * 8 * 8  # 1 + ceil(168 / 24), 1 + ceil(148 / 24)
+        assert max(len(x) for x, _, _ in inner.calls) <= (batch or 64)
 
 
 def test_gradients_keep_one_batch_of_activations_at_a_time():
@@ -155,7 +139,7 @@ def test_gradients_keep_one_batch_of_activations_at_a_time():
 @pytest.mark.parametrize("batch", [1, 100])
 def test_gradients_and_images_of_a_batch_are_those_of_each_alone(batch):
     """Finite differences; groups of tiles do not see one another either; each image has its own level."""
-    inner = Recorder(smooth(3), multiple=4)
+    inner = FunctionPrior(smooth(3), multiple=4)
     prior = TiledPrior(inner, 8, 4, batch)
     x = noisy((9, 14), 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: prior(x, torch.tensor([0.4, 3.0])), (x,), fast_mode=True)
@@ -191,13 +175,13 @@ def test_what_it_says_of_itself():
     ],
 )
 def test_bad_tiles_are_refused(options, message):
-    inner = Recorder(lambda x, s: x, options.pop("image_size", None), multiple=4, name="fake")
+    inner = FunctionPrior(lambda x, s: x, image_size=options.pop("image_size", None), multiple=4, name="fake")
     with pytest.raises(ValueError, match=message):
         TiledPrior(inner, **options)
 
 
 def test_tiles_only_where_a_prior_does_not_take_the_image_whole():
-    free, fixed = Recorder(lambda x, s: x, multiple=4), Recorder(lambda x, s: x, image_size=32)
+    free, fixed = FunctionPrior(lambda x, s: x, multiple=4), FunctionPrior(lambda x, s: x, image_size=32)
     assert whole_or_tiles(free, 64, 20) is free
     assert whole_or_tiles(free, 512, 512) is free
     assert whole_or_tiles(fixed, 32, 32) is fixed
@@ -205,14 +189,14 @@ def test_tiles_only_where_a_prior_does_not_take_the_image_whole():
         tiled = whole_or_tiles(prior, *size)
         assert isinstance(tiled, TiledPrior)
         assert (tiled.prior, tiled.tile) == (prior, tile)
-    odd = whole_or_tiles(Recorder(lambda x, s: x, multiple=24), 50, 50)
+    odd = whole_or_tiles(FunctionPrior(lambda x, s: x, multiple=24), 50, 50)
     assert isinstance(odd, TiledPrior)
     assert odd.tile == 144
 
 
 @pytest.mark.parametrize("solver", [DiffPIR(steps=3), DDNM(steps=3), DeqIR(steps=3, iterations=4)])
 def test_every_solver_works_on_any_size_as_if_there_were_no_tiles(solver):
-    inner = Recorder(smooth(1))
+    inner = FunctionPrior(smooth(1))
     x = noisy((27, 38), 1) / 4 + 0.5
     op = parse_operator("blur:1", (3, 27, 38))
     images = [

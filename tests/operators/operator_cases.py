@@ -1,7 +1,5 @@
 """The one list of operators, small and odd on purpose, that every invariant runs over."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

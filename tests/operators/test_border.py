@@ -1,7 +1,5 @@
 """Photos that came degraded: what lies beyond their border is estimated, and their borders do not ring."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """``check_operator``: each rule an operator may break is named; all operators of the package keep them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

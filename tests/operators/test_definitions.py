@@ -1,7 +1,5 @@
 """What each operator is: sums over taps written out, other libraries, pictures with known answers."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -12,10 +10,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 from tests.operators.operator_cases import normal
 from workbench.operators import (
     Blur,
-    Compose,
     FunctionOperator,
     Grayscale,
-    Inpainting,
     Operator,
     SpectralOperator,
     SuperResolution,
@@ -167,12 +163,6 @@ def test_walsh_hadamard_measures_a_share_and_always_the_mean() -> None:
     assert torch.linalg.matrix_rank(op(torch.eye(128, dtype=F64).view(128, 1, 8, 16)).flatten(1)) == 32
     assert WalshHadamard((8, 16), 1.0)(x).square().sum() == pytest.approx(float(x.square().sum()))
     assert WalshHadamard((1, 1), 1e-6)(x[..., :1, :1]).shape == (2, 3, 1)
-
-
-def test_old_photo_is_grey_then_masked() -> None:
-    mask, x = random_mask((6, 5), 0.5, torch.Generator().manual_seed(0)), normal((2, 3, 6, 5), 1)
-    old = Compose(Inpainting(mask), Grayscale())
-    torch.testing.assert_close(old(x), mask * x.mean(1, keepdim=True), rtol=0, atol=1e-15)
 
 
 def test_random_masks() -> None:

@@ -1,7 +1,5 @@
 """Degradations drawn at random: each is the plain operator it is named after, and they come as often as they should."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 
@@ -180,9 +178,6 @@ def test_one_for_the_batch_is_the_same_for_all_images() -> None:
 
 BAD = {
     "unknown kind": (lambda: Degradations(("deblurr",)), "kinds must be different ones of super-resolution, debl"),
-    "factor": (lambda: Degradations(largest_factor=0), "largest_factor must be at least 1, got 0"),
-    "blur": (lambda: Degradations(largest_blur=-1.0), "largest_blur must be finite and >= 0"),
-    "per": (lambda: Degradations(per="pixel"), "per must be image or batch, got 'pixel'"),
     "count": (lambda: sample(0, (8, 8)), "at least one image of at least one pixel, got 0 of size (8, 8)"),
     "image": (lambda: sample(2, (8, 8))(torch.ones(2, 3, 8, 9)), "takes images (2, C, 8, 8), got shape (2, 3, 8, 9)"),
     "rows": (lambda: sample(2, (8, 8)).take(torch.ones(3, dtype=torch.bool)), "(b,) or bool (2,), got shape (3,)"),

@@ -1,7 +1,5 @@
 """Against explicit matrices: tiny operators column by column, inverted by LAPACK. And the errata of the papers."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

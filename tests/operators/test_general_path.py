@@ -1,9 +1,5 @@
 """Conjugate gradients, functions as operators, what is remembered, and input that makes no sense."""
 
-from __future__ import annotations
-
-import doctest
-import importlib
 import warnings
 
 import pytest
@@ -86,17 +82,6 @@ def test_smooth_estimate_is_that_of_the_explicit_matrices(kind: str) -> None:
         seen = torch.cat([data.real.flatten(), data.imag.flatten()]) if data.is_complex() else data.flatten()
         exact = torch.linalg.solve(a.T @ a / level**2 + d.T @ d / step**2, a.T @ seen / level**2)
         torch.testing.assert_close(image.flatten(), exact, rtol=0, atol=1e-6)
-
-
-def test_each_image_stops_by_itself() -> None:
-    """An image that converges at once neither costs nor changes when another takes long."""
-    op = ill_conditioned(tolerance=1e-8)
-    y, z = normal((2, 1, 16, 16), 1), normal((2, 1, 16, 16), 2)
-    weight = torch.tensor([1e4, 1e-3], dtype=F64)
-    together = op.prox(z, y, weight)
-    assert torch.equal(together[:1], op.prox(z[:1], y[:1], weight[:1]))
-    zero = op.pinv(torch.zeros_like(y))
-    assert torch.equal(zero, torch.zeros_like(zero))
 
 
 def test_rounding_does_not_make_it_diverge() -> None:
@@ -271,10 +256,3 @@ def test_says_what_was_expected_and_what_came(name: str) -> None:
     call, message = BAD_CALLS[name]
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@pytest.mark.parametrize("module", ["blur", "function", "separable"])
-def test_examples_in_docstrings(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"workbench.operators.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,7 +1,5 @@
 """Every operator of the list against every invariant."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

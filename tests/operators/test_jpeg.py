@@ -1,7 +1,5 @@
 """JPEG beside Pillow's libjpeg, on photos."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Kernels from files and arrays: read, normalised, placed, and refused where they are none."""
 
-from __future__ import annotations
-
 import zipfile
 
 import numpy as np

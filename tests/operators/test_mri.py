@@ -1,7 +1,5 @@
 """Masked Fourier transforms, of one coil and of several: conventions, closed forms, files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Operators from short texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

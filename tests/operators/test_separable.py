@@ -1,7 +1,5 @@
 """Separable operators: equal to the transforms where those exist, and right where they do not."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

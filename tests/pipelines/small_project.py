@@ -4,8 +4,6 @@ Jobs of the repository's notebooks run as scripts in this process unless a test 
 those costs ten seconds.
 """
 
-from __future__ import annotations
-
 import json
 from contextlib import chdir
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A job restores only what no earlier one has restored in the same way."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib import import_module

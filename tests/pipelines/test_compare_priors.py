@@ -1,7 +1,5 @@
 """The notebooks that compare and sample priors, run as pipelines run them, and what reports make of their results."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

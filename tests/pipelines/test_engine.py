@@ -1,7 +1,5 @@
 """What becomes of jobs that succeed, fail, die and hang, of runs that are interrupted, and of their kernels."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

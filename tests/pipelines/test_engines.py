@@ -1,7 +1,5 @@
 """Jobs on workers of Dask and as SLURM arrays: what is refused before, workers that die, runners that die."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What makes a job another one: what its files hold and what its code does, not when they were written."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Reports: complete in one file, with every figure, also of what is missing."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io
@@ -13,7 +11,6 @@ import skimage
 from PIL import Image
 
 from tests.pipelines.small_project import Page, pipeline_of, project, report_of, restoration, run_to_report
-from workbench.cli import main
 from workbench.images import SAMPLES, sample_photo, save_image
 from workbench.models import load_prior, save_prior
 from workbench.models.files import sha256
@@ -77,7 +74,7 @@ def test_what_has_no_figure_still_makes_a_report(tmp_path):
     assert [row["effnet"] for row in json.loads((out / "table.json").read_text())] == [None] * 4
 
 
-def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
+def test_the_restore_notebook_makes_a_report(tmp_path, run):
     """The whole way from YAML to report with the real notebook, a sample photo and one of the user's own."""
     text = """
 - notebook: restore
@@ -88,7 +85,6 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     settings: {diffpir: {steps: 2}}
     prior: mine/prior.safetensors
 """
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     # A file of the user's own, which holds what the command line below takes by default.
     save_prior(load_prior("photo"), tmp_path / "mine" / "prior.safetensors")
@@ -109,9 +105,7 @@ def test_the_restore_notebook_makes_a_report(tmp_path, monkeypatch):
     # The first photo of a batch has the streams of a photo alone: here the command line's figure for the same seed.
     cat = Path(skimage.__file__).parent / "data" / SAMPLES["cat"]
     quick = ("--size", "32", "--noise", "0.01", "--solver", "diffpir", "--set", "steps=2")
-    with pytest.raises(SystemExit) as stop:
-        main(["restore", str(cat), "--out", "alone", *quick])
-    assert stop.value.code == 0
+    assert run("restore", cat, "--out", "alone", *quick)[0] == 0
     alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
     same = {"photo": "cat", "size": [32, 32], "operator": "sr:4", "solver": "diffpir"}
     (row,) = (row for row in rows if row | same == row)

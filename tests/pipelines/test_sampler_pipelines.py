@@ -1,7 +1,5 @@
 """The pipelines of the DeqIR paper and of the exam: valid to the last name, and run with hardly any steps."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.pipelines.small_project import ROOT, Ran, pipeline_of, run_to_report

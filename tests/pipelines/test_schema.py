@@ -1,14 +1,11 @@
 """Pipelines as files: what is refused before anything runs, grids, the ids of jobs, and what a dry run says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.pipelines.small_project import LAST, PARAMETERS, ROOT, TASK, notebook, project
-from workbench.cli import main
 from workbench.pipelines.plan import Cost, estimate, what_would_run
 from workbench.pipelines.schema import load_pipeline
 
@@ -132,18 +129,13 @@ def test_estimates_are_of_the_jobs_most_alike(tmp_path):
     assert estimate(job, known[3:]) == Cost(None, None)
 
 
-def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
-    path = project(tmp_path, JOBS)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(SystemExit) as end:
-        main(["run", str(path), "--dry-run", "--out", "out"])
-    assert end.value.code == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "3 jobs: 0 kept, 3 to do"
-    assert not list((tmp_path / "elsewhere").iterdir())
+def test_a_dry_run_writes_nothing(tmp_path, run):
+    path = project(tmp_path / "project", JOBS)
+    code, said, _ = run("run", path, "--dry-run", "--out", "out")
+    assert (code, said.splitlines()[-1]) == (0, "3 jobs: 0 kept, 3 to do")
+    assert list(tmp_path.iterdir()) == [tmp_path / "project"]
 
 
-def test_options_of_another_engine_are_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["run", str(project(tmp_path, JOBS)), "--engine", "slurm", "--address", "tcp://a:1"])
-    assert "--address goes with --engine dask, --slurm with --engine slurm" in capsys.readouterr().err
+def test_options_of_another_engine_are_refused(tmp_path, run):
+    errors = run("run", project(tmp_path, JOBS), "--engine", "slurm", "--address", "tcp://a:1")[2]
+    assert "--address goes with --engine dask, --slurm with --engine slurm" in errors

@@ -1,7 +1,5 @@
 """Job notebooks as scripts and by hand: parameters, errors that name what is wrong, and a folder of their own."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from contextlib import chdir

@@ -1,7 +1,5 @@
 """A test set in shards: the merged figures are those of one job, whatever the number of shards."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re

@@ -1,7 +1,5 @@
 """A job is run again: to the bit, within a tolerance or not, and what differs from the record."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys
@@ -11,7 +9,6 @@ import pytest
 import torch
 
 from tests.pipelines.small_project import project
-from workbench.cli import main
 from workbench.machine import processor
 from workbench.pipelines.engine import run_pipeline
 from workbench.pipelines.schema import load_pipeline
@@ -32,13 +29,6 @@ def ran(tmp_path_factory) -> list[Path]:
     return [folder / "out" / "jobs" / each.id for each in outcomes]
 
 
-def said_of(capsys, *arguments: object) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["verify", *map(str, arguments)])
-    out = capsys.readouterr()
-    return ended.value.code, out.out + (out.err if ended.value.code == 2 else "")
-
-
 def test_a_result_carries_all_that_decides_it(ran):
     result = json.loads((ran[2] / "result.json").read_text())
     given = {"how": "after", "noise": 1e-5, "steps": None, "names": ["a"], "size": 64}
@@ -51,23 +41,23 @@ def test_a_result_carries_all_that_decides_it(ran):
     assert result["hardware"]["processor"] == processor() != ""
 
 
-def test_a_job_that_needs_others_reproduces_to_the_bit(ran, capsys):
+def test_a_job_that_needs_others_reproduces_to_the_bit(ran, run):
     before = {file: file.stat().st_mtime_ns for file in ran[2].parent.rglob("*")}
-    code, said = said_of(capsys, ran[2].parents[1], ran[2].name)
-    assert code == 0, said
+    code, said, errors = run("verify", ran[2].parents[1], ran[2].name)
+    assert code == 0, errors
     assert said.startswith("reproduces to the bit: 2 figures")
     assert said.endswith("the same: code, files, priors, versions, hardware\n")
     assert {file: file.stat().st_mtime_ns for file in ran[2].parent.rglob("*")} == before
 
 
-def test_what_differs_is_named(ran, capsys):
+def test_what_differs_is_named(ran, run):
     result = json.loads((ran[0] / "result.json").read_text())
     other = result | {"value": result["value"] * (1 + 1e-6), "code": "0" * 12, "finished": "2020-01-01T00:00:00+00:00"}
     other["versions"] = result["versions"] | {"numpy": "1.0"}
     other["hardware"] = result["hardware"] | {"processor": "Fast & Co"}
     del other["files"]
     (ran[0] / "result.json").write_text(json.dumps(other))
-    code, said = said_of(capsys, ran[0] / "result.json")
+    code, said, _ = run("verify", ran[0] / "result.json")
     (ran[0] / "result.json").write_text(json.dumps(result))
     assert code == 0
     lines = said.splitlines()
@@ -104,16 +94,16 @@ def test_figures_are_compared_relative_to_the_larger_one(new, good, said):
     assert line.startswith(start if good else f"does not reproduce within 0.001: {said}")
 
 
-def test_what_cannot_be_verified_is_said_in_a_line(tmp_path, capsys):
-    code, said = said_of(capsys, tmp_path)
+def test_what_cannot_be_verified_is_said_in_a_line(tmp_path, run):
+    code, _, said = run("verify", tmp_path)
     assert code == 2
     assert said == f"workbench: {tmp_path}: expected the folder of a job that is done, with result.json and job.json\n"
     (tmp_path / "jobs").mkdir()
-    assert said_of(capsys, tmp_path)[1].endswith("; give the id of one of its jobs too\n")
+    assert run("verify", tmp_path)[2].endswith("; give the id of one of its jobs too\n")
     job = {"id": "task-1", "started_in": "/", "notebook": "/gone/task.ipynb", "needs": {}, "parameters": {}}
     (tmp_path / "task-1").mkdir()
     for name, content in (("job.json", job), ("result.json", {"job": "task-1"})):
         (tmp_path / "task-1" / name).write_text(json.dumps(content))
-    code, said = said_of(capsys, tmp_path / "task-1")
+    code, _, said = run("verify", tmp_path / "task-1")
     assert (code, said.count("\n")) == (2, 1)
     assert said.endswith("cannot be run again, /gone/task.ipynb is gone\n")

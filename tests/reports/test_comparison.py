@@ -1,7 +1,5 @@
 """What reports print: of comparisons margins, verdicts and grids; of many methods the paper's figures beside ours."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rows of a report: what is one row, what is averaged over what, what is marked, and the tables of a paper."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

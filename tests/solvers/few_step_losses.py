@@ -1,7 +1,5 @@
 """How the losses of few-step models are run on stored cases of the published code."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

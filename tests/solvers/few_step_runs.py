@@ -1,7 +1,5 @@
 """How the package's few-step samplers and their losses are run on stored cases of the published code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -3,8 +3,6 @@
 In float64. Slips of the published codes (clamping, clipping, what is put back at the end) are injected from outside.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stored results of published code: their tensors, their denoisers and operators, translated to [0, 1] images."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

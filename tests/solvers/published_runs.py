@@ -4,8 +4,6 @@ Everything runs in the package's own convention ([0, 1] images, variance explodi
 and noise are translated here. Slips of the published code are injected or named, never modes of the package.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

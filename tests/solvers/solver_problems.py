@@ -1,7 +1,5 @@
 """Small exact problems for the solver tests: priors with a closed form, explicit-matrix operators, recorders."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

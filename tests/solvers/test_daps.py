@@ -1,7 +1,5 @@
 """DAPS: a step by hand, its draw against the Gaussian it stands for, and what one inner step is better at."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """DDRM's steps in closed form, and what it does without a spectral form."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """DeqIR: the parallel fixed point is the sequential chain; the paper's equation in its corrected form."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -174,22 +172,6 @@ def test_damping_takes_part_of_the_step(memory):
         expected = start[s] + 0.5 * (moved[s] - start[s])
         torch.testing.assert_close(chains[1][1][s], expected, atol=1e-12, rtol=0)
     assert torch.equal(chains[1][1][1], moved[1])
-
-
-def test_images_stop_by_themselves_and_equal_single_runs():
-    """Image 0 starts at its own solution: mid-grey data, no noise drawn, a prior that leaves mid-grey alone."""
-    op, y = problem("mask", batch=3)
-    y[0] = 0.5
-    prior, solver, draws = curved_prior(), DeqIR(iterations=20, tolerance=1e-6), stored(21, 3, seed=4)
-    draws[:, 0] = 0
-    together = solver(y, op, prior, noise=replay(draws))
-    assert together.iterations[0] == 1
-    assert together.iterations[1:].min() > 5
-    assert together.residuals[0, 1:].isnan().all()
-    for b in range(3):
-        alone = solver(y[b : b + 1], op, prior, noise=replay(draws[:, b : b + 1]))
-        torch.testing.assert_close(together.image[b : b + 1], alone.image, atol=1e-9, rtol=0)
-        assert (together.evaluations[b], together.iterations[b]) == (alone.evaluations[0], alone.iterations[0])
 
 
 def relative_error(**settings) -> float:

@@ -1,7 +1,5 @@
 """Few-step solvers: what their chains converge to in closed form, what the data fix, kinds of priors, bad settings."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -230,8 +228,6 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         (lambda: UD2M(depth=5)(y, op, unfolded()), "depth .K. is fixed by training"),
         (lambda: UD2M(steps=2000)(y, op, unfolded()), "steps must be at most 1000"),
         (lambda: Unfolding(level=0.1, last_level=0.2), "last_level must be at most level"),
-        (lambda: Unfolding(depth=0), "depth must be at least 1"),
-        (lambda: Unfolding(start="ram"), "start must be average or estimator"),
         (lambda: unfolded(start="estimator"), "estimator must be given"),
         (lambda: unfolded(level=900.0), "level must be what"),
         (lambda: ConsistencyModel(lambda u, s: u, sigma_min=0.0), "sigma_min must be above 0"),

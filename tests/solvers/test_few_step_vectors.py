@@ -1,7 +1,5 @@
 """Consistency models, EDM's samplers, CTM, LATINO and CM4IR: results of the published code reproduced."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

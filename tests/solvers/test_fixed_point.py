@@ -1,7 +1,5 @@
 """The fixed-point driver and its methods: closed forms, counts, corner cases."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

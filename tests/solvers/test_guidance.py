@@ -1,7 +1,5 @@
 """DPS, PiGDM, MMPS: gradients against explicit Jacobians, one step by hand, and graphs that end with the step."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

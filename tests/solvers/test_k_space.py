@@ -1,7 +1,5 @@
 """Solvers on masked Fourier transforms, of one coil and of several; photos and k-space of one's own."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

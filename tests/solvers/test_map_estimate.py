@@ -1,16 +1,13 @@
 """MAP estimates: against closed forms, the two rules against each other, per-sample stopping, what cannot converge."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
 from tests.solvers.solver_problems import FunctionPrior, MatrixOperator, curved_prior, gaussian_prior, matrices
 from workbench.operators import Inpainting
 from workbench.operators.masks import random_mask
-from workbench.random import Draws, generator
+from workbench.random import generator
 from workbench.solvers import MapByAdam, MapByGradient, MapByProx, stationarity
-from workbench.trainers import Degradations
 
 SIZE = 6
 
@@ -32,22 +29,6 @@ def test_gaussian_prior_has_the_closed_form_estimate(name: str, sigma: float) ->
     torch.testing.assert_close(found.image.flatten(1), exact, atol=1e-7, rtol=0)
     residual = stationarity(prior, op, y, exact.view_as(found.image), sigma)
     assert float(residual.abs().max()) < 1e-10 * max(1.0, sigma)
-
-
-def test_samples_stop_alone_and_do_not_touch_each_other() -> None:
-    """Levels from easy to hard in one batch: each sample is what it is alone, evaluation by evaluation."""
-    prior, draws = curved_prior(channels=3), Draws(torch.Generator().manual_seed(2))
-    images = draws.uniform(3, 3, 16, 16).double()
-    op = Degradations().sample(3, (16, 16), draws)
-    sigma = torch.tensor([0.02, 0.3, 10.0], dtype=torch.float64)
-    y = op(images) + sigma.view(-1, 1, 1, 1) * draws.normal(3, 3, 16, 16)
-    rule = MapByProx(tolerance=1e-3)
-    together = rule(y, op, prior, sigma_noise=sigma)
-    assert int(together.evaluations.max()) > int(together.evaluations.min())
-    for i in range(3):
-        alone = rule(y[i : i + 1], op.take(torch.tensor([i])), prior, sigma_noise=sigma[i : i + 1])
-        assert alone.evaluations.tolist() == together.evaluations[i : i + 1].tolist()
-        torch.testing.assert_close(alone.image, together.image[i : i + 1], atol=1e-9, rtol=0)
 
 
 def test_the_reported_stationarity_is_that_of_the_image_returned() -> None:

@@ -1,7 +1,5 @@
 """Operators that are not linear: more steps do not hurt, and nothing is worse than what plain decoding gives."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import pytest

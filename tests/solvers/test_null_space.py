@@ -1,7 +1,5 @@
 """One step of DDNM under noise: variances in closed form, and against the posterior of a Gaussian prior."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

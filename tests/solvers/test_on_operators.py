@@ -1,7 +1,5 @@
 """The solvers on every kind of operator of the package."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Plug-and-play solvers: known fixed points and rates, stopping image by image, acceleration, what is refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Results of the published plug-and-play codes, reproduced."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Results of published code reproduced: one table, and what stored results say beyond equality."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

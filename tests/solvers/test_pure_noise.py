@@ -1,7 +1,5 @@
 """Where nothing but noise was added, the prior applied once is the answer; solvers come as near as they can."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """RePaint and ILVR: one step by hand on a mask and on averages, resampling, and their treatment of noisy data."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """What every solver keeps: seeds, batches, dtypes, validation, counts; and closed forms of DiffPIR and DDNM."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Chains that start from another restoration, part of the way down the noise levels."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """How often solvers wait for the device that computes: next to never within a step."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

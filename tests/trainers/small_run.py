@@ -5,8 +5,6 @@ prints nothing; the weights of an averaged prior go to ``weights.pt`` in the fol
 were shared among processes to ``shared.txt``.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The loss at a fixed point against its closed form: x = a x + b has x* = b / (1 - a), dx*/da = b / (1 - a)^2."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

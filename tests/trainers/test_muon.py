@@ -1,7 +1,5 @@
 """Muon for kernels."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Training on two machines by the command in the docs: here two torchruns of one process each, on the CPU."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """PnP-ReG's joint training: the published steps, what is learned when, and the result in its solver."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

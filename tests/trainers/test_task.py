@@ -1,7 +1,5 @@
 """Tasks of several modules: turns, frozen parts, averages of every tensor, schedules, what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

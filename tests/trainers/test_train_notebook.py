@@ -1,7 +1,5 @@
 """The job notebooks that train: a prior comes out that `load_prior` takes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Ladjal 2021): radii with density r^-3, colours of real photos. Here leaves are t
 each with a linear shade.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

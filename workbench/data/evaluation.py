@@ -4,8 +4,6 @@ Photos come in an order fixed by the seed. In that order each gives its first im
 any run of numbers spreads over the photos evenly, and ``first`` and ``count`` pick a run.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import warnings

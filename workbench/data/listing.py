@@ -1,7 +1,5 @@
 """Which photos there are at some paths, and what their restorations are called."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

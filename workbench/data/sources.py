@@ -14,8 +14,6 @@ bytes are decoded only where a sample is used. A sample is ``(name, decode)``; `
 raises whatever the decoder raises on a broken file.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import random

@@ -1,7 +1,5 @@
 """Denoisers of deepinv as priors, and priors as denoisers of deepinv. See the package's text."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import os

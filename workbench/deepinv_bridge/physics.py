@@ -1,7 +1,5 @@
 """Physics of deepinv as operators, and operators as physics of deepinv. See the package's text."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """deepinv's RAM (Terris et al. 2025) as the first estimate of UD2M: it is shown y and x_t together (section 3.1)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The component that shows pictures: zoomed, moved and magnified together."""
 
-from __future__ import annotations
-
 from importlib import resources
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """The command ``workbench demo``. Imports of Gradio and torch happen inside, so that ``--help`` answers at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Several methods on one measurement, one after the other, shown as they come."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

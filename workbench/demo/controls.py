@@ -1,7 +1,5 @@
 """The sliders that help to write a degradation, and how they stand for each of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from workbench.operators.controls import CONTROLS, spec_with, values_in

@@ -1,7 +1,5 @@
 """The part of the page that says how the photo is, or was, degraded."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the controls call, and ``gradio_client`` by name: parameters and returned values are those of the page."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import Callable, Iterator

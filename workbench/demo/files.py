@@ -3,8 +3,6 @@
 It goes when a visitor leaves, after a while, and when the server ends.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -1,7 +1,5 @@
 """A visitor's blur kernel: uploaded, and read within limits."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import zipfile

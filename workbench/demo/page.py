@@ -4,8 +4,6 @@ Endpoints for ``gradio_client``: /restore, /degrade, /estimate_noise, /before_af
 as in ``problem.py``, and what is left out is as when the page opens.
 """
 
-from __future__ import annotations
-
 from dataclasses import fields
 from functools import partial
 from pathlib import Path

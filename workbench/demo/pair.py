@@ -1,7 +1,5 @@
 """Two pictures from disk side by side, without restoring anything."""
 
-from __future__ import annotations
-
 import math
 
 import gradio as gr

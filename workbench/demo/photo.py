@@ -1,7 +1,5 @@
 """A visitor's photo: uploaded (and never fetched from an address), read within limits, cropped or resized."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, cast
 

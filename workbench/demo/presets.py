@@ -1,7 +1,5 @@
 """What the page offers to start from, paper by paper. A new paper adds an entry."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from workbench.demo.problem import NO_METHOD, Row

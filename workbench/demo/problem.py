@@ -1,7 +1,5 @@
 """What a visitor asks for, as it stands on the page, and its checks: all of them before anything runs."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

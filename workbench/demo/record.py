@@ -4,8 +4,6 @@
 as lossless WebP; the ones to vote on have no original.
 """
 
-from __future__ import annotations
-
 import json
 from importlib import resources
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Serving the page: limits, queue, files, and no way out."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What the page does, without the page: from the values of its controls to pictures and comparisons."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A comparison as HTML: the pictures with their scores, difference maps, samples; and its curves and scores."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

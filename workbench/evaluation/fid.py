@@ -10,8 +10,6 @@ the original resizing by torchmetrics. Nothing is downloaded, and no other netwo
 the original is absent, ``frechet_effnet`` is the same distance of the 1,280 features of EfficientNet-Lite0.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 from pathlib import Path

@@ -8,8 +8,6 @@ and a ``restored`` beyond [-0.5, 1.5]. With ``clip=True`` the latter (noise, or 
 They raise ValueError for that, and where they are not available, with the reason.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 They are coarse. Samples that match in all three may still look like nothing; samples that do not match are wrong.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

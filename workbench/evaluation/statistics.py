@@ -9,8 +9,6 @@ to first order, the mean of ``(new_i - ratio * old_i) / mean(old)``, whose sprea
 corrected for the number of comparisons: of twenty true "no difference", one is expected to look like one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -3,8 +3,6 @@
 ``sit(make_candidate("ddrm"), make_task("mixture-inpaint"))`` gives the figures, ``workbench exam ddrm`` prints them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -12,8 +12,6 @@ An interval or region of 90 % leaves out one tenth of the L + 1 places, so that 
 few samples. Repetitions are independent, pixels of one image are not: all uncertainties count repetitions alone.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A small prior learned from samples of an exact one, so that what a prior's error adds to a sampler's can be seen."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Gaussian and mixture images have 8x8 pixels, Laplace signals 16. Everything is f
 and the same modes everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Whether a prior is one: a network of one's own is shown noisy photos before results are built on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

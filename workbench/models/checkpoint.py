@@ -5,8 +5,6 @@ the card (free-form facts: data, steps, hours, hardware, measured quality). Noth
 Weights may be stored in half precision; they are loaded as float32.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -5,8 +5,6 @@ channel; its rounding is about that of float16 weights. Parts that the other pri
 count as zero there.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A DDPM prior as a repository of diffusers, which ``diffusers.DDPMPipeline`` and ``diffusers:FOLDER`` read."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The network is diffusers' own. Its scheduler's configuration says what it predic
 scheduler is run but its table of levels.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ spandrel (chaiNNer's loader) tells some forty architectures from their tensors: 
 Its own reader also takes TorchScript, which is a program; here files are read as tensors alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

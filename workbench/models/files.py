@@ -4,8 +4,6 @@ safetensors files are mapped. PyTorch files are pickles: they go through ``torch
 tensors and plain containers and refuses the rest, and are mapped too where their format allows (since PyTorch 1.6).
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json

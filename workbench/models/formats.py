@@ -6,8 +6,6 @@ says it. Half a file is still recognised: what is missing is then named by
 :func:`~workbench.models.files.check_tensors`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ huggingface_hub does the work: download, cache, login. What it cannot do is said
 where to put it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

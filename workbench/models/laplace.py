@@ -13,8 +13,6 @@ closed form, but both can be computed as exactly as one likes:
   increment ``u`` is inverse-Gaussian of mean ``1/(b |u|)`` and shape ``1/b^2``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

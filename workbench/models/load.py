@@ -1,7 +1,5 @@
 """The priors that come with the package, and one way to get any prior: :func:`load_prior`."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import warnings

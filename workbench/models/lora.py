@@ -4,8 +4,6 @@ An adapter file holds the low-rank weights alone, the name and SHA-256 of the ba
 trained for: ``load_prior(FILE)`` fetches the base and puts them in.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Gaussian mixtures of images: several modes, and denoiser, samples and posteriors still in closed form."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

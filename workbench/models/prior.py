@@ -7,8 +7,6 @@ image; variance preserving or exploding; [-1, 1] or [0, 1]) is translated once, 
 that no solver ever sees a time step.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, get_type_hints
 

@@ -4,8 +4,6 @@ The layouts (score_sde, MUPET, guided-diffusion, pytorch_diffusion, DPIR) are to
 holds raw and averaged weights the averaged ones are taken.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace

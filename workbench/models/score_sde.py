@@ -1,7 +1,5 @@
 """Published score_sde tensors into our :mod:`~workbench.models.networks.ncsnpp` network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn

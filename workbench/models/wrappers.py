@@ -22,8 +22,6 @@ machine. ``SharedPrior`` is for processes of ``torch.distributed`` (launched by 
 same solver on the same data with the same seed: each evaluates its share of the batch and hears of the others'.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

@@ -14,8 +14,6 @@ is diagonal in Fourier space too, scaled to the variance that is seen. With ``M`
 The system is solved by conjugate gradients with ``M (P + sigma^2)^-1 M^T`` as preconditioner.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What operators ask of images, masks, kernels, matrices and weights; each raises ValueError in one line."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Colour to grey: ``y = sum_c w_c x_c``. Its inverse problem is colourisation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

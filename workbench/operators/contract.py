@@ -1,7 +1,5 @@
 """Whether an operator keeps to its contract, tried out on random images: what it breaks is said in one sentence."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Any
 

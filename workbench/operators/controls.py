@@ -1,7 +1,5 @@
 """The parameters of the operators, for sliders: what they are called, where they start, how far they go."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass

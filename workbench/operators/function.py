@@ -1,7 +1,5 @@
 """A user's own linear function as an operator; its adjoint comes from autograd."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

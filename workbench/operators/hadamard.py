@@ -1,7 +1,5 @@
 """Compressed sensing by Walsh-Hadamard patterns: a random part of an orthonormal transform of shuffled pixels."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

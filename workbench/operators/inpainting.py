@@ -1,7 +1,5 @@
 """Denoising and inpainting: ``y = m x``, pixel by pixel."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d

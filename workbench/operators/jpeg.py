@@ -1,7 +1,5 @@
 """JPEG as a degradation: what a baseline decoder gives back from a compressed photo (ITU-T T.81, JFIF; 4:2:0)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Computed in float64 and returned in ``dtype`` (torch's default if None). Rows ru
 in degrees, counter-clockwise from the direction of the rows as one looks at the picture.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Masks for ``Inpainting``: (1, 1, H, W) or (B, 1, H, W) float, 1 keeps a pixel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -8,8 +8,6 @@ measurement, and phases count from that pixel of the image. :class:`FunctionOper
 ``lambda x: mask * torch.fft.fft2(x, norm="ortho")``. Images are real, and channels are measured one by one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operators of one's own: objects, or the names of objects in one's own code."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

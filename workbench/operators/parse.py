@@ -1,7 +1,5 @@
 """Operators from short texts such as ``sr:4`` or ``blur:20,1``, for the command line, pipelines and the demo."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -9,8 +9,6 @@ of a few hundred pixels a side, and it allows what transforms do not: factors th
 matrix for each image of a batch.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import NamedTuple
 

@@ -13,8 +13,6 @@ This is UD2M's eq. (16) in its corrected form (errata 8) without the aliases: th
 over phases here, and the transforms are s^2 times smaller.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_shuffle, pixel_unshuffle

@@ -1,7 +1,5 @@
 """The operator for some images of a batch, whatever it holds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -6,8 +6,6 @@ has white noise ``sigma`` where y has the standard deviation ``s``, and the same
 any linear operator weighs its data right, and none needs to know of it.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from workbench.operators.base import Operator, Shape

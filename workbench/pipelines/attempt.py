@@ -1,7 +1,5 @@
 """One attempt at a job, on whatever machine an engine found for it: its process is started, watched and ended."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -4,8 +4,6 @@ A cell is one photo restored in one way, the file ``cells/HASH.safetensors`` of 
 its record. Cells may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Runs the jobs of a pipeline: each in a process of its own, those that are done already not at all."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import Counter
@@ -88,7 +86,7 @@ def _run(pipeline: Pipeline, out: Path, workers: int | None, engine: Engine) -> 
     return [outcomes[job.id] for job in pipeline.jobs]
 
 
-def _work(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome], start: Start, bar: tqdm[Any]) -> None:
+def _work(pipeline: Pipeline, out: Path, outcomes: dict[str, Outcome], start: Start, bar: tqdm) -> None:
     """Start every job that has no outcome once those that it needs are done, and wait for all."""
     running: dict[str, tuple[Job, Any]] = {}
     lost: Counter[str] = Counter()

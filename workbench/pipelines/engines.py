@@ -4,8 +4,6 @@ An engine checks the jobs against what there is, and then starts those it is giv
 Each of its tasks is an :func:`attempt`, in the same results folder on every machine.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess

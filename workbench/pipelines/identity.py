@@ -3,8 +3,6 @@
 docs/guide.md says what counts.
 """
 
-from __future__ import annotations
-
 import ast
 import glob
 import hashlib

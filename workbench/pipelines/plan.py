@@ -1,7 +1,5 @@
 """What a run would do: ``workbench run FILE --dry-run``. Nothing is written."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

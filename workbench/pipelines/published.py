@@ -1,7 +1,5 @@
 """The papers' own tables (``published.yaml``), for reports to show beside measured figures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

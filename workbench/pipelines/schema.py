@@ -15,8 +15,6 @@
 papermill only warns of an unknown parameter and passes any type; here both are errors.
 """
 
-from __future__ import annotations
-
 import ast
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Does a result reproduce? The job is run again as it was recorded, and figures and files are compared."""
 
-from __future__ import annotations
-
 import filecmp
 import json
 import math

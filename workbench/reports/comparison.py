@@ -4,8 +4,6 @@ Results of ``notebooks/jobs/compare_priors`` and ``sample_prior`` hold those key
 published table (``published_task``), whose figures are then shown under the measured ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

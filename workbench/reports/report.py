@@ -7,8 +7,6 @@ its id ("deqir-3"). Results with a ``sweep`` or an ``exam`` have a part of their
 have those of ``comparison.py``.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

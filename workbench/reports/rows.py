@@ -4,8 +4,6 @@ A row is one complete setting: a method's label with its solver, all of its sett
 are averaged within a photo first, so that means, standard deviations and intervals are over photos, each counted once.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Solvers: restore images from measurements. One registry serves the command line, pages, notebooks and pipelines."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A published feed-forward network: what people would use instead of a diffusion prior."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

@@ -18,8 +18,6 @@ data too.
 Everything is affine in (c, e, eps), whatever the prior: that is what lets DeqIR run all levels at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """Samples of the prior itself, no data and no operator: predictor-corrector (score_sde), DDIM, EDM's samplers, and
 those of consistency and trajectory models."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Solvers need nothing else of a diffusion: in variance-exploding coordinates a schedule is a list of numbers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

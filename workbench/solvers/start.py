@@ -1,7 +1,5 @@
 """First estimates of an image from its data alone, without a network."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import interpolate
 

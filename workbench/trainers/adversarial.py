@@ -1,7 +1,5 @@
 """A discriminator that is shown the measurement, its losses, and a watch for its collapse (UD2M, section 3.2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

@@ -11,8 +11,6 @@ Levels ``t_0 > t_1 > ...`` form the grid of Karras et al. Of a noisy image ``x_t
 ``f^-`` is the student without a graph, averaged or as it is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 MUPET is in ``mupet.py``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated, Protocol

@@ -1,7 +1,5 @@
 """The loss of an estimate that is a fixed point, with its implicit gradient (MUPET, eq. 4)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

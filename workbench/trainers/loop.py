@@ -5,8 +5,6 @@ step. So a checkpoint is weights, averages, optimiser and the step, a run that w
 that was not, and several processes take the steps that one takes with their batches together, up to rounding.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -9,8 +9,6 @@ The choice of the map sets how strongly the first term pulls: the published grad
 into the gradient, the proximal map carries ``(A^T A + I)^-1``, between 1/2 and 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

@@ -14,8 +14,6 @@ architecture that starts from the denoiser's weights, and is saved and loaded li
 the prior, with ``level`` as trained.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

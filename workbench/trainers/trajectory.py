@@ -11,8 +11,6 @@ To it comes denoising score matching with ``g(x, sigma, sigma)``, weighted so th
 to the last layer are equally long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise

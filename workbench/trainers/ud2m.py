@@ -8,8 +8,6 @@
 would make D steeper; it is subtracted (errata 16).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial

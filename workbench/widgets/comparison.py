@@ -1,7 +1,5 @@
 """Several results of one photo, at the same place."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """An operator and what it does to a photo."""
 
-from __future__ import annotations
-
 import ipywidgets
 import torch
 from torch import Tensor

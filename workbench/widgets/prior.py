@@ -1,7 +1,5 @@
 """What a prior makes of noise."""
 
-from __future__ import annotations
-
 import math
 
 import ipywidgets

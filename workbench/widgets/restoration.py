@@ -1,7 +1,5 @@
 """A restoration, iteration by iteration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

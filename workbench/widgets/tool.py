@@ -1,7 +1,5 @@
 """What the tools share: controls over a figure, and a still figure for where widgets do not run."""
 
-from __future__ import annotations
-
 import base64
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A training run that is under way, or over."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

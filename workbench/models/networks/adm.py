@@ -9,8 +9,6 @@ with a learned variance, C more channels that place it between its bounds. Any s
 ``2^(levels - 1)``, with attention that was trained at another size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

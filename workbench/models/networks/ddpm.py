@@ -7,8 +7,6 @@ Input (B, C, H, W) in sqrt(abar) [-1, 1] plus noise, steps (B,) from 0 to 999; o
 whose sides are multiples of ``2^(levels - 1)``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

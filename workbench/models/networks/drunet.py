@@ -7,8 +7,6 @@ Input (B, C, H, W) in [0, 1] plus noise and sigma (B,) in the same unit, trained
 image. Sides must be multiples of 8.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

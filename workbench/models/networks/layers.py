@@ -1,7 +1,5 @@
 """What several published U-Nets share."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ Input (B, C, H, W) in [-1, 1] (plus noise), conditioning (B,), output (B, C, H, 
 means (score, noise, preconditioned image) and in which range is the adapter's business (``adapters.py``).
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from dataclasses import dataclass

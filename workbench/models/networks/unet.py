@@ -9,8 +9,6 @@ Input (B, C, H, W) with unit variance and a noise level (B,), as :class:`~workbe
 them; output (B, C, H, W), twice as many channels with a ``direct`` output. Sides must be multiples of ``2^levels``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise

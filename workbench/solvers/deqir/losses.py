@@ -1,7 +1,5 @@
 """Losses for :class:`OptimiseNoise`: ``loss(image (B, C, H, W))`` to (B,), smaller is better (DeqIR, eq. 12)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

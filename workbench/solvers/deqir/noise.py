@@ -15,8 +15,6 @@ network does not grow with T. ``one-step`` takes the chain's linear model for ``
 ``neumann`` starts there and corrects with all T products in one batch, ``terms`` times; T times would be exact.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

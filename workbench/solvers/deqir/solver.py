@@ -20,8 +20,6 @@ filter's own chain. Same fixed point, fewer iterations: see ``benchmarks/deqir.p
 eq. (9) started from ``x_T`` in every state (Algorithm 1).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,8 +15,6 @@ or because they no longer move. Only the ``window`` states from the front on are
 is decided by them are kept on the CPU: the one thing an iteration waits for is how far the states moved.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ asked yet, take the answer of this model there. It is a Wiener filter: every spa
 of colour shrinks towards grey by ``S(f) / (S(f) + sigma^2)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -10,8 +10,6 @@ The last term is minus the noise that the network saw in ``x_k``. For noisy data
 Levels are ``t_k = sqrt(1 - a_k) / 2`` with ``a_0`` that of a DDPM time step and ``a_{k+1} = (1 + gamma) a_k``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

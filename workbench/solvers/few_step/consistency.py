@@ -1,7 +1,5 @@
 """Zero-shot editing with a consistency model (Song et al. 2023, Algorithm 4): jump, put in the data, add noise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ noise and lets a consistency model take it away again. In variance-exploding coo
     x  = f(x~ + t_k eps, t_k)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """UD2M: posterior samples in few steps of an unfolded and distilled network (Algorithm 1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

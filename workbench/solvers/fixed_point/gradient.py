@@ -7,8 +7,6 @@ point and hands it to that one application. Gradients reach whatever ``f`` uses:
 inputs, the measurement.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

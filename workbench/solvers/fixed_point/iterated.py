@@ -1,7 +1,5 @@
 """Solvers that are one map, run to its fixed point by ``solve_fixed_point``."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, ClassVar
 

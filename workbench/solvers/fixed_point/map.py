@@ -12,8 +12,6 @@ Stationary points of ``1/2 ||A x - y||^2 - sigma^2 log p_sigma(x)``: with Tweedi
 the estimate, and how closely it is found, are those of this level.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

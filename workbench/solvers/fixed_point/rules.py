@@ -8,8 +8,6 @@ Picard, Anderson and Broyden solve ``x = f(x)``; Adam descends: its ``f`` is a g
 ``f(x) = 0``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 

@@ -4,8 +4,6 @@
 of ``rules.py``. Nothing here keeps an autograd graph; ``gradient.py`` attaches gradients to the result.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ from ``u = 0``. Levels fall from ``sigma_start`` (sigma_m in MTDEQ, section III-
 ``rho_k = lambda (sigma_noise / sigma_k)^2``.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar

@@ -5,8 +5,6 @@ data step and a denoising step take turns. What they do in one turn is a map; th
 Anderson acceleration, and stops every image by itself.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ with ``level = step_size sigma_noise`` (errata 14): the denoiser stands for the 
 sigma_noise^2 R``, which in the Gaussian case removes noise of that level.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -9,8 +9,6 @@ Zhang et al. 2021, eq. 6: with levels ``sigma_k`` that fall,
 puts the measured pixels back in the end; neither is a mode here.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import ClassVar

@@ -12,8 +12,6 @@ other solvers: with images in [0, 255] their 0.02 at ``sigma = 3.25`` is 0.21. T
 and prints twice the regulariser; neither is done here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 

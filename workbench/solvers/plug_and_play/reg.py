@@ -7,8 +7,6 @@ minus the prior's score at ``level``: of a prior trained for it (``trainers/reg.
 that of its own regulariser.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar

@@ -17,8 +17,6 @@ published code takes 5: the flow's end lies half as far from x as the mean where
 counts half, and samples of a Gaussian posterior have up to twice its variance (``docs/exam.md``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

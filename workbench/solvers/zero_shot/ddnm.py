@@ -1,7 +1,5 @@
 """DDNM and DDNM+: sample down the noise levels, replacing what the data know at every step (Wang et al. 2023)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """DDRM: sample down the noise levels singular value by singular value (Kawar et al. 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

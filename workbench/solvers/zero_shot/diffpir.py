@@ -15,8 +15,6 @@ images in ``rho``, so that its ``lambda`` is 4 of ours; it has no noise below 0.
 so that its image is the state before, which still carries the noise of the last level.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ Such steps are as long near the data as far from them, and circle around them: o
 default ``zeta`` none is longer than brings the distance to 0, ``||r|| / ||A^T r/||r||||^2`` with ``r = y - A D``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

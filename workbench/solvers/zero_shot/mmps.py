@@ -13,8 +13,6 @@ The sampler is that of Karras et al. (2022), algorithm 2: noise is added, then o
 this workbench's: few steps of first order lose variance (``tests/evaluation/test_posterior.py``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

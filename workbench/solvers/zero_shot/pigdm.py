@@ -9,8 +9,6 @@ and to the denoised image, by Tweedie, ``s^2`` times that: ``D_y = D + s^2 grad 
 ``D_y`` in place of ``D``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ which replaces where the data are better than the state and lets the prior's ima
 last image, at ``s' = 0``, is the prior's own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
