@@ -80,11 +80,24 @@ def test_code_that_cannot_be_used_is_refused_in_a_line(mine):
         assert "\n" not in str(error.value)
 
 
-def test_what_a_solver_of_ones_own_raises_is_one_line_and_fails_photos_one_by_one(run, mine):
-    (mine / "bad.py").write_text((mine / "my.py").read_text().replace("    x = p.grey", "    x = {}['a'] + p.grey"))
-    arguments = ("--solver", "bad.py:Mine", "--prior", "others.py:grey", "--degrade", "others.py:half")
+BAD = """
+from workbench.models.prior import Prior
+
+class Bad(Prior):
+    def denoise(self, x, sigma):
+        return x + {}["a"]
+
+bad = Bad()
+bad.checked = True
+"""
+
+
+@pytest.mark.parametrize("names", [("bad.py:Mine", "others.py:grey"), ("my.py:Mine", "bad.py:bad")])
+def test_what_code_of_ones_own_raises_is_one_line_and_fails_photos_one_by_one(run, mine, names):
+    (mine / "bad.py").write_text(DAPS.replace("    x = p.grey", "    x = {}['a'] + p.grey") + BAD)
+    arguments = ("--solver", names[0], "--prior", names[1], "--degrade", "others.py:half")
     code, _, said = run("restore", "cat.png", *arguments)
-    assert (code, "workbench: Mine: KeyError: 'a' (bad.py, line " in said) == (2, True)
+    assert (code, "workbench: KeyError: 'a' (bad.py, line " in said) == (2, True)
     code, said, _ = run("restore", "cat.png", "cat.png", *arguments, "--out", "many")
     assert (code, "KeyError: 'a' (bad.py, line " in said) == (1, True)
 

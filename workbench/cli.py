@@ -16,6 +16,7 @@ import typer
 
 from workbench.commands import PRIOR, PRIOR_SET, SET, convert, exam, models, push, run, verify
 from workbench.demo.command import demo
+from workbench.own import told
 from workbench.terminal import Bar, summary, writable
 from workbench.text import parse_settings, printable
 
@@ -166,7 +167,7 @@ def restore(
     given = (file.image, None if initial is None else read_photo(initial).image)
     results = restore_recipe(recipe, *given, known_devices, Bar)
     for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
-        writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         news = {"photo": recipe.photo, "remark": file.remark, "initial": None if initial is None else str(initial)}
         remarks = (result.records[0]["message"], changes(recipe, index, result.records[0]))
         result.records[0] |= news | {"message": "; ".join(filter(None, remarks))}
@@ -214,16 +215,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # `workbench operators | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (typer.TyperException, ValueError, OSError) as error:
-        # ValueError is how the whole package says that an argument is wrong. OSError: a full disk, a closed folder, ...
-        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"workbench: {' '.join(re.sub(r'^.Errno [0-9]+. ', '', text).split())}", file=sys.stderr)
-        sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except typer.TyperException as error:
+        code = _fail(error.format_message())
+    except Exception as error:
+        # ValueError is how the whole package says that an argument is wrong. OSError: a full disk, a closed folder, ...
+        code = _fail(re.sub(r"^.Errno [0-9]+. ", "", told(error, ValueError, OSError)))
     if code == 130:  # what typer itself makes of Ctrl-C
         print("workbench: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str) -> int:
+    print(f"workbench: {' '.join(text.split())}", file=sys.stderr)
+    return 2
 
 
 def _noise(text: str) -> float | str:

@@ -223,4 +223,5 @@ def exam(
         grades += [sit(candidate, each, repetitions=repetitions, seed=seed, learned=prior) for prior in priors]
     typer.echo(table(grades))
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, [asdict(grade) | {"passed": grade.passed} for grade in grades])

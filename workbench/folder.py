@@ -20,7 +20,7 @@ from workbench.data.listing import Source, stamp_of
 from workbench.models import Prior
 from workbench.operators.kernels import FILE as KERNEL_FILE
 from workbench.operators.parse import file_in, is_own
-from workbench.own import imported, named, source_of
+from workbench.own import imported, named, source_of, told
 from workbench.photo_file import Photo, read_photo
 from workbench.plots import contact_sheet
 from workbench.random import noise_source
@@ -126,8 +126,9 @@ def _finish(batch: Batch, restored: Callable[[Sequence[Photo]], Result], out: Pa
     """Restore a batch and write the pictures: the records. What fails as a whole is tried photo by photo."""
     try:
         return _write(batch, restored([file for _, file in batch]), out, bits)
-    except (ValueError, RuntimeError, MemoryError, OSError) as error:  # torch says RuntimeError when memory is short
-        reason = " ".join(str(error).split()) or "out of memory"
+    except Exception as error:
+        # torch says RuntimeError when memory is short.
+        reason = told(error, ValueError, RuntimeError, MemoryError, OSError) or "out of memory"
     if len(batch) == 1:
         return [{"file": batch[0][0].name, "state": "failed", "reason": reason}]
     return [record for each in batch for record in _finish([each], restored, out, bits)]

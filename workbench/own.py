@@ -78,9 +78,27 @@ def telling(text: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         reason = f"{text}: {kind}{' '.join(str(error).split())}".rstrip(": ")
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_ELSEWHERE)]
-        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        raise ValueError(reason.removeprefix(f"{text}: {text}: ") + place) from error
+        raise ValueError(reason.removeprefix(f"{text}: {text}: ") + _place(error)) from error
+
+
+def told(error: Exception, *kinds: type[Exception]) -> str:
+    """One line on ``error``: its text if it is one of ``kinds``, else what code of one's own raised, and where.
+
+    Raises:
+        Exception: ``error`` itself, if it is neither: a bug of this package, whose traceback is wanted.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, kinds):
+        return text
+    if not (place := _place(error)):
+        raise error
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def _place(error: BaseException) -> str:
+    """The last line of one's own that ``error`` came through, " (my.py, line 3)"; empty if there is none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_ELSEWHERE)]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def install(kind: str, known: dict[str, T], take: Callable[[str, str], T]) -> dict[str, T]:

@@ -76,10 +76,10 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
 
 
 def writable(out: Path) -> None:
-    """Find out before the slow part whether results can be written."""
+    """Find out before the slow part whether results can be written, and leave nothing behind."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".probe-{os.getpid()}"
+        nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+        probe = nearest / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:

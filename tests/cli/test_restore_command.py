@@ -209,17 +209,14 @@ def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path):
     save_image(sample_photo("cat", 1), tmp_path / "one.png")
     for arguments, message in BAD.items():
         assert re.search(message, refused("restore", *arguments.split())), arguments
-    assert not list(tmp_path.glob("restored/*"))
+    assert not (tmp_path / "restored").exists()
 
 
 def test_bugs_are_not_hidden(photo, monkeypatch):
     import workbench.recipe
 
-    def bug(*_: object, **__: object) -> None:
-        raise TypeError("a bug")
-
-    monkeypatch.setattr(workbench.recipe, "restore", bug)
-    with pytest.raises(TypeError, match="a bug"):
+    monkeypatch.setattr(workbench.recipe, "restore", None)
+    with pytest.raises(TypeError, match="not callable"):
         main(["restore", str(photo)])
 
 

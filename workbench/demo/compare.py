@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.evaluation.metrics import METRICS
 from workbench.evaluation.perceptual import effnet
 from workbench.models.prior import Prior
+from workbench.own import told
 from workbench.recipe import Method, Recipe, fit_prior, run_method
 from workbench.restore import Degraded, Result
 from workbench.solvers.base import Step
@@ -133,8 +134,8 @@ def _run(
         result = run_method(degraded, method, prior, callback=watch)
     except TimeoutError:
         show(replace(panel, state="failed", error="out of time; take fewer steps or a smaller picture"))
-    except (ValueError, MemoryError) as error:
-        show(replace(panel, state="failed", error=str(error) or "out of memory"))
+    except Exception as error:
+        show(replace(panel, state="failed", error=told(error, ValueError, MemoryError) or "out of memory"))
     else:
         misfits = panel.misfits or ((result.records[0]["evaluations"], misfit(result.image, degraded)),)
         records = _judged(result) if judge else tuple(result.records)

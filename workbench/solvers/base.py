@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -24,7 +23,6 @@ from workbench.models.prior import Prior, per_image
 from workbench.operators.base import Operator
 from workbench.operators.contract import check_first_use, check_measurement
 from workbench.operators.weighted import unweighted
-from workbench.own import source_of, telling
 from workbench.random import Generators, NoiseSource, noise_source
 from workbench.solvers.schedules import sampling_sigmas
 from workbench.solvers.start import first_estimate, mid_grey
@@ -139,8 +137,7 @@ class Solver(Limited, ABC):
         require(callback is None or callable(callback), "callback", "a function of a Step", repr(callback))
         p = self.problem(y, op, prior, sigma_noise, draws(generator, noise), initial)
         remark = "" if prior is None else check_once(prior, p.grey)
-        with telling(type(self).__name__) if source_of(self) else nullcontext():  # one's own code, which is named
-            found = self.run(p, callback)
+        found = self.run(p, callback)
         require_kind(found, Restoration, f"what {type(self).__name__}.run returns", "see workbench.solvers.base")
         require(found.image.shape == p.grey.shape, "the restored image", f"of {p.grey.shape}", found.image.shape)
         return replace(found, message="; ".join(filter(None, (found.message, remark, _out_of_range(found.image)))))
