@@ -7,6 +7,7 @@ from torch import Tensor
 from workbench.evaluation.posterior import dense_matrix, exact_posterior
 from workbench.exam.tasks import mixture_images, smooth_covariance
 from workbench.models import GaussianMixturePrior, GaussianPrior, LaplaceIncrements
+from workbench.models.laplace import inverse_gaussian
 from workbench.operators import Inpainting
 from workbench.operators.masks import random_mask
 from workbench.random import generator
@@ -155,3 +156,13 @@ MEANS, COVARIANCES = torch.zeros(2, 1, 1, 2), torch.eye(2).expand(2, -1, -1)
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_inverse_gaussian_draws_have_their_moments():
+    """Mean mu and variance mu^3 / shape; an infinite mean is no error."""
+    for mean, shape in ((0.5, 2.0), (3.0, 400.0)):
+        draws = inverse_gaussian(torch.full((200000,), mean, dtype=torch.float64), shape, generator(0))
+        assert float(draws.mean()) == pytest.approx(mean, rel=0.01)
+        assert float(draws.var()) == pytest.approx(mean**3 / shape, rel=0.05)
+    heavy = inverse_gaussian(torch.full((1000,), torch.inf, dtype=torch.float64), 1.0, generator(0))
+    assert bool((heavy.isfinite() & (heavy > 0)).all())
