@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tests.operators.operator_cases import coil_maps
+from tests.printed import Printed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -205,6 +206,21 @@ def test_the_functions_that_lessons_name_exist() -> None:
             found = getattr(found, attribute)
         source = getattr(found, "__module__", module)
         assert source == module, f"{name} is imported into {module}, its source is {source}"
+
+
+def test_two_processors_may_print_figures_that_differ_in_the_last_place() -> None:
+    for stored, printed, same in (
+        ("gain +0.04 ± 0.18", "gain +0.05 ± 0.17", True),
+        ("1000 evaluations", "1010 evaluations", True),
+        ("1000 evaluations", "1030 evaluations", False),
+        ("residual 2.0e-05", "residual 2.1e-05", False),
+        ("blue 0.6", "blue 0.59", True),
+        ("25.0 dB", "24.7 dB", False),
+        ("gain +0.04", "gain -0.04", False),
+        ("8 photos", "8 images", False),
+    ):
+        assert (Printed(stored) == Printed(printed)) is same
+        assert (Printed(stored) != Printed(printed)) is not same
 
 
 # What a module of the package imports when it is imported lies in its own layer or below it.
