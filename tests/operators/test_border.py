@@ -19,6 +19,8 @@ OPERATORS = {
     "blur": Blur(gaussian_kernel((1.0, 0.7), 30.0, size=(5, 4))),
     "motion": Blur(motion_kernel(5, 20.0)),
     "sr": SuperResolution(2, "bicubic"),
+    "row": Blur(torch.full((1, 5), 0.2)),
+    "box": Blur(torch.full((7, 7), 1 / 49)),  # blind to some frequencies
 }
 
 
@@ -27,7 +29,7 @@ def test_the_continuation_is_the_conditional_mean_of_a_gaussian_field(name):
     """Against explicit covariance matrices of the measurement on the larger torus, in float64."""
     op = OPERATORS[name]
     frame = frame_of(op, (9, 8))
-    assert all(wide > side for wide, side in zip(frame.wide, frame.size, strict=True))
+    assert any(wide > side for wide, side in zip(frame.wide, frame.size, strict=True))
     y = torch.randn(1, 1, 9, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = y.cumsum(-1).cumsum(-2) / 20
     continued = continue_beyond(y, op, frame, sigma=0.05)
@@ -48,7 +50,7 @@ def test_the_continuation_is_the_conditional_mean_of_a_gaussian_field(name):
     outside = torch.ones(len(expected), dtype=torch.bool)
     outside[seen] = False
     gap = (continued.flatten() - expected)[outside].norm() / (expected - y.mean())[outside].norm()
-    assert gap < 0.02  # conjugate gradients stop at 1 %
+    assert gap < 2e-4  # conjugate gradients stop at 1e-4
 
 
 def test_frames_are_as_wide_as_the_kernel_reaches_and_fit_the_network():
