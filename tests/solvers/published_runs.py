@@ -271,6 +271,22 @@ def predictor_corrector(case: Case) -> Pairs:
     return [(sampler(prior, start.shape, noise=replay([start, *case["noise"]])).image, case["output"])]
 
 
+def mupet_predictor_corrector(case: Case) -> Pairs:
+    """Published: no correction at the highest level, and one Langevin step for the whole batch, here one image."""
+    inner, shape = case.ve_prior(), case["noise_start"].shape
+    whole = (1, shape[0] * shape[1], *shape[2:])
+    prior = FunctionPrior(
+        lambda x, sigma: inner(x.view(shape), sigma.expand(shape[0])).view(whole),
+        channels=whole[1],
+        sigma_min=case.info["minsig"],
+        sigma_max=case.info["maxsig"],
+    )
+    start, none = case["noise_start"].view(whole), torch.zeros(whole)  # a step along no noise has length 0
+    drawn = [start, none, *case["noise"].view(-1, *whole), none]
+    sampler = PredictorCorrector(case.info["noisenum"], case.info["snr"], case.info["itnum"])
+    return [(sampler(prior, whole, noise=replay(drawn)).image.view(shape), case["output_lastden"])]
+
+
 def ddim(case: Case) -> Pairs:
     """The sequential chain that DEQ-DDIM solves for."""
     t = case["schedule/timesteps_descending"]

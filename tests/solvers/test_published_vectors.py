@@ -38,6 +38,7 @@ TABLE: list[tuple[Callable[[Case], runs.Pairs], str, list[str], float | None]] =
     (runs.map_by_annealed_adam, "mupet_map_eval_adam_", ["annealed_inpaint"], None),
     (runs.gradient_descent, "mupet_gd_", ["inpaint_bigstepfirst"], None),
     (runs.predictor_corrector, "score_sde_", ["pc_N30_cifar", "pc_N30_tinynet", "predictor_only_N40"], None),
+    (runs.mupet_predictor_corrector, "mupet_pc_sampler_", ["N30"], None),
     # The file's own tolerance is that of DEQ-DDIM's mixing; sequential steps round to float32.
     (runs.ddim, "deq_ddim_anderson_", ["T20", "T20_m3_tol1e-4_40it"], 1e-5),
     # The tiny net's states grow to 5, and its prediction with them.
