@@ -116,6 +116,7 @@ def test_bad_noise() -> None:
         ("poisson-gauss:2,0", "gain must be in .0, 1., got 2"),
         ("poisson-gauss:1e-300,0", "gain must be 0, or 1e-9 to 1"),
         ("poisson:1e300", "at most 1e9"),
+        ("poisson-gauss:0.1,-1", "on the .0, 1. scale, got a negative sigma"),
         (torch.tensor(1j), "on the .0, 1. scale, got sigma up to 1"),
         ("25", "25/255 = 0.098"),
     ):

@@ -111,6 +111,18 @@ def test_a_module_is_as_good_as_a_file_which_is_run_again_once_it_changed(mine):
     assert own.source_of(first()) != own.source_of(make_solver("my.py:Mine"))
 
 
+def test_modules_beside_a_file_are_imported_by_either_form(mine):
+    (mine / "near").mkdir()
+    (mine / "near" / "part.py").write_text("def half(shape):\n    return lambda x: x / 2\n")
+    for line in (
+        "from .part import half as named",
+        "from . import part\nnamed = part.half",
+        "from part import half as named",
+    ):
+        (mine / "near" / "op.py").write_text(line)
+        assert degrade(sample_photo("cat", 8), "near/op.py:named").op.seen_size == (3, 8, 8)
+
+
 def test_operators_by_name_and_as_objects(mine):
     photo = sample_photo("cat", 32)
     assert degrade(photo, "others.py:every_second").y.shape == (1, 3, 32, 16)

@@ -53,7 +53,9 @@ class Noise(Limited):
         require(self.gain == 0 or self.gain >= 1e-9, "gain", "0, or 1e-9 to 1", self.gain)
         levels = torch.as_tensor(self.sigma)
         if levels.is_complex() or not bool(((levels >= 0) & (levels <= 1)).all()):
-            raise ValueError(f"noise is on the [0, 1] scale, got sigma up to {float(levels.abs().max()):g}")
+            negative = not levels.is_complex() and bool((levels < 0).any())
+            got = "a negative sigma" if negative else f"sigma up to {float(levels.abs().max()):g}"
+            raise ValueError(f"noise is on the [0, 1] scale, got {got}")
         if self.gain == 0 and not bool((levels > 0).all()):
             raise ValueError("noise that is not the same everywhere must be above 0 everywhere")
 

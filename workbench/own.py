@@ -43,7 +43,7 @@ def named(text: str) -> bool:
 def imported(text: str) -> tuple[Any, dict[str, str]]:
     """What ``FILE.py:NAME`` or ``package.module:NAME`` names, and ``file`` and ``sha256`` of the code.
 
-    A file is run once for each content; modules beside it can be imported by it.
+    A file is run once for each content; it can import modules beside it, ``import helper`` or ``from . import helper``.
 
     Raises:
         ValueError: no such file, module or name (the nearest is named), or what the code raises, with its line.
@@ -133,7 +133,11 @@ def _run(file: str) -> ModuleType:
         module.__file__ = str(path)
         # Dataclasses and annotations are looked up there. What is installed goes before what lies beside the file.
         sys.modules[name] = module
-        sys.path += [str(path.parent)] if str(path.parent) not in sys.path else []
+        module.__package__ = folder = str(path.parent)
+        sys.path += [folder] if folder not in sys.path else []
+        if folder not in sys.modules:  # the package of relative imports
+            sys.modules[folder] = ModuleType(folder)
+            sys.modules[folder].__path__ = [folder]
         _sources[name] = {"file": path.name, "sha256": digest}
         try:
             exec(compile(content, str(path), "exec"), vars(module))

@@ -59,6 +59,9 @@ WRONG = {
     r"got shape \(3, 6, 64, 64\)": lambda d, x, s: x.repeat(1, 2, 1, 1),
     "writes into its input": lambda d, x, s: d(x.add_(0.1), s) - 0.1,
     "got tuple": lambda d, x, s: (x, s),
+    "answers otherwise for an image alone than in a batch": lambda d, x, s: d(x, s[:1].expand(len(s))),
+    "for an image alone than in a batch: each has a sigma of its own": lambda d, x, s: d(x, s) * x.amax() / 2.5,
+    "answers otherwise each time": lambda d, x, s: d(x, s) + 0.05 * torch.randn_like(x),
 }
 
 
@@ -102,6 +105,11 @@ def test_priors_that_are_some_pass() -> None:
             check_prior(mine(fine), photo)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_answers_of_another_precision_are_those_of_the_image(dtype: torch.dtype) -> None:
+    assert mine(lambda d, x, s: d(x, s).to(dtype))(tiny(), 0.1).dtype == torch.float32
+
+
 def test_the_look_leaves_modes_and_random_streams_alone() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
@@ -129,10 +137,10 @@ def test_loading_looks_once_unless_told_not_to() -> None:
     prior = mine(lambda d, x, s: asked.append(len(x)) or d(x, s))
     assert load_prior(prior) is prior
     assert prior.checked
-    assert sum(asked) == 5  # three levels, and one with half and twice its level
+    assert sum(asked) == 6  # three levels, and one alone, with half and with twice its level
     load_prior(prior)
     DiffPIR(steps=3)(tiny(), Identity(), prior, generator=torch.Generator().manual_seed(0))
-    assert sum(asked) == 5 + 3
+    assert sum(asked) == 6 + 3
     wrong = mine(WRONG["returns values in 0..255"])
     with pytest.raises(ValueError, match=r"0\.\.255.*check=False"):
         load_prior(wrong)

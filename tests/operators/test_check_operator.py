@@ -129,6 +129,7 @@ def test_solvers_try_it_once_at_first_use() -> None:
 def test_functions_are_tried_when_an_operator_is_made_of_them() -> None:
     for function, says in (
         (lambda x: torch.from_numpy(x.numpy() + 0), "the function cannot be differentiated"),
+        (lambda x: x.numpy(), "the function returns <class 'numpy.ndarray'>: it must be a torch tensor"),
         (lambda x: x - x.mean(0, keepdim=True), "the function mixes the images"),
         (lambda x: torch.rand(2, 1, 1, 1, generator=torch.Generator().manual_seed(0)).to(x) * x, "the function"),
     ):

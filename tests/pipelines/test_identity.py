@@ -27,6 +27,9 @@ NAMED = {
     "shards": ("shards-{00..01}.tar", "shards-01.tar"),
     "own solver": ("own.py:Mine", "own.py"),
     "what an own solver imports": ("own.py:Mine", "helper.py"),
+    "what it imports from a folder without __init__": ("sub/own.py:Mine", "sub/loose/part.py"),
+    "weights that its code names": ("sub/own.py:Mine", "sub/mask.pt"),
+    "weights in a folder that it names": ("sub/own.py:Mine", "sub/weights/net.pt"),
     "own package": ("mine_pkg.solvers:Mine", "mine_pkg/part.py"),
 }
 
@@ -38,6 +41,9 @@ def files(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('"""Said."""\nvalue = 1  # so\n')
     (tmp_path / "own.py").write_text('"""Said."""\nimport json, torch\nfrom helper import value\nmine = 1\n')
+    (tmp_path / "sub/own.py").write_text(
+        "from loose.part import value\nHERE / 'mask.pt', HERE / 'weights' / 'net.pt'\n"
+    )
     for name in ("mine_pkg/__init__.py", "cats/a.png"):
         (tmp_path / name).touch()
     (tmp_path / "shards-00.tar").touch()

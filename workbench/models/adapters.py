@@ -44,10 +44,12 @@ class Adapter(Prior):
         """``net(x, conditioning)``; the network computes in the precision of its weights, the image keeps its own."""
         weights = next(self.net.parameters(), x) if isinstance(self.net, nn.Module) else x
         if weights.dtype == x.dtype or not weights.is_floating_point():
-            return self.net(x, conditioning)
-        if weights.dtype not in (torch.bfloat16, torch.float16):  # these are told levels in single precision
-            conditioning = conditioning.to(weights.dtype)
-        return self.net(x.to(weights.dtype), conditioning).to(x.dtype)
+            answer = self.net(x, conditioning)
+        else:
+            if weights.dtype not in (torch.bfloat16, torch.float16):  # these are told levels in single precision
+                conditioning = conditioning.to(weights.dtype)
+            answer = self.net(x.to(weights.dtype), conditioning)
+        return answer.to(x.dtype) if isinstance(answer, Tensor) else answer  # else check_prior says what it is
 
 
 class VEScore(Adapter):

@@ -14,6 +14,7 @@ from workbench.text import require, require_kind
 SIDE, LEVELS = 64, torch.tensor([0.05, 0.2, 0.5]).view(-1, 1, 1, 1)
 NEARER = 0.7  # of the mean squared error; with half or twice the level the shipped priors' is 1.6 to 10 times as large
 WORSE = 2.0  # times the error of the best blur: no denoiser of photos
+ALONE = 0.01  # root mean square, above the rounding of bfloat16
 KINDS = ("denoiser", "consistency")
 
 Reading = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
@@ -35,9 +36,9 @@ READINGS: dict[str, Reading] = {
 def check_prior(prior: Prior, photo: Tensor | None = None) -> None:
     """Raise ValueError, with a sentence on what ``prior`` looks like, unless it denoises ``photo`` (1, C, H, W).
 
-    Asked at three levels up to 0.5, in eval mode, it must return finite images, not be read better in another way (as
-    noise, score, in another range or unit), and not be twice as far off as a blur. Default: a sample photo; priors of
-    other images need their own. Unfolded and feed-forward networks are not looked at.
+    Asked at three levels up to 0.5, in eval mode, it must return finite images, each as if it were alone, not be read
+    better in another way (as noise, score, in another range or unit), and not be twice as far off as a blur. Default: a
+    sample photo; priors of other images need their own. Unfolded and feed-forward networks are not looked at.
     """
     require_kind(prior, Prior, "prior", "load_prior('photo')")
     if photo is not None:
@@ -97,6 +98,10 @@ def _compared(prior: Prior, photo: Tensor, noisy: Tensor, levels: Tensor) -> tup
         return f"must return images like those it is shown, {tuple(noisy.shape)}, got {got}", True
     if not bool(answer.isfinite().all()):
         return f"returns numbers that are not finite for a photo with noise {float(levels[0]):.3g} or more", False
+    if not _near(alone := prior.denoise(noisy[1:2].clone(), levels[1:2].flatten()), answer[1:2]):
+        if _near(prior.denoise(noisy[1:2].clone(), levels[1:2].flatten()), alone):
+            return "answers otherwise for an image alone than in a batch: each has a sigma of its own, (B,)", True
+        return "answers otherwise each time it is asked", False
     blurs = [functional.avg_pool2d(noisy, side, 1, side // 2, count_include_pad=False) for side in (1, 3, 5, 9, 17)]
     plain, blurred = off(answer), torch.stack([off(image) for image in blurs]).amin(0)
     readings = list(READINGS.items())
@@ -118,6 +123,10 @@ def _compared(prior: Prior, photo: Tensor, noisy: Tensor, levels: Tensor) -> tup
     ratio, worst = (float(found) for found in (plain / blurred).max(0))
     where = f"at noise {float(levels[int(worst)]):.3g} its mean square error is {ratio:.2g} times that of a blur"
     return (f"looks like no denoiser of photos: {where}" if ratio > WORSE else ""), False
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and float((a - b).square().mean().sqrt()) <= ALONE
 
 
 def _photo(prior: Prior, like: Tensor | None = None) -> Tensor:

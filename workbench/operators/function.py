@@ -60,7 +60,7 @@ class FunctionOperator(Operator):
 
     def _real(self, x: Tensor) -> Tensor:
         y = self.function(x)
-        return torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
+        return torch.view_as_real(y.resolve_conj()) if isinstance(y, Tensor) and y.is_complex() else y
 
     def measurement_shape(self, image_shape: Shape) -> tuple[int, ...]:
         """(B, ...). Raises ValueError for images of another size."""

@@ -83,6 +83,16 @@ def imported(text: str, beside: Path) -> list[Path]:
     return [file for name in sorted(names) if (file := module_file(name, beside)) is not None]
 
 
+def data_beside(text: str, beside: Path) -> list[Path]:
+    """The files beside, or in a folder beside, that strings in Python source name."""
+    names: set[str] = set()
+    with suppress(SyntaxError, ValueError):
+        constants = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
+        names = {value for value in constants if isinstance(value, str) and value}
+    folders = [beside, *(beside / name for name in sorted(names) if os.path.isdir(beside / name))]
+    return sorted({folder / name for folder in folders for name in names if os.path.isfile(folder / name)})
+
+
 def module_file(name: str, beside: Path) -> Path | None:
     """The file of the module called ``name``, the folder of its package, or None if not one's own. Imports nothing."""
     top = name.partition(".")[0]
@@ -93,7 +103,7 @@ def module_file(name: str, beside: Path) -> Path | None:
         spec = find_spec(top)
         if (spec and (places := list(spec.submodule_search_locations or []))) or (spec and spec.has_location):
             return own_path(Path(places[0] if places else spec.origin or PACKAGE))
-    return None
+    return own_path(beside / top) if (beside / top).is_dir() else None
 
 
 def own_path(path: Path) -> Path | None:
@@ -155,7 +165,8 @@ class Contents:
         return self._found[path]
 
     def code(self, *paths: Path) -> str:
-        """The hash of the code in files or packages of one's own, and in all that they import of one's own."""
+        """The hash of the code in files or packages of one's own, of all that they import of one's own, and of the
+        files (weights, masks) that they name."""
         found: dict[Path, str] = {}
         waiting = list(paths)
         while waiting:
@@ -165,6 +176,11 @@ class Contents:
                     text = file.read_text(encoding="utf-8", errors="replace")
                     found[file] = code_of(text)
                     waiting += imported(text, file.parent)
+                    for data in data_beside(text, file.parent):
+                        if data.suffix == ".py":
+                            waiting.append(data)
+                        else:
+                            found[data] = self._read(data)
         return hash_of([[file.name, found[file]] for file in sorted(found)])
 
     def save(self) -> None:
