@@ -234,6 +234,31 @@ def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
         training_monitor(tmp_path / "none")
 
 
+def test_a_monitor_shows_what_it_can_of_a_damaged_run(tmp_path):
+    for damage, shown_steps, said in (
+        (b'{"step": 150, "lo}\n', [100, 200], "80 images per second, 0 minutes left, last line 0 s ago, 1 damaged"),
+        (b"\xff\xfe\0}\n[1]\n{}\n", [100, 200], "3 damaged lines left out"),
+        (b'{"step": 100, "images": 800, "seconds": 10.0, "loss": 0.5}\n', [100, 100, 200], "step 200 of 400"),
+    ):
+        run_folder(tmp_path, [100])
+        with (tmp_path / "log.jsonl").open("ab") as file:
+            file.write(damage)
+        run_folder(tmp_path, [200])
+        tool = training_monitor(tmp_path)
+        assert list(lines(tool)["loss"][0]) == shown_steps
+        assert said in tool.note.value
+        (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").write_text("damaged}\n")
+    assert "no line yet, 1 damaged lines left out" in training_monitor(tmp_path).note.value
+    run_folder(tmp_path, [100, 100])  # no time passed: nothing is said of the rest
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "0000100.png").write_bytes(b"being written")
+    (tmp_path / "settings.json").unlink()
+    tool = training_monitor(tmp_path)
+    assert tool.note.value.startswith("step 100 (of how many, no settings.json says), last line ")
+    assert len(live(tool)) == 1
+
+
 def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):
     run_folder(tmp_path, [100])
 
