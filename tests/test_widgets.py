@@ -136,7 +136,7 @@ def test_spectra_have_their_closed_form_and_their_units():
 def test_the_player_goes_through_the_iterations_of_each_photo():
     photos = torch.cat([PHOTO, sample_photo("rocket", 32)])
     result, steps = recorded(DeqIR(4, iterations=3), photos)
-    tool = restoration_player(result, steps)
+    tool = restoration_player(result, iter(steps))
     tool.controls["iteration"].value = 2
     tool.controls["photo"].value = 2
     given = {"before": result.degraded.y, "iteration 2": steps[1].image, "after": result.image, "original": photos}
@@ -159,9 +159,18 @@ def test_tools_refuse_what_does_not_belong_together():
     for tool, arguments, message in (
         (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), two)[1]), r"steps: expected 1 images, .* got 2"),
         (partial(restoration_player, original=PHOTO[:, :1]), (recorded(DDNM(2))[0],), "expected pictures of 3x32x32"),
+        (comparison, ({"one": PHOTO[:0], "two": PHOTO[:0]},), "expected two or more pictures"),
         (comparison, ({"one": PHOTO, "two": two},), "expected two or more pictures"),
         (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
         (comparison, ([PHOTO, PHOTO],), "results must be of type Mapping: name -> result; got list"),
+        (comparison, ({"one": PHOTO, "two": "two.png"},), "two must be of type Tensor: .*; got str"),
+        (operator_explorer, ("photo.jpg",), "photo must be of type Tensor: .*; got str"),
+        (restoration_player, (recorded(DDNM(2))[0], [PHOTO]), "steps must be of type Step: .*; got Tensor"),
+        (
+            restoration_player,
+            (recorded(DDNM(2))[0], recorded(DDNM(2), PHOTO[..., :16])[1]),
+            "steps: expected pictures of 3x32x32, .* got 3x32x16",
+        ),
         (restoration_player, (PHOTO,), "found must be of type Restoration: .*; got Tensor"),
         (prior_inspector, ("photo",), "prior must be of type Prior: .*; got str"),
         (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
