@@ -211,6 +211,11 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
     assert len(live(tool)) == 3
 
 
+def test_a_prior_denoises_a_photo_of_any_size():
+    photo = sample_photo("cat", 64)[..., :50, :33]
+    assert shown(prior_inspector(load_prior("photo"), photo))["denoised"].shape == (50, 33, 3)
+
+
 def test_the_slider_of_a_prior_for_any_level_ends_somewhere():
     tool = prior_inspector(FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16))
     assert shown(tool)["photo"].shape == (16, 16)
