@@ -66,3 +66,5 @@ def test_a_long_title_takes_two_lines_and_not_the_place_of_its_neighbour():
     figure.draw_without_rendering()
     places = [axis.title.get_window_extent() for axis in figure.axes]
     assert all(one.x1 < other.x0 for one, other in pairwise(places))
+    title = "two\n$x_0$ and all that is known of it beside noise"
+    assert show({title: torch.rand(1, 3, 8, 8)}).axes[0].get_title() == title
