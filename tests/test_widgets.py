@@ -166,11 +166,7 @@ def test_tools_refuse_what_does_not_belong_together():
         (comparison, ({"one": PHOTO, "two": "two.png"},), "two must be of type Tensor: .*; got str"),
         (operator_explorer, ("photo.jpg",), "photo must be of type Tensor: .*; got str"),
         (restoration_player, (recorded(DDNM(2))[0], [PHOTO]), "steps must be of type Step: .*; got Tensor"),
-        (
-            restoration_player,
-            (recorded(DDNM(2))[0], recorded(DDNM(2), PHOTO[..., :16])[1]),
-            "steps: expected pictures of 3x32x32, .* got 3x32x16",
-        ),
+        (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), PHOTO[..., :16])[1]), "steps: .* got 3x32x16"),
         (restoration_player, (PHOTO,), "found must be of type Restoration: .*; got Tensor"),
         (prior_inspector, ("photo",), "prior must be of type Prior: .*; got str"),
         (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
@@ -212,8 +208,7 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
 
 
 def test_a_prior_denoises_a_photo_of_any_size():
-    photo = sample_photo("cat", 64)[..., :50, :33]
-    assert shown(prior_inspector(load_prior("photo"), photo))["denoised"].shape == (50, 33, 3)
+    assert shown(prior_inspector(load_prior("photo"), PHOTO[..., :29]))["denoised"].shape == (32, 29, 3)
 
 
 def test_the_slider_of_a_prior_for_any_level_ends_somewhere():
@@ -255,21 +250,18 @@ def test_a_monitor_shows_what_it_can_of_a_damaged_run(tmp_path):
         (b'{"step": 100, "images": 800, "seconds": 10.0, "loss": 0.5}\n', [100, 100, 200], "step 200 of 400"),
     ):
         run_folder(tmp_path, [100])
-        with (tmp_path / "log.jsonl").open("ab") as file:
-            file.write(damage)
+        (tmp_path / "log.jsonl").write_bytes((tmp_path / "log.jsonl").read_bytes() + damage)
         run_folder(tmp_path, [200])
-        tool = training_monitor(tmp_path)
-        assert list(lines(tool)["loss"][0]) == shown_steps
+        assert list(lines(tool := training_monitor(tmp_path))["loss"][0]) == shown_steps
         assert said in tool.note.value
         (tmp_path / "log.jsonl").unlink()
     (tmp_path / "log.jsonl").write_text("damaged}\n")
     assert "no line yet, 1 damaged lines left out" in training_monitor(tmp_path).note.value
     run_folder(tmp_path, [100, 100])  # no time passed: nothing is said of the rest
     (tmp_path / "samples").mkdir()
-    (tmp_path / "samples" / "0000100.png").write_bytes(b"being written")
-    (tmp_path / "settings.json").unlink()
-    tool = training_monitor(tmp_path)
-    assert tool.note.value.startswith("step 100 (of how many, no settings.json says), last line ")
+    (tmp_path / "samples" / "0000100.png").write_bytes(b"half")
+    (tmp_path / "settings.json").write_text("")
+    assert (tool := training_monitor(tmp_path)).note.value.startswith("step 100 (of how many, no settings.json says),")
     assert len(live(tool)) == 1
 
 
