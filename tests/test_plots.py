@@ -1,5 +1,7 @@
 """Figures hold the pictures they were given."""
 
+from itertools import pairwise
+
 import matplotlib
 import numpy as np
 import pytest
@@ -57,3 +59,12 @@ def test_a_contact_sheet_shows_pairs_of_any_size_and_kind_with_their_names():
     names_of = [np.asarray(sheet)[170:190, left : left + 336].min() for left in (0, 336)]
     assert max(names_of) < 100  # black text on white
     assert np.asarray(sheet)[170:190, 336:].min(axis=(0, 2))[[*range(7), *range(-7, 0)]].min() == 255  # within its cell
+
+
+def test_a_long_title_takes_two_lines_and_not_the_place_of_its_neighbour():
+    figure = show({f"a method with a long name {number}": torch.rand(1, 3, 8, 8) for number in range(4)})
+    figure.draw_without_rendering()
+    places = [axis.title.get_window_extent() for axis in figure.axes]
+    assert all(one.x1 < other.x0 for one, other in pairwise(places))
+    title = "two\n$x_0$ and all that is known of it beside noise"
+    assert show({title: torch.rand(1, 3, 8, 8)}).axes[0].get_title() == title

@@ -136,7 +136,7 @@ def test_spectra_have_their_closed_form_and_their_units():
 def test_the_player_goes_through_the_iterations_of_each_photo():
     photos = torch.cat([PHOTO, sample_photo("rocket", 32)])
     result, steps = recorded(DeqIR(4, iterations=3), photos)
-    tool = restoration_player(result, steps)
+    tool = restoration_player(result, iter(steps))
     tool.controls["iteration"].value = 2
     tool.controls["photo"].value = 2
     given = {"before": result.degraded.y, "iteration 2": steps[1].image, "after": result.image, "original": photos}
@@ -159,9 +159,14 @@ def test_tools_refuse_what_does_not_belong_together():
     for tool, arguments, message in (
         (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), two)[1]), r"steps: expected 1 images, .* got 2"),
         (partial(restoration_player, original=PHOTO[:, :1]), (recorded(DDNM(2))[0],), "expected pictures of 3x32x32"),
+        (comparison, ({"one": PHOTO[:0], "two": PHOTO[:0]},), "expected two or more pictures"),
         (comparison, ({"one": PHOTO, "two": two},), "expected two or more pictures"),
         (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
         (comparison, ([PHOTO, PHOTO],), "results must be of type Mapping: name -> result; got list"),
+        (comparison, ({"one": PHOTO, "two": "two.png"},), "two must be of type Tensor: .*; got str"),
+        (operator_explorer, ("photo.jpg",), "photo must be of type Tensor: .*; got str"),
+        (restoration_player, (recorded(DDNM(2))[0], [PHOTO]), "steps must be of type Step: .*; got Tensor"),
+        (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), PHOTO[..., :16])[1]), "steps: .* got 3x32x16"),
         (restoration_player, (PHOTO,), "found must be of type Restoration: .*; got Tensor"),
         (prior_inspector, ("photo",), "prior must be of type Prior: .*; got str"),
         (prior_inspector, (prior(), PHOTO[:, :1]), "colour images"),
@@ -202,6 +207,10 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
     assert len(live(tool)) == 3
 
 
+def test_a_prior_denoises_a_photo_of_any_size():
+    assert shown(prior_inspector(load_prior("photo"), PHOTO[..., :29]))["denoised"].shape == (32, 29, 3)
+
+
 def test_the_slider_of_a_prior_for_any_level_ends_somewhere():
     tool = prior_inspector(FunctionPrior(lambda x, sigma: x, channels=1, sigma_max=float("inf"), image_size=16))
     assert shown(tool)["photo"].shape == (16, 16)
@@ -232,6 +241,28 @@ def test_a_monitor_reads_a_run_again_by_its_button(tmp_path):
     assert np.array_equal(shown(tool)["samples at step 200"], pixels(PHOTO))
     with pytest.raises(ValueError, match=r"folder must be that of a training run, got .*none"):
         training_monitor(tmp_path / "none")
+
+
+def test_a_monitor_shows_what_it_can_of_a_damaged_run(tmp_path):
+    for damage, shown_steps, said in (
+        (b'{"step": 150, "lo}\n', [100, 200], "80 images per second, 0 minutes left, last line 0 s ago, 1 damaged"),
+        (b"\xff\xfe\0}\n[1]\n{}\n", [100, 200], "3 damaged lines left out"),
+        (b'{"step": 100, "images": 800, "seconds": 10.0, "loss": 0.5}\n', [100, 100, 200], "step 200 of 400"),
+    ):
+        run_folder(tmp_path, [100])
+        (tmp_path / "log.jsonl").write_bytes((tmp_path / "log.jsonl").read_bytes() + damage)
+        run_folder(tmp_path, [200])
+        assert list(lines(tool := training_monitor(tmp_path))["loss"][0]) == shown_steps
+        assert said in tool.note.value
+        (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").write_text("damaged}\n")
+    assert "no line yet, 1 damaged lines left out" in training_monitor(tmp_path).note.value
+    run_folder(tmp_path, [100, 100])  # no time passed: nothing is said of the rest
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "0000100.png").write_bytes(b"half")
+    (tmp_path / "settings.json").write_text("")
+    assert (tool := training_monitor(tmp_path)).note.value.startswith("step 100 (of how many, no settings.json says),")
+    assert len(live(tool)) == 1
 
 
 def test_a_monitor_follows_a_run_by_itself_until_it_is_over(tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 MAX_PIXELS_SHARP = 160  # smaller pictures are drawn with visible pixels, larger ones smoothly
+LETTERS = 13  # of a title, on an inch
 MOST_DOTS = 50  # lines of more points are drawn without dots
 
 
@@ -49,8 +51,9 @@ def show(
     if len(set(counts.values())) != 1:
         raise ValueError(f"every column needs the same number of images, got {counts}")
     number = next(iter(counts.values()))
-    figure = into or plt.figure(figsize=(height * len(columns), height * 1.12 * number), layout="constrained")
+    figure: Any = into or plt.figure(figsize=(height * len(columns), height * 1.12 * number), layout="constrained")
     axes = figure.subplots(number, len(columns), squeeze=False)
+    letters = max(8, int(figure.bbox.width / figure.dpi / len(columns) * LETTERS))
     left, right, top, bottom = window
     for column, (title, images) in enumerate(columns.items()):
         pixels = to_uint8(images)
@@ -65,7 +68,10 @@ def show(
             axis.set_ylim(bottom * pixels.shape[1] - 0.5, top * pixels.shape[1] - 0.5)
             axis.spines[:].set_visible(False)
             if row == 0:
-                axis.set_title(title, fontsize=10)
+                lines = [
+                    line if "$" in line else fill(line, letters) for line in title.split("\n")
+                ]  # formulas stay whole
+                axis.set_title("\n".join(lines), fontsize=10)
             if column == 0 and rows is not None:
                 axis.set_ylabel(rows[row], fontsize=10)
             if notes is not None and title in notes:

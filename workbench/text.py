@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -78,6 +78,16 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, allow_nan=False)
     with replacing(path) as file:
         file.write_text(text + "\n", encoding="utf-8")
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines. A line that cannot be read, cut off by a full disk or not yet whole, is none
+    of them; nor are there any where there is no file."""
+    found: list[dict[str, Any]] = []
+    for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else ():
+        with suppress(ValueError):
+            found += [content] if isinstance(content := json.loads(line), dict) else []
+    return found
 
 
 def fits(value: object, hint: Any) -> bool:

@@ -143,3 +143,5 @@ def test_a_blind_vote(demo: Demo) -> None:
         demo.part("votes-json").click()
     record = json.loads(download.value.path().read_text())
     assert [vote["vote"] for vote in record["votes"]] == ["left", "right", "none"]
+    demo.part("vote-left").click()  # the next votes are not those of the result
+    demo.part("shares").wait_for(state="hidden")

@@ -74,6 +74,15 @@ def test_what_differs_is_named(ran, run):
     ]
 
 
+def test_a_picture_that_is_another_is_no_reproduction(ran, run):
+    (ran[1] / "picture.png").write_bytes(b"painted by hand")
+    code, said, _ = run("verify", ran[1])
+    (ran[1] / "picture.png").unlink()
+    assert code == 1
+    start = "does not reproduce: files do not, figures do to the bit: 2 figures; 1 files, picture.png differ"
+    assert said.startswith(start)
+
+
 @pytest.mark.parametrize(
     ("new", "good", "said"),
     [
@@ -107,3 +116,16 @@ def test_what_cannot_be_verified_is_said_in_a_line(tmp_path, run):
     code, _, said = run("verify", tmp_path / "task-1")
     assert (code, said.count("\n")) == (2, 1)
     assert said.endswith("cannot be run again, /gone/task.ipynb is gone\n")
+    for damage in ('{"id": "task', "[]", "{}"):
+        (tmp_path / "task-1" / "job.json").write_text(damage)
+        assert run("verify", tmp_path / "task-1")[::2] == (
+            2,
+            f"workbench: {tmp_path / 'task-1'}: cannot be run again, job.json is damaged\n",
+        )
+
+
+def test_what_is_missing_is_said_without_all_that_was_in_it():
+    good, line = judged({"records": None}, {"records": [{"psnr": number} for number in range(500)]}, 1e-3)
+    assert not good
+    assert line.startswith("does not reproduce within 0.001: records was None, is [{'psnr': 0}")
+    assert len(line) < 300

@@ -111,6 +111,8 @@ def vote_tab(sessions: Sessions) -> Controls:
     outputs = [ballot, count, board]
     for choice, button in buttons.items():
         button.click(partial(cast_vote, choice), ballot, outputs, **PRIVATE)
+    # A result is that of the votes before it: it goes when the next vote comes.
+    gr.on([button.click for button in buttons.values()], lambda: gr.Column(visible=False), None, verdict, **PRIVATE)
     reveal.click(close, ballot, [*outputs, verdict, table, *files], **PRIVATE)
     return {"ballot": ballot, "collect": collect, "outputs": outputs}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from workbench.data import CropPool, Photos
 from workbench.random import Draws
-from workbench.text import replacing
+from workbench.text import json_lines, replacing
 from workbench.trainers.dsm import LOST
 
 if TYPE_CHECKING:
@@ -187,9 +187,9 @@ class Run:
         """Drop log lines of steps that a killed run took after its last checkpoint: they come again."""
         file = self.folder / "log.jsonl"
         if file.is_file():
-            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            file.write_text("".join(f"{line}\n" for line in kept))
+            kept = [line for line in json_lines(file) if line["step"] <= step]
+            with replacing(file) as temporary:
+                temporary.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
 
     def save(self, progress: Progress, task: Task, averages: Averages) -> None:
         """Replace the checkpoint atomically."""

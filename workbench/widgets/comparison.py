@@ -1,6 +1,7 @@
 """Several results of one photo, at the same place."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -19,16 +20,18 @@ def comparison(results: Mapping[str, Tensor | Restoration | Result], original: T
     number of images in one of them.
     """
     require_kind(results, Mapping, "results", "name -> result")
-    images = {name: found if isinstance(found, Tensor) else found.image for name, found in results.items()}
+    images: dict[str, Any] = {name: getattr(found, "image", found) for name, found in results.items()}
+    for name, batch in images.items():
+        check_range(batch, name, *FINITE)
     alike = [name for name, batch in images.items() if original is not None and comparable(batch, original)]
     require(
         original is None or "original" not in images, "a result beside the original", "named otherwise", "'original'"
     )
-    images |= {} if original is None else {"original": original}
-    for name, batch in images.items():
-        check_range(batch, name, *FINITE)
+    if original is not None:
+        check_range(original, "original", *FINITE)
+        images["original"] = original
     counts = {name: len(batch) for name, batch in images.items()}
-    if len(images) < 2 or len({*counts.values()}) != 1:
+    if len(images) < 2 or len({*counts.values()}) != 1 or 0 in counts.values():
         raise ValueError(f"expected two or more pictures, with as many images in each, got {counts}")
     zoom, photo = slider("Zoom", 1, 1, 16, 0.1), slider("Photo", 1, 1, max(counts.values()))
     across, down = slider("Across, %", 50, 0, 100), slider("Down, %", 50, 0, 100)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench.images import sample_photo
 from workbench.models.prior import Prior
+from workbench.models.wrappers import whole_or_tiles
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers.prior_samples import EDM, Consistency, PriorSampler
@@ -22,6 +23,8 @@ def prior_inspector(
 ) -> Tool:
     """Denoise ``photo`` (1, C, H, W) in [0, 1] at any noise level that the prior knows, and draw samples of the prior.
 
+    A photo that the prior does not take whole is denoised in overlapping tiles.
+
     A button draws ``samples`` at a time, of the size that the prior was trained on, by ``sampler``: by default
     ``EDM()``, or ``Consistency()`` for a consistency model. ValueError for a prior of another kind than the sampler
     asks, or one that does not take the photo.
@@ -31,7 +34,8 @@ def prior_inspector(
     prior.check_kind("the prior inspector", sampler.prior_kind)
     require(samples >= 1, "samples", "at least 1", samples)
     x = sample_photo("astronaut", prior.image_size or 128)[:, : prior.channels] if photo is None else one_photo(photo)
-    prior.check(x)
+    fitted = whole_or_tiles(prior, *x.shape[-2:])
+    fitted.check(x)
     x = x.to(next(prior.parameters(), x))
     low, high = max(prior.sigma_min, LEVELS[0]), min(prior.sigma_max, LEVELS[1])
     sigma = ipywidgets.FloatLogSlider(min(0.1, high), min=math.log10(low), max=math.log10(high), step=0.02)
@@ -44,7 +48,7 @@ def prior_inspector(
     def view() -> View:
         level = min(sigma.value, high)
         noisy = x + level * torch.randn(x.shape, generator=stream(number.value, "noise")).to(x)
-        columns = {"photo": x, f"with noise, σ = {level:.3g}": noisy, "denoised": prior(noisy, level)}
+        columns = {"photo": x, f"with noise, σ = {level:.3g}": noisy, "denoised": fitted(noisy, level)}
         notes = {title: f"{float(decibels(image, x)):.2f} dB" for title, image in columns.items() if image is not x}
         title = f"samples by {type(sampler).__name__}"
         return prior.summary(), [pictures(columns, notes), *(pictures({title: strip(some)}) for some in drawn)]

@@ -1,7 +1,7 @@
 """A restoration, iteration by iteration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 
 import ipywidgets
@@ -18,7 +18,7 @@ from workbench.widgets.tool import Part, Tool, View, comparable, decibels, pictu
 
 def restoration_player(
     found: Restoration | Result,
-    steps: Sequence[Step] = (),
+    steps: Iterable[Step] = (),
     *,
     before: Tensor | None = None,
     original: Tensor | None = None,
@@ -32,19 +32,23 @@ def restoration_player(
         original: (B, C, H, W), if known: adds PSNR.
 
     Raises:
-        ValueError: steps, ``before`` or ``original`` of another number of images, or ``original`` of another size.
+        ValueError: another number of images in one of them, or steps or ``original`` of another size.
     """
     if isinstance(found, Result):
         before = found.degraded.picture if before is None else before
         original = found.degraded.original if original is None else original
         found = found.restoration
     require_kind(found, Restoration, "found", "what a solver or restore returns")
+    steps = list(steps)
+    for step in steps:
+        require_kind(step, Step, "steps", "what a callback saw, restore(..., callback=steps.append)")
     images, last = [step.image for step in steps] or [found.image], found.image
     for name, given in (("steps", images[0]), ("before", before), ("original", original)):
         if given is not None and len(given) != len(last):
             raise ValueError(f"{name}: expected {len(last)} images, as in the restoration, got {len(given)}")
-    if original is not None and not comparable(last, original):
-        raise ValueError(f"original: expected pictures of {_size(last)}, as in the restoration, got {_size(original)}")
+    for name, given in (("steps", images[0]), ("original", original)):
+        if given is not None and not comparable(last, given):
+            raise ValueError(f"{name}: expected pictures of {_size(last)}, as in the restoration, got {_size(given)}")
     known: dict[str, Tensor] = {}  # name of a trace -> its values (B, iterations)
     if original is not None:
         known["PSNR, dB"] = torch.stack([decibels(image, original) for image in images], 1)

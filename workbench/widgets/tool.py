@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.evaluation.metrics import psnr
 from workbench.plots import png, show
-from workbench.text import require
+from workbench.text import require, require_kind
 
 WIDTH = 8.5  # of figures, inches
 
@@ -105,6 +105,7 @@ def slider(label: str, value: Any, low: float, high: float, step: float = 1) -> 
 
 def one_photo(photo: Tensor) -> Tensor:
     """``photo``. Raises ValueError where it is not (1, C, H, W)."""
+    require_kind(photo, Tensor, "photo", "(1, C, H, W), as load_image returns")
     require(photo.ndim == 4 and len(photo) == 1, "photo", "one picture (1, C, H, W)", tuple(photo.shape))
     return photo
 

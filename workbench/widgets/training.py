@@ -12,7 +12,7 @@ import ipywidgets
 from workbench.images import load_image
 from workbench.pipelines.job import RESUME
 from workbench.plots import curves
-from workbench.text import require
+from workbench.text import json_lines, require
 from workbench.widgets.tool import Part, Tool, View, pictures
 
 
@@ -30,19 +30,24 @@ def training_monitor(folder: str | Path, every: float = 5.0) -> Tool:
 
     def view() -> View:
         run = Path(folder, RESUME) if Path(folder, RESUME).is_dir() else Path(folder)
-        text = (run / "log.jsonl").read_text() if (run / "log.jsonl").is_file() else ""
-        log = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        file = run / "log.jsonl"
+        written = file.read_bytes().count(b"\n") if file.is_file() else 0
+        log = [line for line in json_lines(file) if line.keys() >= {"step", "images", "seconds"}]
+        damaged = f", {written - len(log)} damaged lines left out" if written > len(log) else ""
         if not log:
-            return f"{run / 'log.jsonl'}: no line yet", []
-        lines = {name: [line.get(name, float("nan")) for line in log] for name in log[-1] if name.endswith("loss")}
-        at = {name: [line["step"] for line in log] for name in lines}
-        positive = min(map(min, lines.values())) > 0
-        newest = sorted((run / "samples").glob("*.png"))[-1:]
-        grids = [pictures({f"samples at step {int(grid.stem)}": load_image(grid)}) for grid in newest]
+            return f"{file}: no line yet{damaged}", []
+        names = [name for name in {name: 0 for line in log for name in line} if name.endswith("loss")]
+        lines = {name: [line.get(name, float("nan")) for line in log] for name in names}
+        at = {name: [line["step"] for line in log] for name in names}
+        positive = not any(value <= 0 for line in lines.values() for value in line)
+        grids = []
+        with suppress(ValueError):  # the newest one is not written to its end yet
+            for grid in sorted((run / "samples").glob("[0-9]*.png"))[-1:]:
+                grids = [pictures({f"samples at step {int(grid.stem)}": load_image(grid)})]
         note, going = _state(log, run)
         follow.value = follow.value and going
         drawn = Part(2.4, lambda into: curves(lines, at=at, x="step", y="loss", log=positive, into=into))
-        return note, [drawn, *grids]
+        return note + damaged, [*([drawn] if lines else []), *grids]
 
     async def look() -> None:
         while tool.comm is not None:
@@ -61,8 +66,12 @@ def _state(log: list[dict[str, Any]], run: Path) -> tuple[str, bool]:
     """How far the run is, in a line, and whether it goes on."""
     last, before = log[-1], log[-2] if len(log) > 1 else dict.fromkeys(log[-1], 0)
     taken, images, seconds = (last[name] - before[name] for name in ("step", "images", "seconds"))
-    steps = json.loads((run / "settings.json").read_text())["settings.steps"]
-    age = time.time() - (run / "log.jsonl").stat().st_mtime
-    left = f", {(steps - last['step']) * seconds / taken / 60:.0f} minutes left, last line {age:.0f} s ago"
-    note = f"step {last['step']:,} of {steps:,}, {images / max(seconds, 1e-9):.0f} images per second"
-    return (note + left, True) if last["step"] < steps else (note, False)
+    speed = f", {images / seconds:.0f} images per second" if seconds > 0 else ""
+    age = f", last line {time.time() - (run / 'log.jsonl').stat().st_mtime:.0f} s ago"
+    try:
+        steps = json.loads((run / "settings.json").read_text())["settings.steps"]
+    except (OSError, ValueError, KeyError):
+        return f"step {last['step']:,} (of how many, no settings.json says){speed}{age}", True
+    note = f"step {last['step']:,} of {steps:,}{speed}"
+    left = f", {(steps - last['step']) * seconds / taken / 60:.0f} minutes left" if taken > 0 else ""
+    return (note + left + age, True) if last["step"] < steps else (note, False)
