@@ -8,9 +8,10 @@ from torch import Tensor
 
 from workbench.images import sample_photo
 from workbench.models import Prior, load_prior
-from workbench.operators import Operator
+from workbench.operators import JPEG, Compose, Inpainting, Operator
 from workbench.restore import Degraded, degrade, restore, samples
 from workbench.solvers import make_solver
+from workbench.solvers.start import first_estimate
 
 
 class Exposed(Operator):
@@ -71,3 +72,19 @@ def test_the_mean_of_samples_is_above_the_decoded_photo(solver: str, prior: str)
     decoded = psnr(given.y, given)
     assert psnr(found.mean(0, keepdim=True), given) > decoded + 0.5
     assert psnr(found[:1], given) > decoded - 3
+
+
+@pytest.mark.parametrize(("solver", "prior"), [("red", "photo"), ("ud2m", "photo-ud2m")])
+def test_what_starts_from_the_data_starts_from_them_decoded(solver: str, prior: str) -> None:
+    """From the camera's picture itself, through its curve, they had 14 to 17 dB, decoded 26."""
+    given = degraded(Exposed(), 0.05)
+    assert restored(given, solver, prior) > psnr(given.op.pinv(given.y), given)
+
+
+def test_what_comes_before_a_codec_is_seen_by_the_start() -> None:
+    photo, mask = sample_photo("cat", 32), torch.ones(32, 32)
+    mask[8:20, 8:20] = 0
+    op, holes = Compose(JPEG(50), Inpainting(mask)), Inpainting(mask)
+    seen = op(photo)
+    start = first_estimate(op, seen, torch.full((1,), 0.01))
+    torch.testing.assert_close(start, first_estimate(holes, seen, torch.full((1,), 0.01), "picture"))

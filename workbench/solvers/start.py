@@ -4,7 +4,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from workbench.operators.base import Operator
-from workbench.operators.inpainting import Inpainting, fill_holes
+from workbench.operators.compose import Compose
+from workbench.operators.inpainting import Identity, Inpainting, fill_holes
 from workbench.operators.least_squares import smooth_estimate
 from workbench.operators.weighted import unweighted
 
@@ -16,16 +17,26 @@ def first_estimate(op: Operator, y: Tensor, sigma_noise: Tensor, start: str = "s
 
     "data": the :func:`initial_image`. "picture": the measurement with its holes filled or at the size of the image,
     where it is a picture; else the initial image. "smooth": the :func:`smooth_estimate`, which is nearer to the image
-    and so saves steps; the picture where the operator is not linear.
+    and so saves steps; the picture where the operator is not linear, decoded by the operator's own ``pinv``.
     """
-    plain, seen = unweighted(op, y)
+    plain, seen = decoded(*unweighted(op, y))
     if start != "data" and isinstance(plain, Inpainting):
         image = fill_holes(seen, plain.mask)
-    elif start != "data" and seen.ndim == 4 and seen.shape[1] == plain.image_shape(seen.shape)[1]:
+    elif start != "data" and plain.linear and seen.ndim == 4 and seen.shape[1] == plain.image_shape(seen.shape)[1]:
         image = resized(plain, seen)
     else:
         image = initial_image(op, y, sigma_noise)
     return smooth_estimate(op, y, sigma_noise, image) if start == "smooth" and op.linear else image
+
+
+def decoded(op: Operator, y: Tensor) -> tuple[Operator, Tensor]:
+    """The linear part of ``op`` and its measurement, as far as what comes after it has a ``pinv`` of its own."""
+    while not op.linear:
+        outer, inner = (op.outer, op.inner) if isinstance(op, Compose) else (op, Identity())
+        if outer.linear or type(outer).pinv is Operator.pinv:
+            break
+        op, y = inner, outer.pinv(y)
+    return op, y
 
 
 def resized(op: Operator, y: Tensor) -> Tensor:
