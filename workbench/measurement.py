@@ -30,6 +30,8 @@ from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
 from workbench.text import fits, require
 
+KERNEL_ERROR = 0.01  # noise that covers the error of an estimated kernel, by Köhler's photos
+
 
 @dataclass(frozen=True)
 class Degraded:
@@ -153,6 +155,8 @@ def observe(photos: Tensor, spec: Any, noise: NoiseLike = 0.0, seed: int = 0, pr
     lost = (mask.mask == 0).any(1)[0] if isinstance(mask, Inpainting) else None
     if auto and (lost is not None or y is not photos):  # a mean of channels has less noise than they
         noise, remark = noise_of(y, lost)
+    if auto and isinstance(noise, float) and noise < KERNEL_ERROR and frame_of(op, (y.shape[-2], y.shape[-1])):
+        remark += f"; if the kernel is an estimate, noise {KERNEL_ERROR} covers its error, else there may be grain"
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
     return Degraded(op, y, None, spec_of(spec), noise, seed, (0,) * len(y), remark=remark)
