@@ -1,11 +1,14 @@
 """The noise of a photo, estimated."""
 
+import math
+
 import pytest
 import torch
 
 from workbench.images import sample_photo
 from workbench.models import load_prior
 from workbench.noise_level import estimate_noise, noise_of
+from workbench.operators import Grayscale, Inpainting
 from workbench.restore import observe, restore, solver_of
 
 
@@ -55,3 +58,24 @@ def test_a_photo_that_came_noisy_is_restored_at_its_own_level():
         observe(torch.cat([noisy, noisy]), "denoise", "auto")
     with pytest.raises(ValueError, match="got 'much'"):
         observe(noisy, "denoise", "much")
+
+
+def test_the_noise_is_that_of_the_measurement_without_what_is_lost():
+    draws = torch.Generator().manual_seed(4)
+    noisy = sample_photo("cat", 128).mean(1, keepdim=True) + 0.1 * torch.randn(1, 3, 128, 128, generator=draws)
+    assert observe(noisy, Grayscale(), "auto").noise == pytest.approx(0.1 / math.sqrt(3), rel=0.1)
+    kept = torch.rand(128, 128, generator=draws) > 0.05
+    spots = noisy.where(kept, 0.0)
+    assert noise_of(spots)[0] > 0.12
+    assert observe(spots, Inpainting(kept), "auto").noise == pytest.approx(0.1, rel=0.1)
+    few = torch.rand(128, 128, generator=draws) > 0.9
+    with pytest.raises(ValueError, match="too little of the photo is known to estimate its noise: give the noise"):
+        observe(noisy, Inpainting(few), "auto")
+
+
+def test_noise_below_the_error_of_an_estimated_kernel_is_said():
+    photo = torch.full((1, 3, 32, 32), 0.5)
+    assert "if the kernel is an estimate, noise 0.01 covers its error" in observe(photo, "blur:2", "auto").remark
+    assert observe(photo, "denoise", "auto").remark == "noise estimated: 0.000"
+    noisy = photo + 0.05 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(5))
+    assert "kernel" not in observe(noisy, "blur:2", "auto").remark

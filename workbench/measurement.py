@@ -30,6 +30,8 @@ from workbench.operators.parse import is_own
 from workbench.random import noise_source, stream_of
 from workbench.text import fits, require
 
+KERNEL_ERROR = 0.01  # noise that covers the error of an estimated kernel, by Köhler's photos
+
 
 @dataclass(frozen=True)
 class Degraded:
@@ -128,7 +130,7 @@ def degrade(
 
 def observe(photos: Tensor, spec: Any, noise: NoiseLike = 0.0, seed: int = 0, prior: Prior | None = None) -> Degraded:
     """Take ``photos`` (B, 3, h, w) as they are for measurements of operator ``spec``; ``noise`` is what they contain,
-    or "auto" for what :func:`estimate_noise` finds, in one photo at a time.
+    or "auto" for what :func:`estimate_noise` finds in the measurement, of one photo at a time.
 
     Grey operators take the mean over channels, and what a mask says is lost is blanked. Each photo is number 0.
 
@@ -136,8 +138,8 @@ def observe(photos: Tensor, spec: Any, noise: NoiseLike = 0.0, seed: int = 0, pr
         ValueError: as :func:`degrade`, though noise may leave [0, 1]; or the operator's measurement is not a picture of
             that shape, or depends on chance (which pixels are missing?) and cannot be that of an existing photo.
     """
-    remark = ""
-    if isinstance(noise, str) and noise == "auto":
+    remark, auto = "", isinstance(noise, str) and noise == "auto"
+    if auto:
         if len(photos) != 1:
             raise ValueError(f"noise auto is for one photo at a time, got {len(photos)} photos")
         noise, remark = noise_of(photos)
@@ -150,6 +152,11 @@ def observe(photos: Tensor, spec: Any, noise: NoiseLike = 0.0, seed: int = 0, pr
         whole_or_tiles(prior, *blank.shape[-2:]).check(blank)
     y = photos if op.measurement_shape(blank.shape)[1] == photos.shape[1] else photos.mean(dim=1, keepdim=True)
     mask = op.outer if isinstance(op, MaskedGrayscale) else op
+    lost = (mask.mask == 0).any(1)[0] if isinstance(mask, Inpainting) else None
+    if auto and (lost is not None or y is not photos):  # a mean of channels has less noise than they
+        noise, remark = noise_of(y, lost)
+    if auto and isinstance(noise, float) and noise < KERNEL_ERROR and frame_of(op, (y.shape[-2], y.shape[-1])):
+        remark += f"; if the kernel is an estimate, noise {KERNEL_ERROR} covers its error, else there may be grain"
     if isinstance(mask, Inpainting):
         y = mask(y)  # what is under the scratches of a photo is no measurement
     return Degraded(op, y, None, spec_of(spec), noise, seed, (0,) * len(y), remark=remark)

@@ -100,8 +100,13 @@ def test_arrays_and_lists_are_kernels():
     expected = Blur(torch.tensor(rows))(x)
     assert torch.equal(Blur(rows)(x), expected)
     assert torch.equal(Blur(np.array(rows, dtype=np.float32)[::-1])(x), expected)
-    with pytest.raises(ValueError, match="kernel must be"):
-        Blur([[1.0, 2.0], [3.0]])
+    assert torch.equal(Blur(np.array(rows, dtype=">f4"))(x), expected)  # as other machines wrote it
+    small = SuperResolution(2, torch.tensor(rows))(x)
+    assert torch.equal(SuperResolution(2, rows)(x), small)
+    assert torch.equal(SuperResolution(2, np.array(rows, dtype=np.float32))(x), small)
+    for kind in (Blur, lambda kernel: SuperResolution(2, kernel)):
+        with pytest.raises(ValueError, match="kernel must be"):
+            kind([[1.0, 2.0], [3.0]])
 
 
 def test_a_kernel_of_8_bit_values_is_warned_of():

@@ -212,7 +212,9 @@ def check_kernel(kernel: Kernel) -> Tensor:
     A UserWarning names the sum of one without negative taps that changes the brightness by more than 1 %.
     """
     try:
-        kernel = kernel if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel, order="C"))
+        if not isinstance(kernel, Tensor):
+            array = np.array(kernel, order="C")
+            kernel = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
         raise ValueError(f"kernel must be (1 or B, 1 or C, kh, kw) numbers ({error})") from None
     kernel = check_real("kernel", kernel, "(1 or B, 1 or C, kh, kw)")

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_shuffle, pixel_unshuffle
 
 from workbench.operators.base import Shape, SpectralOperator, damped_gain, kept, square
-from workbench.operators.blur import check_kernel, check_kernel_fits
+from workbench.operators.blur import Kernel, check_kernel, check_kernel_fits
 from workbench.operators.checks import check_image
 from workbench.operators.fourier import Memo, from_hartley, hartley, transform, wrap_kernel
 from workbench.operators.kernels import bicubic_kernel, gaussian_kernel, uniform_kernel
@@ -36,7 +36,8 @@ class SuperResolution(SpectralOperator):
     Args:
         factor: s, at least 1.
         kernel: "bicubic" (antialiasing, as Pillow and torch resize, but on the torus), "average" (s x s pooling),
-            "gaussian" (standard deviation s/2, reaching 4 of them), or a tensor (kh, kw) or (1 or B, 1 or C, kh, kw).
+            "gaussian" (standard deviation s/2, reaching 4 of them), or (kh, kw) or (1 or B, 1 or C, kh, kw): a tensor,
+            array or lists.
         rcond: see :class:`SpectralOperator`.
 
     Raises:
@@ -45,17 +46,17 @@ class SuperResolution(SpectralOperator):
 
     kernel: Tensor
 
-    def __init__(self, factor: int, kernel: str | Tensor = "bicubic", *, rcond: float | None = None) -> None:
+    def __init__(self, factor: int, kernel: str | Kernel = "bicubic", *, rcond: float | None = None) -> None:
         super().__init__(rcond=rcond)
         if not isinstance(factor, int) or factor < 1:
             raise ValueError(f"factor must be a whole number from 1, got {factor}")
         self.factor = factor
         self.averages = isinstance(kernel, str) and kernel == "average"
-        if isinstance(kernel, Tensor):
-            self.register_buffer("kernel", check_kernel(kernel))
-        else:
+        if isinstance(kernel, str):
             # Known to float64 and not a parameter of the user's: no buffer, which .to(float32) would round.
             self.kernel = named_kernel(kernel, factor)[None, None]
+        else:
+            self.register_buffer("kernel", check_kernel(kernel))
         self._memo = Memo()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -206,4 +207,4 @@ def named_kernel(name: str, factor: int, sigma: float | None = None) -> Tensor:
     if name == "gaussian":
         # Even for even factors, so that it has its middle where the block has.
         return gaussian_kernel(sigma or factor / 2, size=4 * factor + factor % 2, dtype=torch.float64)
-    raise ValueError(f"kernel must be a tensor or one of {', '.join(KERNELS)}, got {name!r}")
+    raise ValueError(f"kernel must be numbers or one of {', '.join(KERNELS)}, got {name!r}")
