@@ -11,8 +11,8 @@
 #
 # A denoiser and the gradient of the regulariser that it stands for learn together: Fermanian et al., *Learned Gradient of
 # a Regularizer for Plug-and-Play Gradient Descent*. Both start from one prior. The run lives in a folder, stops and goes on
-# at any time, and ends in two files: `regulariser.safetensors` is the prior for the solver `pnp-reg`, with the setting
-# `level` as below; `denoiser.safetensors` is the denoiser that learned with it.
+# at any time, and ends in two files: `regulariser.safetensors` is the prior for the solver `pnp-reg`, and knows one
+# noise level, `level`; `denoiser.safetensors` is the denoiser that learned with it.
 
 # %% tags=["parameters"]
 prior: str = "photo"  # what both start from: anything `load_prior` takes

@@ -11,7 +11,9 @@ from torch.nn.functional import silu
 from tests.solvers.published_cases import Case
 from tests.trainers.small_run import small_prior
 from workbench.data import Photos
-from workbench.models import ConsistencyModel
+from workbench.models import ConsistencyModel, load_prior, save_prior
+from workbench.operators import Identity
+from workbench.solvers import HQS, PnPReG
 from workbench.trainers import ReG, TrainSettings, train_task
 
 
@@ -70,6 +72,14 @@ def test_both_networks_learn_unless_the_denoiser_is_to_stay(learn, tmp_path) -> 
     assert set(found) == {"denoiser", "regulariser"}
     moved = [not torch.equal(a, b) for a, b in zip(prior.parameters(), before, strict=True)]
     assert any(moved) == learn
+    save_prior(found["regulariser"], tmp_path / "regulariser.safetensors")
+    regulariser, given = load_prior(tmp_path / "regulariser.safetensors"), torch.rand(1, 3, 8, 8)
+    options = {"y": given, "op": Identity(), "sigma_noise": 0.05}
+    found = PnPReG(max_steps=3)(prior=regulariser, **options).image
+    asked = PnPReG(max_steps=3, level=0.03)(prior=regulariser, **options).image
+    assert torch.equal(found, asked)  # the only level that it knows
+    with pytest.raises(ValueError, match=r"knows only 0\.03"):
+        HQS()(prior=regulariser, **options)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert all("residual" in line for line in log)
     with pytest.raises(ValueError, match="knows noise up to 10, ReG asks up to 20"):

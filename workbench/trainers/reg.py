@@ -10,8 +10,8 @@ have ``delta = 0`` and a level drawn independently of the noise that is there, s
 or too little. Both networks learn from both.
 
 ``G`` is minus the score of a second prior at one fixed level, ``(x - D_G(x, level)) / level^2``: a network of the same
-architecture that starts from the denoiser's weights, and is saved and loaded like any other. In :class:`PnPReG` it is
-the prior, with ``level`` as trained.
+architecture that starts from the denoiser's weights, and is saved and loaded like any other, as a prior that knows
+this level alone. In :class:`PnPReG` it is the prior.
 """
 
 import copy
@@ -58,6 +58,7 @@ class ReG(Limited):
         if highest > prior.sigma_max:
             raise ValueError(f"{prior.name} knows noise up to {prior.sigma_max:g}, ReG asks up to {highest:g}")
         denoiser, regulariser = prior.requires_grad_(self.learn_denoiser), copy.deepcopy(prior).requires_grad_(True)
+        regulariser.sigma_min = regulariser.sigma_max = self.level  # all that it will know
         trained = [denoiser, regulariser] if self.learn_denoiser else [regulariser]
         steppers = [stepper for module in trained for stepper in optimisers(module, settings)]
         modules: dict[str, nn.Module] = {"denoiser": denoiser, "regulariser": regulariser}

@@ -33,7 +33,7 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
         rule: "adam" or "gradient".
         step_size: published: Adam 0.004 to 0.01, plain steps 0.5.
         sigma: weight of the regulariser; None: the noise of the measurement, at least 1/255.
-        level: what the prior is told, for one trained by ReG the level of its training; None: as ``sigma``.
+        level: what the prior is told; None: as ``sigma``, as far as the prior knows. One trained by ReG knows one level.
         self_ensemble: step k evaluates ``G`` on the image turned and flipped by the k-th symmetry of the square.
     """
 
@@ -62,7 +62,7 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
 
         def gradient(x: Tensor, active: Tensor) -> Tensor:
             weight, k = sigma[active], next(steps) if self.self_ensemble else 0
-            level = weight if self.level is None else self.level
+            level = weight.clamp(max=p.prior.sigma_max) if self.level is None else self.level
             pull = turned(lambda image: -p.prior.score(image, level), x, k)
             return data_gradient(x, *running(p.op, p.y, active)) + column(weight, x) ** 2 * pull
 
