@@ -45,7 +45,7 @@ assert input_source("photo") == "photo"
 assert input_source("diffusers:tests") == f"diffusers:{Path(start[1:-1]) / 'tests'}"
 progress(1, 2)
 if how == "after": assert [json.loads((f / "result.json").read_text())["value"] for f in needed("base")] == [0.5, 2]
-if how == "after":
+if how == "with weights":
     import numpy, safetensors.numpy
     safetensors.numpy.save_file({"w": numpy.ones(3)}, "w.safetensors", {"seconds": str(time.time())})
 if how == "badly": raise RuntimeError("the network diverged\\nand more")
