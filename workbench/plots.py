@@ -68,9 +68,8 @@ def show(
             axis.set_ylim(bottom * pixels.shape[1] - 0.5, top * pixels.shape[1] - 0.5)
             axis.spines[:].set_visible(False)
             if row == 0:
-                lines = [
-                    line if "$" in line else fill(line, letters) for line in title.split("\n")
-                ]  # formulas stay whole
+                # Formulas stay whole.
+                lines = [line if "$" in line else fill(line, letters) for line in title.split("\n")]
                 axis.set_title("\n".join(lines), fontsize=10)
             if column == 0 and rows is not None:
                 axis.set_ylabel(rows[row], fontsize=10)

@@ -55,6 +55,12 @@ def test_weights_are_the_same_whatever_time_their_card_says(ran, run):
     code, said, errors = run("verify", ran[3])
     assert code == 0, errors
     assert said.startswith("reproduces to the bit: 2 figures; 1 files, none differ")
+    whole = (ran[3] / "w.safetensors").read_bytes()
+    (ran[3] / "w.safetensors").write_bytes(whole[:-1])
+    code, said, _ = run("verify", ran[3])
+    (ran[3] / "w.safetensors").write_bytes(whole)
+    assert code == 1
+    assert "w.safetensors differ" in said
 
 
 def test_what_differs_is_named(ran, run):
@@ -86,7 +92,7 @@ def test_a_picture_that_is_another_is_no_reproduction(ran, run):
     code, said, _ = run("verify", ran[1])
     (ran[1] / "picture.png").unlink()
     assert code == 1
-    start = "does not reproduce: files do not, figures do to the bit: 2 figures; 1 files, picture.png differ"
+    start = "does not reproduce: files are others, though figures reproduce to the bit: 2 figures; 1 files, picture"
     assert said.startswith(start)
 
 

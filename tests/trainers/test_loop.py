@@ -104,7 +104,7 @@ def test_a_killed_process_resumes_to_the_same_weights(photos: Path, tmp_path: Pa
     assert not (tmp_path / "killed" / "weights.pt").exists()
     assert 0 < torch.load(checkpoint, weights_only=True)["progress"]["step"] < steps
     with (tmp_path / "killed" / "log.jsonl").open("a") as log:
-        log.write('{"step": 1, "lo{"step": 2}\n')  # where a disk was full
+        log.write('{"step": 1, "lo{"step": 2}\n{}\n')  # where a disk was full
     resumed, _ = small_run(tmp_path / "killed", photos, steps=steps, objective=OBJECTIVES[objective])
     whole, _ = small_run(tmp_path / "whole", photos, steps=steps, objective=OBJECTIVES[objective])
     assert same_weights(whole.state_dict(), resumed.state_dict())

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from workbench.pipelines.engine import run_pipeline
@@ -68,17 +69,24 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
         changed = [name for name in names if name not in missing and not _same(folder / name, again / name)]
     good, said = judged(old, new, tolerance)
     if good and (missing or (changed and "to the bit" in said)):  # a picture may differ where figures do a little
-        good, said = False, said.replace("reproduces", "does not reproduce: files do not, figures do", 1)
+        good, said = (
+            False,
+            said.replace("reproduces", "does not reproduce: files are others, though figures reproduce", 1),
+        )
     said += f"; {len(names)} files, {', '.join(changed + missing) or 'none'} differ" if names else ""
     return good, "\n".join([said, *_changes(old, new)])
 
 
 def _same(file: Path, other: Path) -> bool:
     """To the bit; of weights the tensors, since their card says how long training took."""
-    if file.suffix != ".safetensors":
-        return filecmp.cmp(file, other, shallow=False)
-    one, two = (load_file(each) for each in (file, other))
-    return one.keys() == two.keys() and all(map(torch.equal, one.values(), (two[name] for name in one)))
+    if (same := filecmp.cmp(file, other, shallow=False)) or file.suffix != ".safetensors":
+        return same
+    try:
+        one, two = (load_file(each) for each in (file, other))
+    except SafetensorError:  # damaged
+        return False
+    alike = one.keys() == two.keys() and all(one[name].dtype == two[name].dtype for name in one)
+    return alike and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def judged(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> tuple[bool, str]:

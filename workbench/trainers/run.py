@@ -187,7 +187,7 @@ class Run:
         """Drop log lines of steps that a killed run took after its last checkpoint: they come again."""
         file = self.folder / "log.jsonl"
         if file.is_file():
-            kept = [line for line in json_lines(file) if line["step"] <= step]
+            kept = [line for line in json_lines(file) if line.get("step", math.inf) <= step]
             with replacing(file) as temporary:
                 temporary.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
 
