@@ -147,6 +147,7 @@ def run(
         raise typer.BadParameter("--address goes with --engine dask, --slurm with --engine slurm")
     from workbench.pipelines import engines
     from workbench.pipelines.engine import run_pipeline, table
+    from workbench.pipelines.job import is_done
     from workbench.pipelines.plan import what_would_run
     from workbench.pipelines.schema import load_pipeline
 
@@ -155,6 +156,12 @@ def run(
     folder = out or Path("results") / plan.name
     if dry_run:
         typer.echo(what_would_run(plan, folder))
+    if missing := [job for job in plan.jobs if not is_done(folder / "jobs" / job.id)]:
+        from workbench.pipelines.values import check_values
+
+        for job in missing:
+            check_values(job)
+    if dry_run:
         return
     from workbench.reports.report import write_report
 

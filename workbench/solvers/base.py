@@ -155,15 +155,9 @@ class Solver(Limited, ABC):
         shape = check_measurement(op, y)
         if prior is not None:
             require_kind(prior, Prior, "prior", "see load_prior")
-        name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
-        if self.linear and not op.linear:
-            kind = type(unweighted(op, y)[0]).__name__
-            others = ", ".join(k for k, s in SOLVERS.items() if not s.linear and s.prior_kind == "denoiser")
-            raise ValueError(f"{name} needs a linear operator, {kind} is not; these do not: {others}")
+        name = self.check_suits(unweighted(op, y)[0], prior)
         if self.needs_prior and prior is None:
             raise ValueError(f"{name} needs a prior, got None")
-        if self.needs_prior and prior is not None:
-            prior.check_kind(name, self.prior_kind)
         if initial is not None:
             if not self.takes_initial:
                 others = ", ".join(key for key, kind in SOLVERS.items() if kind.takes_initial)
@@ -174,6 +168,16 @@ class Solver(Limited, ABC):
             initial = initial.to(y)
         check_first_use(op, shape, y.device)
         return Problem(y, op, cast(Prior, prior), noise_levels(sigma_noise, y), draw, initial)
+
+    def check_suits(self, op: Operator, prior: Prior | None) -> str:
+        """The solver's name. Raises ValueError for an operator, or a prior if there is one, of a kind it cannot use."""
+        name = next((key for key, kind in SOLVERS.items() if kind is type(self)), type(self).__name__)
+        if self.linear and not op.linear:
+            others = ", ".join(k for k, s in SOLVERS.items() if not s.linear and s.prior_kind == "denoiser")
+            raise ValueError(f"{name} needs a linear operator, {type(op).__name__} is not; these do not: {others}")
+        if self.needs_prior and prior is not None:
+            prior.check_kind(name, self.prior_kind)
+        return name
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""What the parameters of the shipped notebooks name, looked up before the first job starts.
+
+A misspelt method of the last job would be found after hours. Left to the job: what only one's own code, the file of a
+network or a photo can tell.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.exam.tasks import make_task
+from workbench.images import SAMPLES
+from workbench.measurement import degrade
+from workbench.models import Prior, load_prior
+from workbench.operators import Operator
+from workbench.operators.parse import is_own
+from workbench.own import named
+from workbench.pipelines.schema import SHIPPED, Job
+from workbench.restore import solver_of
+from workbench.solvers.base import Solver
+from workbench.text import check_labels
+
+
+def check_values(job: Job) -> None:
+    """Raise ValueError, with the job's label, for a name or number in its parameters that its notebook would refuse."""
+    if job.notebook.parent != SHIPPED:
+        return
+    given = job.defaults | job.parameters
+    try:
+        priors = _priors(given)
+        solvers = list(_solvers(given, priors))
+        for name in given.get("tasks", []):
+            make_task(name)
+        for size in _sizes(given):
+            for op in _operators(given, size):
+                for label, solver in solvers:
+                    solver.check_suits(op, priors.get(label, priors.get("")))
+    except ValueError as error:
+        raise ValueError(f"{job.label}: {error}") from None
+
+
+def _sizes(given: Mapping[str, Any]) -> set[int]:
+    """Of the photos of an evaluation, which are there."""
+    sizes = set()
+    for entry in given.get("photos", []):
+        name, _, size = (entry, "", given["size"]) if "size" in given else entry.rpartition(":")
+        if not name or not str(size).isdigit():
+            raise ValueError(f"photos: expected NAME:SIZE, such as cat:64, got {entry!r}")
+        if name not in SAMPLES and not name.startswith("hf:") and "{" not in name and not Path(name).exists():
+            raise ValueError(f"photos: {name}: no such file")
+        sizes.add(int(size))
+    return sizes or {given.get("size", 0)}
+
+
+def _operators(given: Mapping[str, Any], size: int) -> Iterator[Operator]:
+    spec = given.get("degradation")
+    if spec and not is_own(spec) and not named(str(given["noise"])):
+        yield degrade(torch.full((1, 3, size, size), 0.5), spec, given["noise"], given["seed"]).op
+
+
+def _priors(given: Mapping[str, Any]) -> dict[str, Prior | None]:
+    """Those shipped, by label, or "" where there is but one; None for what only the job loads."""
+    if "priors" not in given:
+        return {"": _prior(given["prior"], given.get("prior_settings", {}))} if "prior" in given else {}
+    check_labels("prior_settings", given["prior_settings"], "prior", given["priors"])
+    return {label: _prior(name, given["prior_settings"].get(label, {})) for label, name in given["priors"].items()}
+
+
+def _prior(source: str, settings: dict[str, Any]) -> Prior | None:
+    if ":" in source or Path(source).expanduser().exists():
+        return None
+    return load_prior(source, **settings) if settings else _shipped(source)
+
+
+_shipped = lru_cache(load_prior)
+
+
+def _solvers(given: Mapping[str, Any], priors: Mapping[str, Any]) -> Iterator[tuple[str, Solver]]:
+    """By the label of a method or a prior, or ""; with each value that the job tries."""
+    labels = given.get("methods", priors if "priors" in given else [""])
+    solvers, settings = given.get("solvers", {}), given.get("settings", {})
+    settings = {"": settings} if labels == [""] else settings
+    for label in labels:
+        kind = solvers.get(label) or given.get("solver") or (label if "methods" in given else "")
+        if kind and not named(kind):
+            own = settings.get(label, {})
+            yield label, solver_of(kind, own)
+            for name, values in (given.get("values") or given.get("grid") or {}).items():
+                for value in values:
+                    yield label, solver_of(kind, own | {name: value})
+    for what, names in {"solvers": solvers, "settings": settings}.items():
+        check_labels(what, names, "method" if "methods" in given else "prior", labels)
