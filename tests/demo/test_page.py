@@ -186,6 +186,17 @@ def test_the_noise_of_the_framed_photo_is_estimated_and_stands_until_photo_frame
         sessions.estimate(Problem(None), "session")
 
 
+def test_what_is_painted_over_is_no_noise(sessions, tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    photo, lost = 0.5 + 0.06 * torch.randn(1, 3, 64, 64, generator=draw), torch.rand(64, 64, generator=draw) < 0.1
+    save_image(torch.where(lost, 0.0, photo).clamp(0, 1), tmp_path / "a.png")
+    save_image(lost.float().expand(1, 3, -1, -1), tmp_path / "mask.png")
+    came = problem(tmp_path / "a.png", fit="whole", came=True, degradation="mask")
+    assert sessions.estimate(came, "session")[0] > 0.1  # nothing is painted yet: scratches are noise
+    level, _ = sessions.estimate(replace(came, mask=str(tmp_path / "mask.png")), "session")
+    assert level == pytest.approx(0.06, rel=0.1)
+
+
 def test_compressed_sensing_is_offered_at_a_size_that_it_takes(sessions, photo):
     sides = {16: 16, 64: 64, 96: 128, 200: 256, 512: 512, 2000: 512, None: None}
     assert [side_for("hadamard", side) for side in sides] == [*sides.values()]

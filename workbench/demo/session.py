@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 from torch import Tensor
@@ -21,6 +21,7 @@ from workbench.demo.photo import canvas_of, frame, read_mask, read_photo
 from workbench.demo.problem import Limits, Problem, Row, check_number, check_size, methods_of, read_noise, write_mask
 from workbench.demo.view import board_html
 from workbench.images import save_image, to_pillow
+from workbench.measurement import observe
 from workbench.models import Prior, describe_priors, load_prior
 from workbench.models.load import DEFAULTS
 from workbench.noise_level import noise_of
@@ -91,8 +92,7 @@ class Sessions:
         self.visits.brought(session, problem.files)
         picture, remark = self._picture(problem.photo, session)
         image = frame(picture, problem, self.limits.pixels)
-        mask = self._mask(problem, picture, image, session, folder)
-        spec = problem.spec(mask, self._kernel(problem, session, folder))
+        spec = self._spec(problem, picture, image, session, folder)
         recipe = make_recipe(
             photo="photo.png" if problem.came else "original.png",
             degrade="none" if problem.came else spec,
@@ -114,13 +114,20 @@ class Sessions:
         return frame(self._picture(problem.photo, session)[0], problem, self.limits.pixels)
 
     def estimate(self, problem: Problem, session: str) -> tuple[float, str]:
-        """The noise that the framed photo has, and a line that says it.
+        """The noise that the framed photo has, of one that came degraded where it counts, and a line that says it.
 
         Raises:
             ValueError: no photo, or a framing that is none.
         """
         with self._few:
-            level, line = noise_of(self.framed(problem, session))
+            picture = self._picture(problem.photo, session)[0]
+            image = frame(picture, problem, self.limits.pixels)
+            level, line = noise_of(image)
+            if problem.came:
+                # A degradation that is not yet written, or painted, is none.
+                with suppress(ValueError), TemporaryDirectory(dir=self.visits.root) as folder:
+                    seen = observe(image, self._spec(problem, picture, image, session, Path(folder)), "auto")
+                    level, line = cast(float, seen.noise), seen.remark
         level = round(level, 3)
         line = line.capitalize()
         self._estimated[session] = _framing(replace(problem, noise=level)), line
@@ -210,6 +217,10 @@ class Sessions:
             raise ValueError("choose a photo first")
         self.visits.uses(session, file)
         return read_photo(file, self.limits.photo_pixels)
+
+    def _spec(self, problem: Problem, photo: Image.Image, image: Tensor, session: str, folder: Path) -> str:
+        """The operator as on the command line, with its mask or kernel in ``folder``."""
+        return problem.spec(self._mask(problem, photo, image, session, folder), self._kernel(problem, session, folder))
 
     def _mask(self, problem: Problem, photo: Image.Image, image: Tensor, session: str, folder: Path) -> Path | None:
         """What was painted or uploaded, as a file in ``folder``, for degradations that take a mask."""
