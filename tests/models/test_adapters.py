@@ -142,6 +142,7 @@ def test_vp_networks_give_the_denoiser_at_any_level_whatever_they_predict(predic
         (lambda: PlainDenoiser(posterior_mean, sigma_max=None), "sigma_max of a prior must be float, got None"),
         (lambda: PlainDenoiser(posterior_mean, multiple=1.5), "multiple of a prior must be int, got 1.5"),
         (lambda: PlainDenoiser(posterior_mean, data_range=5), "data_range must be two numbers, the lower first, got 5"),
+        (lambda: PlainDenoiser(torch.nn.Identity())(torch.rand(1, 3, 8, 8), 0.1), "many noise levels, Identity takes"),
         (lambda: PlainDenoiser(None), "net must be a network or a function, .*, got None"),
         (lambda: vp(alphas_cumprod=[0.5, 0.9]), "a decreasing vector"),
         (lambda: PlainDenoiser(posterior_mean, channels=0), "channels must be at least 1"),

@@ -14,6 +14,7 @@ In all of them ``u = 2 x - 1`` is the image in [-1, 1], where noise has twice th
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,20 @@ from workbench.text import fits, require
 
 PREDICTIONS, STEPS = ("noise", "image", "velocity"), ("interpolate", "nearest")
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
+
+
+def _check_told(net: Network) -> None:
+    try:
+        takes = inspect.signature(net.forward if isinstance(net, nn.Module) else net)
+    except ValueError:  # code without a signature
+        return
+    try:
+        takes.bind(None, None)
+    except TypeError:
+        raise ValueError(
+            f"a network is asked net(images, levels), at many noise levels, {type(net).__name__} takes {takes}: "
+            "if it finds the level itself, give lambda x, sigma: net(x)"
+        ) from None
 
 
 class Adapter(Prior):
@@ -41,14 +56,22 @@ class Adapter(Prior):
         self.net = net
 
     def ask(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        """``net(x, conditioning)``; the network computes in the precision of its weights, the image keeps its own."""
+        """``net(x, conditioning)``; the network computes in the precision of its weights, the image keeps its own.
+
+        Raises:
+            ValueError: the network takes images alone.
+        """
         weights = next(self.net.parameters(), x) if isinstance(self.net, nn.Module) else x
-        if weights.dtype == x.dtype or not weights.is_floating_point():
-            answer = self.net(x, conditioning)
-        else:
+        given = x
+        if weights.dtype != x.dtype and weights.is_floating_point():
+            given = x.to(weights.dtype)
             if weights.dtype not in (torch.bfloat16, torch.float16):  # these are told levels in single precision
                 conditioning = conditioning.to(weights.dtype)
-            answer = self.net(x.to(weights.dtype), conditioning)
+        try:
+            answer = self.net(given, conditioning)
+        except TypeError:
+            _check_told(self.net)
+            raise
         return answer.to(x.dtype) if isinstance(answer, Tensor) else answer  # else check_prior says what it is
 
 

@@ -187,7 +187,7 @@ def explain(converged: Tensor, diverged: Tensor, residual: Tensor, tolerance: Te
     if bool(diverged.any()):
         parts.append(
             f"{int(diverged.sum())} of {total} samples diverged or were not finite (best iterate kept): "
-            "use a smaller damping or another start"
+            "use smaller steps (step_size or damping) or another start"
         )
     unfinished = ~(converged | diverged)
     if bool(unfinished.any()):
