@@ -9,6 +9,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,6 @@ from workbench.text import require
 
 CUTS = ("tiles", "halve", "fit")
 NATURAL = ("astronaut", "coffee", "cat", "rocket", "motorcycle")  # of SAMPLES; the others are black for the most part
-
-
-class SamplePhotos:
-    """The natural ones of the sample photos, whole, as a source with random access."""
-
-    def __len__(self) -> int:
-        return len(NATURAL)
-
-    def __getitem__(self, index: int) -> Sample:
-        name = NATURAL[index]
-        return name, lambda: to_uint8(sample_photo(name, None))[0]
 
 
 def evaluation_photos(
@@ -100,7 +90,8 @@ def photo_of(name: str) -> str:
 
 def _photos(specs: Sequence[str], seed: int, most: int | None) -> Iterator[Sample]:
     """All sources in turns, not permuted as a whole: what comes first must not depend on how much is asked for."""
-    sources = [open_source(spec) for spec in specs] or [SamplePhotos()]
+    samples = [(name, partial(lambda name: to_uint8(sample_photo(name, None))[0], name)) for name in NATURAL]
+    sources = [open_source(spec) for spec in specs] or [samples]
     turns = itertools.zip_longest(*(_in_order(source, seed, most) for source in sources))
     return (photo for turn in turns for photo in turn if photo is not None)
 

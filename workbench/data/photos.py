@@ -9,8 +9,10 @@ decoding) up to the place, and every worker reads the whole stream and decodes i
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -26,6 +28,8 @@ from workbench.text import check_types, require
 
 if TYPE_CHECKING:
     from workbench.data.crops import CropPool
+
+Cursor = Callable[[int], Iterator[Sample]]  # the sample at a position, and those that may stand in for it
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,12 @@ class Photos(IterableDataset):
         rng = np.random.default_rng((self.seed, position))
         return int(rng.choice(len(self.shares), p=self.shares)), rng
 
-    def _batch(self, first: int, cursors: list[_IndexedCursor | _StreamCursor]) -> Batch:
+    def _batch(self, first: int, cursors: list[Cursor]) -> Batch:
         images: list[Tensor] = []
         skipped: list[str] = []
         for position in range(first, first + self.batch_size):
             which, rng = self._choose(position)
-            for name, decode in cursors[which].candidates(position):
+            for name, decode in cursors[which](position):
                 try:
                     images.append(self._crop(decode(), which, rng))
                     break
@@ -163,12 +167,11 @@ class Photos(IterableDataset):
         images += [images[k % len(images)] for k in range(self.batch_size - len(images))]
         return Batch(torch.stack(images), skipped)
 
-    def _pass(self, first: int, cursors: list[_IndexedCursor | _StreamCursor]) -> None:
+    def _pass(self, first: int, cursors: list[Cursor]) -> None:
         """Advance the streamed sources past a batch that another worker or rank makes."""
-        if all(isinstance(cursor, _IndexedCursor) for cursor in cursors):
-            return
-        for position in range(first, first + self.batch_size):
-            next(cursors[self._choose(position)[0]].candidates(position))
+        if any(isinstance(source, Streamed) for source in self.sources):
+            for position in range(first, first + self.batch_size):
+                next(cursors[self._choose(position)[0]](position))
 
     def _crop(self, pixels: np.ndarray, which: int, rng: np.random.Generator) -> Tensor:
         height, width = pixels.shape[:2]
@@ -194,47 +197,30 @@ class Photos(IterableDataset):
         return torch.from_numpy(crop.copy()).permute(2, 0, 1).float() / 255
 
 
-class _IndexedCursor:
-    """Random access: position p is entry p of an endless sequence of permutations, one per epoch."""
+def _cursor(source: Indexed | Streamed, seed: int) -> Cursor:
+    """Position p of a source is entry p of an endless sequence of permutations, one per epoch; should it not decode,
+    those that follow it, at most a hundred. Each call for a stream takes the next sample, whatever the position."""
+    if isinstance(source, Streamed):
+        samples = _endless(source, seed)
+        return lambda position: itertools.islice(samples, 1)
+    count = len(source)
+    order = lru_cache(1)(lambda epoch: np.random.default_rng((seed, epoch, 1)).permutation(count))
 
-    def __init__(self, source: Indexed, seed: int) -> None:
-        self.source, self.seed = source, seed
-        self.epoch, self.order = -1, np.empty(0, dtype=int)
+    def candidates(position: int) -> Iterator[Sample]:
+        for number in range(position, position + min(count, 100)):
+            epoch, place = divmod(number, count)
+            yield source[int(order(epoch)[place])]
 
-    def candidates(self, position: int) -> Iterator[Sample]:
-        """The sample at ``position``, then (should it not decode) those that follow it, at most a hundred."""
-        count = len(self.source)
-        for attempt in range(min(count, 100)):
-            epoch, place = divmod(position + attempt, count)
-            if epoch != self.epoch:
-                self.epoch, self.order = epoch, np.random.default_rng((self.seed, epoch, 1)).permutation(count)
-            yield self.source[int(self.order[place])]
-
-
-class _StreamCursor:
-    """Sequential access: each call takes the next sample, epoch after epoch."""
-
-    def __init__(self, source: Streamed, seed: int) -> None:
-        self.samples = self._endless(source, seed)
-
-    @staticmethod
-    def _endless(source: Streamed, seed: int) -> Iterator[Sample]:
-        epoch = 0
-        while True:
-            empty = True
-            for sample in source.stream(seed, epoch):
-                empty = False
-                yield sample
-            if empty:
-                raise ValueError("the stream holds no image")
-            epoch += 1
-
-    def candidates(self, position: int) -> Iterator[Sample]:
-        yield next(self.samples)
+    return candidates
 
 
-def _cursor(source: Indexed | Streamed, seed: int) -> _IndexedCursor | _StreamCursor:
-    return _StreamCursor(source, seed) if isinstance(source, Streamed) else _IndexedCursor(source, seed)
+def _endless(source: Streamed, seed: int) -> Iterator[Sample]:
+    for epoch in itertools.count():
+        sample = None
+        for sample in source.stream(seed, epoch):
+            yield sample
+        if sample is None:
+            raise ValueError("the stream holds no image")
 
 
 def _preloaded(source: Indexed) -> list[Sample]:
