@@ -73,6 +73,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Lines of ``rows`` with their columns one below the other, each to the left (<) or right (>) as ``sides`` says."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (zip(row, sides, widths, strict=True) for row in rows)
+    return ["  ".join(f"{text:{side}{width}}" for text, side, width in line).rstrip() for line in lines]
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON to ``path`` in one step. Raises ValueError for NaN or infinity, which JSON does not have."""
     text = json.dumps(content, indent=1, allow_nan=False)

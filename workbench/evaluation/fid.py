@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from workbench.evaluation.perceptual import effnet_unavailable, loaded
+from workbench.evaluation.perceptual import absent, effnet_unavailable, loaded, refuse, torch_file
 from workbench.images import FINITE, check_range, to_uint8
 from workbench.models.files import read_weights, sha256
 
@@ -36,7 +36,12 @@ def set_distance(samples: Tensor, reference: Tensor, key: str) -> float:
         ValueError: fewer than two images, other shapes, samples that are not finite, a ``reference`` beyond [0, 1], or
             what is needed is not there (:func:`fid_unavailable`, the extra ``perceptual``).
     """
-    _check(samples, reference, fid_unavailable() if key == "fid" else effnet_unavailable())
+    for name, images in (("samples", samples), ("reference", reference)):
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] < 2:
+            raise ValueError(f"{name}: expected at least 2 images (N, 3, H, W), got shape {tuple(images.shape)}")
+    check_range(samples, "samples", *FINITE)
+    check_range(reference, "reference")
+    refuse(fid_unavailable() if key == "fid" else effnet_unavailable())
     return distance(moments(samples, key), moments(reference, key))
 
 
@@ -59,7 +64,7 @@ def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | No
 def moments(images: Tensor, key: str) -> Tensor:
     """All that the distance ``key`` ("fid" or "frechet_effnet") needs of a set of ``images`` (N, 3, H, W): the sum of
     (f, 1) (f, 1)^T over the D features f of each, (D + 1, D + 1) in double precision. Those of a set's parts add up."""
-    network = _inception(str(_weights()), images.device) if key == "fid" else _pooled
+    network = _inception(str(torch_file(FID_WEIGHTS)), images.device) if key == "fid" else _pooled
     found = torch.zeros((), dtype=torch.double, device=images.device)
     for batch in images.split(BATCH):
         levels = torch.from_numpy(to_uint8(batch)).permute(0, 3, 1, 2).to(images.device)
@@ -86,9 +91,9 @@ def fid_unavailable() -> str | None:
     such files, under their own name and with the SHA-256 that the name begins to tell."""
     if importlib.util.find_spec("torch_fidelity") is None:
         return "unavailable: FID needs torch-fidelity, pip install 'restoration-workbench[fid]'"
-    weights = _weights()
-    if not weights.is_file():
-        return f"unavailable: place {weights.name} in {weights.parent}"
+    weights = torch_file(FID_WEIGHTS)
+    if reason := absent(weights):
+        return reason
     expected, found = weights.stem.rsplit("-", 1)[-1], sha256(weights)
     if not found.startswith(expected):
         return f"unavailable: {weights} is not the published file, its SHA-256 begins with {found[:8]}"
@@ -105,17 +110,3 @@ def _inception(weights: str, device: torch.device) -> nn.Module:
 
 def _pooled(levels: Tensor) -> Tensor:
     return loaded("effnet", str(levels.device)).pooled(levels / 255)
-
-
-def _check(samples: Tensor, reference: Tensor, reason: str | None) -> None:
-    for name, images in (("samples", samples), ("reference", reference)):
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] < 2:
-            raise ValueError(f"{name}: expected at least 2 images (N, 3, H, W), got shape {tuple(images.shape)}")
-    check_range(samples, "samples", *FINITE)
-    check_range(reference, "reference")
-    if reason is not None:
-        raise ValueError(reason)
-
-
-def _weights() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / FID_WEIGHTS

@@ -43,10 +43,14 @@ def checked_pair(
 ) -> tuple[Tensor, Tensor]:
     """Both batches, clipped. Raises ValueError as ``clipped_pair``, or where ``unavailable(original)`` says why."""
     restored, original = clipped_pair(restored, original, clip)
-    reason = unavailable(original)
+    refuse(unavailable(original))
+    return restored, original
+
+
+def refuse(reason: str | None) -> None:
+    """Raise ValueError with the ``reason`` why something is unavailable, if there is one."""
     if reason is not None:
         raise ValueError(reason)
-    return restored, original
 
 
 class EffNet(nn.Module):
@@ -64,9 +68,7 @@ class EffNet(nn.Module):
 
     def __init__(self, name: str = "effnet") -> None:
         super().__init__()
-        reason = effnet_unavailable(name=name)
-        if reason is not None:
-            raise ValueError(reason)
+        refuse(effnet_unavailable(name=name))
         from efficientnet_lite_pytorch import EfficientNet
 
         self.name = name
@@ -91,9 +93,7 @@ class EffNet(nn.Module):
         if restored.shape != original.shape or original.ndim != 4:
             shapes = f"{tuple(restored.shape)} and {tuple(original.shape)}"
             raise ValueError(f"expected two batches (B, C, H, W) of one shape, got {shapes}")
-        reason = effnet_unavailable(original, self.name)
-        if reason is not None:
-            raise ValueError(reason)
+        refuse(effnet_unavailable(original, self.name))
         with torch.autocast(original.device.type, enabled=False):  # of a trainer
             stages = zip(self.features(restored), self.features(original), strict=True)
             terms = [(_unit(one) - _unit(other)).square().sum(dim=1).mean(dim=(1, 2)) for one, other in stages]
@@ -174,10 +174,8 @@ def lpips_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     Raises:
         ValueError: :func:`lpips_unavailable` says why it cannot be computed.
     """
-    reason = lpips_unavailable()
-    if reason is not None:
-        raise ValueError(reason)
-    network = _lpips_network(str(_lpips_weights()), str(device))
+    refuse(lpips_unavailable())
+    network = _lpips_network(str(torch_file(LPIPS_WEIGHTS)), str(device))
 
     def distance(restored: Tensor, original: Tensor) -> Tensor:
         return network(restored, original, normalize=True).reshape(-1)
@@ -191,17 +189,22 @@ def lpips_unavailable(images: Tensor | None = None) -> str | None:
     LPIPS needs the weights of AlexNet. They are looked for where torch keeps them and never downloaded: a network with
     random weights would give a number too, but that number would not be LPIPS.
     """
-    weights = _lpips_weights()
-    if not weights.is_file():
-        return f"unavailable: place {weights.name} in {weights.parent}"
+    if reason := absent(torch_file(LPIPS_WEIGHTS)):
+        return reason
     height, width = (LPIPS_SIDE, LPIPS_SIDE) if images is None else images.shape[-2:]
     if min(height, width) < LPIPS_SIDE:
         return f"unavailable: LPIPS needs sides of at least {LPIPS_SIDE} pixels, got {height}x{width}"
     return None
 
 
-def _lpips_weights() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS
+def torch_file(name: str) -> Path:
+    """The place of a file of weights where torch keeps those that it downloads."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def absent(weights: Path) -> str | None:
+    """Why what needs the file of ``weights`` is not available, or None where it is there."""
+    return None if weights.is_file() else f"unavailable: place {weights.name} in {weights.parent}"
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,6 @@ An interval or region of 90 % leaves out one tenth of the L + 1 places, so that 
 few samples. Repetitions are independent, pixels of one image are not: all uncertainties count repetitions alone.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from workbench.exam.tasks import Task
 from workbench.models.laplace import Draws
 from workbench.random import stream
-from workbench.text import fits, require
+from workbench.text import columns, fits, require
 
 BINS = 20
 DIRECTIONS = 32
@@ -107,6 +106,8 @@ def grade(
     Raises:
         ValueError: as :func:`check_samples`, or there are fewer exact samples than 2 L.
     """
+    from scipy.stats import chisquare  # slow to import
+
     count, taken = samples.shape[:2]
     check_samples(taken)
     if exact.samples.shape[1] < 2 * taken:
@@ -140,7 +141,7 @@ def grade(
         pixels=_shares(pixels, taken),
         region=_shares(region[:, None], taken, central=False),
         ranks=histogram.tolist(),
-        p_ranks=_p_even(histogram),
+        p_ranks=float(chisquare(histogram.numpy()).pvalue),
     )
 
 
@@ -165,13 +166,7 @@ def table(grades: list[Grade]) -> str:
     """The grades as text: coverages in per cent, with the half width of their 95 % intervals at 90 %."""
     require(bool(grades), "the table", "of one task at least", "none")
     head = ("task", "distance", "variance", "SW (chance)", "projection", "pixels", "region", "p(ranks)", "evals", "")
-    rows = [head, *(_row(each) for each in grades)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    lines = []
-    for first, *rest in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
-    return "\n".join(lines)
+    return "\n".join(columns([head, *map(_row, grades)], "<" + ">" * (len(head) - 1)))
 
 
 def _row(each: Grade) -> tuple[str, ...]:
@@ -204,10 +199,3 @@ def _shares(ranks: Tensor, taken: int, central: bool = True) -> tuple[Share, Sha
         inside = (ranks >= out) & (ranks <= (taken - out if central else taken))
         found.append(share_of(float(inside.double().mean(1).sum()), count, level))
     return found[0], found[1]
-
-
-def _p_even(histogram: Tensor) -> float:
-    from scipy.stats import chisquare
-
-    p = float(chisquare(histogram.numpy()).pvalue)
-    return p if math.isfinite(p) else 0.0

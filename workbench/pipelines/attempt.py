@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -174,13 +174,10 @@ def _execute(folder: Path, job: Job, slots: int, lock: IO[str]) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process and its kernel, which has a session of its own."""
     if process.poll() is None:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for member in family:
-            try:
+        own = psutil.Process(process.pid)
+        for member in (own, *own.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
-            except psutil.NoSuchProcess:
-                continue
     process.wait()
     if process.stdin is not None:
         process.stdin.close()

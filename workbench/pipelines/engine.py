@@ -17,7 +17,7 @@ from workbench.pipelines.engines import Engine, Start, dask
 from workbench.pipelines.identity import commit_of
 from workbench.pipelines.job import PROGRESS, is_done
 from workbench.pipelines.schema import Job, Pipeline
-from workbench.text import require, write_json
+from workbench.text import columns, require, write_json
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total} jobs, {elapsed}<{remaining}{postfix}"
 HALF = 3600  # seconds after which a half-written file has no writer any more
@@ -63,13 +63,6 @@ def table(outcomes: list[Outcome]) -> str:
         (o.label, o.state, f"{o.seconds:.0f} s" if o.state in ("done", "failed") else "", o.note) for o in outcomes
     ]
     return "\n".join(columns(rows, "<<><"))
-
-
-def columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """Lines of ``rows`` with their columns one below the other, each to the left (<) or right (>) as ``sides`` says."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (zip(row, sides, widths, strict=True) for row in rows)
-    return ["  ".join(f"{text:{side}{width}}" for text, side, width in line).rstrip() for line in lines]
 
 
 def _run(pipeline: Pipeline, out: Path, workers: int | None, engine: Engine) -> list[Outcome]:

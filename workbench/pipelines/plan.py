@@ -10,9 +10,9 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from workbench.pipelines.attempt import kept
-from workbench.pipelines.engine import columns
 from workbench.pipelines.job import JOB, RESULT, is_done
 from workbench.pipelines.schema import Job, Pipeline
+from workbench.text import columns
 
 
 class Cost(NamedTuple):

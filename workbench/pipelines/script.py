@@ -14,10 +14,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import GenericAlias, UnionType
+from types import UnionType
 from typing import Any, get_args, get_origin
 
-from workbench.text import check_labels, parse_settings
+from workbench.text import check_labels, fits, parse_settings, type_name
 
 EXAMPLES = {list: '["a", "b"]', dict: '{"a": 1}', str: '"a"', bool: "true", int: "3", float: "0.5"}
 
@@ -38,21 +38,15 @@ def run_script(file: Path, pairs: Sequence[str]) -> dict[str, Any]:
     settings = parse_settings(pairs, "parameters")
     check_labels(file.name, settings, "parameter", (name for name in values if not name.startswith("_")))
     for name, value in settings.items():
-        _check_kind(f"{file.name}: {name}", value, values["__annotations__"].get(name, type(values[name])))
+        if not fits(value, kind := values["__annotations__"].get(name, type(values[name]))):
+            first = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+            example = shlex.quote(f"{name}={EXAMPLES.get(get_origin(first) or first, 'VALUE')}")
+            said = f"{file.name}: {name} must be {type_name(kind)}, got {value!r}"
+            raise ValueError(f"{said}; write it as in {example}")
     values |= settings
     # Empty lines keep the line numbers of error messages right.
     exec(compile("\n" * text.count("\n", 0, match.end()) + text[match.end() :], str(file), "exec"), values)
     return values
-
-
-def _check_kind(name: str, value: object, kind: Any) -> None:
-    """Raise ValueError, with an example, unless ``value`` is of ``kind``, a type or a union of types. What a list holds
-    is not looked at: machines that only train have no pydantic."""
-    parts = [get_origin(part) or part for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
-    if type(value) not in parts and not (float in parts and type(value) is int):
-        told = kind if isinstance(kind, UnionType | GenericAlias) else kind.__name__
-        example = f"{name.split()[-1]}={EXAMPLES.get(parts[0], 'VALUE')}"
-        raise ValueError(f"{name} must be {told}, got {value!r}; write it as in {shlex.quote(example)}")
 
 
 if __name__ == "__main__":
