@@ -86,7 +86,7 @@ def load_prior(
     source                        what it is
     ============================  ==================================================================================
     ``photo``                     shipped with the package (``workbench models`` lists them)
-    ``FILE``                      a file of this package, or a published checkpoint: ``published.py`` says which
+    ``FILE``                      a file of this package, or a published checkpoint: ``published_files`` says which
     ``FOLDER``                    with ``model.safetensors`` of this package, or a diffusers repository
     ``hf:USER/NAME[@REVISION]``   the same on the Hugging Face Hub; ``hf:USER/NAME/FILE`` one file of a repository
     ``diffusers:NAME``            a ``UNet2DModel`` repository on the Hub, or a folder in that format
