@@ -1,8 +1,10 @@
 """Shared fixtures."""
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +15,13 @@ from workbench.cli import main
 
 _sanitize = IPyNbCell.sanitize
 IPyNbCell.sanitize = lambda cell, text: Printed(_sanitize(cell, text))
+
+
+def program(folder: str, name: str) -> ModuleType:
+    """A script of the repository as a module: ``name`` of ``benchmarks`` or ``scripts``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / folder)
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")

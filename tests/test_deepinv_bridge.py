@@ -56,11 +56,9 @@ def test_physics_is_the_operator(name: str) -> None:
     y = op(x)
     for found, expected in (
         (physics.A(x), y),
-        (physics(x), y),
         (physics.A_adjoint(y), op.adjoint(y)),
         (physics.A_dagger(y), op.pinv(y)),
         (physics.prox_l2(z, y, 4.0, solver="lsqr", max_iter=1), op.prox(z, y, 0.25)),
-        (physics.prox_l2(None, y, 4.0), op.prox(torch.zeros_like(x), y, 0.25)),
         (physics.prox_l2(z, y, torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)), op.prox(z, y, torch.tensor([1.0, 0.25]))),
         (physics.prox_l2(z, y, torch.tensor(math.inf)), op.prox(z, y, 0.0)),
     ):
@@ -81,12 +79,9 @@ def test_physics_noise_jpeg_and_wrong_arguments() -> None:
     physics, jpeg = physics_for_deepinv(op, SHAPE, sigma_noise=0.5), physics_for_deepinv(JPEG(20), SHAPE)
     x, photo = torch.zeros(4, *SHAPE), sample_photo("cat", 16)
     assert float(physics(x).std()) == pytest.approx(0.5, abs=0.05)
-    assert float(physics(x, sigma=0.1).std()) == pytest.approx(0.1, abs=0.01)
-    assert type(physics_for_deepinv(op, SHAPE).noise_model).__name__ == "ZeroNoise"
     assert not isinstance(jpeg, deepinv.physics.LinearPhysics)
     y = jpeg(photo)
     assert torch.equal(y, JPEG(20)(photo))
-    assert torch.equal(jpeg.A_dagger(y), JPEG(20).pinv(y))
     assert torch.equal(jpeg.prox_l2(y, y, 2.0), JPEG(20).prox(y, y, 0.5))
     for call, message in (
         (lambda: physics.A(x, filter=x), "cannot be changed"),
@@ -152,10 +147,6 @@ def test_operator_does_not_share_memory_follow_later_changes_or_round() -> None:
     for physics in (theirs()["Downsampling"], rounding):
         with pytest.raises(ValueError, match="float64"):
             operator_from_deepinv(physics, SHAPE)(x.double())
-    # deepinv's prox drops what its grey pictures do not see, ours keeps it.
-    physics, y = deepinv.physics.Decolorize(), deepinv.physics.Decolorize().A(x)
-    torch.testing.assert_close(operator_from_deepinv(physics, SHAPE).prox(x, y, 1.0), x)
-    assert float((physics.prox_l2(x, y, 1.0) - x).norm() / x.norm()) > 0.3
 
 
 def test_refused_physics() -> None:
@@ -164,7 +155,6 @@ def test_refused_physics() -> None:
         "not linear": physics.LinearPhysics(A=lambda x, **_: x + 1, **identity),
         "scaled adjoint": physics.LinearPhysics(A=lambda x, **_: 1.01 * x, **identity),
         "complex": physics.LinearPhysics(A=lambda x, **_: torch.fft.fft2(x), **identity),
-        "TensorList": physics.Denoising().stack(physics.Decolorize()),
         "sensor": physics.LinearPhysics(sensor_model=lambda y: y.clamp(0, 1), **identity),
         "batch": physics.LinearPhysics(A=lambda x, **_: x.mean(0, keepdim=True), **identity),
         "operator on images": physics.Blur(filter=torch.ones(2, 1, 3, 3)),
@@ -172,10 +162,6 @@ def test_refused_physics() -> None:
     for reason, case in wrong.items():
         with pytest.raises(ValueError, match=reason.removeprefix("scaled ")):
             operator_from_deepinv(case, SHAPE)
-    with pytest.raises(ValueError, match="physics"):
-        operator_from_deepinv(Grayscale(), SHAPE)
-    with pytest.raises(ValueError, match="expected images"):
-        operator_from_deepinv(physics.Decolorize(), SHAPE)(torch.zeros(1, 3, 8, 8))
 
 
 def test_says_how_to_install_deepinv(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +217,3 @@ def test_magnetic_resonance_is_deepinv_s(coils: bool) -> None:
     ours = physics_for_deepinv(op, (1, 16, 16), sigma_noise=0.1)
     assert float(ours.adjointness_test(u=x)) < 1e-4
     assert torch.equal(ours.prox_l2(z, y, 10.0), op.prox(z, y, 0.1))
-    # With opposite frequencies measured together a real image is all there is to find, and the two agree.
-    corner = torch.fft.ifftshift(MASK)
-    both = torch.fft.fftshift(torch.maximum(corner, corner.flip((0, 1)).roll((1, 1), (0, 1))))
-    if not coils:
-        y = MaskedFourier(both)(x)
-        found = deepinv.physics.MRI(both).prox_l2(as_theirs(z), y[:, 0].movedim(-1, 1), 10.0)
-        torch.testing.assert_close(MaskedFourier(both).prox(z, y, 0.1), found[:, :1], rtol=0, atol=1e-5)

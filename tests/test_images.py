@@ -112,13 +112,6 @@ def test_transparent_pictures_lie_on_white(tmp_path, mode):
     assert float(image[:, :, 3].min()) == 1
 
 
-def test_palette_and_one_bit_become_rgb(tmp_path):
-    Image.new("RGB", (6, 5), (255, 0, 0)).quantize(2).save(tmp_path / "palette.png")
-    assert torch.equal(images.load_image(tmp_path / "palette.png")[0, :, 2, 2], torch.tensor([1.0, 0, 0]))
-    Image.new("1", (6, 5), 1).save(tmp_path / "white.png")
-    assert torch.equal(images.load_image(tmp_path / "white.png"), torch.ones(1, 3, 5, 6))
-
-
 def test_size_takes_the_centre_square(tmp_path):
     picture = np.zeros((10, 30, 3), np.uint8)
     picture[:, 10:20] = 255

@@ -71,11 +71,3 @@ def test_the_noise_is_that_of_the_measurement_without_what_is_lost():
     few = torch.rand(128, 128, generator=draws) > 0.9
     with pytest.raises(ValueError, match="too little of the photo is known to estimate its noise: give the noise"):
         observe(noisy, Inpainting(few), "auto")
-
-
-def test_noise_below_the_error_of_an_estimated_kernel_is_said():
-    photo = torch.full((1, 3, 32, 32), 0.5)
-    assert "if the kernel is an estimate, noise 0.01 covers its error" in observe(photo, "blur:2", "auto").remark
-    assert observe(photo, "denoise", "auto").remark == "noise estimated: 0.000"
-    noisy = photo + 0.05 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(5))
-    assert "kernel" not in observe(noisy, "blur:2", "auto").remark

@@ -1,7 +1,5 @@
 """Figures hold the pictures they were given."""
 
-from itertools import pairwise
-
 import matplotlib
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import torch
 from PIL import Image
 
 from workbench.images import to_uint8
-from workbench.plots import contact_sheet, curves, show, strip
+from workbench.plots import contact_sheet, show, strip
 
 matplotlib.use("Agg")
 
@@ -27,15 +25,6 @@ def test_pictures_are_drawn_as_they_are():
     assert axes[1, 1].get_xlabel() == "30 dB"
     with pytest.raises(ValueError, match=r"'a': 2, 'b': 1"):
         show({"a": colour, "b": small[:1]})
-
-
-def test_curves_carry_their_values():
-    figure = curves({"residual": torch.tensor([1.0, 0.1, torch.nan])}, x="iteration", y="residual")
-    line = figure.axes[0].lines[0]
-    assert line.get_label() == "residual"
-    assert list(line.get_xdata()) == [1, 2, 3]
-    np.testing.assert_allclose(line.get_ydata(), [1, 0.1, np.nan], rtol=1e-6)
-    assert figure.axes[0].get_yscale() == "log"
 
 
 def test_a_strip_puts_pictures_side_by_side_on_white():
@@ -59,12 +48,3 @@ def test_a_contact_sheet_shows_pairs_of_any_size_and_kind_with_their_names():
     names_of = [np.asarray(sheet)[170:190, left : left + 336].min() for left in (0, 336)]
     assert max(names_of) < 100  # black text on white
     assert np.asarray(sheet)[170:190, 336:].min(axis=(0, 2))[[*range(7), *range(-7, 0)]].min() == 255  # within its cell
-
-
-def test_a_long_title_takes_two_lines_and_not_the_place_of_its_neighbour():
-    figure = show({f"a method with a long name {number}": torch.rand(1, 3, 8, 8) for number in range(4)})
-    figure.draw_without_rendering()
-    places = [axis.title.get_window_extent() for axis in figure.axes]
-    assert all(one.x1 < other.x0 for one, other in pairwise(places))
-    title = "two\n$x_0$ and all that is known of it beside noise"
-    assert show({title: torch.rand(1, 3, 8, 8)}).axes[0].get_title() == title

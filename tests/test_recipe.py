@@ -95,16 +95,10 @@ def method(**changes: Any) -> dict[str, Any]:
 
 BAD = [
     ("{", r"Invalid JSON: .*line 1"),
-    ("[" * 100_000, "Invalid JSON: recursion limit"),
-    ([], r"input should be an object, got \[\]"),
     (LEAST | {"foto": "x"}, "unknown field 'foto', did you mean 'photo'"),
     (method(tle=3), r"methods\[1\]: unknown field 'tle', did you mean 'tile'"),
-    (LEAST | {"methods": [{"prior": "a"}]}, r"methods\[0\].solver: Field required"),
-    (LEAST | {"methods": []}, r"methods: .* at least 1 item .* got \[\]"),
     (LEAST | {"methods": [PINV] * 17}, r"methods: .* at most 16 items .*, not 17, got .{60}$"),
-    (LEAST | {"seed": "0"}, "seed: input should be a valid integer, got '0'"),
     (LEAST | {"noise": "loud"}, "noise is SIGMA, poisson:PEAK, .*, got 'loud'"),
-    (LEAST | {"noise": True}, "noise: input should be a valid number, got True"),
     (LEAST | {"seed": -1}, "seed must be 0 or more, a whole number, got -1"),
     (LEAST | {"samples": 65}, "samples: input should be less than or equal to 64, got 65"),
     (method(prior_settings={"device": "cpu"}), r"methods\[1\]: prior_settings device: not a setting of the prior"),
@@ -164,8 +158,6 @@ def test_a_method_gives_what_the_functions_give(tmp_path):
     measured = measure(old, photo, prior)
     assert torch.equal(measured.y[1:], observe(photo, "sr:4", 0.05).y)
     assert measured.solver_seeds == (0, 1)
-    with pytest.raises(ValueError, match="unknown solver 'diffpr', did you mean 'diffpir'"):
-        run_method(measured, Method(solver="diffpr", prior="photo"), prior)
     with pytest.raises(ValueError, match="steps of diffpir must be int, got '2'"):
         run_method(measured, Method(solver="diffpir", settings={"steps": "2"}, prior="photo"), prior)
     started = Method(solver="ddnm", settings={"steps": 2, "sigma_start": 0.1}, prior="photo")

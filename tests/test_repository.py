@@ -17,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from tests.conftest import program
 from tests.operators.operator_cases import coil_maps
 from tests.printed import Printed
 
@@ -48,14 +49,6 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
         assert requirement.specifier.contains(pins[name], prereleases=True), requirement
 
 
-def _script(name: str) -> ModuleType:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
 EXAMPLES = sorted(file for file in (ROOT / "workbench").rglob("*.py") if ">>> " in file.read_text("utf-8"))
 
 
@@ -66,11 +59,11 @@ def test_examples_in_docstrings(file: Path) -> None:
 
 
 def test_notebooks_and_their_text_twins_are_in_step():
-    assert _script("check_notebooks").problems(ROOT / "notebooks") == []
+    assert program("scripts", "check_notebooks").problems(ROOT / "notebooks") == []
 
 
 def test_the_exercises_are_in_step_and_stop_where_the_student_begins():
-    exercises = _script("exercises")
+    exercises = program("scripts", "exercises")
     assert exercises.problems() == []
     files = sorted((ROOT / "notebooks" / "exercises").glob("*.py"))
     assert len(files) == 4

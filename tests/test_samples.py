@@ -24,7 +24,7 @@ def photos() -> torch.Tensor:
     return sample_photos(32, ("cat", "coffee"))
 
 
-@pytest.mark.parametrize("spec", ["sr:4", "inpaint:0.8", "hadamard:0.5", "jpeg:10"])
+@pytest.mark.parametrize("spec", ["inpaint:0.8", "jpeg:10"])
 def test_samples_differ_in_the_solver_noise_alone(photos, mini, spec):
     """Sample k is a restoration of the same measurement with a solver's stream of seed + k."""
     alone = degrade(photos[:1], spec, 0.05, seed=5, prior=mini)

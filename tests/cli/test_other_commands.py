@@ -32,11 +32,6 @@ def test_lists_say_what_there_is(run):
     assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:", "spandrel:"))
 
 
-def test_help_is_there_without_arguments_too(run):
-    assert run("restore", "--help")[1].startswith("Usage: ")
-    assert run()[1].startswith("Usage: ")
-
-
 @pytest.mark.parametrize(("states", "expected"), [(("done", "kept"), 0), (("done", "failed"), 1), (("skipped",), 1)])
 def test_run_ends_with_a_table_and_code_1_if_a_job_failed(run, tmp_path, monkeypatch, states, expected):
     outcomes = [engine.Outcome(str(index), f"job {index}", state, 1.0) for index, state in enumerate(states)]

@@ -1,7 +1,5 @@
 """``workbench restore``: what it writes, and what it says to bad input (one line, exit code 2, no traceback)."""
 
-import io
-import os
 import re
 import shutil
 import subprocess
@@ -11,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 
 from workbench.cli import main
 from workbench.evaluation.metrics import paper_scores
 from workbench.images import load_image, sample_photo, save_image
-from workbench.photo_file import read_photo
 
 
 def test_restore_writes_pictures_and_metrics(restored, photo):
@@ -123,15 +120,6 @@ def test_alpha_grows_with_a_photo_that_came_small(restored, photo, tmp_path):
     assert alpha.shape == (64, 64)
     assert (alpha[:, :28].max(), alpha[:, 36:].min()) == (0, 255)
     assert read(tmp_path / "out" / "degraded.png")[0] == "RGB"
-    restored("clear.png", "--degrade", "blur:1", "--size", 16)
-    assert read(tmp_path / "out" / "restored.png")[1][0, :, 3].tolist() == [*7 * [0], 17, 238, *7 * [255]]
-    written = tmp_path / "out" / "restored.png"  # where alpha is between, colours are not mixed with white
-    Image.fromarray(read_photo(written).levels[..., :3]).save(tmp_path / "opaque.png")
-    missing = ("clear.png", "--size", 16, "--degrade", "inpaint:0.8", "--initial")
-    one, two = (restored(*missing, start, "--set", "sigma_start=0.1", out="next") for start in (written, "opaque.png"))
-    assert one.files == two.files
-    several = restored(*missing, "opaque.png", "--set", "sigma_start=0.1", "--samples", 2)
-    assert several.files["restored.png"] == one.files["restored.png"] != several.files["restored-2.png"]
 
 
 def test_sixteen_bits_are_written_on_request(restored, tmp_path):
@@ -146,17 +134,6 @@ def test_sixteen_bits_are_written_on_request(restored, tmp_path):
     assert np.array_equal(read(tmp_path / "out" / "restored.png")[1], np.round(ramp / 257))
 
 
-def test_exif_goes_with_the_restoration(restored, photo, tmp_path):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Model] = 6, "a camera"
-    with Image.open(photo) as file:
-        file.crop((0, 0, 32, 24)).save(tmp_path / "turned.jpg", exif=exif)
-    restored("turned.jpg", "--degrade", "blur:1", "--samples", 2)
-    with Image.open(tmp_path / "out" / "restored-2.png") as file:
-        assert file.size == (24, 32)
-        assert dict(file.getexif()) == {ExifTags.Base.Orientation: 1, ExifTags.Base.Model: "a camera"}
-
-
 def test_the_share_that_a_mask_fills_is_said(restored, photo, tmp_path):
     Image.fromarray((np.arange(32)[:, None] < 28).repeat(32, 1)).save(tmp_path / "mask.png")
     done = restored(photo, "--degrade", "mask:mask.png", "--solver", "pinv")
@@ -168,45 +145,35 @@ def test_the_share_that_a_mask_fills_is_said(restored, photo, tmp_path):
 BAD = {
     "none.png": "none.png: no such file",
     "cat.png --solver deqri": "unknown solver 'deqri'.*'deqir'",
-    "cat.png --prior none.safetensors": "none.safetensors",
     "cat.png --degrade blurr:2": "'blurr'.*blur",
     "odd.png --degrade hadamard:0.5": r"34x34.*size 32 would do",
     "cat.png --tile 30": "tiles of photo must be positive multiples of 8, got 30",
-    "cat.png --tile 1000000": "tile.*7071",
-    "one.png --degrade sr:4": "needs a number from 1 to 1 at this size, got '4'",
     "cat.png --out=": "argument 3 is empty: '--out='",
     "cat.png --solver diffpir --initial original.png --out .": "would replace .*original.png",
-    "cat.png --degrade mask:original.png --out .": "would replace .*original.png",
     "cat.png --degrade mask:none.png": "none.png: no such file",
     "cat.png --solver ddnm --initial odd.png": r"shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
     "cat.png --solver pinv --initial cat.png": "pinv takes no initial image; .*ddnm",
     "cat.png --size 0": "at least 1 pixel",
-    "cat.png --size 100000": "at most 7071, got 100000",
     "cat.png --noise 25": r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?",
     "cat.png --bits 12": "8 or 16 bits a channel, got 12",
     "cat.png --samples 65": "--samples",
     "cat.png --seed -1": "seed must be 0 or more",
     "text.json": "text.json: Invalid JSON",
     "cat.png --set step=3": "setting of deqir 'step', did you mean 'steps'",
-    "cat.png --set steps": "NAME=VALUE",
     "cat.png --degrade jpeg:10 --solver ddnm": "linear",
     "cat.png --operator sr:4": "degrade none and an operator go together",
     "cat.png --device cpu,abacus": "device 'abacus' cannot be used",
     "original.png --out .": "would replace original.png",
-    "restored-2.png --out . --samples 2": "would replace restored-2.png",
     "cat.png --out text.json": "cannot write to the folder text.json",
-    "cat.png --out text.json/x": "cannot write to the folder",
     f"{300 * 'a'}.png": "workbench: File name too long: 'aaa",
     "": "Missing argument 'PHOTO'",
-    "cat.png --sed 1": "No such option: --sed",
 }
 
 
 def test_bad_input_ends_with_one_line_and_code_2(refused, photo, tmp_path):
     (tmp_path / "text.json").write_text("no recipe")
-    for name in ("odd", "original", "restored-2"):
+    for name in ("odd", "original"):
         save_image(sample_photo("cat", 34), tmp_path / f"{name}.png")
-    save_image(sample_photo("cat", 1), tmp_path / "one.png")
     for arguments, message in BAD.items():
         assert re.search(message, refused("restore", *arguments.split())), arguments
     assert not (tmp_path / "restored").exists()
@@ -218,15 +185,6 @@ def test_bugs_are_not_hidden(photo, monkeypatch):
     monkeypatch.setattr(workbench.recipe, "restore", None)
     with pytest.raises(TypeError, match="not callable"):
         main(["restore", str(photo)])
-
-
-def test_names_and_encodings_that_lack_letters(photo, tmp_path, monkeypatch):
-    name = photo.rename(tmp_path / os.fsdecode(b"\xf6.png"))
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
-    with pytest.raises(SystemExit) as stop:
-        main(["restore", str(name), "--solver", "pinv", "--out", str(tmp_path / "−")])
-    assert stop.value.code == 0
-    assert sys.stdout.buffer.getvalue().endswith(b"?\n")
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

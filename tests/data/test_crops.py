@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from workbench.data import CropPool, InTurn, Stock
-from workbench.data.dead_leaves import dead_leaves
 from workbench.random import Draws
 from workbench.trainers import DSM
 
@@ -67,13 +66,11 @@ def test_photos_smaller_than_the_crop_are_left_out() -> None:
         ([Stock([_numbered(20, 20)])], 32, "none of its 1 photos is at least 32x32"),
         ([Stock([np.zeros((20, 20, 3))])], 8, "uint8"),
         ([Stock([_numbered(20, 20)], weight=-1.0)], 8, "weights must be at least 0, not all 0"),
-        ([], 8, "stocks must be at least 1"),
-        (None, 8, "pools must be at least one"),
     ],
 )
 def test_pools_of_nothing_are_refused(stocks, size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        InTurn([]) if stocks is None else CropPool(stocks, size=size, batch_size=1)
+        CropPool(stocks, size=size, batch_size=1)
 
 
 def test_levels_below_the_floor_are_mirrored_at_it() -> None:
@@ -94,13 +91,3 @@ def test_levels_below_the_floor_are_mirrored_at_it() -> None:
     free, floored = (level / 2 for level in levels)  # the network is told 2 sigma
     assert float(free.min()) < 0.1 <= float(floored.min())
     torch.testing.assert_close(floored, torch.where(free < 0.1, 0.01 / free, free).clamp(max=prior.sigma_max))
-
-
-def test_dead_leaves_have_the_colours_of_their_palette_and_flat_surfaces() -> None:
-    palette = torch.tensor([[200, 10, 10], [10, 10, 200]], dtype=torch.uint8)
-    images = dead_leaves(2, 48, palette, torch.Generator().manual_seed(0))
-    assert images.shape == (2, 48, 48, 3)
-    assert images.dtype == torch.uint8
-    assert images.float().std() > 20
-    flat = (images[:, 1:] == images[:, :-1]).all(-1).float().mean()
-    assert float(flat) > 0.3

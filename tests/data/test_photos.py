@@ -162,16 +162,11 @@ def test_sources_are_drawn_by_weight(tmp_path: Path) -> None:
         ("float.npy", {}, r"expected uint8 images .* found float64 \(2, 4, 4, 3\)"),
         ("two.npz", {}, "expected a key 'images' or a single array, found a, b"),
         ("cut.npz", {}, "cut.npz: not a whole file of numbers"),
-        ("cut.npy", {}, "cut.npy: not a whole file of numbers"),
         ("a.npy", {"weights": [1, 1]}, "1 sources, 2 weights"),
         ("a.npy", {"size": 0}, "size and batch_size"),
-        ("a.npy", {"size": 8.5}, "setting size of Photos must be int, got 8.5"),
         ("a.npy", {"resize": "a"}, "setting resize of Photos must be int"),
         ("a.npy", {"scales": (1.0, 0.5)}, "scales must be pairs"),
-        ("a.npy", {"scales": [0.5]}, r"scales must be pairs, .* got \[0.5\]"),
-        ("a.npy", {"scales": (1.0, float("inf"))}, "scales must be pairs"),
         ("a.npy", {"resize": -4}, "resize must be at least 1 or None"),
-        ("a.npy", {"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_wrong_sources_and_options_are_refused(tmp_path: Path, name: str, options: dict, message: str) -> None:
@@ -183,7 +178,6 @@ def test_wrong_sources_and_options_are_refused(tmp_path: Path, name: str, option
     with tarfile.open(tmp_path / "cut.tar", "w") as tar:
         tar.add(tmp_path / "float.npy", "float.npy")
     (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[:900])
-    (tmp_path / "cut.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:5])
     with pytest.raises(ValueError, match=message):
         Photos(tmp_path / name, **{"size": 8, "batch_size": 1} | options)
 

@@ -61,6 +61,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
             )
         running.append(process)
         while not re.search(r"The demo is at http", log.read_text()):
+            if process.poll() is not None and "Cannot find empty port" in log.read_text():
+                return start(*options)  # another program took the port meanwhile
             if process.poll() is not None or time.monotonic() - started > 120:
                 pytest.fail(f"the server did not come up: {log.read_text()}")
             time.sleep(0.05)

@@ -2,12 +2,11 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.demo.browser import DEGRADED, Demo, decode, drop, needs_chromium, photo, pixels
+from tests.demo.browser import DEGRADED, Demo, decode, needs_chromium, pixels
 from tests.demo.conftest import Server
 from workbench.demo.record import OPENING
 
@@ -108,17 +107,6 @@ def test_on_a_phone_nothing_is_cut_off_and_what_matters_is_in_reach(phone: Demo)
     phone.page.locator(DEGRADED).wait_for()
     phone.part("peek").click()
     phone.page.wait_for_function("document.querySelector('#board').getBoundingClientRect().top >= -1")
-
-
-def test_a_file_that_is_no_picture_is_no_broken_icon(demo: Demo, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not a picture")
-    demo.part("photo", "[aria-label='Remove Image']").click()
-    demo.part("photo", "input[type=file]").set_input_files(tmp_path / "text.png")
-    demo.says("text.png: not an image")
-    expect(demo.part("photo", "img")).to_be_hidden()
-    with demo.changes():
-        drop(demo, "photo", photo(tmp_path / "good.png"))
-    assert demo.part("status", "[role=alert]").count() == 0
 
 
 def test_a_blind_vote(demo: Demo) -> None:

@@ -78,25 +78,17 @@ def test_a_degradation_is_written_by_its_controls_and_they_follow_what_is_typed(
     with demo.changes():
         demo.choose("kind", "Compressed sensing")
     expect(demo.part("side", "input")).to_have_value("64")  # the nearest that it takes
-    for name, controls in {"blur": ["first", "second"], "sr": ["first", "word"]}.items():
-        title, *parameters = CONTROLS[name]
-        with demo.changes():
-            demo.choose("kind", title)
-        values = values_in(name)
-        expect(text).to_have_value(spec_with(name, values))
-        for control in {"first", "second", "word"} - {*controls}:
-            expect(demo.part(control)).to_have_count(0)
-        for number, (control, parameter) in enumerate(zip(controls, parameters, strict=True)):
-            expect(demo.part(control, "[data-testid=block-info]")).to_have_text(parameter.label)
-            with demo.changes():
-                values[number] = _turn(demo, control, parameter)
-            expect(text).to_have_value(spec_with(name, values))
-
+    title, *parameters = CONTROLS["sr"]
     with demo.changes():
-        demo.write("degradation", "blur:0.1:6")
-    text.blur()
-    for control, value in (("first", "0.1"), ("second", "6")):
-        expect(demo.part(control, "input[type=range]")).to_have_value(value)
+        demo.choose("kind", title)
+    values = values_in("sr")
+    expect(text).to_have_value(spec_with("sr", values))
+    expect(demo.part("second")).to_have_count(0)
+    for number, (control, parameter) in enumerate(zip(["first", "word"], parameters, strict=True)):
+        expect(demo.part(control, "[data-testid=block-info]")).to_have_text(parameter.label)
+        with demo.changes():
+            values[number] = _turn(demo, control, parameter)
+        expect(text).to_have_value(spec_with("sr", values))
     with demo.changes():
         text.clear()
         text.press_sequentially("sr:2:gaussian,0.7")
@@ -139,31 +131,19 @@ def test_on_a_slow_line_the_last_choice_counts(demo: Demo) -> None:
 def test_mistakes_are_said_as_they_were_typed_and_the_page_goes_on(demo: Demo) -> None:
     demo.small()
     said = demo.part("status", "p.error[role=alert]")
-    mistakes = {
-        "degradation": {"sr:0": "'sr:0'", "mask:/etc/passwd": "takes the mask that you paint or upload", "": "unknown"},
-        "noise": {"-1": "got -1.0", "": "got ''"},
-        "side": {"0": "got 0", "": "got nothing"},
-        "seed": {"1.5": "got 1.5"},
-    }
-    for name, answers in mistakes.items():
+    for name, text, answer in (("degradation", "sr:0", "'sr:0'"), ("side", "", "got nothing")):
         right = demo.part(name, "input").input_value()
-        for text, answer in answers.items():
-            demo.write(name, text)
-            demo.part(name, "input").press("Tab")
-            expect(said).to_contain_text(answer)
-            expect(demo.part("board", "img")).to_have_count(0)
-            assert demo.part(name, "input").input_value() == text
+        demo.write(name, text)
+        demo.part(name, "input").press("Tab")
+        expect(said).to_contain_text(answer)
+        expect(demo.part("board", "img")).to_have_count(0)
+        assert demo.part(name, "input").input_value() == text
         with demo.changes():
             demo.write(name, right)
         expect(said).to_have_count(0)
-    demo.number("count", 0)
+    demo.methods(("pinv", "photo", "zteps=3"))
     demo.part("go").click()
-    expect(said).to_contain_text("samples must be a whole number from 1 to 8, got 0")
-    demo.number("count", 1)
-    for settings, sentence in (("zteps=3", "method 1: unknown setting of pinv 'zteps'"), ("", "at least one method")):
-        demo.methods(*([("pinv", "photo", settings)] if settings else []))
-        demo.part("go").click()
-        expect(said).to_contain_text(sentence)
+    expect(said).to_contain_text("method 1: unknown setting of pinv 'zteps'")
     demo.methods(("pinv", "photo", ""))
     demo.restore()
     assert [row["Method"] for row in demo.scores()] == ["pinv, photo"]
@@ -171,8 +151,7 @@ def test_mistakes_are_said_as_they_were_typed_and_the_page_goes_on(demo: Demo) -
 
 def test_a_preset_sets_everything(demo: Demo) -> None:
     demo.unfold("framing")
-    first, *_ = PRESETS
-    for name in ("UD2M: nine evaluations against a hundred", "Old photo: colours and scratches", first):
+    for name in ("UD2M: nine evaluations against a hundred", "Old photo: colours and scratches"):
         preset = PRESETS[name]
         demo.choose("preset", name)
         expect(demo.part("about")).to_contain_text(preset.about)
@@ -219,9 +198,7 @@ def test_a_photo_that_came_degraded_is_cut_out_its_noise_estimated_and_its_kerne
 ) -> None:
     noise = np.random.default_rng(0).normal(128, 0.08 * 255, (64, 64, 3))
     Image.fromarray(noise.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "noise.png")
-    drawn = np.diag([51, 102, 153, 204, 255]).astype(np.uint8)
-    Image.fromarray(drawn).save(tmp_path / "motion.png")
-    np.savez(tmp_path / "two.npz", first=drawn, second=drawn)
+    Image.fromarray(np.diag([51, 102, 153, 204, 255]).astype(np.uint8)).save(tmp_path / "motion.png")
     demo.unfold("framing")
     with demo.changes():
         demo.part("came", "input").check()
@@ -235,22 +212,11 @@ def test_a_photo_that_came_degraded_is_cut_out_its_noise_estimated_and_its_kerne
     expect(demo.part("noise", "input")).not_to_have_value("0.01")
     level = float(demo.value("noise"))
     assert level == pytest.approx(0.08, rel=0.06)
-    expect(demo.part("level", "input[type=range]")).to_have_value(f"{level:g}")
-    demo.status(f"Noise estimated: {level:.3f}")
-    demo.number("noise", 0.2)
-    expect(demo.page.locator("#status .prose", has_text="estimated")).to_have_count(0)
-
-    kernel = demo.page.locator("#board img[alt=Kernel]")
     demo.choose("kind", "Blur")
     expect(demo.part(*TEXT)).to_have_value("blur:1.5:1.5")
     demo.part("kernel", "input[type=file]").set_input_files(tmp_path / "motion.png")
-    kernel.wait_for()
     expect(demo.part("board", ".kernel")).to_contain_text("Kernel 5×5")
-    demo.part("kernel", "[aria-label=Clear]").click()
-    expect(kernel).to_have_count(0)
-    demo.part("kernel", "input[type=file]").set_input_files(tmp_path / "two.npz")
-    demo.says("one of first, second")
     demo.choose("preset", "MTDEQ: Gaussian against equilibrium prior")
     expect(demo.part("kernel", "input[type=file]")).to_have_count(1)  # empty again
     demo.page.locator("#board img[alt=Degraded]").wait_for()
-    assert kernel.count() == 0
+    assert demo.page.locator("#board img[alt=Kernel]").count() == 0

@@ -83,35 +83,6 @@ def test_two_methods_are_shown_while_they_run_and_then_with_all_that_is_known(sm
     assert cut == pytest.approx(25, abs=5)
 
 
-def test_what_is_shown_belongs_together(small: Demo) -> None:
-    """Other methods grey the results, another problem hides them; what was changed during a run does so at its end."""
-    pictures, details, changed = (small.part(*at) for at in (("board", ".rows"), ("details",), ("changed",)))
-    small.methods(PINV)
-    small.restore()
-    expect(changed).to_have_count(0)
-    for settings, grey in (("steps=2", True), ("", False)):
-        small.write("settings1", settings)
-        expect(changed).to_have_count(int(grey))
-        for part in (pictures, details):
-            expect(part).to_have_css("opacity", "0.45" if grey else "1")
-    small.write("settings1", "stepz=2")
-    small.part("go").click()
-    expect(small.part("status", "p.error[role=alert]")).to_contain_text("unknown setting")
-    expect(changed).to_be_visible()
-
-    small.methods(("ddnm", "photo", "steps=200"))
-    small.part("go").click()
-    small.page.wait_for_function("document.querySelector('#board progress')?.value > 0")
-    small.write("settings1", "steps=2")
-    small.status("Done.", 60_000)
-    expect(changed).to_be_visible()
-    with small.changes():
-        small.write("noise", "poisson:30")
-    for part in (details, changed):
-        expect(part).to_have_count(0)
-    assert len(small.captions()) == 2
-
-
 def test_a_run_can_be_cancelled_and_the_next_one_runs_four_methods_in_a_grid(small: Demo) -> None:
     small.write("settings1", "steps=1000")
     small.part("go").click()

@@ -5,9 +5,8 @@ import io
 import json
 import re
 import zipfile
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,17 +93,11 @@ def with_mask(folder: Path, width: int, height: int) -> Problem:
     return problem(folder / "wide.png", side=24, noise=0.0, degradation="mask", mask=mask)
 
 
-@pytest.mark.parametrize(("size", "layer"), [((24, 24), False), ((64, 48), True)])
-def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(sessions, tmp_path, size, layer):
-    """...and may be a transparent layer on which somebody painted, in black."""
-    wanted = with_mask(tmp_path, *size)
-    if layer:
-        paint = np.zeros((48, 64, 4), np.uint8)
-        paint[:24, :, 3] = 255
-        Image.fromarray(paint).save(wanted.mask)
-    lost = load_image(sessions.degraded_files(wanted, "session")[1])
-    assert not lost[..., :12, :].any()
-    assert lost[..., 13:, :].all()
+def test_an_uploaded_mask_has_the_size_of_the_photo_or_of_the_result(sessions, tmp_path):
+    for size in ((24, 24), (64, 48)):
+        lost = load_image(sessions.degraded_files(with_mask(tmp_path, *size), "session")[1])
+        assert not lost[..., :12, :].any()
+        assert lost[..., 13:, :].all()
     with pytest.raises(ValueError, match="the mask has 30x30 pixels, the photo 64x48, what is restored of it 24x24"):
         sessions.preview(with_mask(tmp_path, 30, 30), "session")
 
@@ -226,19 +219,3 @@ def test_a_method_that_cannot_is_said_and_the_others_go_on(sessions, photo):
 def _few_steps(solver: str) -> str:
     few = steps_of(solver, 4 if solver in ("deqir", "ddrm") else 3)
     return " ".join(f"{name}={steps}" for name, steps in few.items())
-
-
-def test_the_page_hears_of_progress_once_and_clients_every_time(sessions, photo):
-    """A line that came again after "Cancelled." would take its place."""
-    from workbench.demo.endpoints import endpoints
-
-    asked = problem(photo)
-    rows = ["diffpir", "photo", "steps=60", *["none", "", ""] * 3]
-    values = [*(getattr(asked, field.name) for field in fields(asked)), *rows, 1]
-    answers, visitor = endpoints(sessions), SimpleNamespace(session_hash="visitor")
-    every, once = ([row[2] for row in answers[name](visitor, *values)] for name in ("restore", "watched"))
-    running = "Method 1 of 1: diffpir, photo (DSM)"
-    assert every.count(running) > 1
-    texts = [line for line in once if isinstance(line, str)]
-    assert texts.count(running) == 1
-    assert (texts[-1], len(texts) < len(once)) == ("Done.", True)

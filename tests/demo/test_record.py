@@ -1,6 +1,5 @@
 """What is shipped computed beforehand is what its settings give, and the vote counts as it says."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from workbench.demo.photo import frame, read_photo
 from workbench.demo.presets import PRESETS
 from workbench.demo.problem import Limits, Problem, methods_of
 from workbench.demo.record import OPENING, RECORD, computed, opening_board, recorded
-from workbench.demo.vote import Ballot, Pair, beginning, cast_vote, shares, verdict_table, write_votes
+from workbench.demo.vote import Ballot, Pair, beginning, cast_vote, shares, verdict_table
 from workbench.evaluation.metrics import psnr
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import available_priors
@@ -70,18 +69,6 @@ def test_the_share_is_of_those_with_a_preference_and_has_wilsons_interval():
     assert [first["share of first"], first["low"], first["high"]] == pytest.approx([p, *expected], abs=1e-6)
     assert "share of first" not in other
     assert verdict_table(Ballot(votes=tuple(votes))).iloc[0, -1] == "80% (49% to 94%)"
-
-
-def test_votes_are_taken_home(tmp_path):
-    ballot = Ballot((pair("a", "b"), pair("b", "a", "2"))).voted("left").voted("none")
-    table, record = write_votes(ballot, tmp_path)
-    with table.open() as file:
-        assert list(csv.reader(file)) == [
-            ["of", "left", "right", "vote"],
-            ["a photo", "a", "b", "left"],
-            ["a photo", "b", "a", "none"],
-        ]
-    assert json.loads(record.read_text())["shares"] == shares(ballot.votes)
 
 
 def test_there_is_something_to_vote_on_and_it_is_small():

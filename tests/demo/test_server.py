@@ -1,10 +1,8 @@
 """The served page from outside: files, connections, more visitors than the queue takes, and what is left behind."""
 
-import importlib.util
 import os
 import re
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.conftest import program
 from tests.demo.conftest import Server
 from tests.demo.visitor import defaults, join, raw_call, started, until, upload, visiting
 from workbench.demo.files import make_root
@@ -171,18 +170,8 @@ def test_who_leaves_during_a_run_stops_it(server, photo):
 CLIENTS = 8
 
 
-@pytest.fixture(scope="module")
-def demo_load():
-    file = REPOSITORY / "benchmarks" / "demo_load.py"
-    spec = importlib.util.spec_from_file_location("demo_load", file)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "demo_load", module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    return module
-
-
-def test_more_visitors_at_once_than_the_queue_takes(server, demo_load):
+def test_more_visitors_at_once_than_the_queue_takes(server):
+    demo_load = program("benchmarks", "demo_load")
     process = psutil.Process(server.process.pid)
     demo_load.load(server.url, process, server.files, clients=1, requests=1, steps=1)  # reads networks, imports
     measured = demo_load.load(server.url, process, server.files, clients=CLIENTS, requests=1, steps=1)

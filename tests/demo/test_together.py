@@ -1,9 +1,6 @@
 """What is shown belongs together, and says what the comparison is about."""
 
-import html
-import re
 from dataclasses import fields
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +9,11 @@ import pytest
 from tests.demo.test_page import drawn, problem
 from tests.demo.test_page import photo as photo
 from tests.demo.test_page import sessions as sessions
-from workbench.demo.compare import Board
 from workbench.demo.endpoints import endpoints
 from workbench.demo.files import Visits
 from workbench.demo.problem import Limits, Problem, Row
 from workbench.demo.session import Sessions
 from workbench.demo.view import AMPLIFY, board_html, score_table
-from workbench.evaluation.perceptual import effnet
 from workbench.images import load_image
 
 ROWS = [Row("pinv", "photo"), Row("ddnm", "photo", "steps=2")]
@@ -51,20 +46,6 @@ def test_what_was_changed_during_a_run_and_back_is_shown(sessions, photo):
     assert not sessions.shows_results_of(problem(photo, noise=0.2), "session")
     list(run)
     assert sessions.shows_results_of(problem(photo), "session")
-
-
-def test_a_visitor_who_leaves_while_the_picture_to_paint_on_is_made_gets_none(sessions, photo, monkeypatch):
-    wanted = problem(photo, degradation="oldphoto")
-    file = Path(sessions.canvas(wanted, "session")["background"])
-    assert file.exists()
-
-    def left(*_: object) -> Path:
-        sessions.leave("session")
-        return photo.parent / "gone"
-
-    monkeypatch.setattr(sessions.visits, "folder", left)
-    assert sessions.canvas(wanted, "session") is None
-    assert not file.exists()
 
 
 def answer(sessions: Sessions, asked: Problem, rows: list[Row], samples: int = 1) -> tuple[object, ...]:
@@ -113,24 +94,3 @@ def test_the_table_compares_the_first_two_methods_sample_by_sample_and_the_board
     assert (seeds[0] == first).all()  # the one that is scored
     spread = (AMPLIFY * np.std(seeds, axis=0, ddof=1)).clip(0, 255)
     assert abs(drawn(shown, "Spread")[1] - spread).max() <= 2 * AMPLIFY
-
-
-def captions(board: Board) -> list[str]:
-    return [html.unescape(text) for text in re.findall(r"</b> <span>(.*?)</span>", board_html(board))]
-
-
-def test_captions_say_rounds_beside_a_parallel_method_and_the_perceptual_score_where_priors_differ(sessions, photo):
-    rows = [Row("deqir", "photo", "steps=4"), Row("ddnm", "photo", "steps=4")]
-    *_, (board, _) = sessions.restore(problem(photo), rows, 1, "session")
-    parallel = board.panels[0].records[0]
-    assert parallel["iterations"] < parallel["evaluations"]
-    said = captions(board)[2:4]
-    assert f", {parallel['evaluations']} evaluations in {parallel['iterations']} rounds, " in said[0]
-    assert ", 4 evaluations in 4 rounds, " in said[1]
-    assert not any("EfficientNet" in text for text in said)
-
-    *_, (board, _) = sessions.restore(problem(photo), [Row("pinv", "photo"), Row("pinv", "photo-mupet")], 1, "session")
-    image, original = board.panels[0].images, board.degraded.original
-    distance = float(effnet(image.clamp(0, 1), original, name="effnet2"))
-    assert f" dB, EfficientNet-Lite2 distance {distance:.3f} ↓, 0 evaluations, " in captions(board)[2]
-    assert "rounds" not in captions(board)[2]

@@ -1,12 +1,12 @@
 """The EfficientNet distances: what a distance must do, the order of known distortions, and what is refused."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity, interpolate
 
+from tests.conftest import program
 from workbench.evaluation import metrics
 from workbench.evaluation import perceptual as module
 from workbench.evaluation.perceptual import NETWORKS, EffNet, effnet, effnet_loss, effnet_unavailable
@@ -16,9 +16,7 @@ from workbench.solvers.deqir.losses import apart, perceptual_distance
 from workbench.trainers import MUPET
 
 pytest.importorskip("efficientnet_lite_pytorch")
-SPEC = importlib.util.spec_from_file_location("distances", Path(__file__).parents[2] / "benchmarks" / "distances.py")
-distances = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(distances)
+distances = program("benchmarks", "distances")
 CHANNELS = {"effnet": (32, 16, 24, 40, 112, 320), "effnet2": (32, 16, 24, 48, 120, 352)}
 
 
@@ -77,13 +75,6 @@ def test_every_sample_photo_gets_farther_the_stronger_the_distortion(photos, kin
     assert distances.rising(distances.ladder(effnet, photos, distortion, strengths)) == 1
 
 
-def test_contrast_and_shift_cost_less_than_noise_of_the_same_error(photos):
-    own, noisy = distances.beside_noise(effnet, photos, distances.contrast(photos, 0.1))
-    assert bool((own < 0.2 * noisy).all())
-    own, noisy = distances.beside_noise(effnet, photos, distances.shift(photos, 1))
-    assert bool((own < noisy).all())
-
-
 def test_gradients_are_those_of_finite_differences(photos):
     distance = EffNet().double()
     source = generator(0)
@@ -105,13 +96,6 @@ def test_flat_and_equal_images_have_finite_gradients():
     flat = torch.zeros(1, 3, 16, 16, requires_grad=True)
     (gradient,) = torch.autograd.grad(EffNet()(flat, torch.zeros(1, 3, 16, 16)).sum(), flat)
     assert bool(gradient.isfinite().all())
-
-
-def test_the_module_is_frozen_and_stays_in_eval_mode():
-    holder = torch.nn.ModuleList([EffNet()]).train()
-    assert holder.training
-    assert not any(part.training for part in holder[0].modules())
-    assert not any(parameter.requires_grad for parameter in holder.parameters())
 
 
 def test_it_computes_in_single_precision_under_the_autocast_of_a_trainer(photos):

@@ -155,8 +155,7 @@ def test_pigdm_is_exact_on_white_images(name, sigma):
         assert rows_of(wide, name, sigma, white())["seen"].bias > 3 * rows["seen"].bias
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.85])
-@pytest.mark.parametrize("kind", [DDRM, DDNM])
+@pytest.mark.parametrize(("kind", "eta"), [(DDRM, 0.0), (DDNM, 0.85)])
 def test_where_nothing_is_seen_a_white_prior_is_sampled_by_ddim(kind, eta):
     """White coefficients do not know of each other."""
     unseen = rows_of(kind(100, eta, schedule="karras"), "inpaint", 0.1, white())["unseen"]

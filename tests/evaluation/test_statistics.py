@@ -62,12 +62,6 @@ def test_pairing_cancels_what_differs_between_images():
     assert shuffled.half == pytest.approx(unpaired, rel=0.4)
 
 
-def test_one_image_has_no_interval():
-    one = paired_difference([0.2], [0.3])
-    assert (one.low, one.high, one.half, one.sign) == (None, None, None, 0)
-    assert one.mean == pytest.approx(-0.1)
-
-
 @pytest.mark.parametrize("sizes", [(6,) * 5, (2, 4, 6, 8, 10)])
 def test_tiles_of_one_photo_are_no_independent_images(sizes):
     """Photos differ as much as the tiles of one do: intervals over tiles are far too narrow, those over photos hold."""
@@ -95,7 +89,6 @@ def test_clusters_of_one_image_and_of_equal_size_are_student_s_own():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mean_interval([]), "finite numbers"),
         (lambda: mean_interval([1, float("nan")]), "finite numbers"),
         (lambda: paired_difference([1, 2], [1]), "equal numbers, got 2 and 1"),
         (lambda: relative_change([1, 2], [-1, 1]), "positive mean"),

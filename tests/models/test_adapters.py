@@ -1,7 +1,5 @@
 """Every adapter against a Gaussian image model, where denoiser, score and noise are known in closed form."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -131,39 +129,27 @@ def test_vp_networks_give_the_denoiser_at_any_level_whatever_they_predict(predic
         (lambda: vp(step="round"), "step must be one of interpolate, nearest, got 'round'"),
         (lambda: vp(times=torch.arange(3)), r"times must be of shape \(1000,\), got shape \(3,\)"),
         (lambda: vp(alphas_cumprod=torch.tensor([0.5, 0.9])), "must be a decreasing vector"),
-        (lambda: vp(alphas_cumprod=torch.tensor([])), "must be a decreasing vector of two numbers or more"),
         (lambda: vp(alphas_cumprod=torch.tensor([1.0, 0.5])), "must be between 0 and 1, got 1 to 0.5"),
-        (lambda: vp(alphas_cumprod=torch.tensor([0.5, -0.1])), "must be between 0 and 1"),
         (lambda: VEScore(GaussianScore(), sigma_min=0.0), "must be 0 < sigma_min"),
-        (lambda: VEScore(GaussianScore(), sigma_max=math.nan), "must be 0 < sigma_min"),
         (lambda: EDMPrecond(GaussianEDM(0.5), sigma_data=0.0), "sigma_data must be positive and finite, got 0"),
         (lambda: PlainDenoiser(posterior_mean, sigma_min=-1.0), "must be 0 <= sigma_min"),
-        (lambda: PlainDenoiser(posterior_mean, sigma_min=2.0, sigma_max=1.0), "must be 0 <= sigma_min"),
-        (lambda: PlainDenoiser(posterior_mean, sigma_max=None), "sigma_max of a prior must be float, got None"),
-        (lambda: PlainDenoiser(posterior_mean, multiple=1.5), "multiple of a prior must be int, got 1.5"),
         (lambda: PlainDenoiser(posterior_mean, data_range=5), "data_range must be two numbers, the lower first, got 5"),
         (lambda: PlainDenoiser(torch.nn.Identity())(torch.rand(1, 3, 8, 8), 0.1), "many noise levels, Identity takes"),
         (lambda: PlainDenoiser(None), "net must be a network or a function, .*, got None"),
-        (lambda: vp(alphas_cumprod=[0.5, 0.9]), "a decreasing vector"),
         (lambda: PlainDenoiser(posterior_mean, channels=0), "channels must be at least 1"),
-        (lambda: PlainDenoiser(posterior_mean, multiple=0), "multiple must be at least 1"),
         (lambda: ask(51.0), "knows noise up to sigma = 50, got 51"),
-        (lambda: ask(math.nan), "finite and not negative"),
         (lambda: ask(-0.1), "finite and not negative"),
         (lambda: ask(torch.tensor([0.1, 0.1, 0.1])), r"shape \(2,\), got shape \(3,\)"),
-        (lambda: ask(torch.zeros(2, 1)), r"shape \(2,\), got shape \(2, 1\)"),
         (
             lambda: ask(0.1, torch.rand(1, 1, 8, 8)),
             r"ours takes colour images \(B, 3, H, W\), got .*1, 1, 8, 8",
         ),
         (lambda: ask(0.1, torch.rand(1, 3, 8, 6)), "multiples of 4, got 8x6"),
-        (lambda: ask(0.1, torch.rand(1, 3, 0, 8)), "images must be of at least one pixel, got 0x8"),
         # As whole numbers 0.1 would be 0, and 2 x - 1 beyond 255.
         (
             lambda: ask(0.1, torch.ones(1, 3, 8, 8, dtype=torch.uint8)),
             r"floating-point .*\(uint8: x.float",
         ),
-        (lambda: ask(0.1, [[0.5]]), "ours takes tensors of floating-point numbers, got list"),
     ],
 )
 def test_settings_levels_and_images_that_do_not_fit_are_refused(make, message: str) -> None:

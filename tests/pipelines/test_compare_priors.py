@@ -4,12 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
-import yaml
 from PIL import Image
 
 from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_here, run_to_report
 from workbench.evaluation.statistics import mean_interval
-from workbench.pipelines.published import find_published, read_published
 from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
 
@@ -126,17 +124,6 @@ def test_unknown_published_tables_are_refused(tmp_path):
     (tmp_path / "jobs" / "compare_priors.ipynb").write_text((NOTEBOOKS / "compare_priors.ipynb").read_text())
     with pytest.raises(ValueError, match=r"there is no published\.yaml beside or above"):
         load_pipeline(tmp_path / "p.yaml", tmp_path / "jobs")
-
-
-def test_every_task_has_its_row_in_the_paper():
-    for path in ROOT.glob("pipelines/**/mupet_*.yaml"):
-        table = read_published(find_published(path))["mupet-2"]
-        tasks = [job.parameters.get("published_task") for job in load_pipeline(path).jobs]
-        for task in filter(None, tasks):
-            (names, (dsm, mupet)) = zip(*table.figures(task), strict=True)
-            assert names == (["DSM"], ["MUPET"])
-            assert dsm["LPIPS"] >= mupet["LPIPS"]
-        assert not any(tasks) or "mupet-2" in yaml.safe_load(path.read_text())["published"]
 
 
 def test_settings_are_chosen_on_other_photos_than_those_tested_on():

@@ -203,12 +203,12 @@ def ended(folder: Path, process: subprocess.Popen, number: int) -> str:
 
 def test_kernels_that_start_at_once_do_not_meet(tmp_path):
     """By sockets that have names: ports are chosen before they are bound, and two kernels may choose the same."""
-    processes = [started(tmp_path, number) for number in range(4)]
+    processes = [started(tmp_path, number) for number in range(3)]
     said = [ended(tmp_path, process, number) for number, process in enumerate(processes)]
-    assert [process.returncode for process in processes] == [0] * 4, said
+    assert [process.returncode for process in processes] == [0] * 3, said
     assert "start 1 of" not in "".join(said)
-    results = [json.loads((tmp_path / f"task-{number}" / "result.json").read_text()) for number in range(4)]
-    assert [result["value"] for result in results] == list(range(4))
+    results = [json.loads((tmp_path / f"task-{number}" / "result.json").read_text()) for number in range(3)]
+    assert [result["value"] for result in results] == list(range(3))
     assert {result["transport"] for result in results} == {"ipc"}
 
 

@@ -105,10 +105,6 @@ def test_a_file_is_read_once_and_again_when_it_was_written(files, monkeypatch):
     assert found() != first
 
 
-def test_names_that_are_no_files_are_nothing(files):
-    assert Contents(files).named({"a": ["auto", "cat:64", "/", "", "sr:4", "x" * 300, "json:load", "hf:a/b", 7]}) == {}
-
-
 def test_the_defaults_of_a_notebook_name_files_too(files):
     path = project(files)
     notebook(files / "notebooks" / "jobs", "task", PARAMETERS.replace('"a"', '"cats:64"'), LAST)

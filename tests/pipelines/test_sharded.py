@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pipelines.small_project import NOTEBOOKS, ROOT, Page, pipeline_of, run_here
+from tests.pipelines.small_project import NOTEBOOKS, ROOT, pipeline_of, run_here
 from tests.trainers.small_run import small_prior
 from workbench.data.evaluation import evaluation_photos
 from workbench.evaluation import fid
@@ -21,7 +21,6 @@ from workbench.evaluation.statistics import mean_interval, paired_difference
 from workbench.images import sample_photos
 from workbench.models import save_prior
 from workbench.pipelines.schema import load_pipeline
-from workbench.reports.report import write_report
 from workbench.restore import degrade, restore, solver_of
 
 COUNT, SIZE = 60, 16
@@ -107,15 +106,6 @@ def test_the_figures_are_those_of_all_images_at_once(folder, whole):
         assert found["means"][label]["psnr"] == pytest.approx(vars(mean_interval(expected)), rel=1e-5)
     assert found["changes"][0]["difference"] == pytest.approx(vars(paired_difference(mine, none)), rel=1e-4)
     assert found["means"]["mine"]["fid"]["mean"] == pytest.approx(fid.fid(images[1], photos), rel=1e-3)
-
-
-def test_the_report_shows_the_merged_comparison(whole):
-    page = Page(write_report(whole["pipeline"], whole["outcomes"], whole["out"]))
-    value = whole["comparison"]["means"]["mine"]["fid"]["mean"]
-    assert f"{value:.2f}" in page.text
-    assert "mine against none" in page.text
-    assert "60 images, 16×16" in page.text
-    assert len(page.pictures) == 4
 
 
 def test_shards_that_are_not_one_evaluation_are_not_merged(folder):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.small_project import ROOT, pipeline_of, report_of, restoration
-from workbench.evaluation.metrics import METRICS, as_text
+from workbench.evaluation.metrics import METRICS
 from workbench.evaluation.statistics import summarise
 from workbench.pipelines.published import Published, read_published
-from workbench.reports.comparison import comparison_view, in_percent, search_view, with_margin
+from workbench.reports.comparison import comparison_view, search_view
 from workbench.reports.report import beside_paper
 
 PAPER = Published(
@@ -47,12 +47,6 @@ def _view(task: str = "4xSR") -> dict:
     return view
 
 
-def test_verdicts_count_tasks():
-    (verdict,) = _view()["verdicts"]
-    assert [metric.key for metric in verdict["metrics"]] == ["psnr", "effnet"]
-    assert verdict["counts"] == [{"better": 0, "worse": 1, "unclear": 0}, {"better": 1, "worse": 0, "unclear": 0}]
-
-
 def test_the_papers_figures_stand_beside_with_their_change():
     (task,) = _view()["tasks"]
     assert [(row["label"], row["psnr"], row["ssim"]) for row in task["paper"]] == [
@@ -71,17 +65,6 @@ def test_a_metric_that_only_the_paper_has_keeps_its_column():
     assert _view()["missing"] == ["LPIPS was not measured: no weights."]
     assert [metric.key for metric in _view("")["metrics"]] == ["psnr", "effnet"]
     assert comparison_view([{"records": []}], []) is search_view([{"records": []}]) is None
-    # One row of the paper is no change.
-    (task,) = _view("deblur")["tasks"]
-    assert task["paper_change"] is None
-
-
-def test_numbers_are_printed_with_a_minus_and_their_margin():
-    interval = {"mean": -0.0514, "low": -0.06, "high": -0.0428, "n": 9}
-    assert with_margin(interval, METRICS["lpips"], signed=True) == "−0.051 ± 0.009"
-    assert with_margin({**interval, "low": None, "high": None}, METRICS["psnr"]) == "−0.05"
-    assert with_margin(None, METRICS["psnr"]) == as_text(None, "psnr") == "–"
-    assert in_percent(interval) == "−5.1 ± 0.9 %"
 
 
 def test_a_search_gives_a_line_to_paste_and_marks_edges():
@@ -143,18 +126,6 @@ def test_the_pseudo_inverse_is_the_papers_baseline_but_for_super_resolution():
     paper = beside_paper([_average("pinv", psnr=9.0)], "SR x2", [TABLES["deqir-1"]])
     assert _row(paper, "pinv")["paper"] == [""] * 6
     assert _row(paper, "Baseline")["only_paper"]
-
-
-def test_a_whole_table_can_be_a_task():
-    paper = beside_paper([_average("ddnm", consistency=0.25)], "deqir-3", [TABLES["deqir-1"], TABLES["deqir-3"]])
-    assert (paper["metrics"], paper["sets"]) == (["Cons", "LPIPS", "FID"], ["ImageNet", "CelebA-HQ"])
-    assert _row(paper, "ddnm")["measured"] == ["0.25", "–", "–"]
-    assert _row(paper, "ddnm")["paper"] == ["45.07", "0.186", "77.21", "51.43", "0.139", "45.73"]
-    times = beside_paper([_average("deqir-10", seconds=1.5, psnr=30.0)], "deqir-4", [TABLES["deqir-4"]])
-    assert _row(times, "deqir-10")["measured"] == ["1.50", "30.00"]
-    assert _row(times, "deqir-10")["paper"] == ["12.11", "38.58"]
-    for task in ("", "SR x8", "deqir-9"):
-        assert beside_paper([_average("ddnm")], task, list(TABLES.values())) is None
 
 
 def test_priors_are_not_averaged_and_photos_need_no_pictures(tmp_path):

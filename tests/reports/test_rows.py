@@ -65,13 +65,11 @@ def test_a_row_is_one_complete_setting_and_photos_count_once():
 def test_a_label_names_what_differs_and_nothing_else():
     for one, other, names in (
         ({"solver_kind": "ddnm"}, {"solver_kind": "deqir"}, ["x, solver ddnm", "x, solver deqir"]),
-        ({"prior_settings": {"weights": "raw"}}, {}, ["x, prior weights raw", "x"]),
         (
             {"prior_source": {"sha256": "a" * 64}},
             {"prior_source": {"sha256": "b" * 64}},
             ["x, prior sha256 aaaaaaaa", "x, prior sha256 bbbbbbbb"],
         ),
-        ({"tile": 0}, {"tile": 128}, ["x, tile 0", "x, tile 128"]),
         ({"environment": {"device": "cpu"}}, {"environment": {"device": "cuda"}}, ["x, device cpu", "x, device cuda"]),
         ({"solver_settings": {"a": [1], "b": 2}}, {"solver_settings": {"a": [2], "b": 2}}, ["x, a [1]", "x, a [2]"]),
         ({"noise": 0.2, "solver_settings": {"a": 1}}, {"solver_settings": {"a": 2}}, ["x", "x"]),  # not in one task

@@ -61,14 +61,3 @@ def test_an_expansive_prior_gives_the_best_iterate_and_says_so() -> None:
     assert bool(found.image.isfinite().all())
     start = stationarity(prior, op, y, torch.full_like(y, 0.5), 0.1).flatten(1).square().mean(1).sqrt()
     assert bool((found.extras["stationarity"] <= start + 1e-7).all())
-
-
-def test_wrong_levels_and_shapes() -> None:
-    prior, op = curved_prior(sigma_max=2.0), Inpainting(torch.ones(1, 1, 8, 8))
-    y = torch.rand(2, 1, 8, 8)
-    with pytest.raises(ValueError, match="up to sigma = 2"):
-        MapByProx()(y, op, prior, sigma_noise=3.0)
-    with pytest.raises(ValueError, match="sigma"):
-        MapByProx()(y, op, prior, sigma_noise=-0.1)
-    with pytest.raises(ValueError, match="does not fit"):
-        MapByProx()(torch.rand(2, 1, 16, 16), op, prior, sigma_noise=0.1)

@@ -58,9 +58,9 @@ def test_more_steps_do_not_hurt(kind: object) -> None:
     assert more > few - 0.1
 
 
-@pytest.mark.parametrize("solver", ["hqs", "admm", "red", "daps"])
+@pytest.mark.parametrize("solver", ["hqs", "red", "daps"])
 def test_no_estimate_is_below_the_decoded_photo(solver: str) -> None:
-    given = degraded("jpeg:20")
+    given = degrade(sample_photo("cat", 64), "jpeg:20", 0.02)
     assert restored(given, solver) > psnr(given.y, given)
 
 
@@ -74,11 +74,13 @@ def test_the_mean_of_samples_is_above_the_decoded_photo(solver: str, prior: str)
     assert psnr(found[:1], given) > decoded - 3
 
 
-@pytest.mark.parametrize(("solver", "prior"), [("red", "photo"), ("ud2m", "photo-ud2m")])
-def test_what_starts_from_the_data_starts_from_them_decoded(solver: str, prior: str) -> None:
+@pytest.mark.parametrize(
+    ("solver", "prior", "settings"), [("red", "photo", {"max_steps": 20}), ("ud2m", "photo-ud2m", {})]
+)
+def test_what_starts_from_the_data_starts_from_them_decoded(solver: str, prior: str, settings: dict[str, int]) -> None:
     """From the camera's picture itself, through its curve, they had 14 to 17 dB, decoded 26."""
     given = degraded(Exposed(), 0.05)
-    assert restored(given, solver, prior) > psnr(given.op.pinv(given.y), given)
+    assert restored(given, solver, prior, **settings) > psnr(given.op.pinv(given.y), given)
 
 
 def test_what_comes_before_a_codec_is_seen_by_the_start() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from tests.solvers.solver_problems import MatrixOperator, Unspectral, blurred, gaussian_prior
 from workbench.random import generator
-from workbench.solvers import DDNM, DeqIR
+from workbench.solvers import DDNM, DDRM, DeqIR
 from workbench.solvers.null_space import transition
 
 
@@ -14,6 +14,8 @@ from workbench.solvers.null_space import transition
     [
         (DDNM(100), True, 2.5),
         (DDNM(100), False, 2.5),
+        (DDRM(), True, 2.5),
+        (DDRM(), False, 2.5),
         (DeqIR(), False, 3.5),
     ],
 )

@@ -5,14 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from tests.operators.operator_cases import CASES
 from tests.solvers.solver_problems import curved_prior, gaussian_prior
-from workbench.operators import Operator, parse_operator
+from workbench.operators import Operator
 from workbench.random import generator
 from workbench.solvers import DAPS, DDNM, DDRM, ILVR, MMPS, DeqIR, DiffPIR, PiGDM, RePaint
-from workbench.solvers.start import initial_image
 
 SIZE = 8
 SHAPE = (2, 3, SIZE, SIZE)
@@ -54,22 +52,10 @@ def test_samplers_meet_noise_free_data(op):
         torch.testing.assert_close(op(image), y, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["inpainting real", "blur reflect", "sr 4 bicubic"])
+@pytest.mark.parametrize("name", ["inpainting real", "blur reflect"])
 def test_samplers_come_near_noisy_data(name):
     (op,) = (case.make(SHAPE) for case in CASES if case.name == name)
     noisy = measure(op, torch.float32, 0.05)
     for solver in SAMPLERS:
         image = solver(noisy, op, GAUSSIAN, sigma_noise=0.05, generator=generator(0)).image
         assert 0.005 < float((op(image) - noisy).square().mean().sqrt()) < 0.1, solver
-
-
-def test_ragged_super_resolution_starts_from_an_upscaled_picture():
-    """Apart from the border, where the picture wraps around."""
-    factor = 5
-    x = interpolate(torch.rand(1, 3, 3, 3, generator=generator(0)).double(), size=(32, 32), mode="bicubic")
-    op = parse_operator(f"sr:{factor}", (3, 32, 32))
-    y = op(x)
-    start = initial_image(op, y, torch.zeros(1, dtype=torch.float64))
-    inside = (..., slice(4, -4), slice(4, -4))
-    for picture in (interpolate(y, scale_factor=factor, mode="bicubic")[..., :32, :32], x):
-        assert float((start - picture)[inside].square().mean().sqrt()) < 0.25 * float(x[inside].std())

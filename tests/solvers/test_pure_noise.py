@@ -18,7 +18,7 @@ def photos():
     return sample_photos(64, ("coffee", "cat"))
 
 
-@pytest.mark.parametrize("noise", [0.05, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("noise", [0.05, 0.4])
 def test_defaults_beside_the_prior_once(photos, noise):
     noisy, prior = degrade(photos, "denoise", noise), load_prior("photo")
     with torch.no_grad():
@@ -34,7 +34,7 @@ def test_the_mean_of_samples_is_as_good_as_the_prior_once(photos):
     noise, prior = 0.2, load_prior("photo")
     noisy = degrade(photos[:1].expand(8, -1, -1, -1), "denoise", noise, numbers=[0] * 8)
     seeded = type(noisy)(noisy.op, noisy.y, noisy.original, "denoise", noise, 0, noisy.numbers, tuple(range(8)))
-    mean = restore(seeded, solver_of("ddnm", {"steps": 30}), prior).image.mean(0, keepdim=True)
+    mean = restore(seeded, solver_of("ddnm", {"steps": 15}), prior).image.mean(0, keepdim=True)
     with torch.no_grad():
         once = float(psnr(prior(noisy.y[:1], noise), photos[:1]))
     assert float(psnr(mean, photos[:1])) > once - 0.3

@@ -13,13 +13,6 @@ from workbench.solvers.prior_samples import PriorSampler
 from workbench.solvers.schedules import geometric_sigmas, sampling_sigmas, vp_sigmas
 
 
-def test_geometric_levels_have_a_constant_ratio():
-    levels = geometric_sigmas(5, 10.0, 0.001)
-    assert levels.dtype == torch.float64
-    torch.testing.assert_close(levels, torch.tensor([10, 1, 0.1, 0.01, 0.001], dtype=torch.float64))
-    assert geometric_sigmas(1, 3.0, 0.1).tolist() == [3.0]
-
-
 def test_vp_levels_start_where_they_are_told():
     levels = vp_sigmas(20, 2.0)
     assert 1.5 < levels[0] <= 2.0

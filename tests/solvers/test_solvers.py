@@ -51,9 +51,9 @@ TRAVEL = {"steps": 6, "travel_length": 3, "travel_repeat": 2}
 SIX = {"steps": 6}
 # These meet data without noise exactly.
 EXACT = [
-    *(("diffpir", SIX), ("diffpir", SIX | {"schedule": "vp"}), ("ddnm", SIX), ("ddnm", TRAVEL), ("deqir", SIX)),
-    *(("ddrm", SIX), ("pigdm", SIX), ("ilvr", SIX), ("repaint", TRAVEL), ("mmps", {"steps": 4, "inner": 18})),
-    *(("daps", {"steps": 4, "inner": 2}), ("consistency", {"steps": 2}), ("cm4ir", {"steps": 4, "zeta": 0.0})),
+    *(("diffpir", SIX), ("ddnm", TRAVEL), ("deqir", SIX), ("ddrm", SIX), ("pigdm", SIX), ("ilvr", SIX)),
+    *(("repaint", TRAVEL), ("mmps", {"steps": 4, "inner": 18}), ("daps", {"steps": 4, "inner": 2})),
+    *(("consistency", {"steps": 2}), ("cm4ir", {"steps": 4, "zeta": 0.0})),
 ]
 # DPS nears them, see test_guidance.py; with eta_b below 1 the last step of DDRM keeps a share of the prior's.
 STOCHASTIC = [*EXACT, ("dps", SIX), ("ddrm", SIX | {"eta_b": 0.8}), ("ud2m", {"steps": 2})]

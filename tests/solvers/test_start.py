@@ -60,16 +60,6 @@ def test_one_step_from_an_image_in_closed_form():
     torch.testing.assert_close(result.image, op.pinv(y) + op.project_null(prior(start + s * unit, s)))
 
 
-def test_an_image_without_a_level_starts_at_the_top():
-    op, x, y = sampled()
-    prior, solver = gaussian_prior(), DDNM(steps=5)
-    plain = solver(y, op, prior, generator=generator(0)).image
-    torch.testing.assert_close(
-        solver(y, op, prior, generator=generator(0), initial=torch.full_like(x, 0.5)).image, plain
-    )
-    assert not torch.equal(solver(y, op, prior, generator=generator(0), initial=x).image, plain)
-
-
 def test_a_denoiser_serves_from_what_it_knows():
     """Levels up to 0.196 only, as DRUNet: refused from pure noise, and every call within its range with a start."""
     op, x, y = sampled("mask")

