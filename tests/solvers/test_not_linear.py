@@ -64,6 +64,12 @@ def test_no_estimate_is_below_the_decoded_photo(solver: str) -> None:
     assert restored(given, solver) > psnr(given.y, given)
 
 
+def test_noisier_data_count_for_as_much() -> None:
+    """With a spread of 0.01 beside noise 0.05 they hardly did: 18 dB."""
+    given = degrade(sample_photo("cat", 64), "jpeg:50", 0.05)
+    assert restored(given, "daps", steps=50) > psnr(given.y, given) + 0.5
+
+
 @pytest.mark.parametrize(("solver", "prior"), [("latino", "photo-cm"), ("ud2m", "photo-ud2m")])
 def test_the_mean_of_samples_is_above_the_decoded_photo(solver: str, prior: str) -> None:
     """A sample has up to twice the error of the posterior mean, 3 dB; so single ones may lie below."""
