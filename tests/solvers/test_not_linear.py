@@ -65,7 +65,7 @@ def test_no_estimate_is_below_the_decoded_photo(solver: str) -> None:
 
 
 def test_noisier_data_count_for_as_much() -> None:
-    """With a spread of 0.01 beside noise 0.05 they hardly did: 18 dB."""
+    """With a spread of 0.01 beside noise 0.05 they hardly did: 19.3 dB, decoded 24.5."""
     given = degrade(sample_photo("cat", 64), "jpeg:50", 0.05)
     assert restored(given, "daps", steps=50) > psnr(given.y, given) + 0.5
 

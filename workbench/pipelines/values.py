@@ -52,7 +52,7 @@ def _sizes(given: Mapping[str, Any]) -> set[int]:
         if name not in SAMPLES and not name.startswith("hf:") and "{" not in name and not Path(name).exists():
             raise ValueError(f"photos: {name}: no such file")
         sizes.add(int(size))
-    return sizes or {given.get("size", 0)}
+    return sizes or ({given["size"]} if "size" in given else set())
 
 
 def _operators(given: Mapping[str, Any], size: int) -> Iterator[Operator]:

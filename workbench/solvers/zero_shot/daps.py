@@ -41,7 +41,7 @@ class DAPS(Sampler, name="daps"):
         inner: evaluations of the prior at each level, see above.
         spread: ``c`` above, standard deviation of an image about the denoised one. None: 0.05, and 0.01 for operators
             that are not linear (JPEG of quality 20, noise 0.02, two photos of 64x64: 24.8 dB, with 0.5 15.7; decoded
-            24.5), but at least half the noise, beside which the data would hardly count: quality 50, noise 0.05, 25.8
+            24.5), but at least half the noise, beside which the data would hardly count: quality 50, noise 0.05, 26.0
             dB in place of 22.9. That of the images, 0.5, is right for the exact denoisers of the exam. A network takes
             what the draw adds to its level for texture: six photos of 64x64, ``sr:2``, noise 0.05, 50 steps: 22.2 dB
             with 0.05, 18.2 with 0.2, 19.7 with 0.03.
