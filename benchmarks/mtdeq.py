@@ -2,8 +2,8 @@
 
     python benchmarks/mtdeq.py --photos ../shared/data/bsds500/test --count 50 --priors Gauss=photo MTDEQ=photo-mtdeq
 
-The first prior is what the others are compared with. Degradations and settings of ADMM are those of
-``pipelines/mtdeq_table1.yaml`` and ``mtdeq_table2.yaml``, chosen for the Gaussian denoiser. One crop per photo, its
+The first prior is what the others are compared with. Degradations, solvers and settings are those of the rows of
+``pipelines/mtdeq_table1.yaml`` and ``mtdeq_table2.yaml``; a label that is no row of theirs runs what ``Gauss`` does. One crop per photo, its
 centre, or with ``--size 0`` all of it but for sides that are multiples of 24; PSNR in dB, the mean gain with its 95 %
 interval over the photos. ``--out`` keeps the PSNR of every photo.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from workbench.evaluation.statistics import mean_interval
 from workbench.models import load_prior
 from workbench.pipelines.schema import load_pipeline
 from workbench.restore import degrade
-from workbench.solvers import make_solver
+from workbench.solvers import Solver, make_solver
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,13 @@ def crops(photos: Path, count: int, size: int) -> torch.Tensor:
     return torch.stack(centres(photos, count, size))
 
 
+def row_solver(job: dict[str, Any], label: str) -> Solver:
+    """What the table's row of this label runs; rows that it lacks run what ``Gauss`` does."""
+    row = label if label in job["settings"] else "Gauss"
+    name, settings = job["solvers"].get(row, job["solver"]), job["settings"][row]
+    return make_solver(name, **{"max_steps": job["steps"], **settings})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
@@ -68,14 +76,14 @@ def main() -> None:
     print(f"{len(images)} photos, {arguments.size or 'whole'}; {first}, then gains over it")
     for job in jobs:
         own = job.parameters
-        solver = make_solver("admm", max_steps=own["steps"], **own["settings"]["Gauss"])
+        solvers = {label: row_solver(own, label) for label in networks}
         values: dict[str, list[float]] = {label: [] for label in networks}
         for start in range(0, len(images), batch):
             part = torch.stack(images[start : start + batch]).to(arguments.device)
             numbers = range(start, start + len(part))
             degraded = degrade(part, own["degradation"], own["noise"], seed=0, numbers=numbers)
             for label, network in networks.items():
-                restored = solver(degraded.y, degraded.op, network, sigma_noise=own["noise"]).image
+                restored = solvers[label](degraded.y, degraded.op, network, sigma_noise=own["noise"]).image
                 values[label] += psnr(restored, part, clip=True).tolist()
         line = f"{own['published_task']:22} {sum(values[first]) / len(images):6.2f}"
         for label in others:

@@ -125,7 +125,7 @@ def editing(case: Case) -> Pairs:
         op: Operator = Inpainting(case["op/mask"])
     else:
         op = SuperResolution(8, "average")
-    solver = ConsistencyEditing(steps=len(levels), schedule=levels.tolist())
+    solver = ConsistencyEditing(steps=len(levels), sigma_start=None, schedule=levels.tolist())
     found = solver(op(x), op, consistency_prior(case), noise=replay(draws(case)[: len(levels)]))
     return [(2 * found.image - 1, case["output_image_pm1"])]
 

@@ -6,11 +6,11 @@ import torch
 from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photos
 from workbench.models import load_prior
-from workbench.restore import degrade, restore, solver_of
+from workbench.restore import degrade, restore, solver_of, usual_prior
 
 # Estimates come near. Samples of the posterior lose up to 10 lg 2 = 3 dB to its mean: to the mean's squared error they
 # add that of the sample around it, which is as large. DiffPIR only resembles a sampler.
-LOSES = {"admm": 0.5, "hqs": 0.8, "ddrm": 3.0, "ddnm": 3.0, "deqir": 3.0, "diffpir": 4.0}
+LOSES = {"admm": 0.5, "hqs": 0.8, "cm4ir": 2.0, "ddrm": 3.0, "ddnm": 3.0, "deqir": 3.0, "diffpir": 4.0}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def test_defaults_beside_the_prior_once(photos, noise):
         once = float(psnr(prior(noisy.y, noise), photos).mean())
     for name, loss in LOSES.items():
         steps = {"steps": 20} if name in ("diffpir", "ddnm") else {}
-        reached = float(psnr(restore(noisy, solver_of(name, steps), prior).image, photos).mean())
+        network = load_prior(usual_prior(name))
+        reached = float(psnr(restore(noisy, solver_of(name, steps), network).image, photos).mean())
         assert reached > once - loss, name
 
 

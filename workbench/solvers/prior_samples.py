@@ -202,10 +202,13 @@ class Consistency(PriorSampler):
                 x = clean + math.sqrt(lower**2 - prior.sigma_min**2) * draw(clean)
 
 
-def jump_levels(schedule: str | Sequence[float], steps: int, prior: Any) -> list[float]:
-    """The levels that ``steps`` jumps start from, see :class:`Consistency`. Raises ValueError where they do not fit."""
+def jump_levels(
+    schedule: str | Sequence[float], steps: int, prior: Any, sigma_start: float | None = None
+) -> list[float]:
+    """The levels that ``steps`` jumps start from, see :class:`Consistency`; those of the grid are at most
+    ``sigma_start``. Raises ValueError where they do not fit."""
     if schedule == "karras":
-        return karras_sigmas(steps + 1, prior.sigma_max, prior.sigma_min)[:-1].tolist()
+        return karras_sigmas(steps + 1, min(sigma_start or math.inf, prior.sigma_max), prior.sigma_min)[:-1].tolist()
     return check_levels(schedule, steps, prior.sigma_max).tolist()
 
 

@@ -8,12 +8,16 @@ At level ``t_k``, with weight ``w = zeta (2 sigma_noise)^2``:
 
 The last term is minus the noise that the network saw in ``x_k``. For noisy data the image is ``d`` of the last step.
 Levels are ``t_k = sqrt(1 - a_k) / 2`` with ``a_0`` that of a DDPM time step and ``a_{k+1} = (1 + gamma) a_k``.
+
+One deviation: ``t_k`` is at least ``sigma_noise / (1 + w)``, the noise that the data step leaves in ``x`` where the
+operator lets pixels through. Told less, the network takes it for texture: noise 0.1 on ten photos of 64x64 of BSDS500
+``train`` came out at 20.7 dB, now at 29.3; with 70 % missing too, 21.2 and 22.9; blur and bicubic super-resolution begin
+higher and do not change.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -42,8 +46,8 @@ class CM4IR(Sampler, name="cm4ir"):
             0.05 to 0.7.
         gamma: growth of ``a_k`` from step to step.
         eta: share of fresh noise, in [0, 1].
-        zeta: weight of the noise in the data step, see above. The published 0 is pinv, which magnifies noise where an
-            operator lets little through.
+        zeta: weight of the noise in the data step, see above. 0, as published: noise is not looked at, the data step is
+            pinv, which magnifies it where an operator lets little through, and levels fall below it.
         deltas: what the network is told is ``1 + delta_k`` times the level: a number, or one per step.
         scaled_apart: tell the network, but scale its input and output for ``t_k`` (published: "injection type 0").
         seen_sign: -1 adds minus the noise that the network saw, as published; 1 adds that noise, as DDIM does.
@@ -86,24 +90,25 @@ class CM4IR(Sampler, name="cm4ir"):
         the first draw. One draw between steps."""
         start, weight = p.first_estimate(), self.zeta * (2 * p.sigma_noise) ** 2
         levels = self.levels(unweighted(p.op, p.y)[0], start)
+        left = p.sigma_noise / (1 + weight) * (self.zeta > 0)
         deltas = torch.as_tensor(self.deltas, dtype=torch.float64).expand(self.steps).tolist()
-        x, noisy = start + levels[0] * p.draw(start), column(p.sigma_noise > 0, start)
-        for (level, lower), delta in zip(pairwise([*levels, 0.0]), deltas, strict=True):
+        level = left.clamp(min=levels[0])
+        x, noisy = start + column(level, start) * p.draw(start), column(p.sigma_noise > 0, start)
+        for number, (sigma, delta) in enumerate(zip(levels, deltas, strict=True), start=1):
             clean = self._ask(p, x, level, delta).clamp(0, 1)
             image = p.op.prox(clean, p.y, weight)
-            last = lower == 0.0
-            if last:
+            if number == self.steps:
                 image = torch.where(noisy, clean, image)
-            yield Iterate(image, level, clean, self.steps)
-            if not last:
-                seen = self.seen_sign * (x - clean) / level
-                x = image + lower * (self.eta * p.draw(x) + math.sqrt(1 - self.eta**2) * seen)
+            yield Iterate(image, sigma, clean, self.steps)
+            if number < self.steps:
+                seen = self.seen_sign * (x - clean) / column(level, x)
+                level = left.clamp(min=levels[number])
+                x = image + column(level, x) * (self.eta * p.draw(x) + math.sqrt(1 - self.eta**2) * seen)
 
-    def _ask(self, p: Problem, x: Tensor, level: float, delta: float) -> Tensor:
+    def _ask(self, p: Problem, x: Tensor, level: Tensor, delta: float) -> Tensor:
         told = (1 + delta) * level
         if not self.scaled_apart or delta == 0:
             return p.prior(x, told)
         require(isinstance(p.prior, ConsistencyModel), "scaled_apart", "used with a ConsistencyModel", p.prior.name)
         assert isinstance(p.prior, ConsistencyModel)
-        both = (torch.full((len(x),), value).to(x) for value in (level, told))
-        return p.prior.at(x, *both)
+        return p.prior.at(x, level.to(x), told.to(x))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from workbench.limits import Count
+from workbench.limits import Count, Positive
 from workbench.operators.base import column
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.prior_samples import jump_levels
@@ -17,14 +17,16 @@ class ConsistencyEditing(Sampler, name="consistency"):
     """Multistep sampling of a consistency model, every jump at t followed by ``prox(x, y, (sigma_noise / t)^2)``.
 
     For noise-free data that replaces what the data know, as published. Deviations: any operator instead of an
-    orthogonal transform with a mask, and noisy data, which the paper does not treat: their weight is DiffPIR's. The
-    published functions start from nothing but noise, as this does without ``initial``; the paper starts from the
-    prepared image.
+    orthogonal transform with a mask, and noisy data, which the paper does not treat: their weight is DiffPIR's.
 
     Attributes:
         steps: jumps, one evaluation each.
-        schedule: "karras": their grid from the highest to the lowest level of the prior, without the last one; or the
-            levels themselves, ``steps`` numbers above 0 that fall.
+        sigma_start: the highest level of the grid, above a prepared image as in the paper: ``initial``, or the smooth
+            estimate. None: the prior's highest, above grey, as in the published functions, from where four jumps do not
+            arrive: 70 % missing pixels 14.0 dB, with 0.2 23.8; ``blur:2``, noise 0.05, 14.3 and 22.9; JPEG of quality
+            10 22.4 and 23.8 (10 photos of 64x64 of BSDS500 ``train``; 0.1, 0.3 and 0.4 tried too).
+        schedule: "karras": their grid from ``sigma_start`` to the lowest level of the prior, without the last one; or
+            the levels themselves, ``steps`` numbers above 0 that fall.
         clip: to [0, 1] after each jump, as published.
     """
 
@@ -35,13 +37,14 @@ class ConsistencyEditing(Sampler, name="consistency"):
     prior_kind: ClassVar[str] = "consistency"
 
     steps: Count = 4
+    sigma_start: Positive | None = 0.2
     schedule: str | Sequence[float] = "karras"
     clip: bool = True
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
-        """From ``initial``, or grey, plus the first level times the first draw; then one draw between jumps."""
-        levels, end = jump_levels(self.schedule, self.steps, p.prior), p.prior.sigma_min
-        start = p.first_image(None)
+        """From the prepared image plus the first level times the first draw; then one draw between jumps."""
+        levels, end = jump_levels(self.schedule, self.steps, p.prior, self.sigma_start), p.prior.sigma_min
+        start = p.first_image(self.sigma_start)
         x = start + levels[0] * p.draw(start)
         for sigma, lower in pairwise([*levels, end]):
             clean = p.prior(x, sigma)
