@@ -3,9 +3,9 @@
     python benchmarks/mtdeq.py --photos ../shared/data/bsds500/test --count 50 --priors Gauss=photo MTDEQ=photo-mtdeq
 
 The first prior is what the others are compared with. Degradations, solvers and settings are those of the rows of
-``pipelines/mtdeq_table1.yaml`` and ``mtdeq_table2.yaml``; a label that is no row of theirs runs what ``Gauss`` does. One crop per photo, its
-centre, or with ``--size 0`` all of it but for sides that are multiples of 24; PSNR in dB, the mean gain with its 95 %
-interval over the photos. ``--out`` keeps the PSNR of every photo.
+``pipelines/mtdeq_table1.yaml`` and ``mtdeq_table2.yaml``; a label that is no row of theirs runs what ``Gauss`` does.
+One crop per photo, its centre, or with ``--size 0`` all of it but for sides that are multiples of 24; PSNR in dB, the
+mean gain with its 95 % interval over the photos. ``--out`` keeps the PSNR of every photo.
 """
 
 from __future__ import annotations
