@@ -369,7 +369,7 @@ hole = parse_operator("block:24", (3, 64, 64))
 y_hole = hole(original).repeat(3, 1, 1, 1)
 each = lambda: [stream(1, "sample", k) for k in range(3)]  # noqa: E731
 plain = solver(y_hole, hole, prior, generator=each()).image
-driven = OptimiseNoise(apart(), solver, steps=5)(y_hole, hole, prior, generator=each()).image
+driven = OptimiseNoise(apart(), solver, steps=4)(y_hole, hole, prior, generator=each()).image
 columns = {f"sample {k + 1}": torch.stack([plain[k], driven[k]]) for k in range(3)}
 show({"data": y_hole[:1].repeat(2, 1, 1, 1)} | columns, ["other noise", "driven apart"])
 plt.show()

@@ -210,7 +210,7 @@ for axis, (title, spec) in zip(
     start = generator(0)  # of Adam's random start
     run = MapByAdam(margin=0, max_steps=300)(degraded.y, degraded.op, adam, sigma_noise=sigma, generator=start)
     steps = run.residuals[0]
-    MapByProx(tolerance=0.003, max_steps=100)(degraded.y, degraded.op, prox, sigma_noise=sigma)
+    MapByProx(tolerance=0.003, max_steps=200)(degraded.y, degraded.op, prox, sigma_noise=sigma)
     stop = int(([*(steps < 5e-5 * sigma).nonzero()] or [len(steps) - 1])[0])  # where the published rule stops
     first = next((k for k, value in enumerate(prox.seen, start=1) if value <= adam.seen[stop]), len(prox.seen))
     for label, run, colour in (("Adam, published", adam, "tab:orange"), ("prox + Anderson", prox, "tab:blue")):
@@ -366,7 +366,7 @@ for name, pictures in (("train", trained_on), ("test", tested_on)):
 
 
 def fine_tune(alpha):
-    crops = Photos([folder / "train.npy"], size=32, batch_size=6, scales=(0.5, 1.0), seed=0)
+    crops = Photos([folder / "train.npy"], size=32, batch_size=8, scales=(0.5, 1.0), seed=0)
     objective = MUPET(
         alpha=alpha,
         fixed_point=MapByProx(tolerance=0.1, max_steps=20),
@@ -424,7 +424,7 @@ plt.show()
 # interval speaks about tiles like these.
 
 # %%
-tiles, names = evaluation_photos([folder / "test.npy"], count=8, short_side=0)
+tiles, names = evaluation_photos([folder / "test.npy"], count=12, short_side=0)
 
 
 def compare(priors, spec, tiles, names, solver_for, numbers=None):
@@ -512,7 +512,7 @@ assert max(kept[2], gained[2]) < -0.1
 
 # %% [markdown]
 # ## Table II, small
-# The three networks of the first cell in DiffPIR: 20 steps in place of 1000, 6 tiles of the sample photos in place of
+# The three networks of the first cell in DiffPIR: 20 steps in place of 1000, 8 tiles of the sample photos in place of
 # 300 photos, two tasks of eight, the same settings for all ($\zeta$ = 1; `docs/mupet.md` says how they were chosen).
 # The paper's figures are read from `pipelines/published.yaml`.
 
@@ -521,7 +521,7 @@ pipelines = find_published(Path.cwd()).parent
 pipeline = load_pipeline(pipelines / "mupet_quick.yaml", pipelines.parent / "notebooks" / "jobs")
 paper = next(table for table in pipeline.published if table.id == "mupet-2")
 jobs = {job.parameters["degradation"]: job.parameters for job in pipeline.jobs if "degradation" in job.parameters}
-FIRST, COUNT = 10, 6
+FIRST, COUNT = 10, 8
 tiles, names = evaluation_photos([], count=COUNT, first=FIRST, size=64, short_side=256)
 networks = {label: load_prior(name) for label, name in PRIORS.items()}
 
@@ -564,7 +564,7 @@ for task, summary in found.items():
 
 # %% [markdown]
 # Beside the paper's changes (crosses) these are small, and an interval that holds 0 shows no change. At ×4 the judge
-# and PSNR point in opposite directions: look at which figure a claim is about. Six tiles
+# and PSNR point in opposite directions: look at which figure a claim is about. Eight tiles
 # decide little; `docs/mupet.md` has 40 photos that no network saw, and says in its first lines what holds.
 #
 # `make mupet` runs all tasks with 30 tiles, and writes a report with pictures, intervals and samples (Table I).
