@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from tests.trainers.small_run import small_prior
+from tests.trainers.small_run import Counting, small_prior
 from workbench.data import Photos
 from workbench.data.photos import Batch
 from workbench.models import (
@@ -229,6 +229,20 @@ SILENT = UD2M(OneOperator(Silent()), **PLAIN, adversarial=0.0)
 def test_what_does_not_fit_is_refused(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_processes_share_the_gradients_of_both_networks() -> None:
+    objective, images = UD2M(OneOperator(Identity()), **PLAIN), torch.rand(2, 3, 16, 16)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = {name: Counting(module) for name, module in losses(network(), objective, images)[0].items()}
+        for loss in (objective.generator_loss, objective.discriminator_loss):
+            Counting.shared = 0
+            options = (Context(0, {}),) if loss == objective.generator_loss else ()
+            loss(wrapped, Batch(images, []), Draws(generator(5)), *options)[0].backward()
+            assert Counting.shared == (2 if options else 1)  # the generator's loss goes through the discriminator
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(photos, tmp_path) -> None:

@@ -162,7 +162,9 @@ class UD2M(Limited):
         t = self.times(target.sigma_max).to(images.device)
         t = t[(draws.uniform(count) * len(t)).long()]
         x_t = images + column(t, images) * draws.normal(*images.shape)
-        sample = target.posterior(y, op, sigma, x_t, t, first, lambda like: draws.normal(*like.shape))
+        # By what wraps the network where several processes train: gradients are shared through its calls alone.
+        around = cast(Unfolded, network)
+        sample = target.posterior(y, op, sigma, x_t, t, first, lambda like: draws.normal(*like.shape), around)
         return images, sample, first
 
     @staticmethod
