@@ -5,23 +5,36 @@ network or a photo can tell.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from workbench.exam.tasks import make_task
+from workbench.exam import make_candidate, make_task
 from workbench.images import SAMPLES
 from workbench.measurement import degrade
-from workbench.models import Prior, load_prior
+from workbench.models import LoRA, Prior, Unfolding, load_prior
 from workbench.operators import Operator
 from workbench.operators.parse import is_own
 from workbench.own import named
 from workbench.pipelines.schema import SHIPPED, Job
 from workbench.restore import solver_of
+from workbench.solvers import ForwardBackward
 from workbench.solvers.base import Solver
-from workbench.text import check_labels
+from workbench.text import check_labels, require
+from workbench.trainers import MTDEQ, UD2M, Consistency, ReG, TrainSettings
+from workbench.trainers.mtdeq import SINGLE
+from workbench.trainers.ud2m import FAMILIES
+
+# What the notebooks that train make of their parameters by the same names.
+TRAINING = {
+    "train_ud2m": (Unfolding, UD2M),
+    "train_mtdeq": (MTDEQ, ForwardBackward),
+    "train_reg": (ReG,),
+    "train_consistency": (Consistency,),
+}
 
 
 def check_values(job: Job) -> None:
@@ -32,14 +45,37 @@ def check_values(job: Job) -> None:
     try:
         priors = _priors(given)
         solvers = list(_solvers(given, priors))
-        for name in given.get("tasks", []):
-            make_task(name)
+        if "sampler" in given:
+            _exam(given)
+        if "learning_rate" in given:
+            _training(job.notebook.stem, given)
         for size in _sizes(given):
             for op in _operators(given, size):
                 for label, solver in solvers:
                     solver.check_suits(op, priors.get(label, priors.get("")))
     except ValueError as error:
         raise ValueError(f"{job.label}: {error}") from None
+
+
+def _exam(given: Mapping[str, Any]) -> None:
+    for name in given["tasks"]:
+        make_task(name)
+    require(given["repetitions"] >= 20, "repetitions", "at least 20", given["repetitions"])
+    if not named(given["sampler"]):
+        make_candidate(given["sampler"], **given["settings"])
+
+
+def _training(notebook: str, given: Mapping[str, Any]) -> None:
+    zero = {
+        "per_image": given.get("per_image") or 1,
+        "noise": tuple(given.get("noise", ())),
+    }  # what 0 and lists stand for
+    known = {**given, **{name: value for name, value in zero.items() if name in given}}
+    kinds = [TrainSettings, *TRAINING.get(notebook, ()), *([LoRA] if given.get("rank") else [])]
+    for kind in kinds:
+        kind(**{field.name: known[field.name] for field in fields(kind) if field.name in known})
+    for name, labels in {"family": FAMILIES, "task": ["multi", *SINGLE]}.items():
+        check_labels(name, [given[name]] if name in given else [], name, labels)
 
 
 def _sizes(given: Mapping[str, Any]) -> set[int]:
