@@ -25,6 +25,7 @@ from workbench.operators.base import Operator, column
 from workbench.operators.jpeg import JPEG
 from workbench.operators.least_squares import smooth_estimate
 from workbench.random import Draws
+from workbench.solvers.start import first_estimate
 from workbench.text import require
 from workbench.trainers.adversarial import CollapseWatch, Discriminator, adversarial, fooling, gradient_penalty
 from workbench.trainers.degradations import Degradation, Degradations
@@ -157,8 +158,11 @@ class UD2M(Limited):
         sigma = low + (high - low) * draws.uniform(count)
         clean = op(images)
         y = clean + column(sigma, clean) * draws.normal(*clean.shape)
-        first = op.first_estimate(y) if isinstance(op, Degradation) else op.pinv(y)
-        first = smooth_estimate(op, y, sigma, first) if op.linear else smoothed(first)
+        if isinstance(op, Degradation):
+            first = smooth_estimate(op, y, sigma, op.first_estimate(y))
+        else:
+            first = first_estimate(op, y, sigma)
+            first = first if op.linear else smoothed(first)
         t = self.times(target.sigma_max).to(images.device)
         t = t[(draws.uniform(count) * len(t)).long()]
         x_t = images + column(t, images) * draws.normal(*images.shape)
