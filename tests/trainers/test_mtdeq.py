@@ -98,6 +98,13 @@ def test_tasks_noise_and_levels_are_those_of_the_paper() -> None:
     assert MTDEQ.single("super-resolution").degradations.factors == (2,)
 
 
+def test_a_level_of_the_solvers_own_is_that_of_the_gradient_too() -> None:
+    """...or it would be taken of another map than the one whose equilibria were found."""
+    prior = Recorder(Shrinking())
+    MTDEQ(fixed_point=ForwardBackward(max_steps=2, sigma=0.05), denoising=1.0)(prior, IMAGES, draws())
+    assert {round(level, 4) for _, told, _ in prior.calls for level in told.tolist()} == {0.05}
+
+
 def test_without_equilibria_it_is_gaussian_denoising_at_the_same_levels() -> None:
     prior = Recorder(Shrinking())
     objective = MTDEQ(weight=0.0, denoising=1.0)

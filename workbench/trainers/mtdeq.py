@@ -6,7 +6,7 @@ without a graph, then
     L = mean_i ||f_i(z_i) - x||^2 / d          (Algorithm 1)
 
 with the gradient of one application of ``f_i`` at ``z_i`` (eq. 4; Jacobian-free). The denoiser is told ``step_size``
-times the noise of the measurement, 0 where there is none (errata 14).
+times the noise of the measurement, 0 where there is none (errata 14), unless the solver has a level of its own.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ class MTDEQ(Limited):
         """
         check_images(images)
         target = checked(prior, images, self.backward)
-        highest = self.fixed_point.step_size * max(self.noise)
-        require(highest <= target.sigma_max, "noise", f"within what {target.name} knows", f"{highest:g}")
         clean = images.repeat_interleave(self.per_image, 0)
-        levels = torch.tensor(self.noise, device=images.device)
+        levels = torch.tensor(self.noise, dtype=torch.float32, device=images.device)
+        highest = float(self.fixed_point.level(levels).max())
+        require(highest <= target.sigma_max, "noise", f"within what {target.name} knows", f"{highest:g}")
         sigma = levels[(draws.uniform(len(clean)) * len(levels)).long()]
         op = self.degradations.sample(len(clean), (images.shape[-2], images.shape[-1]), draws)
-        noise, told = draws.normal(*clean.shape), self.fixed_point.step_size * sigma
+        noise, told = draws.normal(*clean.shape), self.fixed_point.level(sigma)
         loss = images.new_zeros(())
         values: Values = {}
         if self.weight:
@@ -128,7 +128,7 @@ class MTDEQ(Limited):
         """The mean loss of ``y = op(clean)`` plus noise ``sigma`` (B,), ``clean`` (B, C, H, W)."""
         solver = self.fixed_point
         return Equilibrium(
-            map=forward_backward_step(prior, op, y, solver.step_size * sigma, solver.step_size),
+            map=forward_backward_step(prior, op, y, solver.level(sigma), solver.step_size),
             solve=lambda: solver(y, op, unwrapped(prior), sigma_noise=sigma, initial=op.first_estimate(y)),
             loss=lambda estimates: (estimates - clean).square().flatten(1).mean(1),
             backward=self.backward,

@@ -41,8 +41,12 @@ class ForwardBackward(PlugAndPlay, name="forward-backward"):
 
     def iteration(self, p: Problem) -> tuple[Tensor, Map]:
         """The map of eq. (3), from the :func:`first_estimate`."""
-        level = self.step_size * p.sigma_noise if self.sigma is None else torch.full_like(p.sigma_noise, self.sigma)
-        return p.first_estimate(self.start), forward_backward_step(p.prior, p.op, p.y, level, self.step_size)
+        step = forward_backward_step(p.prior, p.op, p.y, self.level(p.sigma_noise), self.step_size)
+        return p.first_estimate(self.start), step
+
+    def level(self, sigma_noise: Tensor) -> Tensor:
+        """What the denoiser is told for measurements with noise ``sigma_noise`` (B,), (B,)."""
+        return self.step_size * sigma_noise if self.sigma is None else torch.full_like(sigma_noise, self.sigma)
 
 
 def forward_backward_step(prior: Network, op: Operator, y: Tensor, level: Tensor, step_size: float) -> Map:
