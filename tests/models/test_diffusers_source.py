@@ -129,7 +129,7 @@ INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/sche
         (UNET, {"out_channels": 4}, "for 3 channels a network returns 3, or 6 with a learned variance; .* returns 4"),
         (UNET, {"time_embedding_type": "fourier"}, "and positional time embedding, or ScoreSdeVeScheduler"),
         (SCHEDULER, {"_class_name": "LCMScheduler"}, "a network of LCMScheduler means is not known"),
-        (SCHEDULER, {"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "must be 0 < sigma_min < sigma_max"),
+        (SCHEDULER, {"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "must be 0 < sigma_min <= sigma_max"),
         (SCHEDULER, {"timestep_type": "continuous"}, "a network of DDPMScheduler means is not known"),
         (SCHEDULER, {"beta_schedule": "steep"}, "no such noise schedule: steep is not implemented"),
         (SCHEDULER, {"prediction_type": "flow"}, "prediction_type epsilon, sample, v_prediction, found 'flow'"),

@@ -52,8 +52,8 @@ def test_heads_win_over_those_of_a_published_network(tmp_path: Path) -> None:
 def test_what_score_sde_does_not_say(shared: Path, tmp_path: Path) -> None:
     state = reference(shared, "ncsnpp_cifar_a")[0]
     for sigmas, message in (
-        (torch.linspace(0.01, 50, 10), r"must be 0 < sigma_min < sigma_max, got 50 and 0\.01"),
-        (torch.zeros(10), "must be 0 < sigma_min < sigma_max, got 0 and 0"),
+        (torch.linspace(0.01, 50, 10), r"must be 0 < sigma_min <= sigma_max, got 50 and 0\.01"),
+        (torch.zeros(10), "must be 0 < sigma_min <= sigma_max, got 0 and 0"),
         (torch.tensor(1.0), r"sigmas: expected 1 dimensions, found shape \(\)"),
     ):
         refused(tmp_path / "levels.pth", message, state | {"sigmas": sigmas})

@@ -11,10 +11,26 @@ from torch.nn.functional import silu
 from tests.solvers.published_cases import Case
 from tests.trainers.small_run import small_prior
 from workbench.data import Photos
-from workbench.models import ConsistencyModel, load_prior, save_prior
+from workbench.models import ConsistencyModel, VEScore, VPNoise, load_prior, save_prior
 from workbench.operators import Identity
 from workbench.solvers import HQS, PnPReG
 from workbench.trainers import ReG, TrainSettings, train_task
+
+OWN = """
+import torch
+from workbench.models import PlainDenoiser
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.share = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x, sigma):
+        return 0.5 + (x - 0.5) * self.share
+
+def make():
+    return PlainDenoiser(Net(), sigma_max=1.0)
+"""
 
 
 class Tiny(nn.Module):
@@ -86,3 +102,17 @@ def test_both_networks_learn_unless_the_denoiser_is_to_stay(learn, tmp_path) -> 
         ReG(level=20.0).task(prior, settings)
     with pytest.raises(ValueError, match="ReG needs a denoiser"):
         ReG().task(ConsistencyModel.start_from(prior), settings)
+
+
+@pytest.mark.parametrize("kind", ["ve", "vp", "own code"])
+def test_a_file_keeps_the_one_level_of_a_regulariser_whatever_network_it_is(kind, tmp_path) -> None:
+    """...so that its solver asks it there, and no other takes it for a denoiser of all levels."""
+    if kind == "own code":
+        (tmp_path / "own.py").write_text(OWN)
+        prior, options = load_prior(f"{tmp_path}/own.py:make"), {"trust_code": True}
+    else:
+        prior, options = {"ve": VEScore, "vp": VPNoise}[kind](small_prior().net, multiple=2), {}
+    regulariser = ReG().task(prior, TrainSettings(steps=1)).modules["regulariser"]
+    save_prior(regulariser, tmp_path / "regulariser.safetensors")
+    loaded = load_prior(tmp_path / "regulariser.safetensors", **options)
+    assert (loaded.sigma_min, loaded.sigma_max) == (0.03, 0.03)

@@ -86,7 +86,7 @@ class VEScore(Adapter):
         options: of :class:`Prior`.
 
     Raises:
-        ValueError: not ``0 < sigma_min < sigma_max < inf``: the network is told log sigma.
+        ValueError: not ``0 < sigma_min <= sigma_max < inf``: the network is told log sigma.
 
     Source: Song et al. 2021, published code models/ncsnpp.py; denoiser by Tweedie (MUPET, eq. 7).
     """
@@ -101,8 +101,8 @@ class VEScore(Adapter):
         centre: bool = True,
         **options: Any,
     ) -> None:
-        levels, fits = f"{sigma_min:g} and {sigma_max:g}", 0 < sigma_min < sigma_max < float("inf")
-        require(fits, "noise levels", "0 < sigma_min < sigma_max", levels)
+        levels, fits = f"{sigma_min:g} and {sigma_max:g}", 0 < sigma_min <= sigma_max < float("inf")
+        require(fits, "noise levels", "0 < sigma_min <= sigma_max", levels)
         super().__init__(net, sigma_min=sigma_min, sigma_max=sigma_max, **options)
         self.scale_by_sigma = scale_by_sigma
         self.centre = centre

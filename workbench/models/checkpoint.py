@@ -75,6 +75,8 @@ def save_prior(
     adapter = next((name for name, (kind, _) in ADAPTERS.items() if type(prior) is kind), None)
     network = next((name for name, family in FAMILIES.items() if type(net) is family.network), None)
     header: dict[str, Any] = {"format": FORMAT, "trained_size": prior.trained_size, "card": dict(card or {})}
+    if prior.sigma_min == prior.sigma_max:  # as ReG trains it, whatever its schedule or code says
+        header["level"] = prior.sigma_min
     if adapter is not None and network is not None and net is not None:
         header |= {"network": network, "network_config": asdict(net.config)}
         header |= {"adapter": adapter, "settings": _settings(prior, adapter)}
@@ -161,7 +163,8 @@ def checkpoint_header(metadata: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError(f"expected {key} {' or '.join(map(str, known))}, found {header.get(key)!r}")
     names = ("code_settings", "card") if own else ("network_config", "settings", "card")
     objects = dict.fromkeys(names, (dict, "a JSON object"))
-    for key, (kind, words) in {**objects, "trained_size": (int | None, "a number of pixels")}.items():
+    numbers = {"trained_size": (int | None, "a number of pixels"), "level": (float | int | None, "a noise level")}
+    for key, (kind, words) in {**objects, **numbers}.items():
         if not isinstance(header.get(key), kind) or (key == "trained_size" and (header.get(key) or 1) < 1):
             raise ValueError(f"expected {key} as {words}, found {header.get(key)!r}")
     return header
@@ -209,6 +212,12 @@ def prior_from_checkpoint(
         raise ValueError(str(error)) from None
     if prior.channels != header["network_config"].get("channels", prior.channels):
         raise ValueError(f"its adapter has {prior.channels} channels, its network another number")
-    prior.card = header["card"]
-    prior.trained_size = header.get("trained_size")
-    return prior.eval().requires_grad_(False)
+    return as_saved(prior, header).eval().requires_grad_(False)
+
+
+def as_saved(prior: Prior, header: Mapping[str, Any]) -> Prior:
+    """``prior`` with what the header of its file says beside its network: card, size, the level if it knows but one."""
+    prior.card, prior.trained_size = header["card"], header.get("trained_size")
+    if header.get("level") is not None:
+        prior.sigma_min = prior.sigma_max = header["level"]
+    return prior

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.check import check_once
-from workbench.models.checkpoint import checkpoint_header, prior_from_checkpoint, read_header
+from workbench.models.checkpoint import as_saved, checkpoint_header, prior_from_checkpoint, read_header
 from workbench.models.diffusers_source import load_diffusers, prior_from_unet
 from workbench.models.feed_forward import load_spandrel
 from workbench.models.files import FLOATS, about, check_finite, read_weights, sha256
@@ -189,8 +189,7 @@ def _saved(tensors: Mapping[str, Tensor], header: dict[str, Any], settings: dict
         prior.load_state_dict(tensors)
     if prior.source["code_sha256"] != header.get("code_sha256"):
         warnings.warn(f"{code} is not what it was when the weights were saved", stacklevel=2)
-    prior.card, prior.trained_size = header["card"], header["trained_size"]
-    return prior
+    return as_saved(prior, header)
 
 
 def runs_code(source: str, settings: Mapping[str, Any]) -> bool:
