@@ -126,5 +126,5 @@ card = {
     "loss": {"lpips": "LPIPS", "effnet": "EfficientNet-Lite0, a stand-in for LPIPS", "none": "none"}[distance],
     **training_card(progress, run, sources),
 }
-save_adapter(modules["generator"], run / "prior.safetensors", base=prior, card=card)
+save_adapter(modules["generator"], run / "prior.safetensors", base=input_source(prior), card=card)
 write_result({"step": progress.step, "images": progress.images, "seconds": progress.seconds, "log": records})

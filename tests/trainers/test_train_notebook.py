@@ -62,3 +62,14 @@ def test_the_reg_notebook_saves_a_regulariser_that_its_solver_takes(jobs) -> Non
     assert not torch.equal(next(regulariser.parameters()), next(denoiser.parameters()))
     y = torch.rand(1, 3, 16, 16)
     assert PnPReG(max_steps=2, level=0.03)(y, Identity(), regulariser, sigma_noise=0.1).image.isfinite().all()
+
+
+def test_the_ud2m_notebook_adapts_a_prior_that_another_job_trained(jobs) -> None:
+    """Its file names the base by the place where it is found: what a job calls it means nothing elsewhere."""
+    folders, _ = jobs("""
+- {notebook: train_mtdeq, name: tuned, parameters: {prior: PRIOR, steps: 1, max_steps: 2}}
+- notebook: train_ud2m
+  needs: [tuned]
+  parameters: {prior: "job:tuned", size: 16, batch_size: 1, workers: 0, steps: 1, layers: all, depth: 1, distance: none}
+""")
+    assert load_prior(folders[-1] / "prior.safetensors").kind == "unfolded"
