@@ -228,6 +228,7 @@ SILENT = UD2M(OneOperator(Silent()), **PLAIN, adversarial=0.0)
     [
         (lambda: LoRA().inject(nn.Sequential(nn.Conv2d(1, 1, 1))), "network must be one with attention layers"),
         (lambda: UD2M(**PLAIN).task(small_prior(), TrainSettings(steps=1)), "UD2M needs an unfolded network"),
+        (lambda: UD2M(**PLAIN).task(load_prior("photo-ud2m"), TrainSettings(steps=1)), "in its weights, as files are"),
         (lambda: save_adapter(network(), "x.safetensors", base="photo"), "other weights than those of photo"),
         (lambda: losses(network(), SILENT, torch.rand(1, 3, 16, 16)), "the prox of Silent carries no gradient"),
     ],

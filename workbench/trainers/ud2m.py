@@ -20,6 +20,7 @@ from workbench.data.photos import Batch
 from workbench.evaluation.perceptual import effnet_loss, lpips_distance
 from workbench.limits import Count, Limited, NotNegative, Positive, one_of
 from workbench.models.adapters import linear_alphas_cumprod
+from workbench.models.lora import adapted
 from workbench.models.unfolded import Unfolded, smoothed
 from workbench.operators.base import Operator, column
 from workbench.operators.jpeg import JPEG
@@ -95,9 +96,15 @@ class UD2M(Limited):
         With low-rank layers, they alone are trained, averaged and stored; the base stays as it is.
 
         Raises:
-            ValueError: a prior that is not unfolded, a distance whose weights are not there.
+            ValueError: a prior that is not unfolded, or was loaded with low-rank layers in its weights; a distance
+                whose weights are not there.
         """
         network.check_kind("UD2M", "unfolded")
+        if network.lora is not None and not adapted(network.net):
+            raise ValueError(
+                f"{network.name} has its low-rank layers in its weights, as files are loaded: train "
+                "Unfolded(load_prior(BASE), unfolding, lora), after start_from(it, FILE) to go on from there"
+            )
         if self.distance != "none" and self.perceptual:
             self.distances(torch.device("cpu"))
         if network.lora is None:
