@@ -49,7 +49,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from workbench.models import ConsistencyModel, load_prior, save_prior
+from workbench.models import ConsistencyModel, check_saves, load_prior, save_prior
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.plots import strip
 from workbench.random import stream
@@ -64,6 +64,7 @@ teacher = load_prior(input_source(prior))
 student = (
     load_prior(input_source(start)) if start else ConsistencyModel.start_from(copy.deepcopy(teacher), sigma_max or None)
 )
+check_saves(student)
 print(teacher.summary())
 print(student.summary())
 

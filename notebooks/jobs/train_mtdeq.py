@@ -48,7 +48,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from workbench.models import load_prior, save_prior
+from workbench.models import check_saves, load_prior, save_prior
 from workbench.models.networks.unet import UNet, grown
 from workbench.operators.base import column
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
@@ -62,7 +62,8 @@ photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
 network = load_prior(input_source(prior))
-if isinstance(network.net, UNet):
+check_saves(network)
+if isinstance(getattr(network, "net", None), UNet):
     network.net = grown(network.net, direct=True)  # an output that the noise level does not scale
 paper = {
     "multi": MTDEQ(),

@@ -41,13 +41,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from workbench.models import load_prior, save_prior
+from workbench.models import check_saves, load_prior, save_prior
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.trainers import ReG, TrainSettings, train_task, training_card
 
 run = Path(folder or folder_of("train_reg", "resume"))
 photos, sources = training_photos(data, run, size=size, batch_size=batch_size, weights=weights, seed=seed)
 network = load_prior(input_source(prior))
+check_saves(network)
 print(network.summary())
 
 # %% [markdown]

@@ -93,3 +93,44 @@ def test_pictures_go_into_a_folder_that_git_ignores_unless_none_are_asked_for(tm
         by_hand(tmp_path, "restore", "photos=['cat:16']", "methods=['pinv']", f"pictures={pictures}")
         assert bool([*tmp_path.rglob("*.png")]) == bool(pictures)
     assert [file.name for file in tmp_path.iterdir()] == ["runs"]
+
+
+OWN = """
+import torch
+from workbench.models import Prior
+
+class Shrinking(Prior):
+    def __init__(self):
+        super().__init__(sigma_max=10.0)
+        self.share = torch.nn.Parameter(torch.tensor(0.9))
+
+    def denoise(self, x, sigma):
+        return 0.5 + (x - 0.5) * self.share / (1 + sigma.view(-1, 1, 1, 1) ** 2)
+"""
+
+
+def test_a_prior_of_ones_own_without_a_network_inside_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    run_script(NOTEBOOKS / "train_mtdeq.py", ["prior=own.py:Shrinking", "folder=run", "max_steps=2", *SMALL])
+    tuned = load_prior(tmp_path / "run" / "prior.safetensors", trust_code=True)
+    assert float(tuned.share) != pytest.approx(0.9, abs=1e-7)
+
+
+@pytest.mark.parametrize("notebook", ["train_mtdeq", "train_reg"])
+def test_a_prior_that_could_not_be_saved_is_refused_before_it_is_trained(notebook, tmp_path, monkeypatch):
+    diffusers = pytest.importorskip("diffusers")
+    monkeypatch.chdir(tmp_path)
+    net = diffusers.UNet2DModel(
+        sample_size=16,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        resnet_time_scale_shift="scale_shift",
+    )
+    diffusers.DDPMPipeline(net, diffusers.DDPMScheduler()).save_pretrained("theirs")
+    with pytest.raises(ValueError, match="can save adapters"):
+        run_script(NOTEBOOKS / f"{notebook}.py", ["prior=diffusers:theirs", "folder=run", *SMALL])
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()

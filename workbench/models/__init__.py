@@ -2,7 +2,7 @@
 
 from workbench.models.adapters import EDMPrecond, PlainDenoiser, VEScore, VPNoise
 from workbench.models.check import check_prior
-from workbench.models.checkpoint import save_prior
+from workbench.models.checkpoint import check_saves, save_prior
 from workbench.models.consistency import ConsistencyModel, Flow, TrajectoryModel
 from workbench.models.gaussian import GaussianPrior
 from workbench.models.laplace import LaplaceIncrements
@@ -48,6 +48,7 @@ __all__ = [
     "VPNoise",
     "available_priors",
     "check_prior",
+    "check_saves",
     "describe_priors",
     "load_prior",
     "save_adapter",

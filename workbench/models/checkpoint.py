@@ -68,31 +68,40 @@ def save_prior(
             weights that are not finite in ``dtype``; a card that is not JSON; a file that cannot be written.
     """
     require(dtype in FLOATS, "dtype", f"one of {', '.join(map(str, FLOATS))}", dtype)
+    header = check_saves(prior) | {"card": dict(card or {})}
+    net = prior if "code" in header else cast(nn.Module, prior.net)
+    require(base is None or "code" not in header, "base", "of a network of this package", type(prior).__name__)
+    if base is not None:
+        start = _weights(base)
+        header["base"] = {"prior": base, "sha256": digest(start)}
+    tensors = _stored(net, dtype) if base is None else encode(net.state_dict(), start)
+    write_weights(path, tensors, header)
+
+
+def check_saves(prior: Prior) -> dict[str, Any]:
+    """What a file says of ``prior``, without its card. Raises ValueError as :func:`save_prior` if there can be none:
+    to be asked before hours of training, not after."""
     require_kind(prior, Prior, "prior", "load_prior('photo')")
     net = getattr(prior, "net", None)
     if isinstance(net, nn.Module) and adapted(net):
         raise ValueError("its network has low-rank layers: save_adapter writes them")
     adapter = next((name for name, (kind, _) in ADAPTERS.items() if type(prior) is kind), None)
     network = next((name for name, family in FAMILIES.items() if type(net) is family.network), None)
-    header: dict[str, Any] = {"format": FORMAT, "trained_size": prior.trained_size, "card": dict(card or {})}
+    header: dict[str, Any] = {"format": FORMAT, "trained_size": prior.trained_size}
     if prior.sigma_min == prior.sigma_max:  # as ReG trains it, whatever its schedule or code says
         header["level"] = prior.sigma_min
     if adapter is not None and network is not None and net is not None:
         header |= {"network": network, "network_config": asdict(net.config)}
         header |= {"adapter": adapter, "settings": _settings(prior, adapter)}
-    elif "code" in prior.source and base is None:
-        net, code = prior, {key: prior.source[key] for key in ("code", "code_sha256")}
+    elif "code" in prior.source:
+        code = {key: prior.source[key] for key in ("code", "code_sha256")}
         header |= code | {"code_settings": json.loads(prior.source.get("code_settings", "{}"))}
     else:
         raise ValueError(
             f"can save adapters {', '.join(ADAPTERS)} around networks {', '.join(FAMILIES)}, "
             f"got {type(prior).__name__} around {type(net).__name__}"
         )
-    if base is not None:
-        start = _weights(base)
-        header["base"] = {"prior": base, "sha256": digest(start)}
-    tensors = _stored(net, dtype) if base is None else encode(net.state_dict(), start)
-    write_weights(path, tensors, header)
+    return header
 
 
 def _settings(prior: Prior, adapter: str) -> dict[str, Any]:
