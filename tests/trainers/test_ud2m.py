@@ -209,10 +209,11 @@ def test_the_discriminators_losses_are_eq_12_and_13_and_its_collapse_stops_the_r
         stepper.step()
     assert all(after < before for before, after in pairwise(slopes))
     watch = CollapseWatch(patience=3, certain=0.02)
-    for certainty in (0.01, 0.01, 2 * math.log(2), 0.01, 0.01):
-        watch.see(certainty)
+    for step, certainty in enumerate((0.01, 0.01, 2 * math.log(2), 0.01, 0.01)):
+        for _ in range(2):  # batches of a step: what is counted is steps
+            watch.see(certainty, step)
     with pytest.raises(FloatingPointError, match=r"certain .*for 3 steps.*Raise the gradient penalty"):
-        watch.see(0.0)
+        watch.see(0.0, 5)
 
 
 class Silent(Identity):

@@ -72,11 +72,16 @@ class CollapseWatch(Limited):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.row = 0
+        self.row, self.step = 0, -1
 
-    def see(self, loss: float) -> None:
-        """Raise FloatingPointError after ``patience`` certain steps in a row. A resumed run counts anew."""
-        self.row = self.row + 1 if loss < self.certain else 0
+    def see(self, loss: float, step: int) -> None:
+        """Raise FloatingPointError after ``patience`` certain steps in a row. A resumed run counts anew.
+
+        Of a step that sees several batches the first one counts.
+        """
+        if step == self.step:
+            return
+        self.step, self.row = step, self.row + 1 if loss < self.certain else 0
         if self.row >= self.patience:
             raise FloatingPointError(
                 f"the discriminator has been certain (loss below {self.certain:g}) for {self.row} steps: its gradient "

@@ -152,7 +152,7 @@ class UD2M(Limited):
     ) -> tuple[Tensor, Values]:
         """The discriminator's turn."""
         loss, values = self.discriminator_loss(modules, batch, draws)
-        watch.see(float(values["certainty"].detach()))
+        watch.see(float(values["certainty"].detach()), context.step)
         return loss, values
 
     def draw(self, network: nn.Module, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
