@@ -9,8 +9,8 @@ module is, in variance-exploding coordinates (eq. 5 and 6),
 The minimiser is one ``prox`` of the operator with the weighted mean of the two centres (errata 9):
 ``w = 1/t^2 + 1/delta``, ``prox((x_t / t^2 + x_k / delta) / w, y, sigma^2 w)``. ``delta`` and ``s`` are the step sizes
 of a Langevin process that is homogeneous in time: they do not depend on t. They may fall from module to module, as
-LATINO's do. Deviation: for operators that are not linear
-the paper minimises by Adam; ``prox`` here descends from the same start with steps that are sure to lower the objective.
+LATINO's do. Deviation: for operators that are not linear the paper minimises by Adam; ``prox`` here has a closed form
+for JPEG, and else descends from the same start with steps that are sure to lower the objective.
 """
 
 from __future__ import annotations

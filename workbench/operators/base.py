@@ -57,7 +57,7 @@ class Operator(nn.Module):
 
     Attributes:
         linear: False for an operator (JPEG) whose ``adjoint`` and ``pinv`` are stand-ins; solvers that need a linear
-            one refuse it. Its ``prox`` descends by gradient, on ``1/2 ||residual||^2``.
+            one refuse it. Its ``prox`` descends by gradient, on ``1/2 ||residual||^2``, if it gives no other.
         checked: solvers do not try out whether it is an operator (``contract.py``): done already, or not wanted.
         remark: what should be known of how it was made, a line for messages; often empty.
         source: ``file`` and ``sha256`` of the code that made it, if it is none of this package's.

@@ -32,6 +32,7 @@ class PnPReG(PlugAndPlay, name="pnp-reg"):
     Attributes:
         rule: "adam" or "gradient".
         step_size: published: Adam 0.004 to 0.01, plain steps 0.5.
+        tolerance: of the mean square of the gradient with Adam, whose steps do not shrink; else as in the base.
         sigma: weight of the regulariser; None: the noise of the measurement, at least 1/255.
         level: what the prior is told; None: as ``sigma``, as far as it knows; one trained by ReG knows one level.
         self_ensemble: step k evaluates ``G`` on the image turned and flipped by the k-th symmetry of the square.
