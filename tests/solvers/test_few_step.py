@@ -18,7 +18,7 @@ from tests.solvers.solver_problems import (
 from tests.solvers.solver_problems import replay as replayed
 from workbench.evaluation.metrics import psnr
 from workbench.images import sample_photo
-from workbench.models import ConsistencyModel, Unfolded, Unfolding, load_prior
+from workbench.models import ConsistencyModel, EDMPrecond, Unfolded, Unfolding, load_prior
 from workbench.models.consistency import Flow, euler_step
 from workbench.models.unfolded import two_centres
 from workbench.operators import (
@@ -165,6 +165,12 @@ def test_the_step_with_two_centres_is_the_minimiser() -> None:
         matrix = op.matrix.T @ op.matrix / s**2 + (1 / level**2 + 1 / delta) * EYE
         right = op.matrix.T @ y[i] / s**2 + x_t[i].flatten() / level**2 + x[i].flatten() / delta
         torch.testing.assert_close(found[i].flatten(), torch.linalg.solve(matrix, right), atol=1e-10, rtol=0)
+
+
+def test_a_student_takes_the_sizes_of_its_teacher() -> None:
+    teacher = EDMPrecond(lambda x, sigma: x, sigma_min=0.01, sigma_max=3.0, channels=1, multiple=4, image_size=8)
+    student = ConsistencyModel.start_from(teacher)
+    assert (student.channels, student.multiple, student.image_size) == (1, 4, 8)
 
 
 @pytest.mark.parametrize("given", [True, False])

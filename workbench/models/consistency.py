@@ -55,7 +55,7 @@ class ConsistencyModel(EDMPrecond):
             raise ValueError(f"expected a prior with the preconditioning of EDM, such as photo, got {prior.name}")
         highest = prior.sigma_max if sigma_max is None else sigma_max
         require(prior.sigma_min < highest <= prior.sigma_max, "sigma_max", f"what {prior.name} knows", highest)
-        names = ("sigma_min", "sigma_data", "channels", "multiple", "name")
+        names = ("sigma_min", "sigma_data", "channels", "multiple", "image_size", "name")
         model = cls(prior.net, sigma_max=highest, **{name: getattr(prior, name) for name in names})
         model.trained_size = prior.trained_size
         return model
