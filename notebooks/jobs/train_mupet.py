@@ -46,7 +46,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from workbench.models import load_prior, save_prior
+from workbench.models import check_saves, load_prior, save_prior
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.random import Draws
 from workbench.solvers import Exact, JacobianFree, MapByAdam, Neumann
@@ -58,6 +58,7 @@ photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
 network = load_prior(input_source(prior))
+check_saves(network)
 check_labels("train_mupet", [fixed_point], "fixed_point", ["prox", "adam"])
 check_labels("train_mupet", [backward], "backward", ["jacobian-free", "neumann", "exact"])
 objective = MUPET(

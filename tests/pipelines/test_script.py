@@ -117,7 +117,7 @@ def test_a_prior_of_ones_own_without_a_network_inside_is_trained(tmp_path, monke
     assert float(tuned.share) != pytest.approx(0.9, abs=1e-7)
 
 
-@pytest.mark.parametrize("notebook", ["train_mtdeq", "train_reg"])
+@pytest.mark.parametrize("notebook", ["train_mtdeq", "train_mupet", "train_reg"])
 def test_a_prior_that_could_not_be_saved_is_refused_before_it_is_trained(notebook, tmp_path, monkeypatch):
     diffusers = pytest.importorskip("diffusers")
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,7 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 def start(photos: Path, runs: list[dict], *launcher: str) -> subprocess.Popen:
     """The program of ``small_run.py`` in a process of its own."""
     root = str(PROGRAM.parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, str(PROGRAM), str(photos), json.dumps(runs)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

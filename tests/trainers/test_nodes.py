@@ -22,7 +22,7 @@ DOCS = (ROOT / "docs" / "sharded_evaluation.md").read_text(encoding="utf-8")
 
 def run(folder: Path, *commands: list[str]) -> None:
     """Run the commands side by side to their ends."""
-    given = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    given = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     given |= {"MPLBACKEND": "Agg"}
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [subprocess.Popen(command, cwd=folder, env=given, **pipe) for command in commands]

@@ -7,6 +7,7 @@ that was not, and several processes take the steps that one takes with their bat
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -154,7 +155,8 @@ def train_task(
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator()
+    # Without being told, accelerate does not join processes that have no GPU: each would train by itself.
+    accelerator = Accelerator(cpu="WORLD_SIZE" in os.environ and not torch.cuda.is_available())
     device = accelerator.device if device is None else existing_device(device)
     run = Run(Path(folder), settings, task, photos, accelerator)
     for module in task.modules.values():
