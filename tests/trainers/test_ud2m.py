@@ -227,6 +227,7 @@ SILENT = UD2M(OneOperator(Silent()), **PLAIN, adversarial=0.0)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: UD2M(squared=0.0, adversarial=0.0, distance="none"), "must be not all 0"),
         (lambda: LoRA().inject(nn.Sequential(nn.Conv2d(1, 1, 1))), "network must be one with attention layers"),
         (lambda: UD2M(**PLAIN).task(small_prior(), TrainSettings(steps=1)), "UD2M needs an unfolded network"),
         (lambda: UD2M(**PLAIN).task(load_prior("photo-ud2m"), TrainSettings(steps=1)), "in its weights, as files are"),

@@ -88,6 +88,8 @@ class UD2M(Limited):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.noise[0] <= self.noise[1] < float("inf"), "noise", "two levels that rise", self.noise)
+        weights = self.squared, self.perceptual * (self.distance != "none"), self.adversarial
+        require(any(weights), "squared, perceptual (with a distance) and adversarial", "not all 0", weights)
         require(self.squared + self.perceptual + self.adversarial > 0, "weights", "not all 0", "0")
 
     def task(self, network: Unfolded, settings: TrainSettings) -> Task:
