@@ -137,7 +137,7 @@ def test_cm4ir_with_the_other_sign_follows_the_trajectory() -> None:
     found = CM4IR(3, eta=0.0, seen_sign=1)(
         y, op, exact(), initial=start, noise=replayed([*noise, *torch.zeros(3, 2, 1, 6, 6)])
     )
-    levels = CM4IR(3).levels(op, y)
+    levels = CM4IR(3).levels(op, start)[:, 0].tolist()
     x = start + levels[0] * noise[0]
     for level, lower in zip(levels, [*levels[1:], 0.0], strict=True):
         end = exact()(x, level).clamp(0, 1)
@@ -148,9 +148,12 @@ def test_cm4ir_with_the_other_sign_follows_the_trajectory() -> None:
 def test_cm4ir_starts_higher_where_the_operator_damps() -> None:
     image = torch.zeros(1, 3, 8, 8)
     whole = Inpainting(block_mask((8, 8), 4)), Grayscale(), WalshHadamard((8, 8), 0.3)
-    firsts = [CM4IR().levels(op, image)[0] for op in (*whole, Blur(gaussian_kernel(1.0)), SuperResolution(2))]
-    assert firsts == pytest.approx([0.2333] * 3 + [0.3474] * 2, abs=1e-3)
-    assert CM4IR(first=400).levels(Grayscale(), image)[0] == pytest.approx(0.449, abs=2e-3)
+    operators = (*whole, Blur(gaussian_kernel(1.0)), SuperResolution(2))
+    firsts = [
+        float(CM4IR().levels(op, image)[0]) for op in (*operators, *(op.take(torch.tensor([0]), 1) for op in operators))
+    ]
+    assert firsts == pytest.approx(([0.2333] * 3 + [0.3474] * 2) * 2, abs=1e-3)
+    assert float(CM4IR(first=400).levels(Grayscale(), image)[0]) == pytest.approx(0.449, abs=2e-3)
 
 
 def test_the_step_with_two_centres_is_the_minimiser() -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from workbench.limits import Count, NotNegative, Positive, Share, Whole
 from workbench.models.adapters import linear_alphas_cumprod
 from workbench.models.consistency import ConsistencyModel
-from workbench.operators.base import Operator, SpectralOperator, column
+from workbench.operators.base import Operator, column
 from workbench.operators.weighted import unweighted
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.text import require
@@ -74,16 +74,14 @@ class CM4IR(Sampler, name="cm4ir"):
         if not isinstance(self.deltas, int | float):
             require(len(self.deltas) == self.steps, "deltas", f"a number or {self.steps} of them", len(self.deltas))
 
-    def levels(self, op: Operator, like: Tensor) -> list[float]:
-        """The noise levels, for images in [0, 1] like ``like``."""
-        values = op.singular_values(like) if isinstance(op, SpectralOperator) else like.new_tensor([1.0, 0.5])
-        whole = bool(((values < 1e-4) | (values > 0.999 * values.max())).all())
-        first = self.first if self.first is not None else 150 if whole else 250
-        share, levels = float(linear_alphas_cumprod()[first + 1]), []
+    def levels(self, op: Operator, like: Tensor) -> Tensor:
+        """The noise levels (steps, B) for images in [0, 1] like ``like`` (B, C, H, W)."""
+        firsts = torch.where(whole(op, like), 150, 250) if self.first is None else torch.tensor(self.first)
+        share, levels = linear_alphas_cumprod().to(torch.float64)[firsts.expand(len(like)) + 1], []
         for _ in range(self.steps):
-            levels.append(math.sqrt(1 - share) / 2)
-            share = min(share * (1 + self.gamma), CAP)
-        return levels
+            levels.append((1 - share).sqrt() / 2)
+            share = (share * (1 + self.gamma)).clamp(max=CAP)
+        return torch.stack(levels).to(like)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
         """From ``initial``, by default the :func:`first_estimate` of plug-and-play solvers, plus the first level times
@@ -92,17 +90,17 @@ class CM4IR(Sampler, name="cm4ir"):
         levels = self.levels(unweighted(p.op, p.y)[0], start)
         left = p.sigma_noise / (1 + weight) * (self.zeta > 0)
         deltas = torch.as_tensor(self.deltas, dtype=torch.float64).expand(self.steps).tolist()
-        level = left.clamp(min=levels[0])
+        level = left.maximum(levels[0])
         x, noisy = start + column(level, start) * p.draw(start), column(p.sigma_noise > 0, start)
         for number, (sigma, delta) in enumerate(zip(levels, deltas, strict=True), start=1):
             clean = self._ask(p, x, level, delta).clamp(0, 1)
             image = p.op.prox(clean, p.y, weight)
             if number == self.steps:
                 image = torch.where(noisy, clean, image)
-            yield Iterate(image, sigma, clean, self.steps)
+            yield Iterate(image, float(sigma.max()), clean, self.steps)
             if number < self.steps:
                 seen = self.seen_sign * (x - clean) / column(level, x)
-                level = left.clamp(min=levels[number])
+                level = left.maximum(levels[number])
                 x = image + column(level, x) * (self.eta * p.draw(x) + math.sqrt(1 - self.eta**2) * seen)
 
     def _ask(self, p: Problem, x: Tensor, level: Tensor, delta: float) -> Tensor:
@@ -112,3 +110,16 @@ class CM4IR(Sampler, name="cm4ir"):
         require(isinstance(p.prior, ConsistencyModel), "scaled_apart", "used with a ConsistencyModel", p.prior.name)
         assert isinstance(p.prior, ConsistencyModel)
         return p.prior.at(x, level.to(x), told.to(x))
+
+
+def whole(op: Operator, like: Tensor) -> Tensor:
+    """Whether all singular values of ``op`` but 0 are equal, for each image: (B,), on the CPU.
+
+    ``A^T A A^T A z`` is then a multiple of ``A^T A z``, for a random z.
+    """
+    z = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
+    once = op.adjoint(op(z))
+    twice = op.adjoint(op(once)).flatten(1)
+    once = once.flatten(1)
+    rest = twice - once * (once * twice).sum(1, keepdim=True) / once.square().sum(1, keepdim=True)
+    return (rest.norm(dim=1) < 1e-3 * twice.norm(dim=1)).cpu()
