@@ -120,22 +120,22 @@ with warnings.catch_warnings(record=True) as said:
             shown = {label: each[:pictures].cpu() for label, each in shown.items()}
         progress(own[-1] + 1 - numbers.start, len(numbers))
 skipped = [str(each.message).removeprefix("left out: ") for each in said]
-if not found:
+if not found and shards == 1:
     raise ValueError(f"none of the photos can be read: {'; '.join(skipped)}")
 
 # %%
-scores = np.concatenate(rows)  # images, labels, metrics; NaN: not measured
-np.save(folder_of("evaluate") / "numbers.npy", np.array(found))
+scores = np.concatenate([np.empty((0, len(priors), len(keys))), *rows])  # images, labels, metrics; NaN: not measured
+np.save(folder_of("evaluate") / "numbers.npy", np.array(found, int))
 np.save(folder_of("evaluate") / "scores.npy", scores)
 save_file({label: each.cpu() for label, each in sums.items()}, folder_of("evaluate") / "sums.safetensors")
-means = {label: dict(zip(keys, scores[:, place].mean(0).tolist())) for place, label in enumerate(priors)}
+means = {label: dict(zip(keys, scores[:, place].mean(0).tolist())) for place, label in enumerate(priors) if found}
 means = {label: {key: value for key, value in own.items() if not math.isnan(value)} for label, own in means.items()}
 for label, own in means.items():
     print(label, ", ".join(f"{METRICS[key].title} {value:.{METRICS[key].digits}f}" for key, value in own.items()))
 
 # %%
 files = []
-if shard == 0 and pictures:
+if shard == 0 and pictures and shown:
     show(shown, [f"number {number}" for number in found[:pictures]], height=1.3)
     plt.show()
     for number, (title, row) in enumerate(shown.items()):

@@ -49,6 +49,8 @@ if missing := [shard for shard in range(shards) if not counts[shard]]:
 numbers = np.concatenate([np.load(folder / "numbers.npy") for folder in folders])
 scores = np.concatenate([np.load(folder / "scores.npy") for folder in folders])
 assert (np.diff(numbers) > 0).all()
+if not len(numbers):
+    raise ValueError(f"none of the photos can be read: {'; '.join(said for part in parts for said in part['skipped'])}")
 labels = list(parts[0]["shard"]["priors"])
 keys = parts[0]["shard"]["metrics"]
 measured = [place for place in range(len(keys)) if not np.isnan(scores[:, :, place]).any()]
@@ -57,10 +59,10 @@ summary = summarise_values(
 )
 kind = parts[0]["shard"]["set_distance"] if given[0]["with_fid"] else ""
 if kind and len(numbers) > 1:
-    sums = None
+    sums = {}
     for folder in folders:
-        own = load_file(folder / "sums.safetensors")
-        sums = own if sums is None else {label: sums[label] + own[label] for label in own}
+        for label, own in load_file(folder / "sums.safetensors").items():
+            sums[label] = sums.get(label, 0) + own
     for label in labels:
         value = distance(sums[label], sums["original"])
         summary["means"][label][kind] = {"mean": value, "low": None, "high": None, "n": len(numbers)}

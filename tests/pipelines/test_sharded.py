@@ -18,7 +18,7 @@ from workbench.data.evaluation import evaluation_photos
 from workbench.evaluation import fid
 from workbench.evaluation.metrics import psnr
 from workbench.evaluation.statistics import mean_interval, paired_difference
-from workbench.images import sample_photos
+from workbench.images import sample_photo, sample_photos, save_image
 from workbench.models import save_prior
 from workbench.pipelines.schema import load_pipeline
 from workbench.restore import degrade, restore, solver_of
@@ -124,6 +124,27 @@ def test_shards_that_are_not_one_evaluation_are_not_merged(folder):
     jobs = [job, other, replace(merging, needs={"shards": [job.id, other.id]})]
     *_, last = run_here(replace(pipeline, jobs=jobs), folder / "mixed")
     assert "they differ in count, seed" in last.note
+
+
+def test_a_shard_of_which_nothing_can_be_read_takes_nothing_from_the_others(tmp_path):
+    for name in ("cat", "coffee", "rocket"):
+        save_image(sample_photo(name, SIZE), tmp_path / f"{name}.png")
+    (tmp_path / "coffee.png").write_bytes(b"damaged")
+    jobs = JOBS.replace("photos.npy", "").replace("batch: 10", "batch: 1")
+    jobs = re.sub(r"priors: \{\{.*\}\}\}\}", "priors: {{none: photo, mine: photo}}}}", jobs)
+    found = {}
+    for shards in (1, 3):
+        text = jobs.format(folder=tmp_path, count=3, shards=shards, grid=list(range(shards)))
+        *_, last = run_here(pipeline_of(tmp_path, text), tmp_path / f".{shards}")
+        result = json.loads((tmp_path / f".{shards}" / "jobs" / last.id / "result.json").read_text())
+        found[shards] = result["comparison"]
+    assert found[3]["count"] == found[1]["count"] == 2
+    assert found[3]["means"]["mine"]["psnr"] == pytest.approx(found[1]["means"]["mine"]["psnr"], rel=1e-12)
+    assert found[3]["means"]["mine"]["fid"]["mean"] == pytest.approx(found[1]["means"]["mine"]["fid"]["mean"], rel=1e-9)
+    for name in ("cat", "rocket"):
+        (tmp_path / f"{name}.png").write_bytes(b"damaged")
+    *_, last = run_here(pipeline_of(tmp_path, text), tmp_path / ".none")
+    assert "none of the photos can be read" in last.note
 
 
 def test_the_documented_pipeline_is_one(tmp_path):
