@@ -178,17 +178,18 @@ for change in result.get("comparison", {}).get("changes", []):
 # ## The first images
 
 # %%
+files = []
+if not grid:
+    result["comparison"]["strips"] = files
 if pictures and not grid:
     degraded = torch.cat([degraded.picture.cpu() for degraded in batches])[:pictures]
     degraded = torch.nn.functional.interpolate(degraded, size=(size, size), mode="nearest")
     shown = {"original": originals[:pictures], "degraded": degraded, **images}
     show(shown, names[:pictures], height=1.3)
     plt.show()
-    files = []
     for number, (title, row) in enumerate(shown.items()):
         files.append({"title": title, "file": f"strip-{number}.png"})
         save_image(strip(row), folder_of("compare_priors") / files[-1]["file"])
-    result["comparison"]["strips"] = files
 
 # %% [markdown]
 # ## Samples of the first image

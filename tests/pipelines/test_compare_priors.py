@@ -47,6 +47,13 @@ def test_a_comparison_holds_every_image_and_every_change(ran):
     assert comparison["means"]["Two"]["psnr"]["high"] == pytest.approx(clustered.high)
 
 
+def test_samples_need_no_pictures_of_the_first_images(tmp_path):
+    jobs = "- {notebook: compare_priors, parameters: {size: 16, count: 2, solver: pinv, samples: 2, pictures: 0}}"
+    ran = run_to_report(pipeline_of(tmp_path, jobs), tmp_path / "out")
+    assert [strip["file"] for strip in ran.results[0]["comparison"]["strips"]] == ["samples-0.png"]
+    assert len(ran.page.pictures) == 1
+
+
 def test_a_search_names_the_best_of_what_it_tried(ran):
     search = ran.results[1]["search"]
     assert [(row["prior"], row["settings"]["zeta"]) for row in search["tried"]] == [
