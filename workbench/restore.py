@@ -153,7 +153,7 @@ def restore(
         "operator_source": dict(degraded.op.source),
         "noise_source": dict(degraded.noise.source) if isinstance(degraded.noise, Noise) else {},
         "mask_fills": filled_share(degraded.op),
-        "noise": str(degraded.noise) if isinstance(degraded.noise, Noise) else degraded.noise,
+        "noise": str(degraded.noise) if isinstance(degraded.noise, Noise) else float(degraded.noise),
         "seed": degraded.seed,
         "size": list(restoration.image.shape[-2:]),
         "batch": len(y),

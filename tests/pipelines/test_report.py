@@ -110,3 +110,12 @@ def test_the_restore_notebook_makes_a_report(tmp_path, run):
     same = {"photo": "cat", "size": [32, 32], "operator": "sr:4", "solver": "diffpir"}
     (row,) = (row for row in rows if row | same == row)
     assert row["psnr"] == pytest.approx(alone["psnr"], abs=1e-3)  # batch sizes round differently
+
+
+def test_a_noise_level_is_one_however_it_is_written(tmp_path):
+    jobs = "- {{notebook: restore, parameters: {{photos: [{}:16], methods: [pinv], noise: {}}}}}\n"
+    text = jobs.format("cat", "0") + jobs.format("coffee", "0.0") + jobs.format("cat", "0.01")
+    ran = run_to_report(pipeline_of(tmp_path, text), tmp_path / "out")
+    noises = [row["noise"] for row in json.loads((tmp_path / "out" / "table.json").read_text())]
+    assert list(map(str, noises)) == ["0.0", "0.0", "0.01"]
+    assert "2 photos" in ran.page.text
