@@ -113,7 +113,7 @@ for size, part in batches:
     originals = torch.cat(images).to(device)
     degraded = degrade(originals, operator, noise, seed, network, numbers)
     drawn = max(0, min(pictures - shown[size], len(names)))  # photos of this batch whose pictures are kept
-    stems = [f"{name.replace('/', '-')}-{size}" for name in names]
+    stems = [f"{number}-{name.rpartition('/')[2]}-{size}" for number, name in zip(numbers, names)]
     sets.setdefault((size, "original"), []).append(originals.cpu())
     sets.setdefault((size, "degraded"), []).append(degraded.picture.cpu())
     for number, (method, solver) in enumerate(made.items()):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import skimage
+import torch
 from PIL import Image
 
 from tests.pipelines.small_project import Page, pipeline_of, project, report_of, restoration, run_to_report
-from workbench.images import SAMPLES, sample_photo, save_image
+from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import load_prior, save_prior
 from workbench.models.files import sha256
 from workbench.pipelines.engine import Outcome
@@ -110,6 +111,19 @@ def test_the_restore_notebook_makes_a_report(tmp_path, run):
     same = {"photo": "cat", "size": [32, 32], "operator": "sr:4", "solver": "diffpir"}
     (row,) = (row for row in rows if row | same == row)
     assert row["psnr"] == pytest.approx(alone["psnr"], abs=1e-3)  # batch sizes round differently
+
+
+def test_photos_of_one_name_have_pictures_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    save_image(sample_photo("cat", 16), tmp_path / "a" / "b.png")
+    save_image(sample_photo("coffee", 16), tmp_path / "a-b.png")
+    text = "- {notebook: restore, parameters: {photos: [a/b.png:16, a-b.png:16], methods: [pinv]}}"
+    ran = run_to_report(pipeline_of(tmp_path, text), tmp_path / "out")
+    for record in ran.results[0]["records"]:
+        kept = load_image(ran.folders[0] / record["original"])
+        assert torch.equal(kept, load_image(tmp_path / record["photo"])), record["photo"]
+    assert len(set(ran.page.pictures)) == 2 * 3
 
 
 def test_a_noise_level_is_one_however_it_is_written(tmp_path):
