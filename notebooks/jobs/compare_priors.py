@@ -63,6 +63,8 @@ from workbench.text import check_labels
 # Names are checked before the slow part, cheapest first.
 if not priors:
     raise ValueError("priors is empty: give at least one, such as {prior: photo}")
+if taken := {"original", "degraded"}.intersection(priors):
+    raise ValueError(f"priors: {taken.pop()!r} stands for the photos themselves, choose another label")
 check_labels("settings", settings, "prior", priors)
 check_labels("prior_settings", prior_settings, "prior", priors)
 check_labels("solvers", solvers, "prior", priors)

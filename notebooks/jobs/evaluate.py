@@ -65,8 +65,8 @@ if not (count > 0 and batch > 0 and 0 <= shard < shards <= batches):
     raise ValueError(f"expected 0 <= shard < shards <= {batches} (batches of the set), got shard {shard} of {shards}")
 if not priors:
     raise ValueError("priors is empty: give at least one, such as {prior: photo}")
-if "original" in priors:
-    raise ValueError("priors: 'original' stands for the photos themselves, choose another label")
+if taken := {"original", "degraded"}.intersection(priors):
+    raise ValueError(f"priors: {taken.pop()!r} stands for the photos themselves, choose another label")
 for what, given in {"settings": settings, "prior_settings": prior_settings, "solvers": solvers}.items():
     check_labels(what, given, "prior", priors)
 kinds = {label: solvers.get(label, solver) for label in priors}

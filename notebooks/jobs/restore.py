@@ -50,6 +50,8 @@ if not photos or batch < 1:
     raise ValueError(f"expected photos, and a batch of at least 1, got {len(photos)} and {batch}")
 if not methods or len(set(methods)) != len(methods):
     raise ValueError(f"methods: expected at least one, each once, got {', '.join(methods) or 'none'}")
+if taken := {"original", "degraded"}.intersection(methods):
+    raise ValueError(f"methods: {taken.pop()!r} stands for the photos themselves, choose another label")
 check_labels("solvers", solvers, "method", methods)
 check_labels("settings", settings, "method", methods)
 kinds = {label: solvers.get(label, label) for label in methods}

@@ -11,7 +11,7 @@ import skimage
 import torch
 from PIL import Image
 
-from tests.pipelines.small_project import Page, pipeline_of, project, report_of, restoration, run_to_report
+from tests.pipelines.small_project import Page, pipeline_of, project, report_of, restoration, run_here, run_to_report
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import load_prior, save_prior
 from workbench.models.files import sha256
@@ -133,3 +133,15 @@ def test_a_noise_level_is_one_however_it_is_written(tmp_path):
     noises = [row["noise"] for row in json.loads((tmp_path / "out" / "table.json").read_text())]
     assert list(map(str, noises)) == ["0.0", "0.0", "0.01"]
     assert "2 photos" in ran.page.text
+
+
+@pytest.mark.parametrize("label", ["original", "degraded"])
+def test_a_label_is_not_that_of_the_photos(tmp_path, label):
+    """Their pictures, and the sets that distances compare, would be mixed."""
+    jobs = f"""
+- {{notebook: restore, parameters: {{methods: [{label}], solvers: {{{label}: pinv}}}}}}
+- {{notebook: compare_priors, parameters: {{priors: {{{label}: photo}}}}}}
+- {{notebook: evaluate, parameters: {{priors: {{{label}: photo}}}}}}
+"""
+    for outcome in run_here(pipeline_of(tmp_path, jobs), tmp_path / "out"):
+        assert f"{label!r} stands for the photos themselves" in outcome.note
