@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_a_result_carries_all_that_decides_it(ran):
     assert {key: result["parameters"][key] for key in given} == given
     assert result["code"] == json.loads((ran[2] / "job.json").read_text())["code"]
     assert set(result["files"]) == {"task.ipynb"}
-    assert result["priors"] == {}
+    assert result["priors"] == {str(ran[0]): {"sha256": "0"}}
     assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert result["versions"]["python"] == sys.version.split()[0]
     assert result["hardware"]["processor"] == processor() != ""
@@ -49,6 +50,14 @@ def test_a_job_that_needs_others_reproduces_to_the_bit(ran, run):
     assert said.startswith("reproduces to the bit: 2 figures")
     assert said.endswith("the same: code, files, priors, versions, hardware\n")
     assert {file: file.stat().st_mtime_ns for file in ran[2].parent.rglob("*")} == before
+
+
+def test_results_that_were_moved_reproduce_as_before(ran, run, tmp_path):
+    """What a job's result says of the files of those that it needs is where they were."""
+    shutil.copytree(ran[2].parents[1], tmp_path / "moved")
+    code, said, errors = run("verify", tmp_path / "moved", ran[2].name)
+    assert code == 0, errors
+    assert said.endswith("the same: code, files, priors, versions, hardware\n")
 
 
 def test_weights_are_the_same_whatever_time_their_card_says(ran, run):

@@ -46,6 +46,9 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
         job = json.loads((folder / JOB).read_text(encoding="utf-8"))
         needs = {name: [Path(need).name for need in ids] for name, ids in job["needs"].items()}
         places = [Path(job[name]) for name in ("started_in", "notebook")]
+        before = Path(
+            job.get("cells", folder.parent)
+        ).parent  # where the results were, as the old one names their files
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{folder}: cannot be run again, {JOB} is damaged") from None
     needed = [folder.parent / need for ids in needs.values() for need in ids]
@@ -63,7 +66,7 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
         if outcome.state != "done":
             return False, f"does not reproduce: {outcome.note.rpartition(' [')[0] or outcome.note}"
         again = out / "jobs" / job["id"]
-        new = json.loads((again / RESULT).read_text(encoding="utf-8").replace(str(out), str(folder.parents[1])))
+        new = json.loads((again / RESULT).read_text(encoding="utf-8").replace(str(out), str(before)))
         names = sorted(file.name for pattern in FILES for file in folder.glob(pattern))
         missing = [name for name in names if not (again / name).is_file()]
         changed = [name for name in names if name not in missing and not _same(folder / name, again / name)]
