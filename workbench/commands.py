@@ -1,5 +1,6 @@
 """The other commands: pipelines run, jobs verified, priors listed, converted and published, samplers examined."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -165,7 +166,8 @@ def run(
         return
     from workbench.reports.report import write_report
 
-    options = {"address": address} if engine == "dask" else {"options": parse_settings(slurm or [], "--slurm")}
+    named = [re.sub("^[^=]*", lambda name: name[0].replace("-", "_"), each) for each in slurm or []]
+    options = {"address": address} if engine == "dask" else {"options": parse_settings(named, "--slurm")}
     try:
         outcomes = run_pipeline(plan, folder, workers, partial(getattr(engines, engine), **options))
     except KeyboardInterrupt:

@@ -143,6 +143,11 @@ def test_slurm_arrays_and_a_task_that_is_killed(tmp_path, make):
     assert (result["value"], result["tries"]) == (0.2, 2)
 
 
+def test_options_of_sbatch_have_their_long_names(tmp_path, run):
+    said = run("run", project(tmp_path), "--out", tmp_path / "out", "--engine", "slurm", "--slurm", "mem-per-cpu=4G")[2]
+    assert "there is no sbatch here" in said
+
+
 def test_what_slurm_is_asked(tmp_path, make, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     pipeline = make("- {notebook: task, grid: {noise: [1, 2]}, cpus: 4, gpus: 1, memory: 1.5, timeout: 600}")
