@@ -25,6 +25,7 @@ NAMED = {
     "mask": ("mask:m,1.png", "m,1.png"),
     "kernel in a file of several": ("blur:k.mat:first", "k.mat"),
     "shards": ("shards-{00..01}.tar", "shards-01.tar"),
+    "shards in a folder with brackets": ("set [2]/a-{00..01}.tar", "set [2]/a-01.tar"),
     "own solver": ("own.py:Mine", "own.py"),
     "what an own solver imports": ("own.py:Mine", "helper.py"),
     "what it imports from a folder without __init__": ("sub/own.py:Mine", "sub/loose/part.py"),

@@ -148,7 +148,8 @@ class Contents:
             return {}
         names = [value[start:end] for start, end in named_paths(value, self.folder)]
         if value.endswith(".tar"):
-            names += glob.glob(re.sub(r"\{[^{}]*\}", "*", value), root_dir=self.folder)
+            pattern = value if "*" in value else glob.escape(value)  # as the shards are found
+            names += glob.glob(re.sub(r"\{[^{}]*\}", "*", pattern), root_dir=self.folder)
         found = {name: self.of(self.folder / os.path.expanduser(name)) for name in names}
         module = MODULE.fullmatch(value) and module_file(value.partition(":")[0], self.folder)
         return found | ({value: self.code(module)} if module else {})
