@@ -46,9 +46,7 @@ def verify(folder: str | Path, tolerance: float) -> tuple[bool, str]:
         job = json.loads((folder / JOB).read_text(encoding="utf-8"))
         needs = {name: [Path(need).name for need in ids] for name, ids in job["needs"].items()}
         places = [Path(job[name]) for name in ("started_in", "notebook")]
-        before = Path(
-            job.get("cells", folder.parent)
-        ).parent  # where the results were, as the old one names their files
+        before = Path(job.get("cells", folder.parent)).parent  # where the results were, whose files it names
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{folder}: cannot be run again, {JOB} is damaged") from None
     needed = [folder.parent / need for ids in needs.values() for need in ids]
