@@ -77,7 +77,7 @@ class CM4IR(Sampler, name="cm4ir"):
     def levels(self, op: Operator, like: Tensor) -> Tensor:
         """The noise levels (steps, B) for images in [0, 1] like ``like`` (B, C, H, W)."""
         firsts = torch.where(whole(op, like), 150, 250) if self.first is None else torch.tensor(self.first)
-        share, levels = linear_alphas_cumprod().to(torch.float64)[firsts.expand(len(like)) + 1], []
+        share, levels = linear_alphas_cumprod()[firsts.expand(len(like)) + 1], []
         for _ in range(self.steps):
             levels.append((1 - share).sqrt() / 2)
             share = (share * (1 + self.gamma)).clamp(max=CAP)
@@ -92,12 +92,13 @@ class CM4IR(Sampler, name="cm4ir"):
         deltas = torch.as_tensor(self.deltas, dtype=torch.float64).expand(self.steps).tolist()
         level = left.maximum(levels[0])
         x, noisy = start + column(level, start) * p.draw(start), column(p.sigma_noise > 0, start)
-        for number, (sigma, delta) in enumerate(zip(levels, deltas, strict=True), start=1):
+        # Shown levels come to the host once: to wait for a device at every step costs time.
+        for number, (sigma, delta) in enumerate(zip(levels.amax(1).tolist(), deltas, strict=True), start=1):
             clean = self._ask(p, x, level, delta).clamp(0, 1)
             image = p.op.prox(clean, p.y, weight)
             if number == self.steps:
                 image = torch.where(noisy, clean, image)
-            yield Iterate(image, float(sigma.max()), clean, self.steps)
+            yield Iterate(image, sigma, clean, self.steps)
             if number < self.steps:
                 seen = self.seen_sign * (x - clean) / column(level, x)
                 level = left.maximum(levels[number])
