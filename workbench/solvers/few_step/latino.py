@@ -76,8 +76,9 @@ class LATINO(Sampler, name="latino"):
             return ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))
         own = [min(max(0.2, 4 * noise), sigma_max) for noise in sigma_noise.tolist()]
         starts = own if self.sigma_start is None else [self.sigma_start] * len(own)
-        for start in starts:
-            require(self.sigma_end <= start <= sigma_max, "sigma_start", f"from sigma_end to {sigma_max:g}", start)
+        top, least = max(starts), min(starts)
+        require(top <= sigma_max, "sigma_start", f"at most {sigma_max:g}, the most noise that the prior knows", top)
+        require(self.sigma_end <= least, "sigma_end", f"at most sigma_start, here {least:g}", self.sigma_end)
         return torch.stack([karras_sigmas(self.steps, start, self.sigma_end) for start in starts], 1).to(sigma_noise)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
