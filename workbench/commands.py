@@ -218,13 +218,11 @@ def exam(
 
     from tqdm import tqdm
 
-    from workbench.exam import CONTROLS, TASKS, make_candidate, make_task, sit, table
+    from workbench.exam import TASKS, make_candidate, make_task, sit, table
     from workbench.exam.learned import learn
     from workbench.text import write_json
 
-    candidate = make_candidate(solver, **settings)
-    if learned and solver in CONTROLS:
-        raise typer.BadParameter(f"--learned is for samplers: the control {solver} asks no prior")
+    candidate = make_candidate(solver, learned, **settings)
     tasks = [make_task(name) for name in dict.fromkeys(task or TASKS)]
     grades = []
     for each in tqdm(tasks, desc=solver, unit="task"):

@@ -30,7 +30,7 @@ from workbench.exam import make_candidate, make_task, sit, table
 from workbench.exam.learned import learn
 from workbench.pipelines import folder_of, progress, write_result
 
-candidate = make_candidate(sampler, **settings)
+candidate = make_candidate(sampler, learned, **settings)
 label = label or " ".join([sampler, *(f"{name}={value}" for name, value in settings.items())])
 chosen = [make_task(name) for name in tasks]
 

@@ -64,7 +64,7 @@ def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
     (figures,) = json.loads((tmp_path / "e.json").read_text())
     assert (figures["sampler"], figures["evaluations"], figures["passed"]) == ("ddrm", 2, False)
     assert "--out is a file" in refused("exam", "ddrm", "--out", tmp_path)
-    assert "the control exact asks no prior" in refused("exam", "exact", "--learned")
+    assert "learned must be false for the control exact, which asks no prior" in refused("exam", "exact", "--learned")
     assert "unknown solver 'ddmr', did you mean" in refused("exam", "ddmr")
     assert "unknown task 'blur'" in refused("exam", "ddrm", "--task", "blur")
     assert "unknown setting of ddrm 'step'" in refused("exam", "ddrm", "--set", "step=2")

@@ -33,6 +33,7 @@ RESTORE = 'photos: ["cat:32"], degradation: "sr:2", methods: [diffpir], settings
         ("sweep_solver", "values: {steps: [5], etta: [0.1]}", "did you mean 'eta'"),
         ("exam", "tasks: [mixture-blurr]", "did you mean 'mixture-blur'"),
         ("exam", "sampler: ddmr", "unknown solver 'ddmr', did you mean 'ddrm'"),
+        ("exam", "sampler: point, learned: true", "learned must be false for the control point"),
         ("exam", "settings: {step: 2}", "unknown setting of ddrm 'step'"),
         ("exam", "sampler: ud2m", "ud2m needs a network that was trained for photos"),
         ("exam", "repetitions: 5", "repetitions must be at least 20, got 5"),

@@ -220,7 +220,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     for make, message in (
         (lambda: LATINO(steps=3, delta=[1.0, 2.0]), "delta must be a number or 3"),
         (lambda: LATINO(encode=torch.sin), "encode and decode must be both or none"),
-        (lambda: LATINO(sigma_start=0.01)(y, op, exact()), "sigma_end must be at most sigma_start, here 0.01, got 0.03"),
+        (lambda: LATINO(sigma_start=0.01)(y, op, exact()), "must be at most sigma_start, here 0.01, got 0.03"),
         (lambda: LATINO(sigma_end=0.3)(y, op, exact()), "sigma_end must be at most sigma_start, here 0.2, got 0.3"),
         (lambda: LATINO(sigma_start=1e3)(y, op, exact()), "sigma_start must be at most"),
         (lambda: LATINO(steps=2, schedule=[0.1, 0.2])(y, op, exact()), "levels that do not rise"),

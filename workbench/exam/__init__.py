@@ -48,9 +48,12 @@ def _point(task: Task, prior: Prior, y: Tensor, count: int, generator: torch.Gen
 CONTROLS = {"exact": Candidate("exact", _exact), "point": Candidate("point", _point)}
 
 
-def make_candidate(name: str, **settings: Any) -> Candidate:
-    """The solver ``name`` with ``settings``, or a control. Raises ValueError for what does not exist."""
+def make_candidate(name: str, learned: bool = False, **settings: Any) -> Candidate:
+    """The solver ``name`` with ``settings``, or a control, which cannot sit with a ``learned`` prior.
+
+    Raises ValueError for that, and for what does not exist."""
     if name in CONTROLS:
+        require(not learned, "learned", f"false for the control {name}, which asks no prior", learned)
         if settings:
             raise ValueError(f"the control {name} has no settings, got {', '.join(settings)}")
         return CONTROLS[name]

@@ -62,7 +62,7 @@ def _exam(given: Mapping[str, Any]) -> None:
         make_task(name)
     require(given["repetitions"] >= 20, "repetitions", "at least 20", given["repetitions"])
     if not named(given["sampler"]):
-        make_candidate(given["sampler"], **given["settings"])
+        make_candidate(given["sampler"], given["learned"], **given["settings"])
 
 
 def _training(notebook: str, given: Mapping[str, Any]) -> None:
