@@ -79,7 +79,7 @@ for prior in priors.values():
 # %%
 photo = sample_photo("cat", size=64)
 blurred = degrade(photo, "blur:1.5", noise=0.02, seed=0)
-solver = DiffPIR(steps=10, sigma_start=0.3)
+solver = DiffPIR(steps=6, sigma_start=0.3)
 results = {name: restore(blurred, solver, prior).image for name, prior in priors.items()}
 columns = {"original": photo, "blurred": blurred.picture, **results}
 quality = {name: float(psnr(image, photo)) for name, image in columns.items() if name != "original"}

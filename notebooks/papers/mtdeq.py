@@ -182,7 +182,7 @@ network = network.requires_grad_(False)
 # `photo-mtdeq` on many tasks, `photo-st-comp` on this task alone.
 
 # %%
-photos = torch.cat([sample_photo("astronaut", 128), sample_photo("cat", 128)])
+photos = torch.cat([sample_photo("astronaut", 96), sample_photo("cat", 96)])
 holes = degrade(photos, "inpaint:0.8", 0.0, seed=0)
 filled = {"memory": 1, "max_steps": 25, "start": "picture"}
 solver = ForwardBackward(**filled)
@@ -217,7 +217,7 @@ assert quality["single task, told 0"] < quality["Gauss, told 0.02"] < quality["M
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
 spread = {}
 for axis, noise in zip(axes, (0.1, 0.02)):
-    blurred = degrade(sample_photo("cat", 64), "blur:1.6", noise, seed=0)
+    blurred = degrade(sample_photo("cat", 48), "blur:1.6", noise, seed=0)
     starts = {
         "the measurement": blurred.y,
         "grey": torch.full_like(blurred.y, 0.5),
