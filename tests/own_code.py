@@ -34,6 +34,24 @@ class Mine(Sampler):
             yield Iterate(x, sigma, clean, self.steps)
 """
 
+# Fails on photos that are dark on average.
+FAILING = """
+from dataclasses import dataclass, replace
+
+from workbench.solvers import PseudoInverse
+
+
+@dataclass(frozen=True)
+class Failing(PseudoInverse):
+    darkest: float = 0.4
+
+    def run(self, p, callback=None):
+        found = super().run(p, callback)
+        image = found.image.clone()
+        image[image.mean((1, 2, 3)) < self.darkest, 0, 0, 0] = float("nan")
+        return replace(found, image=image)
+"""
+
 OTHERS = '''
 import torch
 

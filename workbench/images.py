@@ -55,6 +55,11 @@ def is_grey(images: Tensor) -> Tensor:
     return (images == images[:, :1]).flatten(1).all(dim=1)
 
 
+def finite_images(images: Tensor) -> Tensor:
+    """Which of ``images`` (B, ...) have no NaN and no infinite value: bool (B,)."""
+    return images.flatten(1).isfinite().all(dim=1)
+
+
 def from_pillow(image: Image.Image) -> Tensor:
     """An RGB picture as (1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255

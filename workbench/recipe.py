@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
+from workbench.images import FINITE, check_range
 from workbench.measurement import Degraded, check_numbers, degrade, observe, samples
 from workbench.models import Prior, SplitPrior, TiledPrior, load_prior, whole_or_tiles
 from workbench.noise import noise_from
@@ -253,9 +254,15 @@ def run_method(
     callback: Callback | None = None,
     initial: Tensor | None = None,
 ) -> Result:
-    """Restore by ``method``, with its ``prior`` loaded and fitted to the size. Raises ValueError as ``restore``."""
+    """Restore by ``method``, with its ``prior`` loaded and fitted to the size.
+
+    Raises:
+        ValueError: as ``restore``, or what came out is not finite: there is no picture of it.
+    """
     solver = solver_of(method.solver, method.settings)
-    return restore(degraded, solver, prior, name=method.solver, callback=callback, initial=initial)
+    result = restore(degraded, solver, prior, name=method.solver, callback=callback, initial=initial)
+    check_range(result.image, "the restored image", *FINITE)
+    return result
 
 
 def folder_name(index: int, method: Method) -> str:

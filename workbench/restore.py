@@ -18,10 +18,10 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from workbench.evaluation.metrics import consistency, score
+from workbench.evaluation.metrics import NOT_FINITE, consistency, score
 from workbench.evaluation.statistics import METRICS
 from workbench.fitting import filled_share
-from workbench.images import PLAUSIBLE, check_range, is_grey
+from workbench.images import PLAUSIBLE, check_range, finite_images, is_grey
 from workbench.measurement import Degraded as Degraded  # re-exported, with the four below
 from workbench.measurement import degrade as degrade
 from workbench.measurement import measured as measured
@@ -50,7 +50,8 @@ class Result:
         degraded: what was restored.
         restoration: what the solver returned.
         records: per image, ready for JSON: ``psnr``, ``ssim``, ``lpips``, ``effnet`` (None with a
-            ``*_reason`` where not defined), ``consistency`` with the measurement, ``evaluations``, ``iterations``,
+            ``*_reason`` where not defined; all of them where the solver left values that are not finite),
+            ``consistency`` with the measurement, ``evaluations``, ``iterations``,
             ``seconds``, ``converged``, ``message``, ``solver_seed``, all settings and versions.
     """
 
@@ -164,7 +165,7 @@ def restore(
         scores
         | {
             "solver_seed": seeds[index],
-            "consistency": float(misfit[index]),
+            "consistency": float(misfit[index]) if misfit[index].isfinite() else None,
             "evaluations": int(restoration.evaluations[index]),
             "iterations": int(restoration.iterations[index]),
             "converged": None if converged is None else bool(converged[index]),
@@ -222,7 +223,12 @@ def _cutting(callback: Callback, frame: Frame) -> Callback:
 
 
 def _scores(restored: Tensor, original: Tensor | None, judge: bool) -> list[dict[str, Any]]:
-    if original is not None:
-        return score(restored, original, judge, clip=True)  # one that diverged has a record, its message says so
-    reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), NO_ORIGINAL)
-    return [dict.fromkeys(("psnr", "ssim", "lpips", "effnet")) | reasons for _ in restored]
+    """One that diverged has a record, its message says so; where it is not finite it has no score."""
+    none: dict[str, Any] = dict.fromkeys(key for key, metric in METRICS.items() if judge or not metric.judge)
+    if original is None:
+        reasons = dict.fromkeys(("lpips_reason", "effnet_reason"), NO_ORIGINAL)
+        return [none | reasons for _ in restored]
+    finite = finite_images(restored)
+    scores = iter(score(restored[finite], original[finite], judge, clip=True) if bool(finite.any()) else ())
+    broken = none | {f"{key}_reason": NOT_FINITE for key in none}
+    return [next(scores) if fine else dict(broken) for fine in finite.tolist()]

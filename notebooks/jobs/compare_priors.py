@@ -10,8 +10,9 @@
 # # Compare priors in one solver
 #
 # One degradation, several priors, the same measurements and the same noise for all: MUPET's Table II in DiffPIR, MTDEQ's
-# tables in ADMM. Every prior has its own settings, and may have a solver of its own. With `grid`, every combination is tried for every prior instead and the best is reported, which is how the
-# paper chose them: on other images than it tested on (`first`).
+# tables in ADMM. Every prior has its own settings, and may have a solver of its own. With `grid`, every combination is
+# tried for every prior instead and the best is reported, which is how the paper chose them: on other images than it
+# tested on (`first`).
 
 # %% tags=["parameters"]
 photos: list[str] = []  # folders, .npz/.npy, shards-{00..05}.tar, hf:NAME; empty: the sample photos
@@ -21,7 +22,7 @@ size: int = 32  # side of the images in pixels
 cut: str = "tiles"  # "tiles" of photos, or "halve" or "fit" whole ones
 short_side: int = 128  # photos are resized to this before they are cut into tiles; 0: not
 degradation: str = "sr:4"  # as `workbench operators` lists them
-noise: float = 0.01  # standard deviation, pixel values from 0 to 1
+noise: float | str = 0.01  # standard deviation, pixel values from 0 to 1; or poisson:30, poisson-gauss:GAIN,SIGMA
 solver: str = "diffpir"  # what all priors take part in
 solvers: dict[str, str] = {}  # label -> another solver, such as {RED: red}
 steps: int = 60  # of solvers that are not set otherwise
@@ -37,6 +38,8 @@ batch: int = 16
 device: str = "cpu"
 
 # %%
+import warnings
+
 import matplotlib.pyplot as plt
 import torch
 
@@ -50,7 +53,7 @@ from workbench.evaluation.statistics import (
     missing_metrics,
     summarise,
 )
-from workbench.images import save_image
+from workbench.images import finite_images, save_image
 from workbench.models import load_prior
 from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.pipelines.cells import Cells, input_operator
@@ -83,41 +86,59 @@ for label, network in networks.items():
 
 # %% [markdown]
 # ## Photos and their measurements
-# Each image has its own missing pixels and its own noise, drawn from `seed` and its number.
+# Each image has its own missing pixels and its own noise, drawn from `seed` and its number. What cannot be read is named,
+# and the next photo takes its place.
 
 # %%
 specs = [spec if spec.startswith("hf:") else str(input_path(spec)) for spec in photos]
-originals, names = evaluation_photos(
-    specs, count=count, first=first, size=size, cut=cut, short_side=short_side, seed=seed
-)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", "left out")
+    originals, names = evaluation_photos(
+        specs, count=count, first=first, size=size, cut=cut, short_side=short_side, seed=seed
+    )
+skipped = [str(each.message).removeprefix("left out: ") for each in said]
+print(*(f"left out: {each}" for each in skipped), sep="\n")
 operator = input_operator(degradation)
 batches = [
     degrade(part.to(device), operator, noise, seed, numbers=range(first + start, first + start + len(part)))
     for start, part in zip(range(0, count, batch), originals.split(batch))
 ]
-print(f"{count} images of {size}x{size}, number {first} to {first + count - 1}, {degradation}, noise {noise:g}")
+print(f"{count} images of {size}x{size}, number {first} to {first + count - 1}, {degradation}, noise {noise}")
 
 # %% [markdown]
 # ## Restore
 # The last prior in the last place: it is the one compared with all others. In a pipeline, what an earlier job restored
-# from the same image in the same way is taken from there.
+# from the same image in the same way is taken from there. An image of which one prior makes NaN or infinite values is
+# named and left out of all; settings of a `grid` that do so have no figures.
 
 # %%
 runs = [(label, choice, one) for label in priors for choice, one in zip(choices, made[label])]
 tried, images = [], {}  # rows of each run; restored images of the last run of each prior
-done, cells = 0, Cells()
-for label, _, one in runs:
+done, cells, broken = 0, Cells(), set()
+for label, choice, one in runs:
     given = [priors[label], prior_settings.get(label, {})]
     rows, restored = [], []
     for degraded in batches:
         result = cells.restore(degraded, one, networks[label], name=label, judge=True, given=given)
-        rows += [{"prior": label, **row} for row in result.rows(names[len(rows) : len(rows) + len(degraded.y)])]
-        restored.append(result.image.cpu())
+        part = names[len(rows) : len(rows) + len(degraded.y)]
+        rows += [{"prior": label, **row} for row in result.rows(part)]
+        lost = [name for name, finite in zip(part, finite_images(result.image).tolist()) if not finite]
+        if lost:
+            settled = ", ".join(f"{key} {value}" for key, value in choice.items())
+            skipped.append(f"{', '.join(lost)}: {label}{settled and f' ({settled})'} gave NaN or infinite values")
+            print(f"left out: {skipped[-1]}")
+        broken.update(lost)
+        restored.append(result.image.cpu().nan_to_num(0.5, 0.5, 0.5))
         done += 1
         progress(done, len(runs) * len(batches))
     tried.append(rows)
     images[label] = torch.cat(restored)[:pictures]
 print("{computed} restorations computed, {kept} kept".format(**cells.counts))
+if not grid:
+    tried = [[row for row in rows if row["photo"] not in broken] for rows in tried]
+    if not tried[0]:
+        raise ValueError(f"no image can be compared: {'; '.join(skipped)}")
 
 # %% [markdown]
 # ## Figures
@@ -141,7 +162,7 @@ for average in averages:
 every = [row for rows in tried for row in rows]
 common = {
     "operator": degradation,
-    "noise": noise,
+    "noise": result.records[0]["noise"],  # as records have it, however it was written
     "size": size,
     "steps": steps,
     "count": count,
@@ -158,15 +179,15 @@ common = {
         }
         for label, network in networks.items()
     },
-    "missing": missing_metrics(every),
+    "missing": missing_metrics([row for row in every if row["photo"] not in broken]),
     "environment": environment(torch.device(device)),
 }
 if grid:
     result = {"search": {**common, "grid": grid, "tried": averages, "best": best_combinations(averages, list(priors))}}
 else:
     bare = [{key: value for key, value in row.items() if not key.endswith("_reason")} for row in every]
-    summary = summarise(every, list(priors), clusters=[photo_of(name) for name in names])
-    result = {"comparison": {**common, "rows": bare, **summary}}
+    summary = summarise(every, list(priors), clusters=[photo_of(row["photo"]) for row in tried[0]])
+    result = {"comparison": {**common, "count": len(tried[0]), "rows": bare, **summary}}
 
 # %%
 for change in result.get("comparison", {}).get("changes", []):
@@ -202,6 +223,9 @@ if samples > 1 and not grid:
     one = repeated(degrade(originals[:1].to(device), operator, noise, seed, numbers=(first,)), samples)
     for number, label in enumerate(priors):
         drawn = restore(one, made[label][0], networks[label]).image.cpu()
+        if not bool(finite_images(drawn).all()):
+            skipped.append(f"samples by {label}: NaN or infinite values")
+            continue
         spread = drawn.std(dim=0).mean(dim=0)
         picture = strip(torch.cat([drawn, (spread / 0.2).expand(1, 3, -1, -1)]))
         title = f"{label}: {samples} samples, and their standard deviation (mean {float(spread.mean()):.3f}; white 0.2)"
@@ -214,4 +238,4 @@ if samples > 1 and not grid:
         plt.show()
 
 # %%
-write_result({**result, "cells": cells.counts})
+write_result({**result, "skipped": skipped, "cells": cells.counts})

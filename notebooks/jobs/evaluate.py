@@ -50,7 +50,7 @@ from workbench.data.evaluation import evaluation_batches
 from workbench.evaluation.fid import effnet_unavailable, fid_unavailable, moments
 from workbench.evaluation.metrics import METRICS
 from workbench.evaluation.statistics import missing_metrics
-from workbench.images import save_image
+from workbench.images import finite_images, save_image
 from workbench.models import load_prior
 from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.pipelines.cells import input_operator
@@ -95,10 +95,11 @@ print(f"images {numbers.start} to {numbers.stop - 1}, set distance: {(with_fid a
 
 # %% [markdown]
 # ## Restore
-# Of each image its scores are kept, eight bytes each; of each set the sums of its features.
+# Of each image its scores are kept, eight bytes each; of each set the sums of its features. An image of which one prior
+# makes NaN or infinite values is named and left out of all.
 
 # %%
-rows, found, sums, shown, reasons = [], [], {}, {}, {}
+rows, found, sums, shown, reasons, broken = [], [], {}, {}, {}, []
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", "left out")
@@ -107,21 +108,34 @@ with warnings.catch_warnings(record=True) as said:
         degraded = degrade(originals.to(device), operator, noise, seed, numbers=own)
         results = {label: restore(degraded, made[label], networks[label], name=label, judge=judge) for label in priors}
         images = {"original": degraded.original} | {label: result.image for label, result in results.items()}
+        finite = {label: finite_images(each).cpu() for label, each in images.items()}
+        usable = torch.stack(list(finite.values())).all(0)
+        broken += [
+            f"number {own[place]}: {label} gave NaN or infinite values"
+            for label, each in finite.items()
+            for place in (~each).nonzero().flatten().tolist()
+        ]
+        if not bool(usable.any()):
+            continue
+        own = [number for number, each in zip(own, usable.tolist()) if each]
+        images = {label: each[usable.to(each.device)] for label, each in images.items()}
         if with_fid and kind:
             for label, each in images.items():
                 sums[label] = sums.get(label, 0) + moments(each, kind)
-        records = [result.records for result in results.values()]
+        records = [[r for r, each in zip(result.records, usable.tolist()) if each] for result in results.values()]
         found += own
         rows.append(np.array([[[record[key] for key in keys] for record in image] for image in zip(*records)], float))
         reasons |= missing_metrics([record for each in records for record in each])
         if not shown:
-            picture = torch.nn.functional.interpolate(degraded.picture, size=(size, size), mode="nearest")
+            seen = degraded.picture[usable.to(degraded.y.device)]
+            picture = torch.nn.functional.interpolate(seen, size=(size, size), mode="nearest")
             shown = {"original": images["original"], "degraded": picture} | images
             shown = {label: each[:pictures].cpu() for label, each in shown.items()}
         progress(own[-1] + 1 - numbers.start, len(numbers))
-skipped = [str(each.message).removeprefix("left out: ") for each in said]
+skipped = [*(str(each.message).removeprefix("left out: ") for each in said), *broken]
+print(*(f"left out: {each}" for each in skipped), sep="\n")
 if not found and shards == 1:
-    raise ValueError(f"none of the photos can be read: {'; '.join(skipped)}")
+    raise ValueError(f"none of the photos can be read and restored: {'; '.join(skipped)}")
 
 # %%
 scores = np.concatenate([np.empty((0, len(priors), len(keys))), *rows])  # images, labels, metrics; NaN: not measured

@@ -50,7 +50,8 @@ numbers = np.concatenate([np.load(folder / "numbers.npy") for folder in folders]
 scores = np.concatenate([np.load(folder / "scores.npy") for folder in folders])
 assert (np.diff(numbers) > 0).all()
 if not len(numbers):
-    raise ValueError(f"none of the photos can be read: {'; '.join(said for part in parts for said in part['skipped'])}")
+    said = "; ".join(each for part in parts for each in part["skipped"])
+    raise ValueError(f"none of the photos can be read and restored: {said}")
 labels = list(parts[0]["shard"]["priors"])
 keys = parts[0]["shard"]["metrics"]
 measured = [place for place in range(len(keys)) if not np.isnan(scores[:, :, place]).any()]

@@ -38,7 +38,7 @@ import torch
 
 from workbench.data.sources import Folder
 from workbench.evaluation.metrics import as_text
-from workbench.images import SAMPLES, load_image, sample_photo, save_image
+from workbench.images import SAMPLES, finite_images, load_image, sample_photo, save_image
 from workbench.models import load_prior
 from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
 from workbench.pipelines.cells import Cells, input_operator
@@ -94,7 +94,8 @@ def load(name, size):
 # %% [markdown]
 # ## Degrade and restore
 # The prior is asked once before the clock runs: its first answer also sets up the device. In a pipeline, what an earlier
-# job restored from the same photo in the same way is taken from there.
+# job restored from the same photo in the same way is taken from there. Where a method gives NaN or infinite values, the
+# photo has no score and no picture of that method, and the report says so.
 
 # %%
 batches = [(size, part[i : i + batch]) for size, part in sizes.items() for i in range(0, len(part), batch)]
@@ -121,9 +122,13 @@ for size, part in batches:
     for number, (method, solver) in enumerate(made.items()):
         result = cells.restore(degraded, solver, network, name=method, given=[prior, prior_settings])
         sets.setdefault((size, method), []).append(result.image.cpu())
+        finite = finite_images(result.image)
         for index, (name, stem) in enumerate(zip(names, stems)):
             files = {}
-            if index < drawn:
+            if not finite[index]:
+                skipped.append(f"{name} by {method}: the restored image has NaN or infinite values")
+                print(f"left out: {skipped[-1]}")
+            elif index < drawn:
                 files = {"original": f"{stem}-original.png", "degraded": f"{stem}-degraded.png"}
                 files["image"] = f"{stem}-method{number}.png"  # a label may hold what a file name cannot
                 for kind, images in (("original", originals), ("degraded", degraded.picture), ("image", result.image)):
@@ -163,7 +168,8 @@ for size, names in read.items():
     if not shown[size]:
         continue
     count = min(shown[size], 8)
-    show({kind: sets[size, kind][:count] for kind in ("original", "degraded", *methods)}, names[:count])
+    firsts = {kind: sets[size, kind][:count] for kind in ("original", "degraded", *methods)}
+    show({kind: images.nan_to_num(0.5, 0.5, 0.5) for kind, images in firsts.items()}, names[:count])
     plt.show()
 
 # %%

@@ -31,6 +31,7 @@ from statistics import fmean
 import matplotlib.pyplot as plt
 import torch
 
+from workbench.evaluation.metrics import as_text
 from workbench.images import SAMPLES, load_image, sample_photo
 from workbench.models import load_prior
 from workbench.pipelines import folder_of, input_path, input_source, progress, write_result
@@ -63,7 +64,8 @@ for count, (name, value, one) in enumerate(tried):
     columns = {key: [record[key] for record in records] for key in FIGURES}
     means = {key: None if None in found else fmean(found) for key, found in columns.items()}
     rows.append({"setting": name, "value": value, **means})
-    print(f"{name:12} {value!s:6} {means['psnr']:6.2f} dB  {means['evaluations']:5.0f} evaluations")
+    quality = as_text(means["psnr"], "psnr")
+    print(f"{name:12} {value!s:6} {quality:>6} dB  {means['evaluations']:5.0f} evaluations")
     progress(count + 1, len(tried))
 
 # %% [markdown]
@@ -72,7 +74,7 @@ for count, (name, value, one) in enumerate(tried):
 # %%
 figure, axes = plt.subplots(1, len(values), figsize=(3.4 * len(values), 2.8), squeeze=False, layout="constrained")
 for axis, name in zip(axes[0], values):
-    own = [row for row in rows if row["setting"] == name]
+    own = [row for row in rows if row["setting"] == name and row["psnr"] is not None]
     axis.plot([str(row["value"]) for row in own], [row["psnr"] for row in own], "o-", markersize=3)
     kept = [row for row in own if row["value"] == getattr(base, name)]
     axis.plot([str(row["value"]) for row in kept], [row["psnr"] for row in kept], "o", markersize=8)

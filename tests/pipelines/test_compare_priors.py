@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from tests.own_code import FAILING
 from tests.pipelines.small_project import NOTEBOOKS, ROOT, Ran, pipeline_of, run_here, run_to_report
 from workbench.evaluation.statistics import mean_interval
+from workbench.images import sample_photo, save_image
 from workbench.pipelines.schema import load_pipeline
 from workbench.reports.report import write_report
 
@@ -95,6 +97,43 @@ def test_the_report_shows_the_comparison_beside_the_paper(ran):
         (label, "inpaint:0.8", [16, 16]) for label in ("One", "Two") for _ in range(6)
     ]
     assert len((ran.out / "table.csv").read_text().splitlines()) == 13
+
+
+def test_what_cannot_be_read_or_restored_is_named_and_left_out_of_all(tmp_path, monkeypatch):
+    """A damaged file, and a solver that gives NaN for coffee and rocket; noise as the other notebooks take it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(FAILING)
+    (tmp_path / "photos").mkdir()
+    for name in ("cat", "coffee", "rocket", "astronaut"):
+        save_image(sample_photo(name, 16), tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "photos" / "broken.png").write_text("no picture")
+    shared = "photos: [photos], count: 4, size: 16, solver: pinv, batch: 3, noise: 'poisson:50'"
+    jobs = f"""
+- notebook: compare_priors
+  parameters: {{{shared}, short_side: 16, priors: {{One: photo, Two: photo}}, solvers: {{Two: "mine.py:Failing"}}}}
+- notebook: compare_priors
+  parameters: {{{shared}, short_side: 16, priors: {{Two: photo}}, solvers: {{Two: "mine.py:Failing"}},
+    grid: {{darkest: [0.0, 0.4]}}}}
+- name: shard
+  notebook: evaluate
+  parameters: {{{shared.replace("count: 4", "count: 5")}, pictures: 9, priors: {{One: photo, Two: photo}},
+    solvers: {{Two: "mine.py:Failing"}}}}
+- {{notebook: merge, needs: [shard], parameters: {{entry: shard}}}}
+"""
+    ran = run_to_report(pipeline_of(tmp_path, jobs), tmp_path / "out")
+    comparison, search, merged = ran.results[0]["comparison"], ran.results[1]["search"], ran.results[3]["comparison"]
+    kept = {(row["prior"], row["photo"].split(".")[0]) for row in comparison["rows"]}
+    assert kept == {(label, photo) for label in ("One", "Two") for photo in ("cat", "astronaut")}
+    assert comparison["noise"] == merged["noise"] == "poisson:50"
+    assert comparison["count"] == merged["count"] == comparison["changes"][0]["difference"]["n"] == 2
+    assert comparison["changes"][0]["difference"]["mean"] == 0
+    assert ["psnr" in row for row in search["tried"]] == [True, False]
+    assert {row["settings"]["darkest"] for row in search["best"]} == {0.0}
+    text = ran.page.text
+    assert "broken.png: not an image that Pillow can read" in text
+    assert "Two gave NaN or infinite values" in text
+    assert "Two (darkest 0.4) gave NaN or infinite values" in text
+    assert sum(" gave NaN" in each for each in ran.results[2]["skipped"]) == 2
 
 
 def test_what_cannot_be_run_says_so_in_one_line(tmp_path):

@@ -11,6 +11,7 @@ import skimage
 import torch
 from PIL import Image
 
+from tests.own_code import FAILING
 from tests.pipelines.small_project import Page, pipeline_of, project, report_of, restoration, run_here, run_to_report
 from workbench.images import SAMPLES, load_image, sample_photo, save_image
 from workbench.models import load_prior, save_prior
@@ -111,6 +112,33 @@ def test_the_restore_notebook_makes_a_report(tmp_path, run):
     same = {"photo": "cat", "size": [32, 32], "operator": "sr:4", "solver": "diffpir"}
     (row,) = (row for row in rows if row | same == row)
     assert row["psnr"] == pytest.approx(alone["psnr"], abs=1e-3)  # batch sizes round differently
+
+
+def test_a_method_that_fails_on_a_photo_costs_that_photo_alone_and_is_named(tmp_path, monkeypatch):
+    """NaN for two photos of four (coffee and rocket): the others keep their scores, and differences say how many."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(FAILING)
+    text = """
+- notebook: restore
+  parameters: {photos: ["cat:16", "coffee:16", "rocket:16", "astronaut:16"], methods: [pinv, mine], with_fid: true,
+    solvers: {mine: "mine.py:Failing"}}
+- notebook: sweep_solver
+  parameters: {photos: [cat, coffee], size: 16, degradation: "sr:4", solver: "mine.py:Failing",
+    values: {darkest: [0.0, 0.4]}}
+"""
+    ran = run_to_report(pipeline_of(tmp_path, text), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert len(rows) == 4 * 2
+    lacking = {(row["photo"], row["solver"]) for row in rows if row["psnr"] is None}
+    assert lacking == {("coffee", "mine"), ("rocket", "mine")}
+    assert all(row["consistency"] is None for row in rows if row["psnr"] is None)
+    for photo in ("coffee", "rocket"):
+        assert f"Left out: {photo} by mine: the restored image has NaN or infinite values." in ran.page.text
+    assert [row["psnr"] is None for row in ran.results[1]["sweep"]["rows"]] == [False, True]
+    assert "2 of 4 images have NaN or infinite values" in ran.page.text  # the note of the solver's run
+    assert "+0.00 ± 0.00 (2 of 4 photos)" in ran.page.text.replace("\u00a0", " ")
+    assert len(ran.page.pictures) == 4 * 3 + 2 + 1  # original, degraded, pinv, and mine of two; the sweep
+    assert "nan" not in ran.page.text.lower().replace("nan or infinite", "").replace("unavailable", "")
 
 
 def test_photos_of_one_name_have_pictures_of_their_own(tmp_path, monkeypatch):

@@ -109,6 +109,22 @@ def test_the_reference_is_the_one_named_or_the_best_by_psnr():
     assert {row["reference"] for row in _rows("ddnm").values()} == {None}
 
 
+def test_a_difference_counts_the_photos_that_both_have(tmp_path):
+    """Without the cat of diffpir: its mean is none, and the difference over dog and fox says that it is."""
+    records = [r for r in _records() if r["solver_settings"] != {"steps": 3, "zeta": 0.3}]
+    lost = [r | {"psnr": None} if (r["solver"], r["photo"]) == ("diffpir", "cat") else r for r in records]
+    page, out = _reported(tmp_path, lost, reference="pinv")
+    row = _rows("pinv", lost)["diffpir"]
+    assert math.isnan(row["psnr"])
+    gains = [np.mean(PSNR[60, name]) - np.mean(PSNR[0, name]) for name in ("dog", "fox")]
+    assert row["spread"]["psnr"]["difference"]["mean"] == pytest.approx(np.mean(gains))
+    assert f"{np.mean(gains):+.2f}" in page.text
+    assert page.text.count("(2 of 3 photos)") == 1
+    assert "(2 of 3 photos)" in (out / "table.tex").read_text()
+    (tmp_path / "all").mkdir()
+    assert "of 3 photos" not in _reported(tmp_path / "all", records, reference="pinv")[0].text
+
+
 def test_bold_is_only_what_is_not_chance():
     level = {"diffpir, steps 3": "level", "diffpir, steps 60": "level", "pinv": ""}  # 1.07 above pinv, 0.02 apart
     assert {name: row["spread"]["psnr"]["mark"] for name, row in _rows().items()} == level

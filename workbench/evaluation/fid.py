@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from workbench.evaluation.perceptual import absent, effnet_unavailable, loaded, refuse, torch_file
-from workbench.images import FINITE, check_range, to_uint8
+from workbench.images import FINITE, check_range, finite_images, to_uint8
 from workbench.models.files import read_weights, sha256
 
 FID_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the last part is the start of its SHA-256
@@ -52,6 +52,7 @@ def fid_record(samples: Tensor, reference: Tensor) -> dict[str, float | str | No
     """``fid`` of two sets of images, ready for JSON; where it cannot be computed, None with ``fid_reason``, and
     ``frechet_effnet``, None with its own reason where that cannot be either."""
     few = "a distance of sets needs at least 2 images" if min(len(samples), len(reference)) < 2 else None
+    few = few or (None if bool(finite_images(samples).all()) else "undefined: not all restored images are finite")
     record: dict[str, float | str | None] = {}
     for key, reason in (("fid", few or fid_unavailable()), ("frechet_effnet", few or effnet_unavailable())):
         if reason is None:

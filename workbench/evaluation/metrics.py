@@ -27,6 +27,7 @@ SSIM_WINDOW = 11  # pixels
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what R, G and B of 1 add to the limited range of BT.601
 BLACK = 16 / 255  # of that range; white is 235/255
 INFINITE = "infinite: the restored image equals the original"
+NOT_FINITE = "undefined: the restored image has NaN or infinite values"
 
 
 @dataclass(frozen=True)

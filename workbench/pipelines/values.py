@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from workbench.data.sources import open_source
 from workbench.exam import make_candidate, make_task
 from workbench.images import SAMPLES
 from workbench.measurement import degrade
@@ -85,8 +86,13 @@ def _sizes(given: Mapping[str, Any]) -> set[int]:
         name, _, size = (entry, "", given["size"]) if "size" in given else entry.rpartition(":")
         if not name or not str(size).isdigit():
             raise ValueError(f"photos: expected NAME:SIZE, such as cat:64, got {entry!r}")
-        if name not in SAMPLES and not name.startswith("hf:") and "{" not in name and not Path(name).exists():
+        listed = "cut" in given  # folders, arrays, shards and data sets, of which samples are none
+        if listed and (name.startswith("hf:") or "{" in name):
+            pass
+        elif not Path(name).expanduser().exists() and (listed or name not in SAMPLES):
             raise ValueError(f"photos: {name}: no such file")
+        elif listed and Path(name).suffix not in (".npz", ".tar"):  # which may be long to read
+            open_source(name)
         sizes.add(int(size))
     return sizes or ({given["size"]} if "size" in given else set())
 

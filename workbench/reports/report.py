@@ -194,9 +194,11 @@ def _shown(key: str, records: list[dict[str, Any]]) -> bool:
 
 
 def _unavailable(records: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each metric that could not be computed, once per reason."""
+    """A sentence for each metric that could not be computed, once per reason; what was left out says so itself."""
     said = distinct((key, record.get(f"{key}_reason")) for key in ("lpips", "effnet", "fid") for record in records)
-    return [f"{metrics.FIGURES[key].title} is {reason}." for key, reason in said if reason]
+    return [
+        f"{metrics.FIGURES[key].title} is {reason}." for key, reason in said if reason and reason != metrics.NOT_FINITE
+    ]
 
 
 def _computed(records: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[datetime]:

@@ -56,7 +56,8 @@ def averages(records: Sequence[Record], reference: str) -> list[dict[str, Any]]:
         One per method: ``method``, ``solver``, the mean of each figure (NaN where a photo lacks it), the numbers of
         ``photos`` and ``seeds``, ``reference`` (a method or None) and ``spread``: of each score the ``std`` over
         photos, ``seeds`` (the standard deviation over seeds, averaged over photos), the ``interval`` of the mean, the
-        ``difference`` from the reference (both as dictionaries or None) and the ``mark``, see :func:`marks`.
+        ``difference`` from the reference (both as dictionaries or None; over the photos that both have, of ``photos``
+        in all) and the ``mark``, see :func:`marks`.
     """
     table = pd.DataFrame(records).astype(dict.fromkeys(FIGURES, float))
     cells = table.groupby(["method", "photo"], sort=False)[list(FIGURES)]
@@ -82,6 +83,7 @@ def averages(records: Sequence[Record], reference: str) -> list[dict[str, Any]]:
                 "seeds": seeds.loc[method][key].mean(),
                 "interval": asdict(mean_interval(values[method].dropna())) if known else None,
                 "difference": difference and asdict(difference),
+                "photos": len(values),
                 "mark": marked.get(method, ""),
             }
     return rows

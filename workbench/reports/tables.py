@@ -26,8 +26,9 @@ MARKS = (
 )
 CAPTIONS = {
     "mean": "Mean ± half of its 95 % confidence interval over the photos (standard deviation over photos); seeds are "
-    f"averaged within a photo first. {MARKS}",
-    "difference": "Paired difference from {}, ± half of its 95 % confidence interval over the photos.",
+    f"averaged within a photo first; a dash where a photo has no score. {MARKS}",
+    "difference": "Paired difference from {}, ± half of its 95 % confidence interval over the photos; how many have "
+    "both scores, where it is not all of them.",
     "seeds": "Standard deviation over seeds, averaged over the photos.",
 }
 _LATEX = {"hrules": True, "multicol_align": "c", "position": "tbp", "position_float": "centering"}
@@ -127,8 +128,11 @@ def _cell(row: Mapping[str, Any], key: str, what: str) -> tuple[str, str]:
     if what == "seeds":
         return as_text(spread["seeds"], key), ""
     if what == "difference":
-        is_reference = row["method"] == row["reference"]
-        return "reference" if is_reference else with_margin(spread["difference"], metric, signed=True), ""
+        if row["method"] == row["reference"]:
+            return "reference", ""
+        both = (spread["difference"] or {}).get("n", 0)
+        told = f" ({both} of {count([spread['photos']], 'photos')})" if 0 < both < spread["photos"] else ""
+        return with_margin(spread["difference"], metric, signed=True) + told, ""
     deviation = "" if pd.isna(spread["std"]) else f" ({as_text(spread['std'], key)})"
     return with_margin(spread["interval"], metric) + deviation, spread["mark"]
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from workbench.images import PLAUSIBLE
+from workbench.images import PLAUSIBLE, finite_images
 from workbench.limits import Limited
 from workbench.models.check import check_once
 from workbench.models.prior import Prior, per_image
@@ -269,6 +269,11 @@ def collect(
 
 def _out_of_range(image: Tensor) -> str:
     """A line on images (B, C, H, W) that no photo can look like, or empty."""
+    finite = finite_images(image)
+    if not bool(finite.all()):
+        others = _out_of_range(image[finite]) if bool(finite.any()) else ""
+        broken = f"{int((~finite).sum())} of {len(image)} images have NaN or infinite values"
+        return "; ".join(filter(None, (broken, others)))
     low, high = (float(value) for value in image.detach().aminmax())
     if low >= PLAUSIBLE[0] and high <= PLAUSIBLE[1]:
         return ""
