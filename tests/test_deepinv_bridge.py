@@ -86,6 +86,8 @@ def test_physics_noise_jpeg_and_wrong_arguments() -> None:
     for call, message in (
         (lambda: physics.A(x, filter=x), "cannot be changed"),
         (lambda: physics_for_deepinv(op, SHAPE, sigma_noise=-1.0), "sigma_noise"),
+        (lambda: physics_for_deepinv(op, SHAPE, sigma_noise=torch.tensor([0.1, 0.2])), "sigma_noise must be a number"),
+        (lambda: physics_for_deepinv(op, None), "image_shape must be"),
         (lambda: physics_for_deepinv(physics, SHAPE), "operator"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -162,6 +164,14 @@ def test_refused_physics() -> None:
     for reason, case in wrong.items():
         with pytest.raises(ValueError, match=reason.removeprefix("scaled ")):
             operator_from_deepinv(case, SHAPE)
+
+
+def test_what_fails_for_its_shape_is_not_blamed_on_float64() -> None:
+    """Magnetic resonance of three channels: deepinv takes two, real and imaginary part."""
+    physics = deepinv.physics.MRI(mask=torch.ones(16, 16), img_size=(2, 16, 16))
+    with pytest.raises(ValueError, match="is not a linear operator on images") as refused:
+        operator_from_deepinv(physics, (3, 16, 16))
+    assert "float64" not in str(refused.value)
 
 
 def test_says_how_to_install_deepinv(monkeypatch: pytest.MonkeyPatch) -> None:

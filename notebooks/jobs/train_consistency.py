@@ -12,18 +12,22 @@
 # The student learns to go at once where the probability-flow ODE of its teacher goes in many steps: Song et al. 2023,
 # *Consistency models*. It starts with the teacher's weights. The run lives in a folder, stops and goes on at any time,
 # and ends in `prior.safetensors`, a prior for `latino`, `cm4ir` and `consistency`.
+#
+# With the target `progressive` (Salimans and Ho 2022) it stays a denoiser, whose every DDIM step between the `levels + 1`
+# levels of its grid does for two of the teacher's. That is no consistency model, and its file does not say so: it is for
+# the solvers that step as DDIM does. To halve again, make it the `prior` of the next run, with half of the levels.
 
 # %% tags=["parameters"]
 prior: str = "photo"  # the teacher: anything `load_prior` takes
-start: str = ""  # a consistency model to start from; empty: the teacher's weights
+start: str = ""  # a student to start from, of the target's kind; empty: the teacher's weights
 data: list[str] = []  # folders, .npz/.npy, shards-{00..05}.tar, hf:NAME; empty: the sample photos
 weights: list[float] = []  # share of each source; empty: equal
 scales: list[list[float]] = []  # photos of each source are resized by a factor between these
 size: int = 32  # side of the crops
 batch_size: int = 8
 sigma_max: float = 0.0  # highest noise level of the student; 0: the teacher's
-target: str = "distillation"  # "training" needs no teacher, "progressive" halves the teacher's steps
-levels: int = 18  # of the grid, at the first step
+target: str = "distillation"  # "training" needs no teacher, "progressive" halves the teacher's steps (a denoiser)
+levels: int = 18  # of the grid, at the first step; with "progressive" its steps
 last_levels: int = 0  # at the last step; 0: the same
 weighting: str = "uniform"
 distance: str = "huber"  # "l2", "l1"
@@ -53,7 +57,9 @@ from workbench.models import ConsistencyModel, check_saves, load_prior, save_pri
 from workbench.pipelines import folder_of, input_source, training_photos, write_result
 from workbench.plots import strip
 from workbench.random import stream
+from workbench.solvers import DDIM
 from workbench.solvers import Consistency as Jumps
+from workbench.text import require
 from workbench.trainers import Consistency, Curriculum, TrainSettings, train_task, training_card
 
 run = Path(folder or folder_of("train_consistency", "resume"))
@@ -61,9 +67,15 @@ photos, sources = training_photos(
     data, run, size=size, batch_size=batch_size, weights=weights, scales=scales, seed=seed
 )
 teacher = load_prior(input_source(prior))
-student = (
-    load_prior(input_source(start)) if start else ConsistencyModel.start_from(copy.deepcopy(teacher), sigma_max or None)
-)
+progressive = target == "progressive"
+if start:
+    student = load_prior(input_source(start))
+elif progressive:
+    student = copy.deepcopy(teacher)
+    require(0 <= sigma_max <= teacher.sigma_max, "sigma_max", f"what {teacher.name} knows", sigma_max)
+    student.sigma_max = sigma_max or teacher.sigma_max
+else:
+    student = ConsistencyModel.start_from(copy.deepcopy(teacher), sigma_max or None)
 check_saves(student)
 print(teacher.summary())
 print(student.summary())
@@ -85,6 +97,7 @@ settings = TrainSettings(
     save_every=save_every,
     workers=workers,
 )
+grid = objective.grid(steps - 1, student.sigma_min, student.sigma_max).tolist()  # in the end
 task = objective.task(student, None if target == "training" else teacher, settings)
 modules, progress = train_task(task, photos, settings, run, max_seconds=max_seconds or None)
 trained = modules["student"]
@@ -92,7 +105,8 @@ print(f"{progress.step} of {steps} steps, {progress.images} crops, {progress.sec
 
 # %%
 card = training_card(progress, run, sources)
-save_prior(trained, run / "prior.safetensors", card={"title": "Consistency model", **card})
+title = f"Denoiser for {len(grid) - 1} DDIM steps, by progressive distillation" if progressive else "Consistency model"
+save_prior(trained, run / "prior.safetensors", card={"title": title, **card})
 
 # %%
 records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -102,16 +116,20 @@ axis.set(xlabel="step", ylabel="loss", yscale="log")
 figure.tight_layout()
 
 # %% [markdown]
-# ## Images out of noise: one jump and four
+# ## Images out of noise: one jump and four, or the steps that were learnt
 
 # %%
+if progressive:  # the last step ends at no noise in place of the lowest level
+    samplers = {len(grid) - 1: DDIM(steps=len(grid) - 1, schedule=[*grid[:-1], 0.0])}
+else:
+    samplers = {jumps: Jumps(steps=jumps) for jumps in (1, 4)}
 with torch.no_grad():
-    for jumps in (1, 4):
-        sampled = Jumps(steps=jumps)(trained, (6, trained.channels, size, size), generator=stream(seed, "sample"))
+    for evaluations, sampler in samplers.items():
+        sampled = sampler(trained, (6, trained.channels, size, size), generator=stream(seed, "sample"))
         figure, axis = plt.subplots(figsize=(8, 1.6))
         axis.imshow(strip(sampled.image.clamp(0, 1), columns=6)[0].permute(1, 2, 0))
         axis.set_axis_off()
-        axis.set_title(f"{jumps} evaluations" if jumps > 1 else "1 evaluation")
+        axis.set_title(f"{evaluations} evaluations" if evaluations > 1 else "1 evaluation")
 
 # %%
 write_result({"steps": progress.step, "images": progress.images, "seconds": progress.seconds, "log": records})

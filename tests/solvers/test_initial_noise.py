@@ -143,6 +143,8 @@ def test_bad_input():
         (apart(image_distance), y[:1], "at least 2 of the same measurement"),
         (lambda image: image.sum(), y, r"one number per image \(2,\), got shape \(\)"),
         (lambda image: image.sum((1, 2, 3)) * float("nan"), y, "not finite"),
+        (lambda image: image.sum((1, 2, 3)).detach(), y, "differentiable"),
+        (lambda image: 1.0, y, "what the loss returns must be of type Tensor"),
     ):
         with pytest.raises(ValueError, match=message):
             OptimiseNoise(loss)(data, op, PRIOR, generator=generator(0))

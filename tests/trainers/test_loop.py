@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 
 from tests.trainers.small_run import OBJECTIVES, small_prior, small_run
 from workbench.data import Photos
+from workbench.images import sample_photo, save_image
 from workbench.trainers import DSM, StepDecay, TrainSettings, train
 from workbench.trainers.dsm import LOST
 
@@ -169,6 +170,30 @@ def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: P
         small_run(tmp_path / "run", tmp_path / "half.npy", steps=2)
 
 
+def test_other_photos_in_the_same_number_are_refused_and_moved_ones_are_not(tmp_path: Path) -> None:
+    run, folder, array = tmp_path / "run", tmp_path / "photos", tmp_path / "photos.npy"
+    folder.mkdir()
+    for name in ("cat", "coffee"):
+        save_image(sample_photo(name, 12), folder / f"{name}.png")
+    small_run(run, folder, steps=1)
+    folder = folder.rename(tmp_path / "elsewhere")
+    small_run(run, folder, steps=1)
+    save_image(sample_photo("rocket", 12), folder / "cat.png")
+    with pytest.raises(ValueError, match=r"holds a run with other settings: photos\.contents was"):
+        small_run(run, folder, steps=1)
+    recorded = json.loads((run / "settings.json").read_text())
+    del recorded["photos.contents"]  # as runs of before have it
+    (run / "settings.json").write_text(json.dumps(recorded))
+    small_run(run, folder, steps=1)
+    for value in (0, 9):
+        np.save(array, np.full((2, 12, 12, 3), value, np.uint8))
+        if value:
+            with pytest.raises(ValueError, match=r"photos\.contents was"):
+                small_run(tmp_path / "arrays", array, steps=1)
+        else:
+            small_run(tmp_path / "arrays", array, steps=1)
+
+
 class Losing(DSM):
     """No sample can be used in the steps from ``first`` to ``last``."""
 
@@ -236,16 +261,33 @@ def test_wrong_settings_and_arguments_of_another_kind_are_refused(photos: Path, 
     for name in ("prior", "objective", "photos", "settings"):
         with pytest.raises(ValueError, match=f"^{name} must be "):
             train(**good | {name: "a"})
+    with pytest.raises(ValueError, match="max_seconds must be a number of seconds, or None, got '60'"):
+        train(**good, max_seconds="60")
+    assert not (tmp_path / "run").exists()
 
 
 def test_folders_that_cannot_be_gone_on_with_are_refused(photos: Path, tmp_path: Path) -> None:
     small_run(tmp_path / "run", photos, steps=1)
-    for name, message in (("settings.json", "settings.json is damaged"), ("checkpoint.pt", "cannot be read .*delete")):
+    for name, message in (
+        ("settings.json", "settings.json is missing or damaged"),
+        ("checkpoint.pt", "cannot be read .*delete"),
+    ):
         kept = (tmp_path / "run" / name).read_bytes()
         (tmp_path / "run" / name).write_bytes(kept[:40])
         with pytest.raises(ValueError, match=message):
             small_run(tmp_path / "run", photos, steps=1)
         (tmp_path / "run" / name).write_bytes(kept)
+    whole = (tmp_path / "run" / "settings.json").read_bytes()
+    (tmp_path / "run" / "settings.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"settings.json is missing or damaged"):
+        small_run(tmp_path / "run", photos, steps=1)
+    (tmp_path / "run" / "settings.json").unlink()
+    with pytest.raises(ValueError, match=r"settings.json is missing or damaged"):  # not another rate in silence
+        small_run(tmp_path / "run", photos, steps=1, learning_rate=0.5)
+    (tmp_path / "run" / "settings.json").write_bytes(whole)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint.pt cannot be read .its content must be a checkpoint of a run"):
+        small_run(tmp_path / "run", photos, steps=1)
     with pytest.raises(ValueError, match="is no folder"):
         small_run(photos, photos, steps=1)
 

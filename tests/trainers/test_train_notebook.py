@@ -10,7 +10,8 @@ from tests.pipelines.small_project import pipeline_of, run_to_report
 from tests.trainers.small_run import small_prior
 from workbench.models import load_prior, save_prior
 from workbench.operators import Identity
-from workbench.solvers import PnPReG
+from workbench.solvers import DDIM, LATINO, PnPReG
+from workbench.trainers import Consistency, Curriculum, TrainSettings
 
 
 @pytest.fixture
@@ -62,6 +63,33 @@ def test_the_reg_notebook_saves_a_regulariser_that_its_solver_takes(jobs) -> Non
     assert not torch.equal(next(regulariser.parameters()), next(denoiser.parameters()))
     y = torch.rand(1, 3, 16, 16)
     assert PnPReG(max_steps=2, level=0.03)(y, Identity(), regulariser, sigma_noise=0.1).image.isfinite().all()
+
+
+def test_progressive_distillation_gives_a_denoiser_and_distillation_a_consistency_model(jobs) -> None:
+    """As Salimans and Ho have it: the student steps as DDIM does, and is itself the next teacher."""
+    given = "prior: PRIOR, steps: 3, levels: 4, sigma_max: 5.0"
+    folders, _ = jobs(f"""
+- {{notebook: train_consistency, name: half, parameters: {{{given}, target: progressive}}}}
+- {{notebook: train_consistency, parameters: {{{given}}}}}
+- {{notebook: train_consistency, needs: [half],
+    parameters: {{prior: "job:half", size: 16, batch_size: 2, workers: 0, steps: 1, levels: 2, target: progressive}}}}
+""")
+    half, jumps, quarter = (load_prior(folder / "prior.safetensors") for folder in folders)
+    assert [prior.kind for prior in (half, jumps, quarter)] == ["denoiser", "consistency", "denoiser"]
+    assert [prior.sigma_max for prior in (half, jumps, quarter)] == [5.0] * 3
+    assert half.card["title"] == "Denoiser for 4 DDIM steps, by progressive distillation"
+    y = torch.rand(1, 3, 16, 16)
+    assert LATINO()(y, Identity(), jumps, sigma_noise=0.1).image.isfinite().all()
+    with pytest.raises(ValueError, match=r"latino needs a consistency model, such as photo-cm; .* is a denoiser"):
+        LATINO()(y, Identity(), half, sigma_noise=0.1)
+    assert DDIM(4, schedule="karras")(half, (1, 3, 16, 16)).image.isfinite().all()
+    settings, teacher = TrainSettings(steps=10), small_prior()
+    with pytest.raises(ValueError, match="progressive of a student needs a denoiser"):
+        Consistency("progressive").task(jumps, teacher, settings)
+    stages = Curriculum(first=8, steps=5, halving=True)
+    with pytest.raises(ValueError, match="train one stage"):
+        Consistency("progressive", stages).task(small_prior(), teacher, settings)
+    Consistency("progressive", stages).task(small_prior(), teacher, TrainSettings(steps=5))
 
 
 def test_the_ud2m_notebook_adapts_a_prior_that_another_job_trained(jobs) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
-from workbench.data.sources import Decode, Indexed, Sample, Streamed, open_source
+from workbench.data.sources import Array, Decode, Folder, Indexed, Sample, Streamed, open_source
 from workbench.text import check_types, require
 
 if TYPE_CHECKING:
@@ -108,16 +108,18 @@ class Photos(IterableDataset):
         self.shares = shares / shares.sum()
         self.size, self.batch_size, self.flip = size, batch_size, flip
         self.seed, self.start, self.rank, self.ranks = seed, start, rank, ranks
+        self.contents = [s.fingerprint() if isinstance(s, Folder | Array) else None for s in self.sources]
         if preload:
             self.sources = [s if isinstance(s, Streamed) else _preloaded(s) for s in self.sources]
 
     def described(self) -> dict[str, Any]:
-        """What a run that is continued must find again: the settings, and how many images each source has."""
+        """What a run that is continued must find again: the settings, how many images each source has, and which."""
         counts = [type(s).__name__ if isinstance(s, Streamed) else len(s) for s in self.sources]
         return {
             "size": self.size,
             "seed": self.seed,
             "sources": counts,
+            "contents": self.contents,
             "weights": self.shares.tolist(),
             "resize": self.resize,
             "scales": self.scales,

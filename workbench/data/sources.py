@@ -21,6 +21,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -90,12 +91,17 @@ class Folder:
     """Every image file below a folder, in sorted order."""
 
     def __init__(self, path: Path) -> None:
-        self.files = images_below(path, SUFFIXES)
+        self.path, self.files = path, images_below(path, SUFFIXES)
         if not self.files:
             raise ValueError(f"no images below {path} (looked for {', '.join(sorted(SUFFIXES))})")
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def fingerprint(self) -> str:
+        """Of names and sizes of the files, wherever the folder is."""
+        told = [f"{file.relative_to(self.path)} {file.stat().st_size}" for file in self.files]
+        return sha256("\n".join(told).encode()).hexdigest()
 
     def __getitem__(self, index: int) -> Sample:
         file = self.files[index]
@@ -130,6 +136,10 @@ class Array:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def fingerprint(self) -> str:
+        """Of the first and the last image."""
+        return sha256(self.images[0].tobytes() + self.images[-1].tobytes()).hexdigest()
 
     def __getitem__(self, index: int) -> Sample:
         return f"{self.path}[{index}]", lambda: np.asarray(self.images[index])

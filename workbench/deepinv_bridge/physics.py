@@ -1,6 +1,7 @@
 """Physics of deepinv as operators, and operators as physics of deepinv. See the package's text."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from workbench.operators.checks import check_image
 from workbench.operators.contract import check_operator
 from workbench.operators.function import FunctionOperator
 from workbench.operators.least_squares import vjp
-from workbench.text import require
+from workbench.text import fits, require
 
 
 def physics_for_deepinv(op: Operator, image_shape: tuple[int, int, int], *, sigma_noise: float = 0.0) -> Any:
@@ -35,7 +36,8 @@ def physics_for_deepinv(op: Operator, image_shape: tuple[int, int, int], *, sigm
     shape = _image_shape(image_shape)
     if not isinstance(op, Operator):
         raise ValueError(f"expected a workbench operator, got {type(op).__name__}")
-    require(0 <= sigma_noise < math.inf, "sigma_noise", "finite and not negative", sigma_noise)
+    number = isinstance(sigma_noise, int | float) and 0 <= sigma_noise < math.inf
+    require(number, "sigma_noise", "a number, finite and not negative", sigma_noise)
     physics = deepinv_package().physics
     op.measurement_shape((1, *shape))
     noise = physics.GaussianNoise(float(sigma_noise)) if sigma_noise else physics.ZeroNoise()
@@ -108,7 +110,7 @@ def _run(physics: Any, function: Any, values: Tensor) -> Tensor:
         # A copy: some of them write into their input, others return it.
         result: Tensor = function(values.clone())
     except RuntimeError as error:
-        if values.dtype != torch.float64:
+        if values.dtype != torch.float64 or not _takes(function, values.float()):
             raise
         raise ValueError(f"deepinv's {name} does not take float64 ({error}): {advice}") from error
     if isinstance(result, Tensor) and result.is_floating_point() and result.dtype != values.dtype:
@@ -116,8 +118,17 @@ def _run(physics: Any, function: Any, values: Tensor) -> Tensor:
     return result
 
 
+def _takes(function: Any, values: Tensor) -> bool:
+    try:
+        function(values)
+    except Exception:  # of any kind
+        return False
+    return True
+
+
 def _image_shape(shape: Shape) -> tuple[int, int, int]:
-    require(len(shape) == 3 and min(shape) >= 1, "image_shape", "(C, H, W)", tuple(shape))
+    given = isinstance(shape, Sequence) and len(shape) == 3 and all(fits(side, int) and side >= 1 for side in shape)
+    require(given, "image_shape", "(C, H, W)", tuple(shape) if isinstance(shape, Sequence) else shape)
     channels, height, width = map(int, shape)
     return channels, height, width
 

@@ -9,6 +9,10 @@ Levels ``t_0 > t_1 > ...`` form the grid of Karras et al. Of a noisy image ``x_t
 "progressive"   the denoised image whose single Euler step to s goes where two steps of the teacher go (Salimans and Ho)
 
 ``f^-`` is the student without a graph, averaged or as it is.
+
+The first two make consistency models. The third makes a denoiser again, with the teacher's own preconditioning as in
+the published code: what it says is meant for the Euler (DDIM) steps of its grid, each for two of the teacher's, and is
+no end of a trajectory. Each halving is a run of its own, whose teacher is the student of the run before.
 """
 
 import math
@@ -111,11 +115,16 @@ class Consistency(Limited):
         """Modules ``student`` and, frozen, ``teacher``.
 
         Raises:
-            ValueError: a student that is no consistency model (progressive distillation takes denoisers too); no
-                teacher where one is needed, one of another kind, or one that does not know the student's levels.
+            ValueError: a student that is no consistency model (for progressive distillation: that is no denoiser); no
+                teacher where one is needed, one of another kind, or one that does not know the student's levels; a
+                curriculum of several stages, between which the teacher would have to change.
         """
-        if self.target != "progressive":
-            student.check_kind("the student", ConsistencyModel.kind)
+        progressive = self.target == "progressive"
+        student.check_kind(f"{self.target} of a student", "denoiser" if progressive else ConsistencyModel.kind)
+        if self.curriculum.halving and self.curriculum.levels(0) != self.curriculum.levels(settings.steps - 1):
+            raise ValueError(
+                "the teacher stays the same in a run: train one stage of halving, then the next from there"
+            )
         modules: dict[str, torch.nn.Module] = {"student": student.requires_grad_(True)}
         if self.target != "training":
             require(teacher is not None, "teacher", "a denoiser for distillation", teacher)

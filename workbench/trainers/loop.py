@@ -25,14 +25,13 @@ from workbench.data.photos import Batch
 from workbench.limits import Count, Limit, Limited, NotNegative, Positive, Whole, one_of
 from workbench.models.prior import Prior
 from workbench.models.wrappers import existing_device
-from workbench.text import require, require_kind
+from workbench.text import fits, require, require_kind
 from workbench.trainers.dsm import Objective
 from workbench.trainers.run import Progress, Run, Window, log
 from workbench.trainers.task import Averages, Context, Task, single
 
 Sampler = Callable[[dict[str, nn.Module], torch.Generator], Tensor]
 LOST_IN_A_ROW = 20  # steps
-
 SCHEDULES = Limit("cosine, constant or a function of the step", lambda v: callable(v) or v in ("cosine", "constant"))
 
 
@@ -155,6 +154,7 @@ def train_task(
     """
     from accelerate import Accelerator
 
+    require(fits(max_seconds, float | None), "max_seconds", "a number of seconds, or None", repr(max_seconds))
     # Without being told, accelerate does not join processes that have no GPU: each would train by itself.
     accelerator = Accelerator(cpu="WORLD_SIZE" in os.environ and not torch.cuda.is_available())
     device = accelerator.device if device is None else existing_device(device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from workbench.data import CropPool, Photos
 from workbench.random import Draws
-from workbench.text import json_lines, replacing
+from workbench.text import json_lines, replacing, require, require_kind
 from workbench.trainers.dsm import LOST
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # What a resumed run may change: it does not touch the weights.
 FREE = {"settings.log_every", "settings.save_every", "settings.sample_every", "settings.workers"}
+PARTS = {"modules", "averages", "updates", "optimisers", "progress"}  # of a checkpoint
 
 
 @dataclass
@@ -119,14 +120,16 @@ class Run:
     def _settle(self, described: dict[str, Any]) -> None:
         """Record the settings before the first step, or compare them with those of the run that is continued."""
         file = self.folder / "settings.json"
-        if self._checkpoint.is_file() and file.is_file():
+        if self._checkpoint.is_file():
             try:
                 found = json.loads(file.read_text())
-            except ValueError as error:
-                raise ValueError(f"{file} is damaged ({error}): give another folder") from None
+                require_kind(found, dict, "its content", "what a run writes")
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{file} is missing or damaged ({error}): give another folder") from None
+            free = FREE | ({"photos.contents"} - set(found))  # runs of before it was recorded
             differing = [
                 f"{name} was {found.get(name)!r} and is {described.get(name)!r}"
-                for name in sorted((set(found) | set(described)) - FREE)
+                for name in sorted((set(found) | set(described)) - free)
                 if found.get(name) != described.get(name)
             ]
             if differing:
@@ -167,6 +170,7 @@ class Run:
         # Everything by way of the CPU: a second copy of the optimisers' states may not fit on the device.
         try:
             state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            require(isinstance(state, dict) and set(state) >= PARTS, "its content", "a checkpoint of a run", "another")
         except Exception as error:  # of many kinds
             text = f"{self._checkpoint} cannot be read ({str(error).splitlines()[0]}): delete it to start over"
             raise ValueError(text) from None

@@ -31,7 +31,7 @@ from workbench.solvers.base import Callback, Problem, Restoration, Solver, Step
 from workbench.solvers.deqir.losses import Loss
 from workbench.solvers.deqir.solver import DeqIR
 from workbench.solvers.deqir.states import Chain
-from workbench.text import require
+from workbench.text import require, require_kind
 
 GRADIENTS = ("one-step", "neumann", "exact")
 
@@ -136,7 +136,7 @@ class OptimiseNoise(Solver):
         ``extras["noise"]`` is the unit initial noise (B, C, H, W) that leads to the image.
 
         Raises:
-            ValueError: as ``solver``; a loss that is not (B,) or not finite.
+            ValueError: as ``solver``; a loss that is not (B,), not finite or not differentiable.
         """
         unit = p.draw(p.grey).clone().requires_grad_()
         fresh: list[Tensor] = []
@@ -210,8 +210,10 @@ def _loss_gradient(loss: Loss, image: Tensor) -> tuple[Tensor, Tensor]:
     point = image.detach().requires_grad_()
     with torch.enable_grad():
         values = loss(point)
+        require_kind(values, Tensor, "what the loss returns", "one number per image, (B,)")
         if values.shape != point.shape[:1]:
             raise ValueError(f"the loss must be one number per image ({len(point)},), got shape {tuple(values.shape)}")
+        require(values.requires_grad, "the loss", "differentiable: a function of its images, in torch", "no graph")
         if not bool(values.isfinite().all()):
             raise ValueError(f"the loss is not finite: {values.tolist()}")
         (gradient,) = torch.autograd.grad(values.sum(), point)
