@@ -122,7 +122,9 @@ def test_a_batch_gives_what_single_samples_give(method):
 
 def test_bad_input_is_named():
     for options, message in (
-        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"max_steps": 0}, "max_steps must be a whole number, at least 1, got 0"),
+        ({"max_steps": "20"}, "max_steps must be a whole number, at least 1, got '20'"),
+        ({"tolerance": torch.zeros(3)}, r"tolerance must be a number or \(1,\), got \(3,\)"),
         ({"tolerance": math.nan}, "tolerance must be finite and >= 0, got nan"),
         ({"relative_tolerance": -1.0}, "relative_tolerance"),
         ({"keep": "first"}, "keep must be 'best' or 'last', got 'first'"),
@@ -132,3 +134,19 @@ def test_bad_input_is_named():
             solve_fixed_point(lambda x, rows: x, torch.zeros(1, 1), **options)
     with pytest.raises(ValueError, match=r"must keep the shape \(2, 3\), it returned \(2, 1\)"):
         solve_fixed_point(lambda x, rows: x[:, :1], torch.zeros(2, 3))
+    for start in (torch.zeros(0, 3), torch.zeros(2, 3, dtype=torch.int64), torch.tensor(0.0), [0.0]):
+        with pytest.raises(ValueError, match=r"x0 must be floating-point numbers \(B, ...\), not none"):
+            solve_fixed_point(lambda x, rows: x, start)
+    with pytest.raises(ValueError, match="what f returns must be of type Tensor"):
+        solve_fixed_point(lambda x, rows: None, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("method", [Picard(), Anderson(3), Broyden(4)])
+def test_a_map_may_write_into_what_it_is_given_and_answer_in_another_precision(method):
+    """x = x/2 + 1 has the fixed point 2, by whatever means it is computed."""
+    start = torch.zeros(2, 3)
+    for f in (lambda x, rows: x.mul_(0.5).add_(1), lambda x, rows: x.double() / 2 + 1):
+        result = solve_fixed_point(f, start, method=method, tolerance=1e-6)
+        assert result.converged.all()
+        torch.testing.assert_close(result.value, torch.full((2, 3), 2.0), atol=1e-5, rtol=0)
+    assert not start.any()

@@ -112,6 +112,12 @@ def test_second_derivatives_are_refused_not_wrong():
         first.sum().backward()
 
 
+def test_a_backward_rule_by_its_name_alone_is_refused_before_the_backward_pass():
+    for given in ("exact", Exact):
+        with pytest.raises(ValueError, match=r"backward must be JacobianFree\(\), Neumann\(\) or Exact\(\), got"):
+            attach_gradient(lambda z, rows: z / 2, torch.zeros(1, 2), given)
+
+
 def test_an_unconverged_backward_solve_warns():
     m, b = linear(radius=0.99)
     b.requires_grad_()

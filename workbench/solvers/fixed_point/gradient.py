@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from workbench.limits import Between, Count, Limited
 from workbench.solvers.fixed_point.rules import Anderson
 from workbench.solvers.fixed_point.solve import FixedPointResult, Map, solve_fixed_point
+from workbench.text import require
 
 Vjp = Callable[[Tensor], Tensor]
 
@@ -93,6 +94,8 @@ def attach_gradient(f: Map, value: Tensor, backward: Backward | None = None) -> 
         backward: ``JacobianFree()`` (default), ``Neumann(terms)`` or ``Exact(tolerance, max_steps)``.
     """
     backward = JacobianFree() if backward is None else backward
+    known = hasattr(backward, "solve") and not isinstance(backward, type)
+    require(known, "backward", "JacobianFree(), Neumann() or Exact()", repr(backward))
     point, rows = value.detach(), torch.arange(value.shape[0], device=value.device)
     with torch.enable_grad():
         output = f(point, rows)

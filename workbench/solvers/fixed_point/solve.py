@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.solvers.fixed_point.rules import Anderson, Rule, take
-from workbench.text import require
+from workbench.text import fits, require, require_kind
 
 Map = Callable[[Tensor, Tensor], Tensor]
 Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -93,8 +93,13 @@ def solve_fixed_point(
     Raises:
         ValueError: a setting out of range, or ``f`` changed the shape.
     """
-    require(max_steps >= 1, "max_steps", "at least 1", max_steps)
-    tolerances = torch.as_tensor(tolerance, dtype=x0.dtype, device=x0.device).expand(x0.shape[0])
+    batch = isinstance(x0, Tensor) and x0.is_floating_point() and x0.ndim > 0 and x0.numel() > 0
+    got = f"{x0.dtype} {tuple(x0.shape)}" if isinstance(x0, Tensor) else type(x0).__name__
+    require(batch, "x0", "floating-point numbers (B, ...), not none", got)
+    require(fits(max_steps, int) and max_steps >= 1, "max_steps", "a whole number, at least 1", repr(max_steps))
+    tolerances = torch.as_tensor(tolerance, dtype=x0.dtype, device=x0.device)
+    require(tolerances.shape in ((), x0.shape[:1]), "tolerance", f"a number or ({len(x0)},)", tuple(tolerances.shape))
+    tolerances = tolerances.expand(x0.shape[0])
     require(bool(((tolerances >= 0) & tolerances.isfinite()).all()), "tolerance", "finite and >= 0", tolerance)
     require(0 <= relative_tolerance < math.inf, "relative_tolerance", "finite and >= 0", relative_tolerance)
     require(divergence > 1, "divergence", "above 1", divergence)
@@ -107,12 +112,14 @@ def solve_fixed_point(
     for step in range(max_steps):
         if rows.numel() == 0:
             break
-        fx = f(x, rows)
+        fx = f(x.clone(), rows)  # which may write into what it is given
+        require_kind(fx, Tensor, "what f returns", "of the shape of x")
         if fx.shape != x.shape:
             raise ValueError(f"f must keep the shape {tuple(x.shape)}, it returned {tuple(fx.shape)}")
         # Whatever precision f chooses for itself (training in bfloat16), the mixing of iterates keeps that of x0.
+        fx = fx.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            proposal, state = method.step(state, x, fx.to(x.dtype))
+            proposal, state = method.step(state, x, fx)
         size = measure(x, method.residual(x, fx), proposal)
         size = torch.where(_finite(fx) & size.isfinite(), size, math.inf)
         if step == 0:
