@@ -50,6 +50,12 @@ RESTORE = 'photos: ["cat:32"], degradation: "sr:2", methods: [diffpir], settings
         ("train_mtdeq", "memory: -1", "memory must be at least 0, got -1"),
         ("train_reg", "steps: 0", "steps must be at least 1, got 0"),
         ("train_consistency", "target: distil", "target must be one of distillation"),
+        ("train_mupet", "data: [nope]", "data: nope: no such file"),
+        ("train_mtdeq", "data: [.]", "no images below ."),
+        ("train_prior", "batch_size: 0", "size and batch_size must be at least 1, got 32 and 0"),
+        ("train_ud2m", "weights: [1.0, 2.0]", "1 sources, 2 weights"),
+        ("train_consistency", "scales: [[1.0]]", "scales must be pairs"),
+        ("train_reg", "seed: -1", "seed must be at least 0, got -1"),
         ("train_mupet", "precision: fp16", "precision must be no or bf16"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from workbench.data import Photos
 from workbench.data.sources import open_source
 from workbench.exam import make_candidate, make_task
 from workbench.images import SAMPLES
@@ -72,6 +73,11 @@ def _training(notebook: str, given: Mapping[str, Any]) -> None:
         "noise": tuple(given.get("noise", ())),
     }  # what 0 and lists stand for
     known = {**given, **{name: value for name, value in zero.items() if name in given}}
+    for spec in given["data"]:
+        _source("data", spec)
+    stand_ins = [[spec] for spec in given["data"] or ["samples"]]
+    numbers = {name: given[name] for name in ("size", "batch_size", "seed")}
+    Photos(stand_ins, **numbers, weights=given["weights"] or None, scales=given.get("scales") or (0.5, 1.0))
     kinds = [TrainSettings, *TRAINING.get(notebook, ()), *([LoRA] if given.get("rank") else [])]
     for kind in kinds:
         kind(**{field.name: known[field.name] for field in fields(kind) if field.name in known})
@@ -86,15 +92,22 @@ def _sizes(given: Mapping[str, Any]) -> set[int]:
         name, _, size = (entry, "", given["size"]) if "size" in given else entry.rpartition(":")
         if not name or not str(size).isdigit():
             raise ValueError(f"photos: expected NAME:SIZE, such as cat:64, got {entry!r}")
-        listed = "cut" in given  # folders, arrays, shards and data sets, of which samples are none
-        if listed and (name.startswith("hf:") or "{" in name):
-            pass
-        elif not Path(name).expanduser().exists() and (listed or name not in SAMPLES):
+        if "cut" in given:  # of an evaluation's sources samples are none
+            _source("photos", name)
+        elif name not in SAMPLES and not Path(name).exists():
             raise ValueError(f"photos: {name}: no such file")
-        elif listed and Path(name).suffix not in (".npz", ".tar"):  # which may be long to read
-            open_source(name)
         sizes.add(int(size))
     return sizes or ({given["size"]} if "size" in given else set())
+
+
+def _source(parameter: str, spec: str) -> None:
+    """A folder, an array, shards or a data set; nothing is fetched, nor what may be long to read."""
+    if spec.startswith("hf:") or any(sign in spec for sign in "{*"):
+        return
+    if not Path(spec).exists():
+        raise ValueError(f"{parameter}: {spec}: no such file")
+    if Path(spec).suffix not in (".npz", ".tar"):
+        open_source(spec)
 
 
 def _operators(given: Mapping[str, Any], size: int) -> Iterator[Operator]:
