@@ -1,15 +1,19 @@
 """From photo to result: what the seed fixes, what a batch means, which sizes are proposed, what is recorded."""
 
+import json
+
 import pytest
 import torch
 
-from workbench.evaluation.metrics import score
+from tests.own_code import FAILING
+from workbench.evaluation.metrics import NOT_FINITE, score
 from workbench.fitting import fitting_size
 from workbench.images import is_grey, sample_photos, save_image
 from workbench.models import PlainDenoiser, TiledPrior, check_prior, load_prior
 from workbench.operators import FunctionOperator, Inpainting
 from workbench.random import stream_of
-from workbench.restore import degrade, measured, observe, restore
+from workbench.recipe import Method, run_method
+from workbench.restore import degrade, measured, observe, restore, solver_of
 from workbench.solvers import DDNM, DDRM, DPS, DiffPIR, PseudoInverse
 
 
@@ -186,6 +190,26 @@ def test_a_measurement_may_be_one_number(photos, prior):
     brightness = FunctionOperator(lambda x: x.mean((1, 2, 3)), (3, 32, 32))
     result = restore(degrade(photos, brightness), DDNM(steps=1), prior)
     assert torch.allclose(result.image.mean((1, 2, 3)), photos.mean((1, 2, 3)), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_has_a_record_without_scores_and_leaves_the_others_theirs(photos, prior, value, tmp_path):
+    """In Python; the command line and the page, which want pictures, say that there is none."""
+    (tmp_path / "mine.py").write_text(FAILING.replace("nan", str(value)))
+    degraded = degrade(photos, "sr:4", 0.01)
+    failing, fine = solver_of(f"{tmp_path}/mine.py:Failing", {}), restore(degraded, PseudoInverse(), prior)
+    dark = (fine.image.mean((1, 2, 3)) < 0.4).tolist()
+    assert 0 < sum(dark) < len(dark)
+    found = restore(degraded, failing, prior)
+    for lost, record, expected in zip(dark, found.records, fine.records, strict=True):
+        scores = {key: expected[key] for key in ("psnr", "ssim", "effnet", "consistency")}
+        expected = dict.fromkeys(scores) if lost else pytest.approx(scores, rel=1e-4)  # batches round differently
+        assert {key: record[key] for key in scores} == expected
+        assert record.get("psnr_reason") == (NOT_FINITE if lost else None)
+        assert record["message"] == f"{sum(dark)} of {len(dark)} images have NaN or infinite values"
+    json.dumps(found.records, allow_nan=False)
+    with pytest.raises(ValueError, match=r"the restored image must have values in \[0, 1\], got"):
+        run_method(degraded, Method(solver=f"{tmp_path}/mine.py:Failing", prior="photo"), prior)
 
 
 def test_arguments_of_another_kind_are_told(photos, prior):

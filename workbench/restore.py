@@ -160,12 +160,12 @@ def restore(
         "batch": len(y),
         "environment": environment(y.device),
     }
-    converged = restoration.converged
+    converged, finite = restoration.converged, finite_images(restoration.image).tolist()
     records = [
         scores
         | {
             "solver_seed": seeds[index],
-            "consistency": float(misfit[index]) if misfit[index].isfinite() else None,
+            "consistency": float(misfit[index]) if finite[index] else None,
             "evaluations": int(restoration.evaluations[index]),
             "iterations": int(restoration.iterations[index]),
             "converged": None if converged is None else bool(converged[index]),
