@@ -173,8 +173,7 @@ def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: P
 def test_other_photos_in_the_same_number_are_refused_and_moved_ones_are_not(tmp_path: Path) -> None:
     run, folder, array = tmp_path / "run", tmp_path / "photos", tmp_path / "photos.npy"
     folder.mkdir()
-    for name in ("cat", "coffee"):
-        save_image(sample_photo(name, 12), folder / f"{name}.png")
+    save_image(sample_photo("cat", 12), folder / "cat.png")
     small_run(run, folder, steps=1)
     folder = folder.rename(tmp_path / "elsewhere")
     small_run(run, folder, steps=1)
@@ -185,13 +184,11 @@ def test_other_photos_in_the_same_number_are_refused_and_moved_ones_are_not(tmp_
     del recorded["photos.contents"]  # as runs of before have it
     (run / "settings.json").write_text(json.dumps(recorded))
     small_run(run, folder, steps=1)
-    for value in (0, 9):
-        np.save(array, np.full((2, 12, 12, 3), value, np.uint8))
-        if value:
-            with pytest.raises(ValueError, match=r"photos\.contents was"):
-                small_run(tmp_path / "arrays", array, steps=1)
-        else:
-            small_run(tmp_path / "arrays", array, steps=1)
+    np.save(array, np.zeros((2, 12, 12, 3), np.uint8))
+    small_run(tmp_path / "arrays", array, steps=1)
+    np.save(array, np.ones((2, 12, 12, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"photos\.contents was"):
+        small_run(tmp_path / "arrays", array, steps=1)
 
 
 class Losing(DSM):
@@ -277,14 +274,10 @@ def test_folders_that_cannot_be_gone_on_with_are_refused(photos: Path, tmp_path:
         with pytest.raises(ValueError, match=message):
             small_run(tmp_path / "run", photos, steps=1)
         (tmp_path / "run" / name).write_bytes(kept)
-    whole = (tmp_path / "run" / "settings.json").read_bytes()
-    (tmp_path / "run" / "settings.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"settings.json is missing or damaged"):
-        small_run(tmp_path / "run", photos, steps=1)
-    (tmp_path / "run" / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"settings.json is missing or damaged"):  # not another rate in silence
+    whole = (file := tmp_path / "run" / "settings.json").rename(tmp_path / "whole.json")
+    with pytest.raises(ValueError, match="missing or damaged"):  # not another rate in silence
         small_run(tmp_path / "run", photos, steps=1, learning_rate=0.5)
-    (tmp_path / "run" / "settings.json").write_bytes(whole)
+    whole.rename(file)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "run" / "checkpoint.pt")
     with pytest.raises(ValueError, match=r"checkpoint.pt cannot be read .its content must be a checkpoint of a run"):
         small_run(tmp_path / "run", photos, steps=1)
