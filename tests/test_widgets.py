@@ -108,6 +108,7 @@ def test_a_slider_changes_its_own_number_alone():
         ("sr:4:gaussian,2", [4, "gaussian"], [3, "gaussian"], "sr:3:gaussian:2"),
         ("sr:4:gaussian,2", [4, "gaussian"], [4, "average"], "sr:4:average"),
         ("sr:4:k.npz:b", [4, "bicubic"], [2, "bicubic"], "sr:2:k.npz:b"),
+        ("sr:nan", [4, "bicubic"], [2, "bicubic"], "sr:2:bicubic"),  # no place on a slider
         ("blur:k.npz:b", [1.5, 1.5], [2, 1.5], "blur:2:1.5"),
     ):
         assert values_in(spec) == values

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -111,7 +111,7 @@ def fits(value: object, hint: Any) -> bool:
         if isinstance(value, list | tuple):
             each = parts if kind is tuple and parts[-1] is not ... else parts[:1] * len(value)
             return len(each) == len(value) and all(map(fits, value, each))
-        return kind is Sequence and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        return kind is Sequence and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
     return kind is Any or not isinstance(kind, type) or hasattr(kind, "_is_protocol") or isinstance(value, kind)
 
 

@@ -40,12 +40,40 @@ def test_leaving_removes_a_visitor_s_files_and_no_one_else_s(visits):
     assert not any(path.exists() for path in (theirs, both))
 
 
-def test_of_the_folders_for_one_purpose_the_last_three_stay(visits):
+def test_of_the_folders_for_one_purpose_the_last_three_stay_and_those_of_the_last_minute(visits):
     results = visits.folder("me", "results")
-    previews = [visits.folder("me", "preview") for _ in range(5)]
-    assert len(set(previews)) == 5
-    assert [folder.exists() for folder in previews] == [False, False, True, True, True]
+    previews = [visits.folder("me", "preview") for _ in range(6)]  # as of a client that asks for many at once
+    assert len(set(previews)) == 6
+    assert all(folder.exists() for folder in previews)
+    then = time.time() - 61
+    for folder in (results, *previews[:2], previews[-1]):
+        os.utime(folder, (then, then))
+    previews.append(visits.folder("me", "preview"))
+    assert [folder.exists() for folder in previews] == [False, False, True, True, True, True, True]
     assert results.exists()
+
+
+def test_what_is_being_made_stays_however_long_it_takes(visits):
+    folder = visits.folder("me", "results")
+    (folder / "mask.png").write_text("x")
+    then = time.time() - 100
+    with visits.making(folder):
+        for path in (folder / "mask.png", folder):
+            os.utime(path, (then, then))
+        visits.sweep()
+        for _ in range(5):
+            visits.folder("me", "results")
+        assert (folder / "mask.png").exists()
+    visits.sweep()
+    assert (folder / "mask.png").exists()  # its time has just begun
+    for path in (folder / "mask.png", folder):
+        os.utime(path, (then, then))
+    visits.sweep()
+    assert not (folder / "mask.png").exists()
+    gone = visits.folder("me", "results")
+    with visits.making(gone):
+        visits.leave("me")
+    assert not gone.exists()
 
 
 def test_what_was_not_used_for_long_is_swept(visits):

@@ -191,7 +191,7 @@ def test_what_is_painted_over_is_no_noise(sessions, tmp_path):
 
 
 def test_compressed_sensing_is_offered_at_a_size_that_it_takes(sessions, photo):
-    sides = {16: 16, 64: 64, 96: 128, 200: 256, 512: 512, 2000: 512, None: None}
+    sides = {16: 16, 64: 64, 96: 128, 200: 256, 512: 512, 2000: 512, None: None, 0: 8, -5: 8, 0.5: 8}
     assert [side_for("hadamard", side) for side in sides] == [*sides.values()]
     assert side_for("blur", 96) == 96
     assert "Degraded" in sessions.preview(problem(photo, side=side_for("hadamard", 96), degradation="hadamard:0.5"), "")

@@ -67,6 +67,12 @@ def test_what_of_a_photo_is_restored():
         frame(striped(100, 100), Problem(None, fit, 100), 100 * 100)
         with pytest.raises(ValueError, match="too many to restore"):
             frame(striped(100, 100), Problem(None, fit, 100), 100 * 100 - 1)
+    for fit in ("square", "resize"):
+        with pytest.raises(ValueError, match=r"^1e\+300x1e\+300 pixels are too many"):  # not in 300 digits
+            frame(striped(100, 100), Problem(None, fit, 1e300), 10**6)
+    assert frame(striped(100, 10), Problem(None, "resize", 80), 10**6).shape == (1, 3, 8, 80)
+    with pytest.raises(ValueError, match="the photo has 60x6 pixels, at least 8 a side"):  # and is not squeezed to 60x8
+        frame(striped(100, 10), Problem(None, "resize", 60), 10**6)
     with pytest.raises(ValueError, match="expected one of"):
         frame(striped(100, 60), Problem(None, "stretch", 32), 10**6)
 
@@ -78,9 +84,10 @@ SIDE, SEED = "side in pixels must be a whole number of", "the seed must be a who
 SCALE = r"standard deviation on the \[0, 1\] scale, got"
 WRONG = {  # of a problem: values, and what is said of each
     "side": [(value, SIDE) for value in (0, 7, 33.5, None, "64", [64], float("nan"), True)],
-    "across": [(value, "left to right must be a number from 0 to 1, got") for value in (-0.1, 1.1, None, "0.5")],
+    "across": [(value, "left to right must be a number from 0 to 1, got") for value in (-0.1, 1.1, None, "0.5", True)],
     "down": [(1.1, "top to bottom must be a number from 0 to 1, got")],
-    "seed": [(value, SEED) for value in (-7, 1.5, 10**12, 10**400)],
+    "seed": [(value, SEED) for value in (-7, 1.5, 10**12, 10**400, True)],
+    "came": [(value, "came degraded must be true or false, got") for value in ("no", "False", 0, None, "x" * 1000)],
     "noise": [
         *((value, SCALE) for value in (-1, "1.5", "nan", float("inf"))),
         *((value, "noise is a standard deviation, poisson:PEAK or poisson-ga") for value in (None, "much", "0.1,0.2")),
@@ -103,6 +110,16 @@ def test_numbers_that_are_none_are_said_and_neither_rounded_nor_cut():
     assert [read_noise(given) for given in (0, " 0.02 ", 1, *models)] == [0.0, 0.02, 1.0, *models]
 
 
+def test_a_list_among_the_settings_may_have_spaces():
+    for settings in (
+        "steps=2 schedule=[1.0, 0.5, 0]",
+        " steps=2  schedule=( 1.0, 0.5,0 ) ",
+        "schedule=1.0,0.5,0 steps=2",
+    ):
+        (method,) = methods_of([Row("ddnm", "photo", settings)], {"photo": "photo"}, Limits())
+        assert (method.settings["steps"], [*method.settings["schedule"]]) == (2, [1.0, 0.5, 0])
+
+
 def test_methods_that_cannot_be_are_said_by_their_number():
     for row, message in (
         (Row("magic", "photo"), "method 1: unknown solver 'magic'"),
@@ -111,6 +128,14 @@ def test_methods_that_cannot_be_are_said_by_their_number():
         (Row("ddnm", "photo", f"steps={10**9}"), "up to 1000"),
         (Row("ddnm", "photo", "steps=!!python/object:os.system"), "must be int"),
         (Row("ddnm", "photo", "x" * 10_000), "300 characters"),
+        # Without order: the sampler would fail with an error of Python.
+        (
+            Row("ddnm", "photo", "steps=2 schedule={1.0,0.5,0}"),
+            r"schedule of ddnm must be str \| Sequence\[float\], got {",
+        ),
+        (Row("latino", "photo", "delta={0.1}"), "delta of latino must be float"),
+        (Row("ddnm", "photo", "steps = 2"), "settings expects NAME=VALUE, got 'steps = 2'"),
+        (Row("ddnm", "photo", "steps=2 eta"), "steps of ddnm must be int, got '2 eta'"),
     ):
         with pytest.raises(ValueError, match=message):
             methods_of([row], {"photo": "photo"}, Limits())
@@ -150,6 +175,7 @@ def test_layers_become_one_mask_of_the_picture_s_size(tmp_path):
         ("mask", ValueError("paint over"), "mask:/f/mask.png"),
         *[(text, *[ValueError("no file name")] * 2) for text in ("mask:/etc/passwd", " mask:x", "oldphoto:x", "mask:")],
         *[(text, *[ValueError("name no file of the server")] * 2) for text in ("blur:/etc/k.npy", "sr:4:k.npz:b")],
+        ("mri:4:k.npy", *[ValueError("of the server here$")] * 2),  # no coils can be uploaded
     ],
 )
 def test_operators_take_what_was_painted_or_uploaded_and_no_file_of_the_server(text, alone, with_files):

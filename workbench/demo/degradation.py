@@ -9,6 +9,7 @@ from workbench.demo.controls import CONTROLS, MOST_NOISE, TITLES, parameter_upda
 from workbench.demo.kernel import SUFFIXES, KernelFile
 from workbench.demo.photo import Painting, Range, bring
 from workbench.demo.presets import Preset
+from workbench.demo.problem import SMALLEST
 from workbench.operators.controls import spec_with, values_in
 from workbench.operators.parse import operator_name
 
@@ -21,7 +22,9 @@ Controls = dict[str, Any]  # name -> component
 
 def side_for(name: str, side: Any) -> Any:
     """``side`` in pixels, or for the operator that takes powers of two alone the nearest one up to 512."""
-    return 2 ** min(9, round(math.log2(side))) if name == "hadamard" and isinstance(side, int | float) else side
+    if name != "hadamard" or not isinstance(side, int | float):
+        return side
+    return 2 ** min(9, round(math.log2(max(SMALLEST, side))))
 
 
 def degradation_controls(start: Preset) -> Controls:

@@ -95,7 +95,10 @@ def endpoints(sessions: Sessions) -> dict[str, Callable[..., Any]]:
     def estimate_noise(request: gr.Request, *values: Any) -> tuple[float, str]:
         """Estimate the noise of a photo as it is framed: its standard deviation, and a line that says it."""
         with said():
-            return sessions.estimate(Problem(*values), request.session_hash or "")
+            # The noise that is written now counts for nothing, not even where it is none.
+            names = (parameter.name for parameter in PROBLEM)
+            problem = Problem(**(dict(zip(names, values, strict=True)) | {"noise": 0}))
+            return sessions.estimate(problem, request.session_hash or "")
 
     @taking(PROBLEM + _method_parameters())
     def restore(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:

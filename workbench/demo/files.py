@@ -10,8 +10,8 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -27,6 +27,7 @@ from workbench.recipe import folder_name, save_recipe
 
 PREFIX = "workbench-demo-"
 FOLDERS = 3  # of one purpose, kept for a visitor
+FETCHING = 60  # seconds in which further ones may still be on their way
 COMMAND = "workbench restore run.json --out again"
 MASK = "mask.png"
 
@@ -58,6 +59,7 @@ class Visits:
         self._files: dict[str, set[Path]] = {}
         self._folders: dict[str, dict[str, list[Path]]] = {}
         self._own: set[Path] = set()
+        self._busy: set[Path] = set()  # folders in which something is being made
 
     def settle(self) -> None:
         """What lies in the folder now belongs to the page (sample photos) and stays."""
@@ -66,17 +68,32 @@ class Visits:
     def folder(self, session: str, purpose: str) -> Path:
         """A new folder of ``session`` with a name that nobody guesses.
 
-        Of its earlier ones for this ``purpose`` few stay: their files may be on their way to the visitor still.
+        Of its earlier ones for this ``purpose`` few stay, beside those of the last minute: a client may ask for many
+        results at once, and fetch them one by one.
         """
         folder = self.root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
         with self._lock:
             folders = self._folders.setdefault(session, {}).setdefault(purpose, [])
             folders.append(folder)
-            old = [folders.pop(0) for _ in range(len(folders) - FOLDERS)]
+            limit = time.time() - FETCHING
+            old = [path for path in folders[:-FOLDERS] if path not in self._busy and _used(path) < limit]
+            folders[:] = [path for path in folders if path not in old]
         for path in old:
             shutil.rmtree(path, ignore_errors=True)
         return folder
+
+    @contextmanager
+    def making(self, folder: Path) -> Iterator[None]:
+        """What lies in ``folder`` stays meanwhile, however long it takes, and its time begins at the end."""
+        self._busy.add(folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # its visitor left
+                for path in (folder, *folder.iterdir()):
+                    os.utime(path)
+            self._busy.discard(folder)
 
     def uses(self, session: str, path: str | Path) -> None:
         """``session`` brought or uses the file ``path``; a file used stays a while longer.
@@ -114,7 +131,7 @@ class Visits:
         """Remove what was not used for ``keep`` seconds, and empty folders."""
         limit = time.time() - self.keep
         for path in sorted(self.root.rglob("*"), reverse=True):  # files before their folders
-            if path in self._own:
+            if path in self._own or not self._busy.isdisjoint((path, path.parent)):
                 continue
             try:
                 if path.stat().st_mtime < limit:
@@ -127,6 +144,13 @@ class Visits:
                 if not any(path.exists() for path in paths):
                     self._files.pop(session, None)
                     self._folders.pop(session, None)
+
+
+def _used(path: Path) -> float:
+    """When ``path`` was changed last; 0: it is gone."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _remove(path: Path) -> None:

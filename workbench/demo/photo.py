@@ -125,17 +125,21 @@ def frame(picture: Image.Image, problem: Problem, max_pixels: int) -> Tensor:
     """
     fit, across, down = problem.fit, problem.across, problem.down
     if fit not in FITS:
-        raise ValueError(f"expected one of {', '.join(FITS)}, got {fit!r}")
+        raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
     side, (width, height) = int(problem.side), picture.size
     if fit == "square":
         width, height = side, side
     elif fit == "crop":
         width, height = min(side, width), min(side, height)
     elif fit == "resize":
-        width, height = (max(SMALLEST, round(length * side / max(picture.size))) for length in picture.size)
+        width, height = (round(length * side / max(picture.size)) for length in picture.size)
+        if min(width, height) < SMALLEST:  # to make it wider would squeeze the photo
+            raise ValueError(
+                f"resized so, the photo has {width}x{height} pixels, at least {SMALLEST} a side are needed"
+            )
     if width * height > max_pixels:
         raise ValueError(
-            f"{width}x{height} pixels are too many to restore here, the limit is {max_pixels:,}: "
+            f"{width:.6g}x{height:.6g} pixels are too many to restore here, the limit is {max_pixels:,}: "
             "crop a square or resize the photo"
         )
     if fit == "square":

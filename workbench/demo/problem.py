@@ -20,7 +20,7 @@ from workbench.own import named
 from workbench.recipe import Method, Recipe
 from workbench.restore import solver_of
 from workbench.solvers import SOLVERS, DeqIR
-from workbench.text import parse_settings, unknown
+from workbench.text import fits, parse_settings, require, unknown
 
 NO_METHOD = "none"
 SMALLEST = 8  # pixels a side; below, no degradation and no metric means anything
@@ -70,13 +70,14 @@ class Problem:
         photo, mask, kernel: uploaded files.
         fit: one of :data:`workbench.demo.photo.FITS`; ``side`` in pixels; ``across``, ``down``: where the crop lies,
             from 0 (left, top) to 1 (right, bottom).
-        came: the photo is degraded already.
+        came: whether the photo is degraded already.
         degradation: the operator as on the command line.
         noise: a standard deviation on the [0, 1] scale, or a model as in :data:`NOISE`.
         painting: value of the editor: "layers" (RGBA uint8) and "files" that came with it.
 
     Raises:
-        ValueError: a number that is none or out of its range. Nothing is rounded or cut to fit.
+        ValueError: a number that is none or out of its range, or ``came`` is neither true nor false. Nothing is rounded
+            or cut to fit.
     """
 
     photo: str | None
@@ -97,6 +98,7 @@ class Problem:
         check_number("the crop from left to right", self.across, 0, 1)
         check_number("the crop from top to bottom", self.down, 0, 1)
         check_number("the seed", self.seed, 0, MOST_SEED, whole=True)
+        require(isinstance(self.came, bool), "whether the photo came degraded", "true or false", repr(self.came)[:40])
         read_noise(self.noise)
 
     @property
@@ -131,7 +133,8 @@ class Problem:
         if takes_mask(name) and text != name:
             raise ValueError(f"{name!r} takes the mask that you paint or upload here, no file name; write {name}")
         if not takes_mask(name) and file_in(text) is not None:
-            raise ValueError("name no file of the server here: upload the kernel")
+            instead = ": upload the kernel" if takes_kernel(name) else ""
+            raise ValueError(f"name no file of the server here{instead}")
         if name == "mask" and mask is None:
             raise ValueError("paint over what is to be filled, or upload a mask: white is filled, black is kept")
         place = OPERATORS[name].kernel if takes_kernel(name) else None
@@ -147,8 +150,7 @@ class Problem:
 
 def check_number(name: str, value: Any, low: float, high: float = math.inf, whole: bool = False) -> None:
     """Raise ValueError unless ``value``, which may be anything that was sent, is a number from ``low`` to ``high``."""
-    fits = isinstance(value, int | float) and low <= value <= high and (not whole or value % 1 == 0)
-    if not fits:
+    if not (fits(value, float) and low <= value <= high and (not whole or value % 1 == 0)):
         bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
         got = "nothing" if value in (None, "") else str(value)[:40]
         raise ValueError(f"{name} must be a {'whole ' if whole else ''}number {bounds}, got {got}")
@@ -226,7 +228,8 @@ def _method(row: Row, priors: Mapping[str, str], limits: Limits) -> Method:
         raise ValueError(unknown("prior", row.prior, priors))
     if len(row.settings) > 300:
         raise ValueError("settings of more than 300 characters")
-    settings = parse_settings(row.settings.split(), "settings")
+    words = re.split(r"\s+(?=[^\W\d]\w*=)", row.settings.strip())  # spaces within a value, as in a list, do not end it
+    settings = parse_settings([word for word in words if word], "settings")
     for name, value in settings.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         if len(values) > limits.number or any(isinstance(v, (int, float)) and abs(v) > limits.number for v in values):

@@ -205,11 +205,13 @@ class Sessions:
         except ValueError:  # what was shown stays
             self._shown[session] = before
             raise
-        for board in compare(start, self.prior, self.limits.seconds):
-            yield board, None
-        self._shown[session] = now  # also where something was changed meanwhile, and back
-        if any(panel.state == "done" for panel in board.panels):
-            yield board, export(board, folder)
+        with self.visits.making(folder):
+            for board in compare(start, self.prior, self.limits.seconds):
+                yield board, None
+            self._shown[session] = now  # also where something was changed meanwhile, and back
+            files = export(board, folder) if any(panel.state == "done" for panel in board.panels) else None
+        if files is not None:
+            yield board, files
 
     def _picture(self, file: str | None, session: str) -> tuple[Image.Image, str]:
         """An uploaded picture, and a remark on how it was read."""

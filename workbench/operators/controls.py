@@ -1,5 +1,6 @@
 """The parameters of the operators, for sliders: what they are called, where they start, how far they go."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def _value(parameter: Parameter, text: str, default: float | str) -> float | str
     if parameter.choices:
         return text if text in parameter.choices else default
     with suppress(ValueError):
-        return min(max(float(text), parameter.low), parameter.high)
+        if not math.isnan(number := float(text)):
+            return min(max(number, parameter.low), parameter.high)
     return default
 
 
