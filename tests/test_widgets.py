@@ -86,6 +86,8 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
     assert "did you mean 'blur'" in tool.note.value
     assert live(tool) == []
     assert "image/png" not in tool._repr_mimebundle_()
+    with pytest.raises(ValueError, match="Operator explorer: nothing is shown"):
+        tool.figure()
     own = tmp_path / "own.py"
     own.write_text("def half(shape):\n    return lambda x: x / 2\n")
     tool.controls["text"].value = f"{own}:half"
@@ -96,9 +98,18 @@ def test_what_is_written_moves_the_sliders_and_what_cannot_be_is_said(tmp_path):
         ((PHOTO, "nothing"), "unknown operator 'nothing'"),
         ((PHOTO, degrade(PHOTO, "gray", 0).op), "operator must be written"),
         ((torch.cat([PHOTO, PHOTO]),), r"one picture \(1, C, H, W\), got \(2, 3, 32, 32\)"),
+        ((PHOTO[:, :2],), "photo x must be pictures of 1 or 3 channels, got 2 channels"),
     ):
         with pytest.raises(ValueError, match=message):
             operator_explorer(*arguments)
+
+
+def test_noise_that_no_slider_has_is_that_of_the_measurement():
+    levels = torch.tensor([0.05, 0.1, 0.2]).view(3, 1, 1)
+    tool = operator_explorer(PHOTO, "blur:1", levels)
+    assert tool.controls["noise"].value == "sigma 0.05..0.2"
+    tool.controls["seed"].value = 2
+    assert np.array_equal(shown(tool)["y = A x + noise"], pixels(degrade(PHOTO, "blur:1", levels, seed=2).y))
 
 
 def test_a_slider_changes_its_own_number_alone():
@@ -148,17 +159,34 @@ def test_the_player_goes_through_the_iterations_of_each_photo():
 
 def test_tools_refuse_what_does_not_belong_together():
     two = torch.cat([PHOTO] * 2)
+    mixed, (_, smaller) = recorded(DDNM(2)), recorded(DDNM(2), sample_photo("cat", 16))
+    mixed = (mixed[0], [mixed[1][0], smaller[1]])
     for tool, arguments, message in (
         (restoration_player, (recorded(DDNM(2))[0], recorded(DDNM(2), two)[1]), r"steps: expected 1 images, .* got 2"),
         (partial(restoration_player, original=PHOTO[:, :1]), (recorded(DDNM(2))[0],), "expected pictures of 3x32x32"),
+        (
+            partial(restoration_player, before=PHOTO.numpy()),
+            recorded(DDNM(2)),
+            "before must be of type Tensor: .*ndarray",
+        ),
+        (restoration_player, mixed, "steps: expected pictures of 3x32x32, as in the restoration, got 3x16x16"),
         (comparison, ({"one": PHOTO[:0], "two": PHOTO[:0]},), "expected two or more pictures"),
         (comparison, ({"original": PHOTO, "two": PHOTO}, PHOTO), "named otherwise"),  # it would be covered
         (comparison, ({"one": PHOTO, "two": "two.png"},), "two must be of type Tensor: .*; got str"),
+        (
+            partial(prior_inspector, samples=1.5),
+            (prior(), PHOTO),
+            "samples must be a whole number, at least 1, got 1.5",
+        ),
         (prior_inspector, ("photo",), "prior must be of type Prior: .*; got str"),
         (prior_inspector, (load_prior("photo-ud2m"),), r"the prior inspector needs a denoiser.*photo-ud2m"),
     ):
         with pytest.raises(ValueError, match=message):
             tool(*arguments)
+
+
+def test_results_may_be_named_by_their_settings():
+    assert list(shown(comparison({10: PHOTO, 20: PHOTO.flip(3)}))) == ["10", "20"]
 
 
 def test_pictures_of_any_size_are_zoomed_to_the_same_place():
@@ -192,6 +220,18 @@ def test_a_prior_denoises_at_the_level_of_the_slider_and_draws_samples():
     assert len(live(tool)) == 3
 
 
+def test_samples_that_cannot_be_drawn_are_said_and_the_tool_goes_on():
+    class Broken(DDIM):
+        def __call__(self, *arguments, **options):
+            raise MemoryError("no room for the samples")
+
+    tool = prior_inspector(prior(), PHOTO, sampler=Broken(2), samples=2)
+    tool.controls["samples"].click()
+    assert "no room for the samples" in tool.note.value
+    tool.controls["sigma"].value = 0.5
+    assert list(shown(tool)) == ["photo", "with noise, σ = 0.5", "denoised"]
+
+
 def run_folder(folder, steps):
     folder.mkdir(exist_ok=True)
     (folder / "settings.json").write_text(json.dumps({"settings.steps": 400}))
@@ -222,6 +262,8 @@ def test_a_monitor_shows_what_it_can_of_a_damaged_run(tmp_path):
     for damage, shown_steps, said in (
         (b'{"step": 150, "lo}\n', [100, 200], "80 images per second, 0 minutes left, last line 0 s ago, 1 damaged"),
         (b'{"step": 100, "images": 800, "seconds": 10.0, "loss": 0.5}\n', [100, 100, 200], "step 200 of 400"),
+        (b'{"step": 150, "images": 1200, "seconds": 15.0, "loss": null}\n', [100, 150, 200], "step 200 of 400"),
+        (b'{"step": null, "images": 1200, "seconds": 15.0, "loss": 0.5}\n', [100, 200], "1 damaged"),
     ):
         run_folder(tmp_path, [100])
         (tmp_path / "log.jsonl").write_bytes((tmp_path / "log.jsonl").read_bytes() + damage)
@@ -232,6 +274,9 @@ def test_a_monitor_shows_what_it_can_of_a_damaged_run(tmp_path):
     run_folder(tmp_path, [100, 100])  # no time passed: nothing is said of the rest
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "0000100.png").write_bytes(b"half")
+    for settings in ("[400]", '{"settings.steps": null}'):
+        (tmp_path / "settings.json").write_text(settings)
+        assert training_monitor(tmp_path).note.value.startswith("step 100 (of how many, no settings.json says)")
     (tmp_path / "settings.json").write_text("")
     assert (tool := training_monitor(tmp_path)).note.value.startswith("step 100 (of how many, no settings.json says),")
     assert len(live(tool)) == 1

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from workbench.images import to_uint8
+from workbench.text import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
@@ -43,10 +44,12 @@ def show(
         into: the figure, or part of one, to draw into, whose size counts then; by default a new one.
 
     Raises:
-        ValueError: the columns hold different numbers of images.
+        ValueError: the columns hold different numbers of images, or pictures that are neither grey nor RGB.
     """
     import matplotlib.pyplot as plt
 
+    for title, images in columns.items():
+        require(images.shape[1] in (1, 3), title, "pictures of 1 or 3 channels", f"{images.shape[1]} channels")
     counts = {title: len(images) for title, images in columns.items()}
     if len(set(counts.values())) != 1:
         raise ValueError(f"every column needs the same number of images, got {counts}")

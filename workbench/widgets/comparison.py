@@ -20,7 +20,7 @@ def comparison(results: Mapping[str, Tensor | Restoration | Result], original: T
     number of images in one of them.
     """
     require_kind(results, Mapping, "results", "name -> result")
-    images: dict[str, Any] = {name: getattr(found, "image", found) for name, found in results.items()}
+    images: dict[str, Any] = {str(name): getattr(found, "image", found) for name, found in results.items()}
     for name, batch in images.items():
         check_range(batch, name, *FINITE)
     alike = [name for name, batch in images.items() if original is not None and comparable(batch, original)]

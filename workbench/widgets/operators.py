@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from workbench.images import sample_photo
+from workbench.noise import Noise, NoiseLike, noise_from
 from workbench.operators.base import Operator, SpectralOperator
 from workbench.operators.blur import CircularBlur
 from workbench.operators.controls import CONTROLS, spec_with, values_in
@@ -18,13 +19,13 @@ POINTS = 400  # of a curve
 
 
 def operator_explorer(
-    photo: Tensor | None = None, operator: str = "blur:1.5", noise: float | str = 0.01, seed: int = 0
+    photo: Tensor | None = None, operator: str = "blur:1.5", noise: NoiseLike = 0.01, seed: int = 0
 ) -> Tool:
     """What an operator does to ``photo`` (1, 3, H, W) in [0, 1]: ``y = A x + noise``, ``A†y``, spectrum.
 
     All registered operators are listed, with a control for each parameter. What is written beside counts: all that the
-    command line takes, also FILE.py:NAME. The noise is a slider, or written as "poisson:30". Arguments, and ValueError
-    for bad ones, are as of ``restore.degrade``.
+    command line takes, also FILE.py:NAME. The noise is a slider, or written as "poisson:30"; one that is neither,
+    such as a level for each channel, stays. Arguments, and ValueError for bad ones, are as of ``restore.degrade``.
     """
     x = one_photo(sample_photo("astronaut", 128) if photo is None else photo)
     require(isinstance(operator, str), "operator", "written as on the command line", operator)
@@ -33,10 +34,13 @@ def operator_explorer(
         options=[(title, name) for name, (title, *_) in CONTROLS.items()], description="Operator"
     )
     text = ipywidgets.Text(operator, description="A =", continuous_update=False)
+    known = noise_from(noise)
     if isinstance(noise, str):
         level = ipywidgets.Text(noise, description="Noise", continuous_update=False)
+    elif isinstance(known, Noise):
+        level = ipywidgets.Text(str(known), description="Noise", disabled=True)
     else:
-        level = slider("Noise σ, images in [0, 1]", noise, 0, max(0.5, noise), 0.005)
+        level = slider("Noise σ, images in [0, 1]", known, 0, max(0.5, known), 0.005)
     number, parameters = ipywidgets.IntText(seed, description="Seed"), ipywidgets.HBox()
 
     def written() -> str:
@@ -62,7 +66,7 @@ def operator_explorer(
             control.observe(lambda _: setattr(text, "value", written()), "value")
 
     def view() -> View:
-        found = degrade(x, text.value, level.value, number.value)
+        found = degrade(x, text.value, known if level.disabled else level.value, number.value)
         op, y = found.op, found.y
         columns = {"photo x": x, "y = A x + noise" if found.picture is y else "Aᵀy": found.picture}
         columns["A†y" if op.linear else "stand-in for A†y (A is not linear)"] = op.pinv(y)

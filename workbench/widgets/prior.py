@@ -12,7 +12,7 @@ from workbench.models.wrappers import whole_or_tiles
 from workbench.plots import strip
 from workbench.random import stream
 from workbench.solvers.prior_samples import EDM, Consistency, PriorSampler
-from workbench.text import require, require_kind
+from workbench.text import fits, require, require_kind
 from workbench.widgets.tool import Tool, View, decibels, one_photo, pictures
 
 LEVELS = (1e-3, 100.0)  # of the slider, at most
@@ -32,7 +32,7 @@ def prior_inspector(
     require_kind(prior, Prior, "prior", 'load_prior("photo")')
     sampler = sampler or (Consistency() if prior.kind == "consistency" else EDM())
     prior.check_kind("the prior inspector", sampler.prior_kind)
-    require(samples >= 1, "samples", "at least 1", samples)
+    require(fits(samples, int) and samples >= 1, "samples", "a whole number, at least 1", repr(samples))
     x = sample_photo("astronaut", prior.image_size or 128)[:, : prior.channels] if photo is None else one_photo(photo)
     fitted = whole_or_tiles(prior, *x.shape[-2:])
     fitted.check(x)
@@ -53,13 +53,12 @@ def prior_inspector(
         title = f"samples by {type(sampler).__name__}"
         return prior.summary(), [pictures(columns, notes), *(pictures({title: strip(some)}) for some in drawn)]
 
-    def draw(_: object) -> None:
+    def sample() -> None:
         side = prior.image_size or prior.trained_size or x.shape[-1]
         streams = [stream(number.value, "sample", len(drawn) * samples + index) for index in range(samples)]
         found = sampler(prior, (samples, prior.channels, side, side), generator=streams, like=x)
         drawn.append(found.image.float().cpu())
-        tool.redraw()
 
-    button.on_click(draw)
+    button.on_click(lambda _: tool.redraw(first=sample))
     tool = Tool("Prior inspector", {"sigma": sigma, "seed": number, "samples": button}, view)
     return tool

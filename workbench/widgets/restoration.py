@@ -43,10 +43,14 @@ def restoration_player(
     for step in steps:
         require_kind(step, Step, "steps", "what a callback saw, restore(..., callback=steps.append)")
     images, last = [step.image for step in steps] or [found.image], found.image
-    for name, given in (("steps", images[0]), ("before", before), ("original", original)):
-        if given is not None and len(given) != len(last):
+    seen = [("steps", image) for image in images]
+    for name, given in (*seen, ("before", before), ("original", original)):
+        if given is None:
+            continue
+        require_kind(given, Tensor, name, "pictures (B, C, H, W)")
+        if len(given) != len(last):
             raise ValueError(f"{name}: expected {len(last)} images, as in the restoration, got {len(given)}")
-    for name, given in (("steps", images[0]), ("original", original)):
+    for name, given in (*seen, ("original", original)):
         if given is not None and not comparable(last, given):
             raise ValueError(f"{name}: expected pictures of {_size(last)}, as in the restoration, got {_size(given)}")
     known: dict[str, Tensor] = {}  # name of a trace -> its values (B, iterations)
@@ -79,4 +83,5 @@ def _size(images: Tensor) -> str:
 
 def _draw(traces: dict[str, Tensor], into: FigureBase) -> None:
     for part, (name, trace) in zip(into.subfigures(1, len(traces), squeeze=False)[0], traces.items(), strict=True):
-        curves({name: trace}, x="iteration", y=name, log="dB" not in name, into=part)
+        positive = "dB" not in name and bool((trace > 0).any())
+        curves({name: trace}, x="iteration", y=name, log=positive, into=part)

@@ -49,9 +49,11 @@ class Tool(ipywidgets.VBox):
         for name in controls.keys() - {*quiet}:
             controls[name].observe(self.redraw, "value")
 
-    def redraw(self, *_: object) -> None:
-        """Show what the controls say now."""
+    def redraw(self, *_: object, first: Callable[[], object] | None = None) -> None:
+        """Show what the controls say now, after ``first``, which may go wrong too."""
         try:
+            if first is not None:
+                first()
             self._draw()
         except Exception as error:  # of any kind: nobody sees what a callback raises
             self._parts, self._images.children = [], ()
@@ -61,6 +63,8 @@ class Tool(ipywidgets.VBox):
 
     def figure(self) -> Figure:
         """What is shown, as one figure, for ``savefig`` as .pdf or .svg. Raises ValueError where nothing is shown."""
+        if not self._parts:
+            raise ValueError(f"{self.title}: nothing is shown")
         return _figure(self._parts)
 
     def _draw(self) -> None:
@@ -117,7 +121,7 @@ def comparable(images: Tensor, originals: Tensor) -> bool:
 
 def decibels(images: Tensor, originals: Tensor) -> Tensor:
     """PSNR (B,) on the CPU, also of grey ``images`` beside colour ``originals`` (B, C, H, W)."""
-    return psnr(images.expand_as(originals).cpu(), originals.cpu(), clip=True)
+    return psnr(images.detach().expand_as(originals).cpu(), originals.detach().cpu(), clip=True)
 
 
 def _figure(parts: Sequence[Part]) -> Figure:

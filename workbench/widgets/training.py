@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +13,10 @@ import ipywidgets
 from workbench.images import load_image
 from workbench.pipelines.job import RESUME
 from workbench.plots import curves
-from workbench.text import json_lines, require
+from workbench.text import fits, json_lines, require
 from workbench.widgets.tool import Part, Tool, View, pictures
+
+COUNTED = ("step", "images", "seconds")  # in every line of a log
 
 
 def training_monitor(folder: str | Path, every: float = 5.0) -> Tool:
@@ -32,12 +35,12 @@ def training_monitor(folder: str | Path, every: float = 5.0) -> Tool:
         run = Path(folder, RESUME) if Path(folder, RESUME).is_dir() else Path(folder)
         file = run / "log.jsonl"
         written = file.read_bytes().count(b"\n") if file.is_file() else 0
-        log = [line for line in json_lines(file) if line.keys() >= {"step", "images", "seconds"}]
+        log = [line for line in json_lines(file) if all(fits(line.get(name), float) for name in COUNTED)]
         damaged = f", {written - len(log)} damaged lines left out" if written > len(log) else ""
         if not log:
             return f"{file}: no line yet{damaged}", []
         names = [name for name in {name: 0 for line in log for name in line} if name.endswith("loss")]
-        lines = {name: [line.get(name, float("nan")) for line in log] for name in names}
+        lines = {name: [line[name] if fits(line.get(name), float) else math.nan for line in log] for name in names}
         at = {name: [line["step"] for line in log] for name in names}
         positive = not any(value <= 0 for line in lines.values() for value in line)
         grids = []
@@ -65,12 +68,13 @@ def training_monitor(folder: str | Path, every: float = 5.0) -> Tool:
 def _state(log: list[dict[str, Any]], run: Path) -> tuple[str, bool]:
     """How far the run is, in a line, and whether it goes on."""
     last, before = log[-1], log[-2] if len(log) > 1 else dict.fromkeys(log[-1], 0)
-    taken, images, seconds = (last[name] - before[name] for name in ("step", "images", "seconds"))
+    taken, images, seconds = (last[name] - before[name] for name in COUNTED)
     speed = f", {images / seconds:.0f} images per second" if seconds > 0 else ""
     age = f", last line {time.time() - (run / 'log.jsonl').stat().st_mtime:.0f} s ago"
     try:
         steps = json.loads((run / "settings.json").read_text())["settings.steps"]
-    except (OSError, ValueError, KeyError):
+        require(fits(steps, float), "settings.steps", "a number", steps)
+    except (OSError, ValueError, KeyError, TypeError):  # TypeError: it holds something else
         return f"step {last['step']:,} (of how many, no settings.json says){speed}{age}", True
     note = f"step {last['step']:,} of {steps:,}{speed}"
     left = f", {(steps - last['step']) * seconds / taken / 60:.0f} minutes left" if taken > 0 else ""
