@@ -48,6 +48,13 @@ def test_what_was_changed_during_a_run_and_back_is_shown(sessions, photo):
     assert sessions.shows_results_of(problem(photo), "session")
 
 
+def test_a_run_whose_visitor_left_ends_there(sessions, photo):
+    run = sessions.restore(problem(photo), [Row("diffpir", "photo", "steps=1000")], 1, "session")
+    next(board for board, _ in run if board.panels[0].index)  # it is under way
+    sessions.leave("session")
+    assert list(run) == []  # nor an error, for want of a folder to write to
+
+
 def answer(sessions: Sessions, asked: Problem, rows: list[Row], samples: int = 1) -> tuple[object, ...]:
     """What the page shows at the end: whether results are hidden, pictures, status, whether details are, the rest."""
     rows = [*rows, *[Row("none", "photo")] * 4][:4]

@@ -207,6 +207,8 @@ class Sessions:
             raise
         with self.visits.making(folder):
             for board in compare(start, self.prior, self.limits.seconds):
+                if not folder.exists():  # its visitor left, nobody waits for it
+                    return
                 yield board, None
             self._shown[session] = now  # also where something was changed meanwhile, and back
             files = export(board, folder) if any(panel.state == "done" for panel in board.panels) else None
