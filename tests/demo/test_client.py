@@ -132,11 +132,6 @@ def test_the_downloaded_recipe_gives_the_same_pictures_to_the_last_bit(client, p
             assert np.array_equal(pixels(degraded), pixels(home / "degraded.png")), degraded
 
 
-def test_results_that_are_asked_for_all_at_once_can_all_be_fetched(client, photo):
-    jobs = [client.submit(**({"photo": photo} | SMALL | {"seed": seed}), api_name="/restore") for seed in range(6)]
-    assert [json.loads(job.result()[5])["seed"] for job in jobs] == [*range(6)]  # each with its files
-
-
 def test_noise_is_estimated_whatever_stands_in_its_place(client, photo):
     expected = client.predict(photo=photo, side=32, api_name="/estimate_noise")
     assert 0 < float(expected[0]) < 0.1
