@@ -59,6 +59,6 @@ def prior_inspector(
         found = sampler(prior, (samples, prior.channels, side, side), generator=streams, like=x)
         drawn.append(found.image.float().cpu())
 
-    button.on_click(lambda _: tool.redraw(first=sample))
     tool = Tool("Prior inspector", {"sigma": sigma, "seed": number, "samples": button}, view)
+    button.on_click(lambda _: tool.redraw(first=sample))
     return tool
