@@ -77,13 +77,13 @@ plt.show()
 # %% [markdown]
 # ## Four methods
 # Each restores the same measurement 400 times with the prior's exact denoiser, so that every difference is the method's own.
-# `ddrm` and `diffpir` were made to restore well in few steps. `daps` and `mmps` were made to sample; `daps` is told how far
-# apart these images are (`spread=0.5`), its default is for photos.
+# `ddrm` and `diffpir` were made to restore well in few steps. `daps` and `mmps` were made to sample; `daps` is told that
+# this denoiser is exact (`count_noise=False`), its default is for networks.
 
 # %%
 samples = {"exact": exact.sample(400, generator(0))[0]}
 copies = y.expand(400, 1, 1, 1).contiguous()
-for name, settings in {"ddrm": {}, "diffpir": {}, "daps": {"spread": 0.5}, "mmps": {}}.items():
+for name, settings in {"ddrm": {}, "diffpir": {}, "daps": {"count_noise": False}, "mmps": {}}.items():
     result = make_solver(name, **settings)(copies, op, prior, sigma_noise=noise, generator=generator(1))
     samples[f"{name}, {int(result.evaluations[0])} evaluations"] = result.image.flatten(1)
 figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), sharey=True, layout="constrained")
@@ -182,8 +182,9 @@ plt.show()
 # - `from workbench.exam import table` and `print(table(list(grades.values())))`: all figures (`docs/exam.md`).
 # - Another measurement: `y = 0.8` leaves another mode, the third, with more than 99 %. Noise of 0.2 instead of 0.05 leaves all
 #   three; the third keeps less than half of its weight in the prior, 0.2.
-# - `make_solver("daps", steps=50, inner=5, spread=0.5)`, the published inner steps: here its variance is right within a tenth. In the exam,
-#   on images of 8x8 pixels, it is too wide by half or more (`docs/exam.md`): one problem is no proof.
+# - `make_solver("daps", steps=50, inner=5, count_noise=False)`, the published inner steps: here its variance is
+#   right within a tenth. In the exam, on images of 8x8 pixels, it is too wide by half or more (`docs/exam.md`): one
+#   problem is no proof.
 
 # %%
 for value, level in ((0.52, 0.05), (0.8, 0.05), (0.52, 0.2)):
@@ -196,7 +197,7 @@ for value, level in ((0.52, 0.05), (0.8, 0.05), (0.52, 0.2)):
         assert 0.05 < weights[2] < 0.1
 
 # %%
-result = make_solver("daps", steps=50, inner=5, spread=0.5)(
+result = make_solver("daps", steps=50, inner=5, count_noise=False)(
     copies, op, prior, sigma_noise=noise, generator=generator(1)
 )
 ratio = float(result.image.flatten(1).var(0).sum() / exact.variance.sum())

@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 
 from tests.solvers.solver_problems import SHAPE, explicit, gaussian_prior
-from workbench.models import GaussianPrior
+from workbench.models import GaussianPrior, Prior
+from workbench.operators import Inpainting
 from workbench.random import generator
 from workbench.solvers import DAPS
 from workbench.solvers.zero_shot.daps import flow
@@ -44,3 +46,25 @@ def test_the_flow_of_a_gaussian():
     torch.testing.assert_close(flow(prior, x, 0.3, 1), torch.lerp(prior(x, 0.3), x, 0.0))
     expected = 0.5 + math.sqrt(0.04 / (0.04 + 0.09)) * (x - 0.5)
     torch.testing.assert_close(flow(prior, x, 0.3, 400), expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1e6])
+def test_what_the_draw_adds_counts_as_noise_of_the_next_state(spread):
+    """Nothing is seen, and the image is known: what a state has beside it is noise of the level that is told."""
+    asked = []
+
+    class Known(Prior):
+        def denoise(self, x, sigma):
+            asked.append((float((x - 0.5).square().mean().sqrt()), float(sigma[0])))
+            return torch.full_like(x, 0.5)
+
+    prior = Known(sigma_min=0.01, sigma_max=10.0, channels=1)
+    op, y = Inpainting(torch.zeros(256, 256)), torch.zeros(1, 1, 256, 256)
+    for counts in (True, False):
+        DAPS(3, spread=spread, count_noise=counts, schedule=[0.4, 0.3, 0.2, 0.0])(y, op, prior, generator=generator(0))
+    counted, apart = asked[-6:-3], asked[-3:]
+    assert [told for _, told in counted] == pytest.approx([0.4, 0.3, 0.2] if spread < 1 else [0.4, 0.4, 0.3])
+    for there, told in counted:
+        assert there == pytest.approx(told, rel=0.01)  # 65,536 pixels: 0.3 % of a standard deviation
+    assert [told for _, told in apart] == pytest.approx([0.4, 0.3, 0.2])
+    assert apart[-1][0] == pytest.approx(math.hypot(0.2, 0.3 * spread / math.hypot(0.3, spread)), rel=0.01)

@@ -37,7 +37,7 @@ SAMPLERS = [
     PiGDM(20),
     ILVR(20),
     RePaint(15, 3, 2),
-    DAPS(20, spread=0.5),
+    DAPS(20, count_noise=False),
     MMPS(10),
 ]
 FEW = [replace(solver, steps=5) for solver in SAMPLERS]
