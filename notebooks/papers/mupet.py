@@ -23,7 +23,7 @@
 # show it small.
 #
 # Names such as `workbench.trainers.mupet:MUPET` say where an equation is implemented (module:function). Everything runs
-# on one CPU core in two to three minutes.
+# on two CPU cores in three minutes.
 
 # %%
 import tempfile
@@ -53,7 +53,7 @@ from workbench.solvers.fixed_point.map import gradient_step, prox_step
 from workbench.solvers.fixed_point.solve import rms
 from workbench.trainers import MUPET, TrainSettings, train
 
-torch.set_num_threads(1)  # the same figures on every machine, and no slower while others work on it
+torch.set_num_threads(min(2, torch.get_num_threads()))  # more gain little; OMP_NUM_THREADS=1 asks for one
 
 # %% [markdown]
 # Three networks of one architecture: trained by denoising score matching (DSM); DSM continued for as many steps as
