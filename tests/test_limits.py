@@ -36,7 +36,7 @@ def test_a_setting_beyond_its_limit_is_refused_by_its_name(kind: type) -> None:
     """A name that is none of those known, where it is one of some."""
     needed = {each.name: NEEDED[each.name] for each in fields(kind) if each.default is each.default_factory is MISSING}
     for field, hint, limits in _checks(kind):
-        for limit in limits:
+        for _, limit in limits:
             wrong = BEYOND.get(limit.text, "?")
             assert fits(wrong, hint), f"{limit.text}: say in BEYOND what is beyond it"
             with pytest.raises(ValueError, match=rf"^{field.name} must be {re.escape(limit.text)}, got"):

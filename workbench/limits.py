@@ -46,18 +46,18 @@ class Limited:
             name, value = field.name, getattr(self, field.name)
             noun = NOUNS.get(kind) or type_name(kind)
             require(value is field.default or fits(value, kind), name, noun, repr(value))
-            for limit in limits:
+            for part, limit in limits:
                 told = repr(value) if isinstance(value, str) else value
-                require(value is None or limit.holds(value), name, limit.text, told)
+                require(not fits(value, part) or limit.holds(value), name, limit.text, told)
 
 
 @cache
-def _checks(kind: type) -> list[tuple[Field[Any], Any, list[Limit]]]:
+def _checks(kind: type) -> list[tuple[Field[Any], Any, list[tuple[Any, Limit]]]]:
     plain, hints = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     return [(field, plain[field.name], _of(hints[field.name])) for field in fields(kind)]
 
 
-def _of(hint: Any) -> list[Limit]:
-    """The limits of a type; those of ``T`` in ``T | None``."""
-    own = [entry for entry in getattr(hint, "__metadata__", ()) if isinstance(entry, Limit)]
-    return own or [limit for part in get_args(hint) for limit in _of(part)]
+def _of(hint: Any) -> list[tuple[Any, Limit]]:
+    """The limits of a type, each with the part of it that they hold for: those of ``T`` in ``T | None``."""
+    own = [(hint, entry) for entry in getattr(hint, "__metadata__", ()) if isinstance(entry, Limit)]
+    return own or [pair for part in get_args(hint) for pair in _of(part)]

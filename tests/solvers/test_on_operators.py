@@ -36,7 +36,7 @@ SAMPLERS = [
     DDRM(),
     PiGDM(20),
     ILVR(20),
-    RePaint(15, 3, 2),
+    RePaint(20, 3, 2),
     DAPS(20, count_noise=False),
     MMPS(10),
 ]

@@ -1,6 +1,7 @@
 """RePaint and ILVR: one step by hand on a mask and on averages, resampling, and their treatment of noisy data."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -79,15 +80,34 @@ def test_going_back_adds_the_noise_that_is_missing():
         assert float((x - 0.5).std()) == pytest.approx(float(sigma[0]), rel=0.02)
 
 
-def test_noisy_data_are_weighed_against_the_state():
-    """At level s' the refinement is the proximal step of weight (sigma_n / s')^2, by an explicit solve."""
-    op, prior, noise = explicit(), Recorder(curved_prior()), stored(3)
-    y, level, sigma_n = torch.rand(2, 18, generator=generator(2), dtype=torch.float64), 0.3, 0.1
-    image = ILVR(2, schedule=[2.0, level, 0.0])(y, op, prior, sigma_noise=sigma_n, noise=replay([*noise, *noise])).image
-    (first, _, _), (second, _, clean) = prior.calls
-    proposal = ancestral(prior, first, 2.0, level, noise[1]) - level * noise[2]
-    ridge = (sigma_n / level) ** 2 * torch.eye(36, dtype=torch.float64)
-    right = y @ op.matrix + proposal.flatten(1) @ ridge
-    expected = torch.linalg.solve(op.matrix.T @ op.matrix + ridge, right.T).T + level * noise[2].flatten(1)
-    torch.testing.assert_close(second.flatten(1), expected, atol=1e-9, rtol=0)
-    torch.testing.assert_close(image, clean, atol=1e-12, rtol=0)
+def test_noisy_data_keep_count_of_their_noise():
+    """Above the noise a known pixel is y and what noise is missing, below it DDNM+'s step (eta 0.85); by hand."""
+    mask, sigma_n, levels = (torch.rand(8, 8, generator=generator(1)) > 0.5).double(), 0.4, [3.0, 0.8, 0.2, 0.0]
+    y = torch.rand(2, 1, 8, 8, generator=generator(2), dtype=torch.float64) * mask
+    prior, noise, eta = curved_prior(), stored(7, size=8), 0.85
+    keep = math.sqrt(1 - eta**2)
+    image = RePaint(3, 1, 1, levels)(y, Inpainting(mask), prior, sigma_noise=sigma_n, noise=replay(noise)).image
+    x = 0.5 + levels[0] * noise[0]
+    for i, (sigma, lower) in enumerate(pairwise(levels)):
+        clean, fresh = prior(x, sigma), noise[2 + 2 * i]
+        if lower == 0:
+            x = clean
+            continue
+        old = (ancestral(prior, x, sigma, lower, noise[1 + 2 * i]) - clean) / lower
+        if lower >= sigma_n:
+            known = y + math.sqrt(lower**2 - sigma_n**2) * fresh
+        else:
+            known = torch.lerp(clean, y, keep * lower / sigma_n) + lower * eta * fresh
+        x = mask * known + (1 - mask) * (clean + lower * (keep * old + eta * fresh))
+    torch.testing.assert_close(image, x, atol=1e-10, rtol=0)
+
+
+def test_noise_free_images_of_a_batch_stay_noise_free():
+    """As close as conjugate gradients solve."""
+    op, prior, noise = explicit(), curved_prior(), stored(7)
+    y = torch.rand(2, 18, generator=generator(2), dtype=torch.float64)
+    solve = ILVR(3, schedule=LEVELS)
+    both = solve(y, op, prior, sigma_noise=torch.tensor([0.0, 0.1]), noise=replay(noise)).image
+    for row, sigma_n in enumerate((0.0, 0.1)):
+        alone = solve(y, op, prior, sigma_noise=sigma_n, noise=replay(noise)).image
+        torch.testing.assert_close(both[row], alone[row], atol=1e-7, rtol=0)

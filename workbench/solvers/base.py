@@ -205,10 +205,10 @@ class Problem:
         top = min(self.prior.sigma_max, highest) if isinstance(schedule, str) else self.prior.sigma_max
         return sampling_sigmas(schedule, steps, self.prior.sigma_min, top, start).tolist()
 
-    def first_image(self, sigma_start: float | None) -> Tensor:
-        """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else grey, or with ``sigma_start``
-        the smooth :meth:`first_estimate`."""
-        return self.grey if self.initial is None and sigma_start is None else self.first_estimate()
+    def first_image(self, prepared: bool) -> Tensor:
+        """What a chain adds its first noise to, (B, C, H, W): ``initial`` if given; else grey, or if it is to be
+        ``prepared`` the smooth :meth:`first_estimate`."""
+        return self.grey if self.initial is None and not prepared else self.first_estimate()
 
     def first_estimate(self, start: str = "smooth") -> Tensor:
         """``initial`` if given; else an image (B, C, H, W) from the data, see :func:`first_estimate`."""

@@ -52,11 +52,13 @@ def transition(op: Operator, y: Tensor, sigma_noise: Tensor, eta: float) -> Tran
     noisy = (
         _spectral(op, y, sigma_noise, eta) if isinstance(op, SpectralOperator) else proximal(op, y, sigma_noise, eta)
     )
-    return chosen(exact, noise_free, noisy) if bool(exact.any()) else noisy
+    return chosen(exact, noise_free, noisy)
 
 
 def chosen(rows: Tensor, these: Transition, others: Transition) -> Transition:
     """The step that is ``these`` for the images ``rows``, bool (B,), and ``others`` for the rest."""
+    if not bool(rows.any()):
+        return others
 
     def step(clean: Tensor, seen: Tensor, fresh: Tensor, sigma: float) -> Tensor:
         arguments = (clean, seen, fresh, sigma)
@@ -102,7 +104,7 @@ class SpectralStep:
         return Weights(
             clean=1 - torch.where(reached, self.eta_b, data * values),
             data=data,
-            seen=torch.where(seen, 0.0, sigma * keep),
+            seen=torch.where(seen, torch.zeros_like(values), sigma * keep),
             fresh=torch.where(reached, spread, sigma * self.eta),
         )
 
@@ -156,4 +158,4 @@ def replaced(op: Operator, y: Tensor, sigma_noise: Tensor, eta: float) -> Transi
 
     if bool(exact.all()):
         return noise_free
-    return chosen(exact, noise_free, noisy) if bool(exact.any()) else noisy
+    return chosen(exact, noise_free, noisy)

@@ -120,7 +120,7 @@ class DeqIR(Solver, name="deqir"):
     def chain(self, p: Problem, **options: Any) -> Chain:
         """The states as they start; ``options`` of :class:`Chain`. Raises ValueError as the call."""
         levels = p.levels(self.schedule, self.steps, self.sigma_start)
-        base = p.first_image(self.sigma_start)
+        base = p.first_image(self.sigma_start is not None)
         p.prior.check(base)
         unit = p.draw(base)
 

@@ -18,6 +18,7 @@ from workbench.limits import Count, Positive
 from workbench.operators.base import column
 from workbench.solvers.base import Iterate, Problem, Sampler
 from workbench.solvers.schedules import check_levels, karras_sigmas
+from workbench.solvers.start import drowning
 from workbench.text import require
 
 Transform = Callable[[Tensor], Tensor]
@@ -30,8 +31,9 @@ class LATINO(Sampler, name="latino"):
     Attributes:
         steps: evaluations of the consistency model.
         sigma_start, sigma_end: levels fall between them on the grid of Karras et al. What the first estimate lacks must
-            drown in the first level, and all else with it: a large hole needs a higher one. A start of None is 0.2, or
-            4 times the noise of the measurement if that is more, as far as the prior knows.
+            drown in the first level, and all else with it: a large hole needs a higher one. A start of None is 0.2
+            (0.05 for a decoded picture, see ``start.py``), or 4 times the noise of the measurement if that is more, as
+            far as the prior knows.
         schedule: "karras", or the levels themselves, ``steps`` numbers above 0 that do not rise.
         delta: step size of the likelihood, in units of ``t^2 / (1 + 4 t^2)``: the variance that is left of an image
             with standard deviation 1/2 when noise of level t is on it (1/2 is
@@ -66,19 +68,20 @@ class LATINO(Sampler, name="latino"):
         require(bool((torch.as_tensor(self.delta) > 0).all()), "delta", "positive", self.delta)
         require((self.encode is None) == (self.decode is None), "encode and decode", "both or none", "one")
 
-    def levels(self, sigma_noise: Tensor, sigma_max: float) -> Tensor:
-        """The noise levels (steps, B), falling, for data with noise ``sigma_noise`` (B,).
+    def levels(self, sigma_noise: Tensor, sigma_max: float, least: float = 0.2) -> Tensor:
+        """The noise levels (steps, B), falling, for data with noise ``sigma_noise`` (B,); from ``least`` at least, if
+        no start is set.
 
         Raises ValueError for ones that a prior up to ``sigma_max`` does not know.
         """
         if self.schedule != "karras":
             ladder = check_levels(self.schedule, self.steps, sigma_max)
             return ladder.to(sigma_noise)[:, None].expand(-1, len(sigma_noise))
-        own = [min(max(0.2, 4 * noise), sigma_max) for noise in sigma_noise.tolist()]
+        own = [min(max(least, 4 * noise), sigma_max) for noise in sigma_noise.tolist()]
         starts = own if self.sigma_start is None else [self.sigma_start] * len(own)
-        top, least = max(starts), min(starts)
+        top, lowest = max(starts), min(starts)
         require(top <= sigma_max, "sigma_start", f"at most {sigma_max:g}, the most noise that the prior knows", top)
-        require(self.sigma_end <= least, "sigma_end", f"at most sigma_start, here {least:g}", self.sigma_end)
+        require(self.sigma_end <= lowest, "sigma_end", f"at most sigma_start, here {lowest:g}", self.sigma_end)
         return torch.stack([karras_sigmas(self.steps, start, self.sigma_end) for start in starts], 1).to(sigma_noise)
 
     def iterate(self, p: Problem) -> Iterator[Iterate]:
@@ -87,7 +90,8 @@ class LATINO(Sampler, name="latino"):
         image = p.first_estimate()
         noise = p.sigma_noise.cpu()
         deltas = torch.as_tensor(self.delta, dtype=torch.float64).expand(self.steps).tolist()
-        for level, delta in zip(self.levels(noise, p.prior.sigma_max), deltas, strict=True):
+        levels = self.levels(noise, p.prior.sigma_max, drowning(p.op, p.y))
+        for level, delta in zip(levels, deltas, strict=True):
             weight = noise**2 * (1 + 4 * level**2) / (delta * level**2)
             if not self.prior_first:
                 image = self._data_step(p, image, weight)

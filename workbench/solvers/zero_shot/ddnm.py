@@ -46,7 +46,7 @@ class DDNM(Sampler, name="ddnm"):
         advance = transition(p.op, p.y, p.sigma_noise, self.eta)
         moves = travel(self.steps, self.travel_length, self.travel_repeat)
         total = sum(after > before for before, after in moves)
-        clean = p.first_image(self.sigma_start)
+        clean = p.first_image(self.sigma_start is not None)
         x = clean + levels[0] * p.draw(clean)
         for before, after in moves:
             if after < before:

@@ -8,9 +8,10 @@ after which what the data see is that of a noised reference: ``x'' = A^+ (y + s'
 this is the paper's eq. (8); for super-resolution it is ILVR (Choi et al. 2021, eq. 7-8), whose low-pass filter is ``A^+
 A``; any other linear operator will do. The way back up adds noise: ``x + sqrt(s^2 - s'^2) n``.
 
-Neither paper has noisy data. Here the replacement then turns into the proximal step of weight ``(sigma_n / s')^2``,
-which replaces where the data are better than the state and lets the prior's image stand where the state is better; the
-last image, at ``s' = 0``, is the prior's own.
+Neither paper has noisy data. Their images take the step of DDNM+ (Wang et al. 2023, section 3.3) instead, which keeps
+count of the noise that the data bring: put back with the weight of the proximal step, it adds up from level to level.
+On six crops of 64x64 (BSDS500 ``train``) ILVR has 25.5 dB with it on pure noise of 0.2, else 20.1; with noise 0.05 and
+half of the pixels missing 24.4 and 22.2, behind ``blur:2`` 21.7 and 10.3; RePaint is as good or better by up to 5 dB.
 """
 
 import math
@@ -22,8 +23,10 @@ import torch
 
 from workbench.limits import Count
 from workbench.solvers.base import Iterate, Problem, Sampler
-from workbench.solvers.null_space import replaced
+from workbench.solvers.null_space import Transition, chosen, replaced, transition
 from workbench.solvers.zero_shot.ddnm import travel
+
+NOISY_ETA = 0.85  # share of fresh noise in the step of noisy data, DDNM's
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,25 @@ class RePaint(Sampler, name="repaint"):
         moves = travel(self.steps, self.travel_length, self.travel_repeat)
         total = sum(after > before for before, after in moves)
         levels = p.levels(self.schedule, self.steps)
-        put_back = replaced(p.op, p.y, p.sigma_noise, eta=1.0)
+        put_back = self._step(p)
         x = p.grey + levels[0] * p.draw(p.grey)
         for before, after in moves:
             sigma, lower = levels[before], levels[after]
             if after < before:
                 x = x + math.sqrt(lower**2 - sigma**2) * p.draw(x)
                 continue
-            clean = p.prior(x, sigma)
-            ratio = (lower / sigma) ** 2
-            x = torch.lerp(clean, x, ratio) + lower * math.sqrt(1 - ratio) * p.draw(x)
-            reference = p.draw(x)
-            x = put_back(x - lower * reference, x, reference, lower)
+            clean, kept = p.prior(x, sigma), lower / sigma
+            noise = kept * (x - clean) / sigma + math.sqrt(1 - kept**2) * p.draw(x)
+            x = put_back(clean, noise, p.draw(x), lower)
             yield Iterate(x, sigma, clean, total)
+
+    @staticmethod
+    def _step(p: Problem) -> Transition:
+        exact = p.sigma_noise == 0
+        noise_free = replaced(p.op, p.y, torch.zeros_like(p.sigma_noise), eta=0.0)
+        if bool(exact.all()):
+            return noise_free
+        return chosen(exact, noise_free, transition(p.op, p.y, p.sigma_noise, NOISY_ETA))
 
 
 @dataclass(frozen=True)
