@@ -24,6 +24,7 @@ from workbench.models.unfolded import two_centres
 from workbench.operators import (
     Blur,
     Grayscale,
+    Identity,
     Inpainting,
     Operator,
     SuperResolution,
@@ -275,3 +276,25 @@ def test_few_jumps_begin_at_the_prepared_image() -> None:
     images = (restore(holes, ConsistencyEditing(sigma_start=start), prior).image for start in (None, 0.2))
     grey, prepared = (float(psnr(image, photo, clip=True)) for image in images)
     assert prepared > grey + 5
+
+
+def test_jumps_keep_count_of_the_noise_that_the_data_step_leaves() -> None:
+    """By hand, on pixels seen as they are: the prior is told what is truly in the image."""
+    prior, noise, initial = exact(), stored(2), torch.full((2, 1, 6, 6), 0.4, dtype=torch.float64)
+    asked, y = Recorder(prior), torch.rand(2, 1, 6, 6, generator=generator(2), dtype=torch.float64)
+    found = ConsistencyEditing(2)(y, Identity(), asked, sigma_noise=0.3, initial=initial, noise=replayed(noise)).image
+    level = asked.told[0]
+    assert level == pytest.approx(0.6)  # twice the noise
+    weight = (0.3 / level) ** 2
+    image = (weight * prior(initial + level * noise[0], level).clamp(0, 1) + y) / (1 + weight)
+    left = 0.3 / (1 + weight)
+    assert asked.told[1] == pytest.approx(left)  # above the grid's second level
+    torch.testing.assert_close(found, prior(image, left).clamp(0, 1), atol=1e-9, rtol=0)
+
+
+def test_few_steps_begin_lower_above_a_decoded_jpeg() -> None:
+    photo, prior = sample_photo("cat", 64), load_prior("photo-cm")
+    for kind, least in ((ConsistencyEditing, 0.1), (LATINO, 0.2)):
+        images = (restore(degrade(photo, "jpeg:20"), solver, prior).image for solver in (kind(), kind(sigma_start=0.2)))
+        low, high = (float(psnr(image, photo, clip=True)) for image in images)
+        assert low > high + least
