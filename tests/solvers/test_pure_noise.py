@@ -11,7 +11,7 @@ from workbench.restore import degrade, restore, solver_of, usual_prior
 # Estimates come near. Samples of the posterior lose up to 10 lg 2 = 3 dB to its mean: to the mean's squared error they
 # add that of the sample around it, which is as large. DiffPIR and jumps of a consistency model only resemble samplers.
 LOSES = {"admm": 0.5, "hqs": 0.8, "cm4ir": 2.0, "ddrm": 3.0, "ddnm": 3.0, "deqir": 3.0, "daps": 3.0, "ilvr": 3.0}
-STEPS = {"diffpir": 20, "ddnm": 20, "daps": 20, "ilvr": 20, "repaint": 10}
+STEPS = {"diffpir": 20, "ddnm": 20, "daps": 20, "ilvr": 20, "repaint": 20}
 LOSES |= {"repaint": 3.0, "diffpir": 4.0, "consistency": 4.0}
 
 
