@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
@@ -116,7 +116,18 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def type_name(hint: Any) -> str:
-    """``hint`` as it is written, without the names of modules."""
+    """``hint`` as it is written, without the names of modules.
+
+    >>> type_name(Annotated[float, "positive"] | Literal["auto"] | None)
+    "float | 'auto' | None"
+    """
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return " | ".join(type_name(part) for part in parts)
+    if kind is Literal:
+        return " | ".join(map(repr, parts))
+    if kind in (Annotated, NoneType):
+        return type_name(parts[0]) if parts else "None"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else re.sub(r"\w+\.(?=\w)", "", str(hint))
 
 
