@@ -34,7 +34,15 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("quality", "size"),
-    [(5, (257, 201)), (25, (257, 201)), (50, (64, 48)), (95, (257, 201)), (75, (7, 9)), (10, (1, 1))],
+    [
+        (5, (257, 201)),
+        (25, (257, 201)),
+        (50, (64, 48)),
+        (95, (257, 201)),
+        (75, (7, 9)),
+        (10, (1, 1)),
+        (10, (22, 40)),
+    ],
 )
 def test_decodes_as_pillow_does(photo: np.ndarray, quality: int, size: tuple[int, int]) -> None:
     part = np.ascontiguousarray(photo[: size[0], : size[1]])

@@ -117,9 +117,12 @@ def _planes(x: Tensor, rounded: Callable[[Tensor], Tensor] = lambda ycc: ycc) ->
     height, width = x.shape[-2:]
     to_ycc = torch.tensor(TO_YCC, dtype=torch.float64).to(x, non_blocking=True)
     ycc = rounded(torch.einsum("dc,bchw->bdhw", to_ycc, 255 * x))
-    # Whole blocks of 16 x 16 (8 x 8 at half the resolution), the edge repeated as libjpeg does.
-    ycc = pad(ycc, (0, -width % 16, 0, -height % 16), mode="replicate")
-    return ycc[:, :1] - 128, avg_pool2d(ycc[:, 1:], 2)
+    # Whole blocks of 16 x 16 (8 x 8 at half the resolution), the edge repeated as libjpeg does: columns before chroma
+    # is halved, rows after it, but for the one that an odd height lacks.
+    ycc = pad(ycc, (0, -width % 16, 0, height % 2), mode="replicate")
+    below = -height % 16 // 2
+    luma, chroma = ycc[:, :1] - 128, avg_pool2d(ycc[:, 1:], 2)
+    return pad(luma, (0, 0, 0, 2 * below), mode="replicate"), pad(chroma, (0, 0, 0, below), mode="replicate")
 
 
 def _rgb(ycc: Tensor) -> Tensor:
