@@ -19,6 +19,7 @@ from workbench.operators import (
     block_mask,
     gaussian_kernel,
     motion_kernel,
+    parse_operator,
     random_mask,
     scratches_mask,
     stripes_mask,
@@ -104,6 +105,18 @@ def test_pixels_of_gaussian_super_resolution_sit_in_the_middle_of_their_blocks(f
     expected = (centres[:, None] - 2 * centres)[None, None]
     inside = (..., slice(4, -4), slice(4, -4))
     torch.testing.assert_close(y[inside], expected[inside], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_gaussian_super_resolution_has_the_standard_deviation_asked_for(factor: int) -> None:
+    """The weights of one pixel of y, whether or not the factor divides the size."""
+    side, sigma = 64, 3.5
+    op = parse_operator(f"sr:{factor}:gaussian,{sigma}", (1, side, side))
+    y = torch.zeros(op.measurement_shape((1, 1, side, side)), dtype=F64)
+    y[..., y.shape[-2] // 2, y.shape[-1] // 2] = 1
+    weights, place = op.adjoint(y)[0, 0].sum(0), torch.arange(side, dtype=F64)
+    variance = (weights * (place - (weights * place).sum()) ** 2).sum()
+    assert float(variance.sqrt()) == pytest.approx(sigma, rel=0.002)
 
 
 def test_gaussian_kernels() -> None:

@@ -13,6 +13,8 @@ This is UD2M's eq. (16) in its corrected form (errata 8) without the aliases: th
 over phases here, and the transforms are s^2 times smaller.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_shuffle, pixel_unshuffle
@@ -198,13 +200,15 @@ def _reflection(axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def named_kernel(name: str, factor: int, sigma: float | None = None) -> Tensor:
     """The kernel of :class:`SuperResolution` called ``name``, (k, k), float64: an outer product of its row sums.
 
-    ``sigma`` is the standard deviation of "gaussian" in pixels, s/2 if not given.
+    ``sigma`` is the standard deviation of "gaussian" in pixels, s/2 if not given; the kernel reaches 4 of either.
     """
     if name == "bicubic":
         return bicubic_kernel(factor, torch.float64)
     if name == "average":
         return uniform_kernel(factor, torch.float64)
     if name == "gaussian":
+        sigma = sigma or factor / 2
         # Even for even factors, so that it has its middle where the block has.
-        return gaussian_kernel(sigma or factor / 2, size=4 * factor + factor % 2, dtype=torch.float64)
+        taps = 2 * math.ceil(4 * max(sigma, factor / 2)) + factor % 2
+        return gaussian_kernel(sigma, size=taps, dtype=torch.float64)
     raise ValueError(f"kernel must be numbers or one of {', '.join(KERNELS)}, got {name!r}")
