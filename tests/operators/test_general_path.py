@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.operators.operator_cases import normal
+from tests.operators.operator_cases import normal, seeded
 from workbench.operators import (
+    JPEG,
     Blur,
     Compose,
     FunctionOperator,
@@ -119,6 +120,21 @@ def test_the_gradient_of_a_nonlinear_step_is_that_of_its_minimum() -> None:
     assert torch.autograd.gradcheck(op.prox, (z, y, weight), eps=1e-4, atol=1e-4, fast_mode=True)
     with torch.no_grad():
         assert not op.prox(z, y, weight).requires_grad
+
+
+def test_one_image_of_a_nonlinear_operator_is_that_of_the_batch() -> None:
+    op = Compose(JPEG(20), SuperResolution(2))
+    x = torch.rand((2, 3, 16, 16), generator=seeded())
+    y, rows = op(x), torch.tensor([1])
+    taken = op.take(rows, 2)
+    assert torch.equal(taken(x[rows]), y[rows])
+    assert torch.equal(taken.pinv(y[rows]), op.pinv(y)[rows])
+
+
+def test_an_image_is_taken_once() -> None:
+    """Two different images for one place of the batch cannot both be computed there."""
+    with pytest.raises(ValueError, match=r"once at most, got rows \[0, 1, 0\]"):
+        Identity().take(torch.tensor([0, 1, 0]), 2)
 
 
 @pytest.mark.parametrize("name", ["blur", "super-resolution"])

@@ -9,9 +9,15 @@ from workbench.operators.base import Operator, Shape
 
 
 class Taken(Operator):
-    """``op`` for the images ``rows`` (b,) of a batch of ``count``: the others are computed along, as ones."""
+    """``op`` for the images ``rows`` (b,) of a batch of ``count``: the others are computed along, as ones.
+
+    Raises:
+        ValueError: a row more than once, since each image of the batch is computed once.
+    """
 
     def __init__(self, op: Operator, rows: Tensor, count: int) -> None:
+        if len(rows.unique()) < len(rows):
+            raise ValueError(f"take needs each image of the batch once at most, got rows {rows.tolist()}")
         super().__init__(tolerance=op.tolerance, max_iterations=op.max_iterations)
         self.op, self.rows, self.count, self.linear = op, rows, count, op.linear
 
@@ -26,6 +32,10 @@ class Taken(Operator):
     def damped_pinv(self, r: Tensor, weight: Tensor) -> Tensor:
         """See :meth:`Operator.damped_pinv`."""
         return self._apply(self.op.damped_pinv, r, weight.to(r.device).expand(len(r)))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """That of ``op``, which is a stand-in of its own where it is not linear."""
+        return self._apply(self.op.pinv, y)
 
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         """See :meth:`Operator.prox`."""
