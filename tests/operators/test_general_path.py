@@ -158,6 +158,16 @@ def test_kernels_can_be_learned(name: str) -> None:
     torch.testing.assert_close(op(x), 2 * first)
 
 
+def test_a_mask_of_ones_and_zeros_can_be_learned() -> None:
+    z, y = (normal((1, 1, 2, 3), seed) for seed in (0, 1))
+    mask = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], dtype=F64, requires_grad=True)
+
+    def stepped(mask: Tensor) -> Tensor:
+        return Inpainting(mask).prox(z, y, 0.3)
+
+    assert torch.autograd.gradcheck(stepped, mask)
+
+
 def test_what_is_remembered_follows_the_kernel() -> None:
     x = normal((1, 3, 9, 8), 1)
     op = Blur(normal((3, 3), 2))

@@ -85,8 +85,10 @@ class Inpainting(_Pixels):
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor) -> Tensor:
         """``(m y + weight z)/(m^2 + weight)``, images (B, C, H, W); see :meth:`Operator.prox`."""
         weight, mask = self.check_prox(z, y, weight), self._mask(z)
-        if self._memo.get(self.mask, "binary", lambda: bool(((self.mask == 0) | (self.mask == 1)).all())):
-            # One pass over the images instead of the two below; z + gain (y - m z) would take three.
+        binary = self._memo.get(self.mask, "binary", lambda: bool(((self.mask == 0) | (self.mask == 1)).all()))
+        if binary and not self.mask.requires_grad:
+            # One pass over the images instead of the two below; z + gain (y - m z) would take three. It is the step at
+            # 0 and 1, but not its slope there, which a mask that is learned needs.
             return torch.lerp(z, y, mask / (1 + column(weight, mask)))
         gain = damped_gain(mask, weight, self.rcond)
         return (y * gain).addcmul_(z, 1 - mask * gain)
