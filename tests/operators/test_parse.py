@@ -87,6 +87,11 @@ def test_says_in_one_line_what_is_wrong(spec: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_an_old_photo_of_which_nothing_is_left_is_refused() -> None:
+    with pytest.raises(ValueError, match="all pixels are lost"):
+        parse_operator("oldphoto", (3, 1, 16), seeded())
+
+
 def test_the_published_blur_in_closed_form() -> None:
     """DDRM, DDNM and DeqIR: exp(-x^2 / (2 sigma^2)) over 9 taps, sigma 20 along rows and 1 along columns."""
     impulse = torch.zeros(1, 1, 21, 21, dtype=torch.float64)

@@ -261,7 +261,8 @@ def parse_operator(spec: Any, image_shape: Sequence[int], generator: torch.Gener
         if entry.kernel is not None and any(map(FILE.match, arguments[entry.kernel : -1])):
             raise ValueError(f"nothing may follow the name of a file, got {arguments[-1]!r}")
         op = entry.build(_Problem(arguments, shape, generator))
-        if isinstance(op, Inpainting) and not bool(op.mask.any()):
+        mask = op.outer if isinstance(op, Compose) else op
+        if isinstance(mask, Inpainting) and not bool(mask.mask.any()):
             raise ValueError("all pixels are lost: nothing is left to restore from")
         return op
     except ValueError as error:
