@@ -139,12 +139,13 @@ class Records:
         of: the last record of each photo, by its name ``file``.
 
     Raises:
-        ValueError: the file is of other options, or another run is writing there, which this one keeps others from.
+        ValueError: the file is of other options, by which something was restored, or another run is writing there,
+            which this one keeps others from.
     """
 
     def __init__(self, out: Path, options: dict[str, Any]) -> None:
         self.out, self.path, self.of = out, out / RECORDS, dict[str, Record]()
-        options = json.loads(_line(options))
+        options = earlier = json.loads(_line(options))
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else ():
             try:
                 entry = dict(json.loads(line))
@@ -152,10 +153,14 @@ class Records:
                 continue
             if "file" in entry:
                 self.of[entry["file"]] = entry
-            elif entry != options:
-                key = next(key for key in {**entry, **options} if entry.get(key) != options.get(key))
-                came = f"{key} {entry.get(key)}, not {options.get(key)}"
+            else:
+                earlier = entry
+        if earlier != options:
+            if any(record["state"] == "done" for record in self.of.values()):
+                key = next(key for key in {**earlier, **options} if earlier.get(key) != options.get(key))
+                came = f"{key} {earlier.get(key)}, not {options.get(key)}"
                 raise ValueError(f"{out} holds results of other settings ({came}): choose another --out")
+            self.of = {}  # by those settings nothing was restored
         out.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(out / ".lock", timeout=0)  # let go of with this object
         try:

@@ -245,6 +245,14 @@ def test_results_of_other_settings_are_not_mixed(many, refused, cat, tmp_path):
     assert "(mask or kernel " in said
 
 
+def test_settings_by_which_nothing_was_restored_may_be_mended(many, cat, tmp_path):
+    for name in "ab":
+        cat.save(tmp_path / f"{name}.png")
+    wrong = ("--solver", "ddnm", "--set", "steps=2000")
+    assert many("a.png", "b.png", *wrong).said.startswith("0 restored, 2 failed: a.png (steps must be")
+    assert many("a.png", "b.png", *wrong[:3], "steps=2").said.startswith("2 restored; written")
+
+
 def test_two_runs_do_not_write_into_one_folder(many, refused, cat, tmp_path):
     for name in ("a", "b"):
         cat.save(tmp_path / f"{name}.png")
