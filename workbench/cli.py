@@ -29,6 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# The noise that these begin with, unless they are told how much, leaves nothing to see of what it is added to.
+HIDES_INITIAL = ("deqir", "ddnm", "ddnm+", "diffpir")
+
 
 @app.command()
 def restore(
@@ -94,7 +97,7 @@ def restore(
         typer.Option(
             metavar="FILE",
             help="Start from this image of the result's size, the output of another method, plus noise of standard "
-            "deviation --set sigma_start=SIGMA.",
+            "deviation --set sigma_start=SIGMA, without which deqir, ddnm and diffpir refuse it.",
             show_default=False,
         ),
     ] = None,
@@ -130,6 +133,10 @@ def restore(
     from workbench.restore import usual_prior
 
     check_bits(bits)
+    if initial is not None and solver in HIDES_INITIAL and "sigma_start" not in settings:
+        raise typer.BadParameter(
+            f"{solver} begins with noise that hides --initial: lower it by --set sigma_start=SIGMA, such as 0.1"
+        )
     photo, many = photos[0], len(photos) > 1 or photos[0].is_dir()
     several = photo.suffix.lower() == ".json" and not many
     if several:

@@ -21,7 +21,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     "unknown solver 'diffpri', did you mean 'diffpir'? There are: ddnm, diffpir"
     """
     names = list(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    same = [each for each in names if each.lower() == str(name).lower()]
+    near = same or get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near else "."
     return f"unknown {what} {name!r}{hint} There are: {', '.join(names) or 'none'}"
 
