@@ -12,7 +12,11 @@ from workbench.pipelines.schema import load_pipeline
 REFUSED = {
     "- notebook: ../jobs/task": r"unknown notebook '../jobs/task', did you mean 'task'\?",
     "- {notebook: task, name: a, name: b}": "the key 'name' stands twice in the mapping of line 4",
-    "- {notebook: task, timeout: 0}": "timeout: Input should be greater than 0",
+    "- {notebook: task, timeout: 0}": "job 1: timeout: input should be greater than 0, got 0",
+    "- {notebook: task, grid: {noise: 0.1}}": "job 1: grid.noise: input should be a valid list, got 0.1",
+    "name: My Pipeline\ntitle: x\njobs: [{notebook: task}]": "name: .* _ and -, the first no sign, got 'My Pipeline'",
+    "name: p\ntitle: x\njobs: [task]": "job 1: input should be .*, got 'task'",
+    "name: p\njobs: [{notebook: task}]": "title: field required$",
     "- {notebook: task, parameters: {nois: 0.2}}": "'nois', did you mean 'noise'",
     "- {notebook: task, parameters: {noise: 1e-3}}": "YAML wants a dot in 1.0e-3",
     "- notebook: task\n- notebook: task": "job 2 .task.: the same notebook and parameters",
@@ -113,6 +117,8 @@ def test_a_dry_run_writes_nothing(tmp_path, run):
     code, said, _ = run("run", path, "--dry-run", "--out", "out")
     assert (code, said.splitlines()[-1]) == (0, "3 jobs: 0 kept, 3 to do")
     assert list(tmp_path.iterdir()) == [tmp_path / "project"]
+    path.write_text(path.read_text().partition("jobs:")[0] + "jobs: [{notebook: task}]")
+    assert run("run", path, "--dry-run", "--out", "out")[1].splitlines()[-1] == "1 job: 0 kept, 1 to do"
 
 
 def test_options_of_another_engine_are_refused(tmp_path, run):

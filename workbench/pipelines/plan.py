@@ -38,7 +38,8 @@ def what_would_run(pipeline: Pipeline, out: Path) -> str:
     text = [line for pair in zip(columns(rows, "<<>>"), said, strict=True) for line in pair if line]
     seconds = [cost.seconds for cost in costs if cost.seconds is not None]
     of = f" for {len(seconds)} of them" if len(seconds) < len(costs) else ""
-    counts = f"{len(rows) - 1} jobs: {len(rows) - 1 - len(costs)} kept, {len(costs)} to do"
+    count = len(rows) - 1
+    counts = f"{count} job{'s' * (count != 1)}: {count - len(costs)} kept, {len(costs)} to do"
     guess = f"; by earlier results about {_time(sum(seconds))}{of}, one after the other" if seconds else ""
     return "\n".join([*text, counts + guess])
 

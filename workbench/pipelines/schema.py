@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workbench.pipelines.identity import PACKAGE, Contents, code_of, code_version, hash_of, imported, value_of
 from workbench.pipelines.published import NAME, Published, find_published, read_published
+from workbench.pipelines.slips import written_twice, wrong
 from workbench.text import unknown
 
 
@@ -200,7 +201,7 @@ def _read(path: Path) -> PipelineFile:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if twice := _written_twice(yaml.compose(text, yaml.SafeLoader)):
+    if twice := written_twice(yaml.compose(text, yaml.SafeLoader)):
         raise ValueError(f"{path}: {twice}")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping with name, title and jobs, got {type(content).__name__}")
@@ -208,26 +209,10 @@ def _read(path: Path) -> PipelineFile:
         return PipelineFile.model_validate(content)
     except ValidationError as error:
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # misspelt, hence also missing
-        place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             model = Entry if first["loc"][0] == "jobs" else PipelineFile
             raise ValueError(f"{path}: {unknown('key', str(first['loc'][-1]), list(model.model_fields))}") from None
-        raise ValueError(f"{path}: {place}: {first['msg']}") from None
-
-
-def _written_twice(root: yaml.Node | None) -> str:
-    """What YAML itself passes over: a key that stands twice in a mapping, of which the last would count."""
-    waiting, seen = [root], set[int]()
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
-            seen.add(id(node))
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-            if twice := next((key for key in keys if keys.count(key) > 1), None):
-                return f"the key {twice!r} stands twice in the mapping of line {node.start_mark.line + 1}"
-            waiting += [value for _, value in pairs] or node.value
-    return ""
+        raise ValueError(f"{path}: {wrong(first)}") from None
 
 
 def _published(ids: list[str], path: Path, notebooks: Path) -> list[Published]:
