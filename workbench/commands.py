@@ -34,6 +34,8 @@ def models(
 
         typer.echo(load_prior(prior, **parse_settings(prior_set or [], "--prior-set")).summary())
         return
+    if prior_set:
+        raise typer.BadParameter("--prior-set goes with a PRIOR, none is given")
     from workbench.models import describe_priors
 
     for card in describe_priors():
@@ -77,8 +79,15 @@ def push(
 
 
 def verify(
-    result: Annotated[Path, typer.Argument(help="A job's folder or its result.json, or a folder of results with JOB.")],
-    job: Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)] = None,
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT",
+            help="A job's folder or its result.json, or a folder of results with JOB.",
+            show_default=False,
+        ),
+    ],
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of each figure, relative to it.")] = 1e-4,
 ) -> None:
     """Run one job of a pipeline again, in a temporary folder, and say whether its result reproduces.

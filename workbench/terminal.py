@@ -61,7 +61,8 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     lines += [f"    {key}: {card[key]}" for key in ("data", "hardware") if key in card]
     if {"images", "steps", "seconds"} <= set(card):
         minutes = round(card["seconds"] / 60)
-        lines.append(f"    training: {card['images']:,} images in {card['steps']:,} steps, {minutes} minutes")
+        time = f"{minutes} minute{'s' * (minutes != 1)}"
+        lines.append(f"    training: {card['images']:,} images in {card['steps']:,} steps, {time}")
     for task, methods in card.get("restoration", {}).items():
         figures = (f"{name} {own['psnr']:.2f}" for name, own in methods.items())
         lines.append(f"    restorations, {task}: {', '.join(figures)} dB")

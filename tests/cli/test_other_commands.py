@@ -29,6 +29,7 @@ def test_lists_say_what_there_is(run):
     }
     *cards, others = run("models")[1].splitlines()
     assert {line.split()[0] for line in cards if not line.startswith(" ")} == set(available_priors())
+    assert not [line for line in cards if re.search(r"\b1 minutes", line)]
     assert all(kind in others for kind in ("FILE", "hf:", "diffusers:", "deepinv:", "spandrel:"))
 
 
@@ -60,6 +61,7 @@ def test_exam_prints_a_table_and_writes_figures(run, refused, tmp_path):
     assert code == 0
     head, row = said.splitlines()
     assert head.split()[:3] == ["task", "distance", "variance"]
+    assert head.split()[5:8] == ["directions", "pixels", "region"]  # the names of docs/exam.md
     assert (row.split()[0], row.split()[-1]) == ("mixture-blur", "fail")
     (figures,) = json.loads((tmp_path / "e.json").read_text())
     assert (figures["sampler"], figures["evaluations"], figures["passed"]) == ("ddrm", 2, False)
@@ -74,6 +76,7 @@ def test_models_says_what_a_checkpoint_is_and_convert_writes_a_file_that_restore
     run, refused, restored, photo, checkpoint, tmp_path
 ):
     assert "NCSN++" in run("models", checkpoint)[1]
+    assert "--prior-set goes with a PRIOR" in refused("models", "--prior-set", "weights=raw")
     assert "--prior-set device: not a setting" in refused("models", checkpoint, "--prior-set", "device=cpu")
     said = refused("models", checkpoint, "--prior-set", "weights=best")
     assert said == f"workbench: {checkpoint}: weights must be 'auto', 'ema' or 'raw', got 'best'\n"

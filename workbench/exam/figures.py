@@ -165,7 +165,7 @@ def share_of(inside: float, count: int, nominal: float) -> Share:
 def table(grades: list[Grade]) -> str:
     """The grades as text: coverages in per cent, with the half width of their 95 % intervals at 90 %."""
     require(bool(grades), "the table", "of one task at least", "none")
-    head = ("task", "distance", "variance", "SW (chance)", "projection", "pixels", "region", "p(ranks)", "evals", "")
+    head = ("task", "distance", "variance", "SW (chance)", "directions", "pixels", "region", "p(ranks)", "evals", "")
     return "\n".join(columns([head, *map(_row, grades)], "<" + ">" * (len(head) - 1)))
 
 
