@@ -128,7 +128,7 @@ def restore(
     from workbench.operators.parse import file_in
     from workbench.photo_file import read_photo
     from workbench.provenance import changes
-    from workbench.recipe import Method, folder_name, load_recipe, make_recipe, restore_recipe
+    from workbench.recipe import folder_name, load_recipe, make_recipe, restore_recipe
     from workbench.records import replaces, save
     from workbench.restore import usual_prior
 
@@ -143,14 +143,14 @@ def restore(
         _only(ctx, "out", "bits", "device", "trust_code")
         recipe = load_recipe(photo, trust_code)
     else:
-        method = Method(
-            name=solver,
-            solver=solver,
-            settings=settings,
-            prior=prior or usual_prior(solver),
-            prior_settings=prior_settings,
-            tile=tile,
-        )
+        method = {
+            "name": solver,
+            "solver": solver,
+            "settings": settings,
+            "prior": prior or usual_prior(solver),
+            "prior_settings": prior_settings,
+            "tile": tile,
+        }
         known = {"operator": operator, "noise": _noise(noise), "seed": seed, "samples": samples}
         recipe = make_recipe(photo=printable(photo), degrade=degrade, methods=(method,), **known)
     known_devices = [existing_device(name) for name in device.split(",")]

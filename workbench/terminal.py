@@ -44,7 +44,8 @@ def summary(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     scores = ", ".join(f"{metric.title} {as_text(record[metric.key], metric.key)}" for metric in known)
     count = record["evaluations"]
     cost = f"{count} network evaluation{'s' * (count != 1)}, {record['seconds']:.1f} s"
-    scores = f"{scores or 'no original to compare'}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
+    none = record.get("psnr_reason", "no original to compare")
+    scores = f"{scores or none}; {cost}" + (f"; sample 1 of {samples}" if samples > 1 else "")
     lines = [f"{scores}; written to {folder}"]
     if (share := record["mask_fills"]) is not None:
         inverted = share > 0.5 and record["operator"].startswith(("mask:", "oldphoto:"))

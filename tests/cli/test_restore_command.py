@@ -63,6 +63,13 @@ def test_a_photo_that_came_degraded_has_no_scores(restored, photo, tmp_path):
         assert another.exists()
 
 
+def test_a_result_without_a_score_is_not_one_without_an_original(restored, tmp_path):
+    """A strip that nothing is lost of: PSNR is infinite, and the others need larger pictures."""
+    Image.fromarray(np.full((3, 128, 3), 90, np.uint8)).save(tmp_path / "strip.png")
+    done = restored("strip.png", "--degrade", "denoise", "--solver", "pinv")
+    assert done.said.startswith("infinite: the restored image equals the original; 0 network evaluations")
+
+
 def test_devices_share_the_work(restored, photo):
     one, two = (restored(photo, "--device", device).metrics for device in ("cpu", "cpu,cpu"))
     assert two["prior"] == f"{one['prior']} on cpu, cpu"
@@ -149,6 +156,7 @@ BAD = {
     "cat.png --degrade blurr:2": "'blurr'.*blur",
     "odd.png --degrade hadamard:0.5": r"34x34.*size 32 would do",
     "cat.png --tile 30": "tiles of photo must be positive multiples of 8, got 30",
+    "cat.png --tile 20000": "workbench: methods.0..tile: input should be less than or equal to 7071, got 20000\n$",
     "cat.png --out=": "argument 3 is empty: '--out='",
     "cat.png --solver diffpir --initial original.png --set sigma_start=0.1 --out .": "would replace .*original.png",
     "cat.png --degrade mask:none.png": "none.png: no such file",
