@@ -30,7 +30,10 @@ app = typer.Typer(
 )
 
 # The noise that these begin with, unless they are told how much, leaves nothing to see of what it is added to.
-HIDES_INITIAL = ("deqir", "ddnm", "ddnm+", "diffpir")
+HIDES = {
+    name: f"{name} begins with noise that hides --initial: lower it by --set sigma_start=SIGMA, such as 0.1"
+    for name in ("deqir", "ddnm", "ddnm+", "diffpir")
+}
 
 
 @app.command()
@@ -97,7 +100,7 @@ def restore(
         typer.Option(
             metavar="FILE",
             help="Start from this image of the result's size, the output of another method, plus noise of standard "
-            "deviation --set sigma_start=SIGMA, without which deqir, ddnm and diffpir refuse it.",
+            "deviation --set sigma_start=SIGMA; that of deqir, ddnm and diffpir by default hides it.",
             show_default=False,
         ),
     ] = None,
@@ -133,10 +136,6 @@ def restore(
     from workbench.restore import usual_prior
 
     check_bits(bits)
-    if initial is not None and solver in HIDES_INITIAL and "sigma_start" not in settings:
-        raise typer.BadParameter(
-            f"{solver} begins with noise that hides --initial: lower it by --set sigma_start=SIGMA, such as 0.1"
-        )
     photo, many = photos[0], len(photos) > 1 or photos[0].is_dir()
     several = photo.suffix.lower() == ".json" and not many
     if several:
@@ -176,7 +175,9 @@ def restore(
     for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
         folder.mkdir(parents=True, exist_ok=True)
         news = {"photo": recipe.photo, "remark": file.remark, "initial": None if initial is None else str(initial)}
-        remarks = (result.records[0]["message"], changes(recipe, index, result.records[0]))
+        one = recipe.methods[index]
+        hides = "" if initial is None or {"sigma_start", "schedule"} & set(one.settings) else HIDES.get(one.solver, "")
+        remarks = (hides, result.records[0]["message"], changes(recipe, index, result.records[0]))
         result.records[0] |= news | {"message": "; ".join(filter(None, remarks))}
         save(result, folder, file, bits)
         typer.echo(summary(result.records, folder))

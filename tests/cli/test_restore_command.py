@@ -70,6 +70,13 @@ def test_a_result_without_a_score_is_not_one_without_an_original(restored, tmp_p
     assert done.said.startswith("infinite: the restored image equals the original; 0 network evaluations")
 
 
+@pytest.mark.parametrize("settings", [(), ("--set", "sigma_start=0.1")])
+def test_an_initial_image_that_noise_hides_is_said(restored, photo, settings):
+    done = restored(photo, "--initial", photo, *settings)
+    assert ("diffpir begins with noise that hides --initial" in done.said) == (not settings)
+    assert ("hides" in done.metrics["message"]) == (not settings)
+
+
 def test_devices_share_the_work(restored, photo):
     one, two = (restored(photo, "--device", device).metrics for device in ("cpu", "cpu,cpu"))
     assert two["prior"] == f"{one['prior']} on cpu, cpu"
@@ -158,11 +165,9 @@ BAD = {
     "cat.png --tile 30": "tiles of photo must be positive multiples of 8, got 30",
     "cat.png --tile 20000": "workbench: methods.0..tile: input should be less than or equal to 7071, got 20000\n$",
     "cat.png --out=": "argument 3 is empty: '--out='",
-    "cat.png --solver diffpir --initial original.png --set sigma_start=0.1 --out .": "would replace .*original.png",
+    "cat.png --solver diffpir --initial original.png --out .": "would replace .*original.png",
     "cat.png --degrade mask:none.png": "none.png: no such file",
-    "cat.png --initial cat.png": r"deqir begins .* --set sigma_start=SIGMA, such as 0\.1",
-    "cat.png --initial cat.png --solver diffpir": "diffpir begins ",
-    "cat.png --solver ddnm --set sigma_start=0.1 --initial odd.png": r"of the result, .* 32\), got \(1, 3, 34, 34\)",
+    "cat.png --solver ddnm --initial odd.png": r"shape of the result, \(1, 3, 32, 32\), got \(1, 3, 34, 34\)",
     "cat.png --solver pinv --initial cat.png": "pinv takes no initial image; .*ddnm",
     "cat.png --size 0": "at least 1 pixel",
     "cat.png --noise 25": r"noise .* on the \[0, 1\] scale, got 25.0; 25/255 = 0.098\?",
