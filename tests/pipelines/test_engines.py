@@ -180,7 +180,7 @@ def test_a_job_that_needs_more_than_there_is_is_refused(tmp_path, make, cluster)
         run_pipeline(pipeline, tmp_path / "out", engine=partial(slurm, cluster="local"))
     assert not list((tmp_path / "out" / "jobs").iterdir())
     (tmp_path / "p.yaml").write_text(yaml_of("- {notebook: task, memory: 0}"))
-    with pytest.raises(ValueError, match="memory: Input should be greater than 0"):
+    with pytest.raises(ValueError, match="job 1: memory: input should be greater than 0, got 0"):
         load_pipeline(tmp_path / "p.yaml")
     check_resources(pipeline.jobs, [{"cpus": 1}, {"gpus": 2}])
 
