@@ -11,7 +11,7 @@ A``; any other linear operator will do. The way back up adds noise: ``x + sqrt(s
 Neither paper has noisy data. Their images take the step of DDNM+ (Wang et al. 2023, section 3.3) instead, which keeps
 count of the noise that the data bring: put back with the weight of the proximal step, it adds up from level to level.
 On six crops of 64x64 (BSDS500 ``train``) ILVR has 25.5 dB with it on pure noise of 0.2, else 20.1; with noise 0.05 and
-half of the pixels missing 24.4 and 22.2, behind ``blur:2`` 21.7 and 10.3; RePaint is as good or better by up to 5 dB.
+half of the pixels missing 24.7 and 22.2, behind ``blur:2`` 21.7 and 10.3; RePaint is as good or better by up to 5 dB.
 """
 
 import math
